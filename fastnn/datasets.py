@@ -1,0 +1,332 @@
+"""From files to arrays, and from arrays to minibatches.
+
+Images and labels are read from the IDX format of MNIST, in which Fashion-MNIST,
+KMNIST and others are published too. MNIST itself comes with the package.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+__all__ = ["iterate_minibatches", "load_dataset"]
+
+_IMAGES_NDIM = 3
+_LABELS_NDIM = 1
+
+_CHUNK_BYTES = 1 << 18
+"""Bytes converted at a time: few enough to stay in cache between reading and scaling."""
+
+_MAX_DEFLATE_RATIO = 1032
+"""Deflate never shrinks data by more than this factor."""
+
+
+def load_dataset(
+    flatten: bool = False,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    dtype: DTypeLike = np.float32,
+) -> tuple[
+    NDArray[Any],
+    NDArray[np.int64],
+    NDArray[Any],
+    NDArray[np.int64],
+    NDArray[Any],
+    NDArray[np.int64],
+]:
+    """Load MNIST, or a data set in the same format, split in three.
+
+    The last 10,000 training examples are held out for validation. Of a training
+    set of `n` examples that is not as large as MNIST's 60,000, the last
+    ``min(10_000, n // 6)`` are.
+
+    Parameters
+    ----------
+    flatten : bool, default False
+        Return each image as one row of pixels.
+    path : str or path-like, optional
+        Directory that holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
+        `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`. Each may be gzipped
+        (`.gz`) and may have a dot before `idx`; an unpacked file is preferred.
+        By default the directory that the environment variable `FASTNN_DATA`
+        names, or the MNIST files of the package if it is unset or empty.
+    dtype : dtype, default np.float32
+        A floating dtype gives pixels scaled to [0, 1], ``np.uint8`` the raw pixels.
+
+    Returns
+    -------
+    X_train : ndarray of `dtype`, [n_train, height, width] or [n_train, height * width]
+        Training images. MNIST has 50,000 of 28 by 28 pixels.
+    y_train : ndarray of int64, [n_train]
+        Training labels.
+    X_val, y_val
+        Validation images and labels, likewise; 10,000 in MNIST.
+    X_test, y_test
+        Test images and labels, likewise; 10,000 in MNIST.
+
+    Raises
+    ------
+    TypeError
+        If `flatten` is not a bool, `path` not a path, or `dtype` neither floating
+        nor uint8.
+    FileNotFoundError
+        If the directory or one of the four files is missing.
+    ValueError
+        If a file is truncated, corrupt or too long, if images and labels differ in
+        number, or if training and test images differ in size.
+    """
+    _check_bool("flatten", flatten)
+    dtype = _check_pixel_dtype(dtype)
+    directory = _data_directory(path)
+
+    X_train, y_train = _load_examples(directory, "train", dtype)
+    X_test, y_test = _load_examples(directory, "t10k", dtype)
+    if X_train.shape[1:] != X_test.shape[1:]:
+        raise ValueError(
+            f"{_find(directory, 't10k', 'images')}: images are {_by(X_test.shape[1:])} pixels, "
+            f"but those of {_find(directory, 'train', 'images')} are {_by(X_train.shape[1:])}"
+        )
+    if flatten:
+        X_train = X_train.reshape(len(X_train), -1)
+        X_test = X_test.reshape(len(X_test), -1)
+
+    n_train = len(X_train) - min(10_000, len(X_train) // 6)
+    return (
+        X_train[:n_train],
+        y_train[:n_train],
+        X_train[n_train:],
+        y_train[n_train:],
+        X_test,
+        y_test,
+    )
+
+
+def iterate_minibatches(
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    batchsize: int,
+    shuffle: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Iterate once over the samples, `batchsize` at a time.
+
+    The samples left over when `batchsize` does not divide their number are dropped,
+    so that every minibatch has the same shape; fewer than `batchsize` samples make
+    no minibatch.
+
+    Parameters
+    ----------
+    inputs : array_like, [n, ...]
+        Samples along the first axis.
+    targets : array_like, [n, ...]
+        What belongs to each sample.
+    batchsize : int
+        Samples in a minibatch, at least 1.
+    shuffle : bool, default False
+        Visit the samples in a random order, drawn at the call.
+    rng : numpy.random.Generator, optional
+        Draws the order if `shuffle` is true; by default a fresh ``default_rng()``.
+
+    Returns
+    -------
+    iterator of (ndarray [batchsize, ...], ndarray [batchsize, ...])
+        Inputs and targets of one minibatch: views of the arrays passed in, or
+        copies if `shuffle` is true.
+
+    Raises
+    ------
+    TypeError
+        If `batchsize` is not an integer, `shuffle` not a bool or `rng` not a
+        Generator.
+    ValueError
+        If `batchsize` is not positive, if `inputs` or `targets` has no axis to
+        iterate over, or if they differ in length.
+    """
+    inputs = np.asarray(inputs)
+    targets = np.asarray(targets)
+    for name, array in (("inputs", inputs), ("targets", targets)):
+        if array.ndim == 0:
+            raise ValueError(f"{name}: expected an array of at least one dimension, got a scalar")
+    if len(inputs) != len(targets):
+        raise ValueError(
+            "inputs and targets: expected the same length, "
+            f"got {len(inputs)} inputs and {len(targets)} targets"
+        )
+    if isinstance(batchsize, bool) or not isinstance(batchsize, int | np.integer):
+        raise TypeError(f"batchsize: expected an int, got {_described(batchsize)}")
+    if batchsize < 1:
+        raise ValueError(f"batchsize: expected at least 1, got {batchsize}")
+    _check_bool("shuffle", shuffle)
+    if not isinstance(rng, np.random.Generator | None):
+        raise TypeError(f"rng: expected a numpy.random.Generator or None, got {_described(rng)}")
+
+    order = None
+    if shuffle:
+        order = (np.random.default_rng() if rng is None else rng).permutation(len(inputs))
+    # A generator would run the checks above at the first next(), far from the mistake.
+    return _minibatches(inputs, targets, int(batchsize), order)
+
+
+def _minibatches(
+    inputs: NDArray[Any],
+    targets: NDArray[Any],
+    batchsize: int,
+    order: NDArray[np.int64] | None,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for start in range(0, len(inputs) - batchsize + 1, batchsize):
+        batch = slice(start, start + batchsize)
+        excerpt = batch if order is None else order[batch]
+        yield inputs[excerpt], targets[excerpt]
+
+
+def _described(value: object) -> str:
+    return f"{value!r} of type {type(value).__name__}"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_bool(name: str, value: object) -> None:
+    # Anything has a truth value, so a path or a generator passed in the place of a
+    # flag would go unnoticed.
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected a bool, got {_described(value)}")
+
+
+def _check_pixel_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    expected = "dtype: expected a floating dtype or np.uint8"
+    if dtype is None:  # which NumPy would take for float64
+        raise TypeError(f"{expected}, got None")
+    try:
+        checked = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{expected}, got {dtype!r}") from error
+    if checked != np.uint8 and not np.issubdtype(checked, np.floating):
+        raise TypeError(f"{expected}, got {checked}")
+    return checked
+
+
+def _data_directory(path: str | os.PathLike[str] | None) -> Traversable:
+    source = "path"
+    if path is None:
+        source = "FASTNN_DATA"
+        path = os.environ.get(source)
+        if not path:
+            from importlib import resources  # takes longer to import than this module
+
+            return resources.files(__package__) / "mnist"
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected a str, a path or None, got {_described(path)}")
+    directory = Path(path)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{source}: expected an existing directory, got {directory}")
+    return directory
+
+
+def _find(directory: Traversable, subset: str, kind: str) -> Traversable:
+    """Return the file of `subset` ("train" or "t10k") that holds its images or labels."""
+    ndim = _IMAGES_NDIM if kind == "images" else _LABELS_NDIM
+    names = [
+        f"{subset}-{kind}{separator}idx{ndim}-ubyte{suffix}"
+        for suffix in ("", ".gz")
+        for separator in "-."
+    ]
+    for name in names:
+        file = directory / name
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"{directory}: found none of the files {', '.join(names)}")
+
+
+def _load_examples(
+    directory: Traversable, subset: str, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the images, [n, height, width], and labels, [n], of "train" or "t10k"."""
+    # Labels first: they are small, so what is wrong with them shows at once.
+    labels_file = _find(directory, subset, "labels")
+    images_file = _find(directory, subset, "images")
+    labels = _read_idx(labels_file, _LABELS_NDIM, np.dtype(np.uint8))
+    images = _read_idx(images_file, _IMAGES_NDIM, dtype)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{labels_file}: holds {len(labels)} labels, "
+            f"but {images_file} holds {len(images)} images"
+        )
+    return images, labels.astype(np.int64)
+
+
+def _read_idx(file: Traversable, ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read an IDX file of unsigned bytes; scale them to [0, 1] if `dtype` is floating."""
+    with cast(BinaryIO, file.open("rb")) as stream:
+        max_bytes = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        try:
+            if file.name.endswith(".gz"):
+                with gzip.GzipFile(fileobj=stream) as unzipped:
+                    return _parse_idx(
+                        cast(BinaryIO, unzipped), max_bytes * _MAX_DEFLATE_RATIO, ndim, dtype
+                    )
+            return _parse_idx(stream, max_bytes, ndim, dtype)
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{file}: corrupt gzip data: {error}") from error
+        except EOFError as error:
+            raise ValueError(f"{file}: truncated gzip data") from error
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+
+def _parse_idx(stream: BinaryIO, max_bytes: int, ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Parse a stream that can't hold more than `max_bytes`.
+
+    The format: two zero bytes, the type of the elements (8: unsigned byte), the number
+    of dimensions; each dimension as a big-endian 32-bit integer; the elements.
+    """
+    header = stream.read(4 + 4 * ndim)
+    magic = bytes([0, 0, 8, ndim])
+    if header[:4] != magic[: len(header)]:
+        raise ValueError(
+            f"not an IDX file of unsigned bytes in {ndim} dimensions: "
+            f"expected it to start with {magic.hex(' ')}, got {header[:4].hex(' ')}"
+        )
+    if len(header) < 4 + 4 * ndim:
+        raise ValueError(f"truncated: expected a header of {4 + 4 * ndim} bytes, got {len(header)}")
+    shape = tuple(int(length) for length in np.frombuffer(header, ">u4", offset=4))
+    if 0 in shape:
+        raise ValueError(f"empty: its header says {_by(shape)}")
+    size = math.prod(shape)
+    # Before allocating: a damaged header can ask for more memory than there is.
+    if size > max_bytes:
+        raise ValueError(
+            f"truncated: its header promises {_by(shape)} bytes, too many for its size"
+        )
+
+    elements = np.empty(size, dtype)
+    for start in range(0, size, _CHUNK_BYTES):
+        chunk = elements[start : start + _CHUNK_BYTES]
+        raw = np.frombuffer(stream.read(len(chunk)), np.uint8)
+        if len(raw) < len(chunk):
+            raise ValueError(
+                f"truncated: its header promises {_by(shape)} bytes, "
+                f"but it holds {start + len(raw)}"
+            )
+        if dtype == np.uint8:
+            chunk[:] = raw
+        else:
+            np.divide(raw, 255, out=chunk, dtype=dtype.type)
+    # Reading to the end also makes gzip compare its checksum.
+    if stream.read(1):
+        raise ValueError(f"too long: bytes follow the {_by(shape)} that its header promises")
+    return elements.reshape(shape)

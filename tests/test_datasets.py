@@ -1,0 +1,444 @@
+"""Reading data sets and cutting them into minibatches."""
+
+import ast
+import gzip
+import hashlib
+import re
+import struct
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastnn.datasets
+from fastnn.datasets import iterate_minibatches, load_dataset
+
+PUBLISHED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+NAMES = list(PUBLISHED_MD5)
+IMAGES_NAME = "train-images-idx3-ubyte"
+LABELS_NAME = "train-labels-idx1-ubyte"
+N_TRAIN, N_TEST, HEIGHT, WIDTH = 13, 5, 3, 4
+
+
+def idx(array):
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def arrays():
+    """A small data set whose pixels include 0 and 255, by file name."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (N_TRAIN + N_TEST, HEIGHT, WIDTH), dtype=np.uint8)
+    images[0, 0, :2] = 0, 255
+    labels = rng.integers(0, 10, N_TRAIN + N_TEST, dtype=np.uint8)
+    parts = images[:N_TRAIN], labels[:N_TRAIN], images[N_TRAIN:], labels[N_TRAIN:]
+    return dict(zip(NAMES, parts, strict=True))
+
+
+@pytest.fixture
+def directory(tmp_path, arrays):
+    """That data set as files that are not gzipped."""
+    for name, array in arrays.items():
+        (tmp_path / name).write_bytes(idx(array))
+    return tmp_path
+
+
+def gzip_file(path):
+    zipped = path.with_name(path.name + ".gz")
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return zipped
+
+
+def assert_is_small_data_set(loaded, arrays):
+    X_train, y_train, X_val, y_val, X_test, y_test = loaded
+    np.testing.assert_array_equal(np.concatenate([X_train, X_val]), arrays[NAMES[0]])
+    np.testing.assert_array_equal(np.concatenate([y_train, y_val]), arrays[NAMES[1]])
+    np.testing.assert_array_equal(X_test, arrays[NAMES[2]])
+    np.testing.assert_array_equal(y_test, arrays[NAMES[3]])
+
+
+class TestEmbeddedMNIST:
+    @pytest.fixture(autouse=True)
+    def _no_environment(self, monkeypatch):
+        monkeypatch.delenv("FASTNN_DATA", raising=False)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_checksums(self, name):
+        folder = resources.files("fastnn") / "mnist"
+        zipped = (folder / f"{name}.gz").read_bytes()
+        assert (
+            hashlib.md5(gzip.decompress(zipped), usedforsecurity=False).hexdigest()
+            == PUBLISHED_MD5[name]
+        )
+        readme = (folder / "README.md").read_text()
+        assert PUBLISHED_MD5[name] in readme
+        assert f"{len(zipped):,} | `{hashlib.sha256(zipped).hexdigest()}`" in readme
+
+    def test_split_is_that_of_the_raw_files(self):
+        def raw(name, offset):
+            zipped = (resources.files("fastnn") / "mnist" / f"{name}.gz").read_bytes()
+            return np.frombuffer(gzip.decompress(zipped), np.uint8, offset=offset)
+
+        images, test_images = (raw(NAMES[i], 16).reshape(-1, 28, 28) for i in (0, 2))
+        labels, test_labels = (raw(NAMES[i], 8) for i in (1, 3))
+        loaded = load_dataset(dtype=np.uint8)
+        expected = (
+            images[:50_000],
+            labels[:50_000],
+            images[50_000:],
+            labels[50_000:],
+            test_images,
+            test_labels,
+        )
+        for got, want in zip(loaded, expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+        for X, y in zip(loaded[::2], loaded[1::2], strict=True):
+            assert X.dtype == np.uint8
+            assert y.dtype == np.int64
+            assert np.unique(y).tolist() == list(range(10))
+
+    def test_scaled_and_flattened_by_default_dtype(self):
+        X_train, y_train, X_val, y_val, X_test, y_test = load_dataset(flatten=True)
+        assert [X.shape for X in (X_train, X_val, X_test)] == [
+            (50_000, 784),
+            (10_000, 784),
+            (10_000, 784),
+        ]
+        assert [y.shape for y in (y_train, y_val, y_test)] == [(50_000,), (10_000,), (10_000,)]
+        raw = load_dataset(dtype=np.uint8)
+        for X, pixels in zip((X_train, X_val, X_test), raw[::2], strict=True):
+            assert X.dtype == np.float32
+            assert X.flags.c_contiguous
+            assert (X.min(), X.max()) == (0, 1)
+            np.testing.assert_array_equal(X, pixels.reshape(-1, 784) / np.float32(255))
+
+    def test_empty_environment_variable_counts_as_unset(self, monkeypatch):
+        monkeypatch.setenv("FASTNN_DATA", "")
+        assert load_dataset(dtype=np.uint8)[0].shape == (50_000, 28, 28)
+
+
+class TestDirectory:
+    def test_plain_files(self, directory, arrays):
+        assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
+
+    def test_gzipped_files(self, directory, arrays):
+        for name in NAMES:
+            gzip_file(directory / name)
+        assert_is_small_data_set(load_dataset(path=str(directory), dtype=np.uint8), arrays)
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_dotted_names(self, directory, arrays, zipped):
+        for name in NAMES:
+            dotted = (directory / name).rename(directory / name.replace("-idx", ".idx"))
+            if zipped:
+                gzip_file(dotted)
+        assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
+
+    def test_plain_file_is_preferred(self, directory, arrays):
+        (directory / f"{IMAGES_NAME}.gz").write_bytes(b"not read")
+        assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
+
+    def test_environment_variable(self, directory, arrays, monkeypatch):
+        monkeypatch.setenv("FASTNN_DATA", str(directory))
+        assert_is_small_data_set(load_dataset(dtype=np.uint8), arrays)
+
+    def test_path_goes_before_environment_variable(self, directory, arrays, monkeypatch):
+        monkeypatch.setenv("FASTNN_DATA", str(directory / "nowhere"))
+        assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
+
+    @pytest.mark.parametrize(("n", "n_val"), [(5, 0), (6, 1), (13, 2), (60_000, 10_000)])
+    @pytest.mark.parametrize("flatten", [False, True])
+    def test_validation_share(self, directory, n, n_val, flatten):
+        images = np.zeros((n, HEIGHT, WIDTH), np.uint8)
+        (directory / IMAGES_NAME).write_bytes(idx(images))
+        (directory / LABELS_NAME).write_bytes(idx(np.arange(n).astype(np.uint8)))
+        X_train, y_train, X_val, y_val, X_test, _ = load_dataset(flatten, path=directory)
+        shape = (HEIGHT * WIDTH,) if flatten else (HEIGHT, WIDTH)
+        assert X_train.shape == (n - n_val, *shape)
+        assert X_val.shape == (n_val, *shape)
+        assert X_test.shape == (N_TEST, *shape)
+        assert (len(y_train), len(y_val)) == (n - n_val, n_val)
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, "float64", float, ">f4"])
+    def test_floating_dtypes_are_scaled(self, directory, arrays, dtype):
+        X_test = load_dataset(path=directory, dtype=dtype)[4]
+        assert X_test.dtype == np.dtype(dtype)
+        expected = np.divide(arrays[NAMES[2]], 255, dtype=np.dtype(dtype).newbyteorder("="))
+        np.testing.assert_array_equal(X_test, expected)
+
+    def test_elements_across_chunks_keep_their_order(self, directory, arrays, monkeypatch):
+        monkeypatch.setattr(fastnn.datasets, "_CHUNK_BYTES", 7)
+        gzip_file(directory / IMAGES_NAME)
+        assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
+
+    def test_arrays_can_be_written(self, directory):
+        for dtype in (np.uint8, np.float32):
+            assert all(a.flags.writeable for a in load_dataset(path=directory, dtype=dtype))
+
+
+class TestBadArguments:
+    @pytest.mark.parametrize(
+        ("dtype", "came"),
+        [
+            (np.int64, "int64"),
+            (np.int8, "int8"),
+            (bool, "bool"),
+            (complex, "complex128"),
+            (str, "<U0"),
+            ("float33", "'float33'"),
+            (None, "None"),
+        ],
+    )
+    def test_dtype(self, directory, dtype, came):
+        message = f"dtype: expected a floating dtype or np.uint8, got {came}"
+        with pytest.raises(TypeError, match=re.escape(message)):
+            load_dataset(path=directory, dtype=dtype)
+
+    def test_path_in_the_place_of_flatten(self, directory):
+        with pytest.raises(TypeError, match=r"flatten: expected a bool, got .* of type str"):
+            load_dataset(str(directory))
+
+    def test_path_of_wrong_type(self):
+        with pytest.raises(TypeError, match=r"path: expected a str, a path or None, got 3"):
+            load_dataset(path=3)
+
+    def test_missing_directory(self, tmp_path, monkeypatch):
+        missing = tmp_path / "nowhere"
+        with pytest.raises(FileNotFoundError, match=rf"^path: .*{re.escape(str(missing))}"):
+            load_dataset(path=missing)
+        monkeypatch.setenv("FASTNN_DATA", str(missing))
+        with pytest.raises(FileNotFoundError, match=rf"^FASTNN_DATA: .*{re.escape(str(missing))}"):
+            load_dataset()
+
+
+class TestBadFiles:
+    @pytest.fixture(params=NAMES)
+    def name(self, request):
+        return request.param
+
+    @staticmethod
+    def assert_refused(directory, file, wrong, exception=ValueError):
+        with pytest.raises(exception, match=rf"{re.escape(str(file))}: .*{wrong}"):
+            load_dataset(path=directory)
+
+    def test_missing(self, directory, name):
+        (directory / name).unlink()
+        self.assert_refused(directory, directory, rf"none of .*{name}, .*{name}\.gz", OSError)
+        with pytest.raises(FileNotFoundError):
+            load_dataset(path=directory)
+
+    @pytest.mark.parametrize("n_bytes", [0, 3, 6])
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_truncated_header(self, directory, name, n_bytes, zipped):
+        file = directory / name
+        file.write_bytes(file.read_bytes()[:n_bytes])
+        file = gzip_file(file) if zipped else file
+        self.assert_refused(directory, file, f"truncated: expected a header .* got {n_bytes}")
+
+    def test_truncated_elements(self, directory, arrays, name):
+        file = directory / name
+        file.write_bytes(file.read_bytes()[:-1])
+        size = arrays[name].size
+        shape = " x ".join(map(str, arrays[name].shape))
+        # Too short for what a plain file could hold, or only once it is read.
+        self.assert_refused(directory, file, f"truncated: its header promises {shape} bytes")
+        file = gzip_file(file)
+        self.assert_refused(
+            directory, file, f"truncated: .* {shape} bytes, but it holds {size - 1}"
+        )
+
+    def test_header_that_asks_for_more_than_memory(self, directory, name):
+        for zipped in (False, True):
+            file = directory / name
+            n_dims = 3 if "images" in name else 1
+            file.write_bytes(struct.pack(f">BBBB{n_dims}I", 0, 0, 8, n_dims, *[2**32 - 1] * n_dims))
+            file = gzip_file(file) if zipped else file
+            self.assert_refused(directory, file, "truncated: its header promises 4294967295")
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_trailing_bytes(self, directory, name, zipped):
+        file = directory / name
+        file.write_bytes(file.read_bytes() + b"\0")
+        file = gzip_file(file) if zipped else file
+        self.assert_refused(directory, file, "too long: bytes follow")
+
+    def test_bad_magic(self, directory, name):
+        file = directory / name
+        data = bytearray(file.read_bytes())
+        data[2] = 0x0D  # floats
+        file.write_bytes(data)
+        self.assert_refused(directory, file, r"not an IDX file .* 00 00 08 0\d, got 00 00 0d 0\d")
+
+    def test_labels_in_the_place_of_images(self, directory):
+        file = directory / IMAGES_NAME
+        file.write_bytes((directory / LABELS_NAME).read_bytes())
+        self.assert_refused(directory, file, "in 3 dimensions: .* got 00 00 08 01")
+
+    def test_empty(self, directory):
+        file = directory / IMAGES_NAME
+        file.write_bytes(idx(np.zeros((0, HEIGHT, WIDTH), np.uint8)))
+        self.assert_refused(directory, file, "empty: its header says 0 x 3 x 4")
+
+    def test_plain_file_named_gz(self, directory, name):
+        file = (directory / name).rename(directory / f"{name}.gz")
+        self.assert_refused(directory, file, "corrupt gzip data: Not a gzipped file")
+
+    def test_truncated_gzip(self, directory, name):
+        file = gzip_file(directory / name)
+        file.write_bytes(file.read_bytes()[:-9])
+        self.assert_refused(directory, file, "truncated gzip data")
+
+    def test_gzip_checksum(self, directory, name):
+        file = gzip_file(directory / name)
+        data = bytearray(file.read_bytes())
+        data[-8] ^= 1
+        file.write_bytes(data)
+        self.assert_refused(directory, file, "corrupt gzip data: CRC check failed")
+
+    def test_corrupt_deflate_stream(self, directory, name):
+        file = gzip_file(directory / name)
+        data = bytearray(file.read_bytes())
+        data[10] = 0xFF  # after the gzip header: a block of the reserved type
+        file.write_bytes(data)
+        self.assert_refused(directory, file, "corrupt gzip data: .*invalid block type")
+
+    def test_bytes_after_gzip_data(self, directory, name):
+        file = gzip_file(directory / name)
+        file.write_bytes(file.read_bytes() + b"rest")
+        self.assert_refused(directory, file, "corrupt gzip data: Not a gzipped file")
+
+    @pytest.mark.parametrize("subset", ["train", "t10k"])
+    def test_counts_differ(self, directory, arrays, subset):
+        labels_file = directory / f"{subset}-labels-idx1-ubyte"
+        labels = arrays[labels_file.name]
+        labels_file.write_bytes(idx(labels[:-1]))
+        wrong = (
+            f"holds {len(labels) - 1} labels, "
+            f"but .*{subset}-images-idx3-ubyte holds {len(labels)} images"
+        )
+        self.assert_refused(directory, labels_file, wrong)
+
+    def test_image_sizes_differ(self, directory, arrays):
+        file = directory / "t10k-images-idx3-ubyte"
+        # As many pixels, so that flattening would hide it.
+        file.write_bytes(idx(arrays[file.name].reshape(N_TEST, WIDTH, HEIGHT)))
+        wrong = f"images are 4 x 3 pixels, but those of .*{IMAGES_NAME} are 3 x 4"
+        self.assert_refused(directory, file, wrong)
+
+
+class TestMinibatches:
+    inputs = np.arange(22.0).reshape(11, 2)
+    targets = np.arange(11)
+
+    def test_in_order_without_the_last_shorter_batch(self):
+        batches = list(iterate_minibatches(self.inputs, self.targets, 4))
+        assert len(batches) == 2
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), self.inputs[:8])
+        np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), self.targets[:8])
+
+    @pytest.mark.parametrize(("batchsize", "n_batches"), [(1, 11), (5, 2), (11, 1), (12, 0)])
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_number_of_batches(self, batchsize, n_batches, shuffle):
+        batches = list(iterate_minibatches(self.inputs, self.targets, batchsize, shuffle))
+        assert [len(x) for x, _ in batches] == [batchsize] * n_batches
+
+    def test_views_without_shuffling(self):
+        for x, y in iterate_minibatches(self.inputs, self.targets, np.int64(4)):
+            assert np.shares_memory(x, self.inputs)
+            assert np.shares_memory(y, self.targets)
+
+    def test_shuffling_visits_samples_once_and_keeps_pairs(self):
+        n = 1000
+        inputs = np.stack([np.arange(n), -np.arange(n)], axis=1)
+        rng = np.random.default_rng(1)
+        batches = list(iterate_minibatches(inputs, np.arange(n), 32, True, rng=rng))
+        visited = np.concatenate([y for _, y in batches])
+        assert len(visited) == n // 32 * 32
+        assert len(set(visited)) == len(visited)
+        assert visited.max() >= len(visited)  # the dropped samples are not always the last
+        assert not np.array_equal(visited, np.sort(visited))
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), inputs[visited])
+
+    def test_rng_decides_the_order(self):
+        def order(rng):
+            batches = iterate_minibatches(np.arange(100), np.arange(100), 10, True, rng=rng)
+            return np.concatenate([y for _, y in batches]).tolist()
+
+        rng = np.random.default_rng(7)
+        first, second = order(rng), order(rng)
+        assert first == order(np.random.default_rng(7))
+        assert first != second
+        assert order(None) != order(None)
+
+    def test_order_is_drawn_at_the_call(self):
+        rng = np.random.default_rng(7)
+        batches = iterate_minibatches(self.inputs, self.targets, 11, True, rng=rng)
+        rng.random()
+        (_, y), *_ = batches
+        expected = np.random.default_rng(7).permutation(11)
+        np.testing.assert_array_equal(y, expected)
+
+    def test_global_random_state_is_neither_read_nor_advanced(self):
+        legacy = np.random.mtrand._rand  # what np.random.seed() and friends share
+        legacy.seed(0)
+        before = legacy.get_state()[1:3]
+        orders = []
+        for _ in range(2):
+            legacy.seed(0)
+            batches = iterate_minibatches(np.arange(100), np.arange(100), 100, shuffle=True)
+            orders.append(next(batches)[0].tolist())
+        assert orders[0] != orders[1]
+        after = legacy.get_state()[1:3]
+        np.testing.assert_array_equal(before[0], after[0])
+        assert before[1] == after[1]
+
+    def test_unshuffled_iteration_leaves_rng_alone(self):
+        rng = np.random.default_rng(7)
+        list(iterate_minibatches(self.inputs, self.targets, 4, rng=rng))
+        assert rng.random() == np.random.default_rng(7).random()
+
+    def test_lists(self):
+        ((x, y),) = iterate_minibatches([[1, 2], [3, 4]], [0, 1], 2, shuffle=True)
+        np.testing.assert_array_equal(x, np.array([[1, 2], [3, 4]])[y])
+
+    @pytest.mark.parametrize(
+        ("changes", "exception", "message"),
+        [
+            ({"targets": targets[:10]}, ValueError, "inputs and targets: .* 11 inputs and 10 tar"),
+            ({"inputs": 3.0}, ValueError, "inputs: expected an array"),
+            ({"targets": np.int64(3)}, ValueError, "targets: expected an array"),
+            ({"batchsize": 0}, ValueError, "batchsize: expected at least 1, got 0"),
+            ({"batchsize": -4}, ValueError, "batchsize: expected at least 1, got -4"),
+            ({"batchsize": True}, TypeError, "batchsize: expected an int, got True of type bool"),
+            ({"batchsize": np.True_}, TypeError, "batchsize: expected an int"),
+            ({"batchsize": 4.0}, TypeError, "batchsize: expected an int, got 4.0 of type float"),
+            ({"batchsize": "4"}, TypeError, "batchsize: expected an int, got '4' of type str"),
+            ({"shuffle": np.random.default_rng(0)}, TypeError, "shuffle: expected a bool"),
+            ({"rng": 0}, TypeError, "rng: expected a numpy.random.Generator or None, got 0"),
+            ({"rng": np.random}, TypeError, "rng: expected a numpy.random.Generator or None"),
+        ],
+    )
+    def test_arguments_are_checked_at_the_call(self, changes, exception, message):
+        arguments = {"inputs": self.inputs, "targets": self.targets, "batchsize": 4} | changes
+        with pytest.raises(exception, match=message):
+            iterate_minibatches(**arguments)
+
+
+def test_imports_only_the_standard_library_and_numpy():
+    tree = ast.parse(Path(fastnn.datasets.__file__).read_text(encoding="utf-8"))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add("fastnn" if node.level else node.module.partition(".")[0])
+    assert "numpy" in imported
+    assert imported - sys.stdlib_module_names == {"numpy"}
