@@ -8,7 +8,13 @@ the throughput of a dense kernel whose data are in the first-level cache.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+
+from fastnn.checks import Array
 
 LINE_BYTES = 64
 """Bytes in a cache line, and in the widest vector register that kernels use."""
@@ -22,7 +28,7 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def row_stride(units: int, dtype: np.dtype) -> int:
+def row_stride(units: int, dtype: np.dtype[Any]) -> int:
     """Return the distance, in elements, between rows of `units` elements.
 
     Rows fill whole cache lines. From eight lines on their number is odd: with
@@ -35,9 +41,55 @@ def row_stride(units: int, dtype: np.dtype) -> int:
     return lines * LINE_BYTES // dtype.itemsize
 
 
-def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
     """Return a flat array of `size` zeros whose address is a multiple of `LINE_BYTES`."""
     nbytes = size * dtype.itemsize
     buffer = np.zeros(nbytes + LINE_BYTES, np.uint8)
     start = -buffer.ctypes.data % LINE_BYTES
     return buffer[start : start + nbytes].view(dtype)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one parameter lies: `offset` and `stride` (between rows) in elements."""
+
+    shape: tuple[int, ...]
+    offset: int
+    stride: int
+
+
+class Layout:
+    """The places of named matrices and vectors in one flat vector.
+
+    Parameters
+    ----------
+    shapes
+        The shape of each parameter by name, one- or two-dimensional.
+    dtype
+        float32 or float64.
+
+    Attributes
+    ----------
+    slots : dict of str to Slot
+    size : int
+        Elements of the flat vector, a whole number of cache lines.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self.slots: dict[str, Slot] = {}
+        self.size = 0
+        for name, shape in shapes.items():
+            rows = round_up(shape[0], ROW_BLOCK) if len(shape) == 2 else 1
+            stride = row_stride(shape[-1], dtype)
+            self.slots[name] = Slot(shape, self.size, stride)
+            self.size += rows * stride
+
+    def view(self, vector: Array, name: str) -> Array:
+        """Return parameter `name` as a view of `vector`, without its padding."""
+        slot = self.slots[name]
+        if len(slot.shape) == 1:
+            return vector[slot.offset : slot.offset + slot.shape[0]]
+        rows, columns = slot.shape
+        end = slot.offset + rows * slot.stride
+        return vector[slot.offset : end].reshape(rows, slot.stride)[:, :columns]

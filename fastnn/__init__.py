@@ -1,0 +1,46 @@
+"""fastnn trains multi-layer perceptrons on a CPU, by backprop that is written by hand.
+
+import fastnn
+
+X_train, y_train, X_val, y_val, X_test, y_test = fastnn.load_dataset(flatten=True)
+network = fastnn.Network([fastnn.Dense(784, 100), fastnn.ReLU(), fastnn.Dense(100, 10)])
+network.fit(X_train, y_train, epochs=5, validation_data=(X_val, y_val), progress=True)
+print(network.evaluate(X_test, y_test).accuracy)
+"""
+
+from fastnn.backends import available_backends, get_backend, set_backend, use_backend
+from fastnn.datasets import iterate_minibatches, load_dataset
+from fastnn.gradcheck import eval_numerical_gradient
+from fastnn.layers import Dense, Layer, ReLU, Rescaling
+from fastnn.losses import (
+    grad_softmax_crossentropy_with_logits,
+    softmax,
+    softmax_crossentropy_with_logits,
+)
+from fastnn.network import Evaluation, Network, load
+from fastnn.optimizers import SGD
+from fastnn.training import History
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Dense",
+    "Evaluation",
+    "History",
+    "Layer",
+    "Network",
+    "ReLU",
+    "Rescaling",
+    "available_backends",
+    "eval_numerical_gradient",
+    "get_backend",
+    "grad_softmax_crossentropy_with_logits",
+    "iterate_minibatches",
+    "load",
+    "load_dataset",
+    "set_backend",
+    "softmax",
+    "softmax_crossentropy_with_logits",
+    "use_backend",
+]

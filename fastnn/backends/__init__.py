@@ -1,0 +1,164 @@
+"""The choice of a backend, and what a backend is.
+
+A backend is a module with the operations that `Backend` names: "numpy" states
+what each of them means, "numba" does them fast. Neither checks what a user
+hands in; layers, losses and networks have done that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.checks import Array
+
+Labels = npt.NDArray[np.int64]
+
+
+class Backend(Protocol):
+    """The operations of a backend.
+
+    Matrices are [batch, units] in one dtype, float32 or float64; they may be
+    strided. Results are new arrays unless a name says "in place" or an
+    argument begins with `out_`.
+    """
+
+    @staticmethod
+    def prepare(dtype: np.dtype[Any]) -> None: ...
+
+    @staticmethod
+    def rescale(input: Array, scale: float) -> Array: ...
+
+    @staticmethod
+    def dense_forward(
+        input: Array, weights: Array, biases: Array, *, relu: bool = False
+    ) -> Array: ...
+
+    @staticmethod
+    def dense_backward(
+        input: Array,
+        weights: Array,
+        grad_output: Array,
+        out_grad_weights: Array,
+        out_grad_biases: Array,
+        *,
+        input_gradient: bool = True,
+    ) -> Array | None: ...
+
+    @staticmethod
+    def relu_forward(input: Array) -> Array: ...
+
+    @staticmethod
+    def relu_backward(input: Array, grad_output: Array) -> Array: ...
+
+    @staticmethod
+    def softmax(logits: Array) -> Array: ...
+
+    @staticmethod
+    def softmax_cross_entropy(logits: Array, labels: Labels) -> Array: ...
+
+    @staticmethod
+    def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array: ...
+
+    @staticmethod
+    def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None: ...
+
+
+_MODULES = {
+    "numba": "fastnn.backends.numba_backend",
+    "numpy": "fastnn.backends.numpy_backend",
+}
+_default = "numba"
+_default_is_set = False
+_override: ContextVar[str | None] = ContextVar("fastnn_backend", default=None)
+
+
+def available_backends() -> tuple[str, ...]:
+    """Return the names of the backends."""
+    return tuple(_MODULES)
+
+
+def check_name(argument: str, name: object) -> str:
+    """Return `name` if it is that of a backend."""
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}: expected one of {_known()}, got {name!r}")
+    if name not in _MODULES:
+        raise ValueError(f"{argument}: expected one of {_known()}, got {name!r}")
+    return name
+
+
+def set_backend(name: str) -> None:
+    """Make `name` the default of this process, for networks and layers that name none.
+
+    Parameters
+    ----------
+    name : {"numba", "numpy"}
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    TypeError
+        If `name` is not a string.
+    """
+    global _default, _default_is_set
+    _default, _default_is_set = check_name("name", name), True
+
+
+def get_backend() -> str:
+    """Return the name of the backend in force here.
+
+    The innermost `use_backend` decides, then `set_backend`, then the
+    environment variable FASTNN_BACKEND; "numba" to begin with.
+    """
+    override = _override.get()
+    if override is not None:
+        return override
+    if not _default_is_set and os.environ.get("FASTNN_BACKEND"):
+        return check_name("FASTNN_BACKEND", os.environ["FASTNN_BACKEND"])
+    return _default
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Use backend `name` inside a `with` block, in this thread or task alone.
+
+    Parameters
+    ----------
+    name : {"numba", "numpy"}
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    TypeError
+        If `name` is not a string.
+    """
+    token = _override.set(check_name("name", name))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def load(name: str | None = None) -> Backend:
+    """Return the backend `name`, or the one in force; Numba is imported when first asked for."""
+    module: Any = importlib.import_module(_MODULES[name or get_backend()])
+    return cast(Backend, module)
+
+
+def describe_numba() -> dict[str, str]:
+    """Return facts about the compiled backend on this machine: CPU, vectors, cache."""
+    module: Any = importlib.import_module("fastnn.backends.numba_backend.machine")
+    return cast(dict[str, str], module.describe())
+
+
+def _known() -> str:
+    return ", ".join(repr(name) for name in _MODULES)

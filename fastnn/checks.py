@@ -1,0 +1,153 @@
+"""Checks of what a caller hands in: kernels have no bounds checks, so nothing wrong gets past here.
+
+Every message names the argument, what was expected and what came. A wrong
+kind of thing is a `TypeError`, a wrong value of the right kind a `ValueError`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floating = npt.NDArray[np.floating[Any]]
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def integer(name: str, value: object, *, minimum: int) -> int:
+    """Return `value` as an int that is at least `minimum`; a bool is not an integer here."""
+    expected = f"an integer of at least {minimum}"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {_describe(value)}") from None
+    if number < minimum:
+        raise ValueError(f"{name}: expected {expected}, got {number}")
+    return number
+
+
+def real(name: str, value: object, *, minimum: float = -math.inf) -> float:
+    """Return `value` as a finite float that is at least `minimum`."""
+    expected = "a finite number" + ("" if minimum == -math.inf else f" of at least {minimum:g}")
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {expected}, got {_describe(value)}") from None
+    if not math.isfinite(number) or number < minimum:
+        raise ValueError(f"{name}: expected {expected}, got {number}")
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` as a bool; nothing but a bool will do."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {_describe(value)}")
+    return bool(value)
+
+
+def float_dtype(name: str, value: object) -> np.dtype[Any]:
+    """Return `value` as one of the two dtypes that networks compute in."""
+    try:
+        dtype: np.dtype[Any] | None = np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        dtype = None
+    # np.dtype(None) is float64, which nobody who writes None can mean.
+    if dtype is None or dtype not in FLOAT_DTYPES or value is None:
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+    return dtype
+
+
+def generator(name: str, seed: object) -> np.random.Generator:
+    """Return the generator that `seed` gives: None, an integer, or a generator itself."""
+    if isinstance(seed, (bool, float, str, bytes)):
+        raise TypeError(f"{name}: expected None, an integer or a Generator, got {seed!r}")
+    try:
+        return np.random.default_rng(seed)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        expected = "expected None, an integer of at least 0 or a Generator"
+        raise type(error)(f"{name}: {expected}, got {_describe(seed)}") from None
+
+
+def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Array:
+    """Return `value` as a numeric array of shape [batch, units] with at least one row.
+
+    Nothing is converted or copied but sequences that are not arrays yet.
+    """
+    width = "units" if units is None else units
+    array = _numeric(name, value)
+    if array.ndim != 2:
+        hint = (
+            "; flatten images first, for example with load_dataset(flatten=True)"
+            if array.ndim > 2
+            else ""
+        )
+        raise ValueError(f"{name}: expected shape [batch, {width}], got {array.shape}{hint}")
+    if units is not None and array.shape[1] != units:
+        raise ValueError(f"{name}: expected shape [batch, {units}], got {array.shape}")
+    if 0 in array.shape:
+        raise ValueError(f"{name}: expected at least one row and column, got shape {array.shape}")
+    return array
+
+
+def floating(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return `value` as a numeric array of exactly `shape`."""
+    array = _numeric(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array
+
+
+def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.NDArray[np.int64]:
+    """Return `value` as int64 class ids of shape [batch], each in 0 .. classes - 1.
+
+    Whole numbers in a floating dtype are taken, as tables often hold labels so.
+    """
+    array = _numeric(name, value)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: expected class ids of shape [{batch}], got shape {array.shape}")
+    if len(array) != batch:
+        raise ValueError(f"{name}: expected {batch} class ids, one a row, got {len(array)}")
+    if array.dtype.kind == "f":
+        fractional = ~(np.isfinite(array) & (array == np.floor(array)))
+        if fractional.any():
+            at = int(fractional.argmax())
+            raise ValueError(f"{name}: expected whole class ids, got {array[at]} at index {at}")
+    outside = (array < 0) | (array >= classes)
+    if outside.any():
+        at = int(outside.argmax())
+        raise ValueError(
+            f"{name}: expected class ids from 0 to {classes - 1}, got {array[at]} at index {at}"
+        )
+    return np.ascontiguousarray(array, np.int64)
+
+
+def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that promotion of `dtypes` gives; it must be float32 or float64."""
+    dtype = np.result_type(*dtypes)
+    if dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{name}: expected data that computes in float32 or float64, got {dtype}")
+    return dtype
+
+
+def _numeric(name: str, value: npt.ArrayLike) -> Array:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected a regular array of numbers, got ragged data") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype}")
+    return array
+
+
+def _describe(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

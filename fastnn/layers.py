@@ -1,0 +1,484 @@
+"""Layers: parameters and contracts. The mathematics is in the backends.
+
+A layer maps `input` [batch, input_units] to `output` [batch, output_units].
+`backward(input, grad_output)` takes dL/doutput, returns dL/dinput, and takes
+one optimiser step on the layer's own parameters. L is a mean over the batch
+and `grad_output` already divided by it, so gradients of parameters are sums.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import backends, checks, initializers
+from fastnn.checks import Array
+from fastnn.memory import Layout, aligned_zeros
+from fastnn.optimizers import SGD
+
+Gradients = dict[str, Array]
+
+
+class Layer:
+    """The identity, and the base of every layer.
+
+    A layer of your own overrides `forward` and `backward`, in plain NumPy if
+    you like; it needs no `__init__`, and updates its own parameters, if it has
+    any, in `backward`.
+
+    Attributes
+    ----------
+    training : bool
+        True while a network trains. `backward` belongs to the last forward pass.
+    input_units, output_units : int or None
+        The widths that the layer demands and gives; None is "whatever comes".
+    """
+
+    training: bool = False
+    input_units: int | None = None
+    output_units: int | None = None
+
+    _network: weakref.ref[Any] | None = None
+    _backend_name: str | None = None
+
+    def forward(self, input: Array) -> Array:
+        """Return the layer's output for a batch.
+
+        Parameters
+        ----------
+        input : array of shape [batch, input_units]
+
+        Returns
+        -------
+        array of shape [batch, output_units]
+        """
+        return input
+
+    def backward(self, input: Array, grad_output: Array) -> Array:
+        """Return dL/dinput; take one optimiser step on the layer's parameters.
+
+        Parameters
+        ----------
+        input : array of shape [batch, input_units]
+            What `forward` was given.
+        grad_output : array of shape [batch, output_units]
+            dL/doutput, already divided by the batch size.
+
+        Returns
+        -------
+        array of shape [batch, input_units]
+        """
+        return grad_output
+
+    def gradients(self, input: Array, grad_output: Array) -> tuple[Array, Gradients]:
+        """Return dL/dinput and the gradient of each parameter by name, without a step.
+
+        For a layer of your own this runs `backward` on a deep copy, so that an
+        update made there is thrown away; override it to report gradients.
+        """
+        return copy.deepcopy(self).backward(input, grad_output), {}
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """The parameters by name, as live views."""
+        return {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy belongs to no network until one takes it in; scratch memory is made anew.
+        left_out = ("_network", "_gradient")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+
+    @property
+    def _backend(self) -> backends.Backend:
+        return backends.load(self._backend_name)
+
+
+class ReLU(Layer):
+    """The rectified linear unit, max(0, x), on each element. NaN stays NaN."""
+
+    def forward(self, input: npt.ArrayLike) -> Array:
+        """Return max(0, input).
+
+        Parameters
+        ----------
+        input : array of shape [batch, units]
+
+        Raises
+        ------
+        ValueError
+            If `input` is not a matrix or is empty.
+        TypeError
+            If it does not hold real numbers.
+        """
+        return self._backend.relu_forward(_floating("input", input))
+
+    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
+        """Return grad_output where input > 0, else 0.
+
+        Parameters
+        ----------
+        input, grad_output : arrays of one shape, [batch, units]
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong.
+        TypeError
+            If either does not hold real numbers.
+        """
+        return self._backend.relu_backward(*_floating_pair(input, grad_output))
+
+
+class Rescaling(Layer):
+    """Multiply by a constant: `Rescaling(1 / 255)`, first in a network, takes raw pixels.
+
+    Parameters
+    ----------
+    scale
+        The factor, finite.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is infinite or NaN.
+    TypeError
+        If it is not a number.
+    """
+
+    def __init__(self, scale: float) -> None:
+        self.scale = checks.real("scale", scale)
+
+    def forward(self, input: npt.ArrayLike) -> Array:
+        """Return scale * input.
+
+        Parameters
+        ----------
+        input : array of shape [batch, units]
+
+        Raises
+        ------
+        ValueError
+            If `input` is not a matrix or is empty.
+        TypeError
+            If it does not hold real numbers.
+        """
+        return self._backend.rescale(_floating("input", input), self.scale)
+
+    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
+        """Return scale * grad_output.
+
+        Parameters
+        ----------
+        input, grad_output : arrays of one shape, [batch, units]
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong.
+        TypeError
+            If either does not hold real numbers.
+        """
+        return self._backend.rescale(_floating_pair(input, grad_output)[1], self.scale)
+
+    def __repr__(self) -> str:
+        return f"Rescaling({self.scale!r})"
+
+
+class ParametricLayer(Layer):
+    """A layer whose parameters are one slice of a flat, aligned vector.
+
+    On its own the layer keeps a vector of its own, in float64; in a network it
+    is a slice of the network's. Parameters are drawn when first needed.
+    """
+
+    _gradient: Array | None = None
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        learning_rate: float,
+        seed: int | np.random.Generator | None,
+    ) -> None:
+        self.optimizer = SGD(learning_rate)
+        self._shapes = dict(shapes)
+        self._own_rng = None if seed is None else checks.generator("seed", seed)
+        self._layout = Layout(self._shapes, np.dtype(np.float64))
+        self._vector: Array | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the layer's optimiser."""
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.optimizer.learning_rate = value
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """The parameters by name, as live views (their rows are padded, so they may be strided).
+
+        They stay live until the layer joins a network or the network takes in another layer.
+        """
+        vector = self._drawn()
+        return {name: self._layout.view(vector, name) for name in self._shapes}
+
+    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
+        """Return dL/dinput, taken before the layer's parameters move by one optimiser step.
+
+        Parameters
+        ----------
+        input : array of shape [batch, input_units]
+        grad_output : array of shape [batch, output_units]
+            dL/doutput, already divided by the batch size.
+
+        Returns
+        -------
+        array of shape [batch, input_units]
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong.
+        TypeError
+            If either does not hold real numbers.
+        """
+        grad_input = self._step(input, grad_output, input_gradient=True)
+        assert grad_input is not None
+        return grad_input
+
+    def gradients(
+        self, input: npt.ArrayLike, grad_output: npt.ArrayLike
+    ) -> tuple[Array, Gradients]:
+        """Return dL/dinput and the gradient of each parameter by name, without a step."""
+        grad_input, layout, gradient = self._gradients(input, grad_output, input_gradient=True)
+        assert grad_input is not None
+        # Copies: the vector is scratch memory that the next call overwrites.
+        return grad_input, {name: layout.view(gradient, name).copy() for name in self._shapes}
+
+    def _step(
+        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+    ) -> Array | None:
+        grad_input, layout, gradient = self._gradients(
+            input, grad_output, input_gradient=input_gradient
+        )
+        vector = self._drawn()
+        if layout.dtype != self._layout.dtype:
+            gradient = _converted(gradient, layout, self._layout)
+        self.optimizer.step(self._backend, vector, gradient)
+        return grad_input
+
+    def _gradients(
+        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+    ) -> tuple[Array | None, Layout, Array]:
+        """Return dL/dinput, and dL/dparameters as a vector with its layout."""
+        raise TypeError(f"{type(self).__name__} does not say how its gradients are computed")
+
+    def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
+        """Return the first value of parameter `name`."""
+        return 0.0
+
+    def _drawn(self) -> Array:
+        if self._vector is None:
+            self._draw(self._own_rng or np.random.default_rng())
+        assert self._vector is not None
+        return self._vector
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        self._vector = aligned_zeros(self._layout.size, self._layout.dtype)
+        for name in self._shapes:
+            self._layout.view(self._vector, name)[...] = self._initial(name, rng)
+
+    def _join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+        """Become part of a network: draw from its generator, compute in its dtype."""
+        if self._vector is None:
+            self._draw(self._own_rng or rng)
+        assert self._vector is not None
+        layout = Layout(self._shapes, dtype)
+        self._vector = _converted(self._vector, self._layout, layout)
+        self._layout, self._gradient = layout, None
+
+    def _move(self, vector: Array) -> None:
+        """Let `vector`, a slice of a network's, hold the parameters from now on."""
+        vector[...] = self._drawn()
+        self._vector = vector
+
+    def _assign(self, name: str, value: npt.ArrayLike) -> None:
+        array = checks.floating(name, value, self._shapes[name])
+        self._layout.view(self._drawn(), name)[...] = array
+
+    def _values(self, dtype: np.dtype[Any]) -> tuple[Layout, Array, Array]:
+        """Return layout, parameters and scratch memory for gradients, to compute in `dtype`."""
+        vector = self._drawn()
+        if dtype == self._layout.dtype:
+            if self._gradient is None:
+                self._gradient = np.zeros_like(vector)
+            return self._layout, vector, self._gradient
+        layout = Layout(self._shapes, dtype)
+        return layout, _converted(vector, self._layout, layout), aligned_zeros(layout.size, dtype)
+
+
+class Dense(ParametricLayer):
+    """A fully connected layer, Y = X W + b.
+
+    Parameters
+    ----------
+    input_units, output_units
+        The widths of X and Y.
+    learning_rate
+        Of the layer's own stochastic gradient descent.
+    seed
+        Of the layer's own weights. Without it they are drawn from the
+        network's generator when a network takes the layer in, and from a fresh
+        one when the layer is used alone.
+
+    Attributes
+    ----------
+    weights : array of shape [input_units, output_units]
+        Xavier-normal to begin with. A live view; assigning copies in.
+    biases : array of shape [output_units]
+        Zero to begin with. A live view; assigning copies in.
+
+    Raises
+    ------
+    ValueError
+        If a width is not positive, or `learning_rate` is negative, infinite or NaN.
+    TypeError
+        If a width is not an integer or `learning_rate` not a number.
+
+    Notes
+    -----
+    With G = dL/dY: dL/dX = G Wᵀ, dL/dW = Xᵀ G, dL/db = Σ_n G_n. Used alone,
+    the layer holds float64 and computes in the promoted type of input and
+    parameters; integers are cast to the type of the parameters.
+    """
+
+    input_units: int
+    output_units: int
+
+    def __init__(
+        self,
+        input_units: int,
+        output_units: int,
+        learning_rate: float = 0.1,
+        *,
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        self.input_units = checks.integer("input_units", input_units, minimum=1)
+        self.output_units = checks.integer("output_units", output_units, minimum=1)
+        shapes = {
+            "weights": (self.input_units, self.output_units),
+            "biases": (self.output_units,),
+        }
+        super().__init__(shapes, learning_rate, seed)
+
+    @property
+    def weights(self) -> Array:
+        """W, [input_units, output_units]: a live view, whose rows are padded."""
+        return self.parameters["weights"]
+
+    @weights.setter
+    def weights(self, value: npt.ArrayLike) -> None:
+        self._assign("weights", value)
+
+    @property
+    def biases(self) -> Array:
+        """The bias vector b, [output_units]: a live view."""
+        return self.parameters["biases"]
+
+    @biases.setter
+    def biases(self, value: npt.ArrayLike) -> None:
+        self._assign("biases", value)
+
+    def forward(self, input: npt.ArrayLike) -> Array:
+        """Return input @ weights + biases.
+
+        Parameters
+        ----------
+        input : array of shape [batch, input_units]
+
+        Returns
+        -------
+        array of shape [batch, output_units]
+
+        Raises
+        ------
+        ValueError
+            If `input` has another shape or no row.
+        TypeError
+            If it does not hold real numbers.
+        """
+        return self._forward(input)
+
+    def __repr__(self) -> str:
+        rate = f", learning_rate={self.learning_rate:g}"
+        return f"Dense({self.input_units}, {self.output_units}{rate})"
+
+    def _forward(self, input: npt.ArrayLike, *, relu: bool = False) -> Array:
+        X = checks.matrix("input", input, units=self.input_units)
+        dtype = self._compute_dtype("input", X)
+        layout, vector, _ = self._values(dtype)
+        return self._backend.dense_forward(
+            X.astype(dtype, copy=False),
+            layout.view(vector, "weights"),
+            layout.view(vector, "biases"),
+            relu=relu,
+        )
+
+    def _gradients(
+        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+    ) -> tuple[Array | None, Layout, Array]:
+        X = checks.matrix("input", input, units=self.input_units)
+        G = checks.floating("grad_output", grad_output, (len(X), self.output_units))
+        dtype = self._compute_dtype("input and grad_output", X, G)
+        layout, vector, gradient = self._values(dtype)
+        grad_input = self._backend.dense_backward(
+            X.astype(dtype, copy=False),
+            layout.view(vector, "weights"),
+            G.astype(dtype, copy=False),
+            layout.view(gradient, "weights"),
+            layout.view(gradient, "biases"),
+            input_gradient=input_gradient,
+        )
+        return grad_input, layout, gradient
+
+    def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
+        if name == "weights":
+            return initializers.xavier_normal(rng, (self.input_units, self.output_units))
+        return 0.0
+
+    def _compute_dtype(self, name: str, *arrays: Array) -> np.dtype[Any]:
+        dtypes = (array.dtype for array in arrays if array.dtype.kind == "f")
+        return checks.compute_dtype(name, self._layout.dtype, *dtypes)
+
+
+def _floating(name: str, value: npt.ArrayLike) -> Array:
+    array = checks.matrix(name, value)
+    if array.dtype.kind != "f":
+        return array.astype(np.float64)
+    return array.astype(checks.compute_dtype(name, array.dtype, np.dtype(np.float32)), copy=False)
+
+
+def _floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:
+    X = _floating("input", input)
+    G = checks.floating("grad_output", grad_output, X.shape)
+    dtype = X.dtype
+    if G.dtype.kind == "f":
+        dtype = checks.compute_dtype("grad_output", dtype, G.dtype)
+    return X.astype(dtype, copy=False), G.astype(dtype, copy=False)
+
+
+def _converted(vector: Array, source: Layout, target: Layout) -> Array:
+    """Return what `vector` holds in the layout and dtype of `target`."""
+    converted = aligned_zeros(target.size, target.dtype)
+    for name in source.slots:
+        target.view(converted, name)[...] = source.view(vector, name)
+    return converted

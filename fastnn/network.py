@@ -1,0 +1,523 @@
+"""Network: a list of layers, trained by minibatch gradient descent."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import backends, checks, saving, training
+from fastnn.checks import Array
+from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, Rescaling
+from fastnn.memory import aligned_zeros
+
+INFERENCE_BATCH = 1024
+"""Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+class Evaluation(NamedTuple):
+    """Mean loss, in nats, and the share of right answers."""
+
+    loss: float
+    accuracy: float
+
+
+def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
+    """Return the network that `Network.save` wrote to `path`.
+
+    Its random generator goes on where that of the saved network stood, so
+    training on gives the bits that it would have given without the file.
+
+    Parameters
+    ----------
+    path
+        A file in the safetensors format.
+    backend : {"numba", "numpy"}, optional
+        The backend that computes; by default the one in force here.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a model that fastnn wrote, or is damaged.
+    """
+    dtype, rng, layers, tensors = saving.read(path)
+    network = Network(layers, backend=backend, dtype=dtype)
+    # Only now, as drawing the parameters that the file replaces would move it.
+    network._rng = rng
+    expected = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.parameters}
+    if expected != set(tensors):
+        odd = ", ".join(sorted(expected ^ set(tensors)))
+        raise ValueError(f"{path}: parameters do not match the architecture: {odd}")
+    for i, layer in enumerate(layers):
+        for name, array in layer.parameters.items():
+            array[...] = checks.floating(f"{path}: {i}.{name}", tensors[f"{i}.{name}"], array.shape)
+    return network
+
+
+class Network(Sequence[Layer]):
+    """A multi-layer perceptron with softmax cross-entropy on the last layer's output.
+
+    Parameters
+    ----------
+    layers
+        The layers in order; more can be added.
+    backend : {"numba", "numpy"}, optional
+        The backend that computes; by default the one in force here.
+    dtype
+        float32 or float64: of the parameters and of all that is computed.
+    seed
+        Of the network's one random generator, which draws initial parameters
+        and the order of samples. The same seed gives the same bits.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend, widths of neighbouring layers differ, or
+        a layer belongs to another network.
+    TypeError
+        If `dtype` is another, or something in `layers` is not a `Layer`.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer] = (),
+        *,
+        backend: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        name = backends.get_backend() if backend is None else backend
+        self._backend_name = backends.check_name("backend", name)
+        self._dtype = checks.float_dtype("dtype", dtype)
+        self._rng = checks.generator("seed", seed)
+        self._layers: list[Layer] = []
+        self._parameters = aligned_zeros(0, self._dtype)
+        for layer in layers:
+            self._take_in(layer)
+        self._pack()
+
+    # The sequence of layers
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Layer]: ...
+
+    def __getitem__(self, index: int | slice) -> Layer | list[Layer]:
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        layers = "".join(f"\n    {layer!r}," for layer in self._layers)
+        body = f"[{layers}\n]" if layers else "[]"
+        return f"Network({body}, backend={self._backend_name!r}, dtype={self._dtype.name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_parameters"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for layer in self._layers:
+            layer._network = weakref.ref(self)
+        self._pack()
+
+    def add(self, layer: Layer) -> None:
+        """Put `layer` at the end; draw its parameters if it has none yet.
+
+        Raises
+        ------
+        ValueError
+            If its input width is not the output width of the layer before, or
+            it belongs to a network.
+        TypeError
+            If it is not a `Layer`.
+        """
+        self._take_in(layer)
+        self._pack()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend."""
+        return self._backend_name
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters and computation."""
+        return self._dtype
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of weights, biases and other learned values."""
+        return sum(array.size for layer in self for array in layer.parameters.values())
+
+    # Inference
+
+    def forward(self, X: npt.ArrayLike) -> list[Array]:
+        """Return the activations of every layer, in inference.
+
+        Parameters
+        ----------
+        X : array of shape [batch, input_units]
+
+        Returns
+        -------
+        list of arrays of shape [batch, units], one a layer; the last holds the logits
+
+        Raises
+        ------
+        ValueError
+            If `X` has another shape or no row, or the network has no layer.
+        TypeError
+            If `X` does not hold real numbers.
+        """
+        activation = self._cast(self._inputs(X))
+        activations = []
+        with self._training_mode(False):
+            for layer in self._layers:
+                activation = self._output(layer, activation)
+                activations.append(activation)
+        return activations
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Return the class id with the largest logit for each row of `X` [n, input_units].
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `forward`.
+        """
+        return np.concatenate([logits.argmax(axis=1) for logits in self._logits(X)])
+
+    def predict_proba(self, X: npt.ArrayLike) -> Array:
+        """Return class probabilities [n, classes] for each row of `X` [n, input_units].
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `forward`.
+        """
+        backend = backends.load(self._backend_name)
+        return np.concatenate([backend.softmax(logits) for logits in self._logits(X)])
+
+    def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
+        """Return the mean loss and the accuracy on `X` [n, input_units] with class ids `y` [n].
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `forward`, and if `y` does not hold one class id in range for each row.
+        """
+        X, y = self._samples(X, y)
+        backend = backends.load(self._backend_name)
+        loss, correct, start = 0.0, 0, 0
+        for logits in self._logits(X):
+            labels = y[start : start + len(logits)]
+            loss += float(backend.softmax_cross_entropy(logits, labels).sum(dtype=np.float64))
+            correct += int((logits.argmax(axis=1) == labels).sum())
+            start += len(logits)
+        return Evaluation(loss / len(y), correct / len(y))
+
+    # Training
+
+    def train_step(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
+        """Take one gradient step on a batch; return its mean loss before the step.
+
+        Parameters
+        ----------
+        X : array of shape [batch, input_units]
+        y : class ids of shape [batch]
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `evaluate`.
+        """
+        X, y = self._samples(X, y)
+        with self._training_mode(True):
+            return self._step(X, y)[0] / len(y)
+
+    def gradients(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, list[Gradients]]:
+        """Return the mean loss of a batch and the gradient of every parameter, without a step.
+
+        Parameters
+        ----------
+        X : array of shape [batch, input_units]
+        y : class ids of shape [batch]
+
+        Returns
+        -------
+        loss : float
+        gradients : list of dict
+            One a layer: the gradient of each parameter by its name, in its shape.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `evaluate`.
+        """
+        X, y = self._samples(X, y)
+        found: list[Gradients] = []
+        with self._training_mode(True):
+            inputs, loss, _, gradient = self._forward_and_loss(X, y)
+            for layer, input in zip(reversed(self._layers), reversed(inputs), strict=True):
+                gradient, of_parameters = layer.gradients(input, gradient)
+                gradient = self._returned(layer, "gradients", gradient, input.shape)
+                found.append(of_parameters)
+        return loss / len(y), found[::-1]
+
+    def fit(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        train_accuracy: bool = False,
+        progress: bool = False,
+        callbacks: Iterable[Callable[[Network, training.History], object]] = (),
+    ) -> training.History:
+        """Train by minibatch gradient descent.
+
+        Parameters
+        ----------
+        X : array of shape [n, input_units]
+            Any real dtype; it is cast batch by batch, never whole.
+        y : class ids of shape [n]
+        epochs
+            Passes over the data.
+        batch_size
+            Samples in a step. The last batch of an epoch may be shorter.
+        shuffle
+            Draw a new order for every epoch.
+        drop_last
+            Leave out a last batch that is shorter.
+        validation_data
+            (X, y) to evaluate after each epoch.
+        train_accuracy
+            Evaluate the training data after each epoch as well.
+        progress
+            Show a bar with loss, accuracy and samples/s.
+        callbacks
+            Each is called as `callback(network, history)` after each epoch;
+            one that returns True ends the training.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `evaluate`, and if an option is out of range or of the wrong type.
+
+        Warns
+        -----
+        RuntimeWarning
+            When the loss of an epoch is NaN or infinite.
+        """
+        epochs = checks.integer("epochs", epochs, minimum=1)
+        batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        options = {"shuffle": shuffle, "drop_last": drop_last}
+        options |= {"train_accuracy": train_accuracy, "progress": progress}
+        for name, value in options.items():
+            checks.flag(name, value)
+        X, y = self._samples(X, y)
+        if drop_last and len(y) < batch_size:
+            raise ValueError(
+                f"batch_size: expected at most the {len(y)} samples of X, as drop_last is set, "
+                f"got {batch_size}"
+            )
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise TypeError("validation_data: expected a pair (X, y)")
+            names = ("validation_data[0]", "validation_data[1]")
+            validation_data = self._samples(*validation_data, names=names)
+        with self._training_mode(True):
+            return training.fit(
+                self,
+                X,
+                y,
+                epochs=epochs,
+                batch_size=batch_size,
+                shuffle=shuffle,
+                drop_last=drop_last,
+                validation_data=validation_data,
+                train_accuracy=train_accuracy,
+                progress=progress,
+                callbacks=tuple(callbacks),
+                rng=self._rng,
+            )
+
+    # Files
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write architecture and parameters to `path` in the safetensors format.
+
+        `fastnn.load` reads it back. There is no pickle in it, so a file from
+        elsewhere can't run code.
+
+        Raises
+        ------
+        TypeError
+            If a layer is not one of fastnn's own: its class can't be written.
+        """
+        saving.save(self, path)
+
+    # Below: what public methods share. Arguments have been checked.
+
+    def _prepare(self) -> None:
+        """Have the kernels compiled, or read from the cache, before anything is timed."""
+        backends.load(self._backend_name).prepare(self._dtype)
+
+    def _take_in(self, layer: Layer) -> None:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a fastnn.Layer, got {type(layer).__name__}")
+        if layer._network is not None and layer._network() is not None:
+            raise ValueError(f"layer: expected one that belongs to no network yet, got {layer!r}")
+        width = self._width()
+        if None not in (width, layer.input_units) and width != layer.input_units:
+            raise ValueError(
+                f"layer: expected {width} input units, the width of the layer before, got {layer!r}"
+            )
+        if isinstance(layer, ParametricLayer):
+            layer._join(self._rng, self._dtype)
+        layer._network = weakref.ref(self)
+        layer._backend_name = self._backend_name
+        self._layers.append(layer)
+
+    def _pack(self) -> None:
+        """Make the layers' parameters slices of one new vector."""
+        layers = [layer for layer in self._layers if isinstance(layer, ParametricLayer)]
+        sizes = [layer._layout.size for layer in layers]
+        self._parameters = aligned_zeros(sum(sizes), self._dtype)
+        start = 0
+        for layer, size in zip(layers, sizes, strict=True):
+            layer._move(self._parameters[start : start + size])
+            start += size
+
+    def _width(self) -> int | None:
+        """Return the output width of the last layer, None where only running it can tell."""
+        for layer in reversed(self._layers):
+            if layer.output_units is not None:
+                return layer.output_units
+            if type(layer).forward not in (Layer.forward, ReLU.forward, Rescaling.forward):
+                return None
+        return None
+
+    @contextmanager
+    def _training_mode(self, training: bool) -> Iterator[None]:
+        before = [layer.training for layer in self._layers]
+        for layer in self._layers:
+            layer.training = training
+        try:
+            yield
+        finally:
+            for layer, mode in zip(self._layers, before, strict=True):
+                layer.training = mode
+
+    def _inputs(self, X: npt.ArrayLike, name: str = "X") -> Array:
+        if not self._layers:
+            raise ValueError("the network has no layer yet: add one first")
+        first = next((layer for layer in self._layers if layer.input_units is not None), None)
+        known = first is not None and all(
+            type(layer) in (ReLU, Rescaling, Layer)
+            for layer in self._layers[: self._layers.index(first)]
+        )
+        units = first.input_units if first is not None and known else None
+        return checks.matrix(name, X, units=units)
+
+    def _samples(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, names: tuple[str, str] = ("X", "y")
+    ) -> tuple[Array, backends.Labels]:
+        X = self._inputs(X, names[0])
+        classes = self._width()
+        if classes is None:
+            classes = self.forward(X[:1])[-1].shape[1]
+        return X, checks.labels(names[1], y, batch=len(X), classes=classes)
+
+    def _cast(self, array: Array) -> Array:
+        return array.astype(self._dtype, copy=False)
+
+    def _returned(self, layer: Layer, method: str, value: object, shape: tuple[int, ...]) -> Array:
+        """Return what a layer's method gave, checked: it may be a user's own."""
+        array = np.asarray(value)
+        if array.shape != shape or array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{layer!r}.{method}: expected it to return numbers of shape {shape}, "
+                f"got shape {array.shape} and dtype {array.dtype}"
+            )
+        return self._cast(array)
+
+    def _output(self, layer: Layer, input: Array) -> Array:
+        output = np.asarray(layer.forward(input))
+        width = output.shape[1] if output.ndim == 2 else -1
+        return self._returned(layer, "forward", output, (len(input), width))
+
+    def _logits(self, X: npt.ArrayLike) -> Iterator[Array]:
+        """Yield the last layer's output, some rows of `X` at a time, in inference."""
+        X = self._inputs(X)
+        for start in range(0, len(X), INFERENCE_BATCH):
+            with self._training_mode(False):
+                logits = self._infer(self._cast(X[start : start + INFERENCE_BATCH]))
+            yield logits
+
+    def _infer(self, activation: Array) -> Array:
+        """Return the last layer's output; a dense layer and the ReLU behind it are one pass."""
+        layers = iter(zip(self._layers, [*self._layers[1:], None], strict=True))
+        for layer, following in layers:
+            if type(layer) is Dense and type(following) is ReLU:
+                activation = layer._forward(activation, relu=True)
+                next(layers)
+            else:
+                activation = self._output(layer, activation)
+        return activation
+
+    def _forward_and_loss(
+        self, X: Array, y: backends.Labels
+    ) -> tuple[list[Array], float, int, Array]:
+        """Return every layer's input, the sum of the losses, right answers, and dL/dlogits."""
+        backend = backends.load(self._backend_name)
+        inputs, activation = [], self._cast(X)
+        for layer in self._layers:
+            inputs.append(activation)
+            activation = self._output(layer, activation)
+        loss = float(backend.softmax_cross_entropy(activation, y).sum(dtype=np.float64))
+        correct = int((activation.argmax(axis=1) == y).sum())
+        return inputs, loss, correct, backend.softmax_cross_entropy_gradient(activation, y)
+
+    def _step(self, X: Array, y: backends.Labels) -> tuple[float, int]:
+        """Take one gradient step; return the sum of the losses and the right answers before it."""
+        inputs, loss, correct, gradient = self._forward_and_loss(X, y)
+        last_needed = self._first_that_learns()
+        for i in range(len(self._layers) - 1, last_needed - 1, -1):
+            layer, input = self._layers[i], inputs[i]
+            if i == last_needed and type(layer).backward is ParametricLayer.backward:
+                assert isinstance(layer, ParametricLayer)
+                layer._step(input, gradient, input_gradient=False)
+            else:
+                gradient = self._returned(
+                    layer, "backward", layer.backward(input, gradient), input.shape
+                )
+        return loss, correct
+
+    def _first_that_learns(self) -> int:
+        """Return the index of the first layer with parameters; before it nobody needs gradients.
+
+        A layer that is not fastnn's own may learn, so it counts.
+        """
+        fixed = (Layer, ReLU, Rescaling)
+        learning = (i for i, layer in enumerate(self._layers) if type(layer) not in fixed)
+        return next(learning, len(self._layers))
