@@ -1,0 +1,82 @@
+"""What the tests share. Importing this sets the cache of compiled kernels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _source_hash() -> str:
+    """Return a hash of all kernels: Numba's cache does not see changes in a callee's file."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "fastnn" / "backends").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+os.environ.setdefault(
+    "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"fastnn-test-kernels-{_source_hash()}")
+)
+
+import fastnn  # noqa: E402
+
+BATCHES = (1, 7, 16, 33)
+"""One sample, odd, a whole number of vectors, and one more than that."""
+
+SHAPES = ((1, 1), (3, 5), (20, 7), (17, 16), (33, 129), (130, 10))
+"""(input units, output units), few of them multiples of a vector width."""
+
+
+@pytest.fixture(params=fastnn.available_backends())
+def backend(request: pytest.FixtureRequest):
+    """Every backend in turn, in force while the test runs."""
+    with fastnn.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype:
+    """Both dtypes in turn."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator that is the same in every run."""
+    return np.random.default_rng(20240607)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """A few hundred digits: X_train, y_train, X_val, y_val."""
+    X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
+    return X[:2000], y[:2000], X_val[:500], y_val[:500]
+
+
+def sum_bound(terms: int, magnitude: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return how far a sum of `terms` rounded products may be off.
+
+    `magnitude` is the sum of the absolute values. Any order of summation obeys
+    |error| <= (terms + 1) eps magnitude to first order (N. J. Higham, "Accuracy
+    and Stability of Numerical Algorithms", 2002, section 3.1).
+    """
+    return (terms + 2) * np.finfo(dtype).eps * magnitude
+
+
+def perceptron(*units: int, **options) -> fastnn.Network:
+    """Return a network of dense layers with ReLU between them."""
+    rate = options.pop("learning_rate", 0.1)
+    network = fastnn.Network(**options)
+    for i, (inputs, outputs) in enumerate(pairwise(units)):
+        if i:
+            network.add(fastnn.ReLU())
+        network.add(fastnn.Dense(inputs, outputs, rate))
+    return network

@@ -1,0 +1,190 @@
+"""Benchmarks: what is counted, compared and reported. Nothing here depends on a time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastnn import bench
+from fastnn.bench import command, measuring, report
+from fastnn.bench.cases import LABELS, PEERS, Case, Comparison, against
+
+TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
+
+
+def parse(*options: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(options)
+
+
+def outcome(seconds, *, contender="numba", error=None, **work) -> report.Outcome:
+    case = replace(TINY, contender=contender, **work)
+    return report.Outcome(case, contender, error, tuple(seconds), tuple(seconds), (1.0, 0.5, 0.4))
+
+
+def test_flops_counted_by_hand():
+    products = [2 * 32 * 784 * 100, 2 * 32 * 100 * 200, 2 * 32 * 200 * 10]
+    step = 2 * products[0] + 3 * products[1] + 3 * products[2]
+    assert step == 14_259_200
+    training = Case("numba", samples=100)
+    assert (training.steps, training.samples, training.flops) == (3, 96, 3 * step)
+    prediction = Case("numba", task="predict", samples=100)
+    assert (prediction.steps, prediction.flops) == (1, sum(products) * 100 // 32)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        {"shape": (784,)},
+        {"shape": (784, 0, 10)},
+        {"shape": (20, 10)},
+        {"batch_size": 0},
+        {"batch_size": 60_000},
+        {"threads": 0},
+    ],
+)
+def test_work_that_cannot_be_done_is_refused(work):
+    with pytest.raises(ValueError, match=r"expected|MNIST|exceeds"):
+        Case("numba", **work)
+
+
+def test_peers_enter_in_both_forms_from_pixels():
+    comparison = against(("torch", "sklearn"), input="uint8")
+    forms = [(case.contender, case.input) for case in comparison.cases]
+    assert forms == [
+        ("numba", "uint8"),
+        ("numpy", "uint8"),
+        ("torch", "uint8"),
+        ("torch", "float"),
+        ("sklearn", "float"),
+    ]
+    assert comparison.label(comparison.cases[3]) == "PyTorch eager, float32 input"
+
+
+@pytest.mark.parametrize("suite", command.ROUNDS)
+def test_every_suite_has_a_reference_in_every_comparison(suite):
+    contenders = [name for names in PEERS.values() for name in names]
+    comparisons = list(command.suite_comparisons(suite, contenders, {}))
+    assert all("numpy" in {c.contender for c in found.cases} for found in comparisons)
+    assert all(found.cases[0].contender == "numba" for found in comparisons)
+    names = [found.name for found in comparisons]
+    assert (
+        len(set(names)) == len(names) == {"quick": 1, "default": 3, "grid": 60, "table": 8}[suite]
+    )
+
+
+@pytest.mark.parametrize("task", ["train", "predict"])
+def test_workers_of_both_backends_agree(task):
+    cases = [replace(TINY, task=task, contender=name) for name in ("numba", "numpy")]
+    result = measuring.measure(Comparison(tuple(cases)), rounds=2)
+    assert [found.error for found in result.outcomes] == [None, None]
+    ours, theirs = (found.results for found in result.outcomes)
+    assert len(ours) == 3
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    if task == "train":
+        assert ours[2] < ours[0]
+    assert result.peak_gflops > 0
+
+
+def test_a_contender_that_fails_is_reported_and_the_others_go_on(monkeypatch):
+    monkeypatch.setitem(LABELS, "nobody", "nobody")
+    cases = (TINY, replace(TINY, contender="numpy"), replace(TINY, contender="nobody"))
+    result = measuring.measure(Comparison(cases), rounds=1)
+    assert [found.error for found in result.outcomes] == [None, None, "KeyError: 'nobody'"]
+
+
+def test_a_wrong_loss_gets_no_time():
+    workers = [measuring.Worker(TINY), measuring.Worker(replace(TINY, contender="numpy"))]
+    for worker, losses in zip(workers, [(1.0, 0.5), (1.0, 0.6)], strict=True):
+        worker.rounds = [{"result": loss} for loss in losses]
+    assert "epoch 2" in measuring.disagreement(workers[0], workers[1])
+    workers[0].rounds[1]["result"] = math.nan
+    assert "nan" in measuring.disagreement(workers[0], workers[1])
+    assert measuring.disagreement(workers[1], workers[1]) is None
+
+
+def test_threads_and_instructions_are_fixed_for_every_library():
+    variables = measuring.environment(replace(TINY, threads=2, avx2=True))
+    assert variables["OMP_NUM_THREADS"] == variables["FASTNN_NUM_THREADS"] == "2"
+    assert variables["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert "max_isa=AVX2" in variables["XLA_FLAGS"]
+
+
+def test_missing_peers_are_reported(monkeypatch, tmp_path):
+    compared = []
+
+    def measured(comparison, rounds):
+        compared.extend(case.contender for case in comparison.cases)
+        return report.Result(comparison.name, rounds, (outcome([1, 1, 1]),), 1.0)
+
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "measure", measured)
+    file = tmp_path / "report.json"
+    options = ["--suite", "quick", "--peers", "torch,jax", "--json", str(file)]
+    found = bench.run(parse(*options))
+    assert found.missing == ("torch", "jax")
+    assert compared == ["numba", "numpy"]
+    assert "Not installed, so not compared: torch, jax." in bench.as_markdown(found)
+    assert json.loads(file.read_text())["missing"] == ["torch", "jax"]
+
+
+def test_report_as_json_and_markdown():
+    outcomes = (
+        outcome([9.0, 2.0, 4.0]),
+        outcome([9.0, 4.0, 12.0], contender="torch"),
+        outcome([9.0, 1.0, 1.0], contender="jax", error="loss 3 in epoch 1"),
+        outcome([9.0, 6.0, 6.0], threads=2),
+    )
+    result = report.Result("tiny", 2, outcomes, peak_gflops=1.0)
+    whole = bench.Report(report.describe_environment(), (result, result))
+    document = json.loads(bench.as_json(whole))
+    assert document["environment"] == whole.environment
+    shown = document["results"][0]["outcomes"]
+    assert [entry["case"]["contender"] for entry in shown] == ["numba", "torch", "jax", "numba"]
+    assert shown[1]["seconds"] == [9.0, 4.0, 12.0]
+    assert shown[1]["figures"]["time_ratio"] == [2.5, 2.0, 3.0]
+    assert shown[1]["figures"]["samples_per_second"] == 64 / 8
+    assert shown[2]["figures"] is None
+    assert "peak_share" not in shown[3]["figures"]
+    text = bench.as_markdown(whole)
+    assert "2.50 (2.00-3.00)" in text
+    assert "Faster than every peer in 2 of 2 comparisons; geometric mean" in text
+    assert whole.failures == ["tiny: jax: loss 3 in epoch 1"] * 2
+    assert "- tiny: jax: loss 3 in epoch 1" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--suite", "grid", "--batch-size", "8"], "--batch-size"),
+        (["--rounds", "0"], "--rounds"),
+        (["--shape", "20,10"], "MNIST"),
+    ],
+)
+def test_options_that_contradict_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        bench.run(parse("--peers", "", *options))
+
+
+def test_an_unknown_peer_is_named(capsys):
+    with pytest.raises(SystemExit):
+        parse("--peers", "torch,abacus")
+    assert "abacus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [w for w in bench.WORKLOADS if w.params.get("batch", 0) == 32],
+    ids=lambda workload: workload.name,
+)
+def test_workloads_hold_on_the_backend_asked_for(workload, backend):
+    result = workload.setup(backend)()
+    workload.check(result)
+    with pytest.raises(AssertionError):
+        workload.check(result + 1)

@@ -1,0 +1,77 @@
+"""The house: what may import what, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "fastnn"
+
+FLOORS = [
+    {"checks"},
+    {"memory", "backends", "datasets", "gradcheck", "initializers"},
+    {"losses", "optimizers"},
+    {"layers"},
+    {"training", "saving"},
+    {"network"},
+    {"plotting", "bench"},
+    {"cli"},
+    {"__main__"},
+]
+"""From the cellar up. A module imports from lower floors, or its own floor."""
+
+
+def floor(module: str) -> int:
+    return next(i for i, names in enumerate(FLOORS) if module in names)
+
+
+def imports(path) -> set[str]:
+    """Return the absolute names that a file imports outside `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            base = str(node.module)
+            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+    return found
+
+
+def test_every_module_has_a_floor():
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    modules |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert modules == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_imports_point_down(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts == ("__init__",):
+        pytest.skip("the public names")
+    for name in imports(path):
+        target = name.split(".")
+        if target[0] == "fastnn" and len(target) > 1 and target[1] in set().union(*FLOORS):
+            assert floor(target[1]) <= floor(parts[0]), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_numba_has_one_room(path):
+    if "numba_backend" not in path.parts:
+        assert not {n for n in imports(path) if n.split(".")[0] in ("numba", "llvmlite")}
+
+
+def test_import_is_light():
+    code = (
+        "import sys, fastnn\n"
+        "heavy = {'numba', 'sklearn', 'matplotlib', 'torch', 'jax', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,155 @@
+"""Layers: the contracts, and gradients by finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import BATCHES, SHAPES
+
+import fastnn
+from fastnn import Dense, Layer, ReLU, Rescaling, eval_numerical_gradient
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+GRADIENT_TOLERANCE = 1e-6
+"""Central differences with h = 1e-5 are off by h^2 and eps / h, about 1e-10 and 1e-11."""
+
+
+def relative_error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max()))
+
+
+def away_from_zero(rng, shape):
+    """Return values at least 0.1 from the kink of the rectified linear unit."""
+    return rng.choice([-1.0, 1.0], shape) * rng.uniform(0.1, 1.0, shape)
+
+
+@pytest.mark.parametrize(
+    "layer", [Layer(), ReLU(), Rescaling(-0.7), Dense(5, 4, 0.0, seed=1)], ids=repr
+)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_input_gradient(layer, batch, rng):
+    X = away_from_zero(rng, (batch, 5))
+    G = rng.normal(size=layer.forward(X).shape)
+    numeric = eval_numerical_gradient(lambda X: (layer.forward(X) * G).sum(), X)
+    assert relative_error(layer.backward(X, G), numeric) < GRADIENT_TOLERANCE
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_parameter_gradients(shape, rng):
+    layer = Dense(*shape, seed=3)
+    X = rng.normal(size=(6, shape[0]))
+    G = rng.normal(size=(6, shape[1]))
+    _, gradients = layer.gradients(X, G)
+    assert set(gradients) == {"weights", "biases"}
+    for name, parameter in layer.parameters.items():
+        values = parameter.copy()
+
+        def loss(values, parameter=parameter):
+            parameter[...] = values
+            return (layer.forward(X) * G).sum()
+
+        numeric = eval_numerical_gradient(loss, values)
+        parameter[...] = values
+        assert relative_error(gradients[name], numeric) < GRADIENT_TOLERANCE
+
+
+def test_backward_takes_one_step_of_sgd(rng):
+    layer = Dense(7, 3, learning_rate=0.25, seed=0)
+    X, G = rng.normal(size=(5, 7)), rng.normal(size=(5, 3))
+    weights, biases = layer.weights.copy(), layer.biases.copy()
+    grad_input = layer.backward(X, G)
+    # The input gradient belongs to the weights before the step.
+    np.testing.assert_allclose(grad_input, G @ weights.T, rtol=1e-12)
+    np.testing.assert_allclose(layer.weights, weights - 0.25 * X.T @ G, rtol=1e-12)
+    np.testing.assert_allclose(layer.biases, biases - 0.25 * G.sum(0), rtol=1e-12)
+
+
+def test_gradients_take_no_step(rng):
+    layer = Dense(7, 3, seed=0)
+    weights = layer.weights.copy()
+    first = layer.gradients(rng.normal(size=(5, 7)), rng.normal(size=(5, 3)))[1]
+    kept = first["weights"].copy()
+    layer.gradients(rng.normal(size=(5, 7)), rng.normal(size=(5, 3)))
+    np.testing.assert_array_equal(layer.weights, weights)
+    np.testing.assert_array_equal(first["weights"], kept)
+
+
+class TestDense:
+    def test_known_values(self):
+        layer = Dense(3, 4)
+        layer.weights = np.arange(12).reshape(3, 4)
+        layer.biases = [1, 0, -1, 0.5]
+        output = layer.forward(np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 0.5]]))
+        np.testing.assert_array_equal(output, [[-7, -8, -9, -7.5], [13, 14.5, 16, 20]])
+
+    def test_xavier(self):
+        weights = Dense(300, 200, seed=5).weights
+        deviation = np.sqrt(2 / 500)
+        # The mean of n draws has deviation s / sqrt(n), their deviation s / sqrt(2n): 5 of each.
+        assert abs(weights.mean()) < 5 * deviation / np.sqrt(weights.size)
+        assert abs(weights.std() / deviation - 1) < 5 / np.sqrt(2 * weights.size)
+        assert not Dense(300, 200).biases.any()
+
+    def test_views_are_live_and_assignment_copies(self, rng):
+        layer = Dense(3, 2)
+        view, values = layer.weights, rng.normal(size=(3, 2))
+        layer.weights = values
+        np.testing.assert_array_equal(view, values)
+        values[0, 0] = 99.0
+        assert view[0, 0] != 99.0
+        layer.weights[1, 1] = 42.0
+        assert layer.forward(np.array([[0.0, 1.0, 0.0]]))[0, 1] == 42.0
+
+    def test_rows_are_aligned(self):
+        weights = Dense(10, 3).weights
+        assert weights.ctypes.data % 64 == 0
+        assert weights.strides[0] % 64 == 0
+
+    def test_seed(self):
+        assert np.array_equal(Dense(4, 4, seed=1).weights, Dense(4, 4, seed=1).weights)
+        assert not np.array_equal(Dense(4, 4).weights, Dense(4, 4).weights)
+
+    def test_computes_in_the_promoted_type(self, rng):
+        layer = Dense(3, 2)
+        X = rng.normal(size=(4, 3))
+        assert layer.forward(X.astype(np.float32)).dtype == np.float64
+        assert layer.forward(np.ones((4, 3), int)).dtype == np.float64
+        network = fastnn.Network([Dense(3, 2)])
+        single = network[0]
+        assert single.forward(X.astype(np.float32)).dtype == np.float32
+        assert single.forward(X.astype(np.float16)).dtype == np.float32
+        assert single.forward(np.ones((4, 3), np.uint8)).dtype == np.float32
+        assert single.forward(X).dtype == np.float64
+        before = single.weights.copy()
+        grad_input = single.backward(X, np.ones((4, 2)))
+        assert grad_input.dtype == np.float64
+        expected = before - 0.1 * X.T @ np.ones((4, 2))
+        np.testing.assert_allclose(single.weights, expected, rtol=1e-6, atol=1e-6)
+
+    def test_learning_rate_can_change(self, rng):
+        layer = Dense(3, 2, learning_rate=0)
+        X, G, before = rng.normal(size=(4, 3)), rng.normal(size=(4, 2)), layer.weights.copy()
+        layer.backward(X, G)
+        np.testing.assert_array_equal(layer.weights, before)
+        layer.learning_rate = 1
+        layer.backward(X, G)
+        np.testing.assert_allclose(layer.weights, before - X.T @ G, rtol=1e-12, atol=1e-14)
+
+
+class TestReLU:
+    def test_values(self, dtype):
+        X = np.array([[-2.0, -0.0, 0.0, 3.0, np.inf, -np.inf]], dtype)
+        np.testing.assert_array_equal(ReLU().forward(X), [[0, 0, 0, 3, np.inf, 0]])
+        G = np.full(X.shape, 7.0, dtype)
+        np.testing.assert_array_equal(ReLU().backward(X, G), [[0, 0, 0, 7, 7, 0]])
+        assert ReLU().backward(X, G).dtype == dtype
+
+    def test_nan_stays(self):
+        assert np.isnan(ReLU().forward(np.array([[np.nan, 1.0]]))[0, 0])
+
+
+def test_identity_passes_gradients_on(rng):
+    G = rng.normal(size=(3, 4))
+    assert Layer().forward(G) is G
+    np.testing.assert_array_equal(Layer().backward(rng.normal(size=(3, 4)), G), G)

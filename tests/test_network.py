@@ -1,0 +1,361 @@
+"""Networks: training, inference, files, randomness."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from conftest import perceptron
+
+import fastnn
+from fastnn import Dense, Layer, Network, ReLU, Rescaling, eval_numerical_gradient
+
+
+def parameters(network: Network) -> list[np.ndarray]:
+    return [array.copy() for layer in network for array in layer.parameters.values()]
+
+
+def same_bits(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+
+
+class DoubledReLU(Layer):
+    """A user's layer, with no `__init__` and in float64 whatever comes."""
+
+    def forward(self, input):
+        return 2.0 * np.maximum(input, 0).astype(np.float64)
+
+    def backward(self, input, grad_output):
+        return 2.0 * grad_output * (input > 0)
+
+
+class Scale(Layer):
+    """A user's layer that learns."""
+
+    def __init__(self):
+        self.factor = np.ones(1)
+
+    def forward(self, input):
+        return input * self.factor
+
+    def backward(self, input, grad_output):
+        gradient = (input * grad_output).sum()
+        grad_input = grad_output * self.factor
+        self.factor -= 0.1 * gradient
+        return grad_input
+
+
+class TestSequence:
+    def test_is_a_sequence_of_its_layers(self):
+        layers = [Rescaling(0.5), Dense(4, 3), ReLU(), Dense(3, 2)]
+        network = Network(layers)
+        assert len(network) == 4
+        assert list(network) == layers
+        assert network[1] is layers[1]
+        assert network[-2:] == layers[-2:]
+        assert layers[2] in network
+        assert network.parameter_count == 4 * 3 + 3 + 3 * 2 + 2
+
+    def test_add_draws_as_the_constructor_does(self):
+        together = perceptron(5, 4, 3, seed=1)
+        layers = [Dense(5, 4), ReLU(), Dense(4, 3)]
+        assert same_bits(parameters(together), parameters(Network(layers, seed=1)))
+
+    def test_parameters_are_one_aligned_vector(self, dtype):
+        network = perceptron(5, 40, 3, seed=1, dtype=dtype)
+        for layer in (network[0], network[2]):
+            assert np.shares_memory(layer.weights, network._parameters)
+            assert layer.weights.ctypes.data % 64 == 0
+            assert layer.weights.dtype == dtype
+
+    def test_widths_must_match(self):
+        with pytest.raises(ValueError, match=r"expected 3 input units.*Dense\(4, 2"):
+            Network([Dense(5, 3), ReLU(), Dense(4, 2)])
+
+    def test_a_layer_belongs_to_one_network(self):
+        network = Network([Dense(3, 2)])
+        with pytest.raises(ValueError, match="belongs to no network yet"):
+            Network([network[0]])
+        with pytest.raises(ValueError, match="belongs to no network yet"):
+            Network([layer := ReLU(), layer])
+
+    @pytest.mark.parametrize("thing", [3, "relu", np.ones(3), ReLU], ids=repr)
+    def test_only_layers(self, thing):
+        with pytest.raises(TypeError, match=r"expected a fastnn\.Layer"):
+            Network([thing])
+
+    def test_assigned_weights_survive_joining(self):
+        layer = Dense(2, 2)
+        layer.weights = [[1, 2], [3, 4]]
+        network = Network([layer])
+        np.testing.assert_array_equal(network[0].weights, [[1, 2], [3, 4]])
+
+    @pytest.mark.parametrize("clone", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
+    def test_copies_are_whole_and_apart(self, clone, rng):
+        network = perceptron(5, 4, 3, seed=1)
+        twin = clone(network)
+        assert same_bits(parameters(network), parameters(twin))
+        X, y = rng.normal(size=(8, 5)), rng.integers(0, 3, 8)
+        assert network.train_step(X, y) == twin.train_step(X, y)
+        assert same_bits(parameters(network), parameters(twin))
+        network.train_step(X, y)
+        assert not same_bits(parameters(network), parameters(twin))
+
+
+@pytest.mark.usefixtures("backend")
+class TestInference:
+    def test_forward_gives_every_activation(self, rng):
+        network = perceptron(5, 4, 3, seed=0, dtype=np.float64)
+        X = rng.normal(size=(7, 5))
+        first, rectified, logits = network.forward(X)
+        np.testing.assert_allclose(first, X @ network[0].weights, rtol=1e-12)
+        np.testing.assert_array_equal(rectified, np.maximum(first, 0))
+        np.testing.assert_allclose(logits, rectified @ network[2].weights, rtol=1e-12)
+
+    def test_prediction(self, rng, dtype):
+        network = perceptron(5, 40, 3, seed=0, dtype=dtype)
+        X = rng.normal(size=(2500, 5))  # more rows than are predicted at once
+        logits = network.forward(X)[-1]
+        assert logits.dtype == dtype
+        np.testing.assert_array_equal(network.predict(X), logits.argmax(axis=1))
+        probabilities = network.predict_proba(X)
+        np.testing.assert_allclose(probabilities, fastnn.softmax(logits), rtol=1e-5)
+        y = rng.integers(0, 3, 2500)
+        loss, accuracy = network.evaluate(X, y)
+        assert accuracy == np.mean(network.predict(X) == y)
+        expected = fastnn.softmax_crossentropy_with_logits(logits, y).mean()
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+    def test_training_is_told_apart(self, rng):
+        seen = []
+
+        class Spy(Layer):
+            def forward(self, input):
+                seen.append(self.training)
+                return input
+
+        network = Network([Spy(), Dense(3, 2)], seed=0)
+        X, y = rng.normal(size=(4, 3)), [0, 1, 0, 1]
+        network.forward(X)
+        network.train_step(X, y)
+        network.evaluate(X, y)
+        assert seen[0] is False
+        assert seen[-2:] == [True, False]
+        assert network[0].training is False
+        network.fit(X, y, validation_data=(X, y))
+        assert seen[-1] is False
+
+
+@pytest.mark.usefixtures("backend")
+class TestTraining:
+    def test_step_is_the_gradient_times_the_rate(self, rng):
+        network = perceptron(6, 5, 4, seed=2, dtype=np.float64, learning_rate=0.5)
+        X, y = rng.normal(size=(9, 6)), rng.integers(0, 4, 9)
+        before = parameters(network)
+        loss, gradients = network.gradients(X, y)
+        assert same_bits(before, parameters(network))
+        assert network.train_step(X, y) == loss
+        flat = [array for of_layer in gradients for array in of_layer.values()]
+        for old, gradient, new in zip(before, flat, parameters(network), strict=True):
+            np.testing.assert_allclose(new, old - 0.5 * gradient, rtol=1e-12, atol=1e-15)
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            lambda: [Dense(4, 3)],
+            lambda: [Dense(4, 6), ReLU(), Dense(6, 3)],
+            lambda: [Rescaling(0.3), Dense(4, 5), Dense(5, 6), ReLU(), Dense(6, 3), ReLU()],
+            lambda: [Dense(4, 6), DoubledReLU(), Dense(6, 3)],
+        ],
+    )
+    def test_gradients_by_finite_differences(self, layers, rng):
+        network = Network(layers(), seed=4, dtype=np.float64)
+        X, y = rng.normal(size=(11, 4)), rng.integers(0, 3, 11)
+        _, gradients = network.gradients(X, y)
+        for layer, found in zip(network, gradients, strict=True):
+            assert set(found) == set(layer.parameters)
+            for name, parameter in layer.parameters.items():
+                values = parameter.copy()
+
+                def loss(values, parameter=parameter):
+                    parameter[...] = values
+                    return network.evaluate(X, y).loss
+
+                numeric = eval_numerical_gradient(loss, values)
+                parameter[...] = values
+                error = np.abs(found[name] - numeric).max() / np.abs(numeric).max()
+                assert error < 1e-6, (layer, name)
+
+    def test_a_users_layer(self, rng):
+        mine = Network([Dense(4, 6), DoubledReLU(), Dense(6, 3)], seed=0)
+        y = rng.integers(0, 3, 64)
+        X = rng.normal(size=(64, 4)) + 2 * y[:, None]
+        first = mine.evaluate(X, y).loss
+        mine.fit(X, y, epochs=20, batch_size=8)
+        assert mine.evaluate(X, y).loss < 0.7 * first
+        assert mine.forward(X)[1].dtype == np.float32
+
+    def test_a_users_layer_that_learns(self, rng):
+        network = Network([Scale(), Dense(4, 3)], seed=0)
+        X, y = rng.normal(size=(8, 4)), rng.integers(0, 3, 8)
+        network.gradients(X, y)
+        assert network[0].factor[0] == 1.0
+        network.train_step(X, y)
+        assert network[0].factor[0] != 1.0
+
+    def test_a_users_layer_that_is_wrong_is_named(self, rng):
+        class Broken(Layer):
+            def backward(self, input, grad_output):
+                return grad_output[:, :1]
+
+        network = Network([Dense(4, 3), Broken(), Dense(3, 2)])
+        with pytest.raises(ValueError, match=r"Broken.*backward.*\(8, 3\)"):
+            network.train_step(rng.normal(size=(8, 4)), np.zeros(8, int))
+
+    def test_history(self, digits):
+        X, y, X_val, y_val = digits
+        network = perceptron(784, 16, 10, seed=0)
+        heard = []
+        history = network.fit(
+            X,
+            y,
+            epochs=3,
+            validation_data=(X_val, y_val),
+            train_accuracy=True,
+            callbacks=[lambda net, history: heard.append((net, len(history)))],
+        )
+        assert heard == [(network, 1), (network, 2), (network, 3)]
+        assert len(history) == 3
+        assert history.val_accuracy[-1] == network.evaluate(X_val, y_val).accuracy
+        assert history.val_accuracy[-1] > 0.7
+        assert history.train_accuracy[-1] == network.evaluate(X, y).accuracy
+        assert history.loss[0] > history.loss[1] > history.loss[2]
+        assert history.accuracy[2] > history.accuracy[0]
+        for seconds, rate in zip(history.seconds, history.samples_per_second, strict=True):
+            np.testing.assert_allclose(rate * seconds, len(y))
+
+    def test_running_loss_is_that_of_each_batch_before_its_step(self, rng):
+        X, y = rng.normal(size=(23, 4)), rng.integers(0, 3, 23)
+        fitted, stepped = (perceptron(4, 5, 3, seed=1) for _ in range(2))
+        history = fitted.fit(X, y, batch_size=10, shuffle=False)
+        starts = range(0, 23, 10)
+        right = (stepped.predict(X[:10]) == y[:10]).sum()
+        losses = [stepped.train_step(X[s : s + 10], y[s : s + 10]) for s in starts]
+        np.testing.assert_allclose(history.loss[0], np.dot(losses, [10, 10, 3]) / 23, rtol=1e-12)
+        assert same_bits(parameters(fitted), parameters(stepped))
+        assert history.accuracy[0] >= right / 23
+
+    def test_drop_last(self, rng):
+        X, y = rng.normal(size=(23, 4)), rng.integers(0, 3, 23)
+        dropped, cut = (perceptron(4, 3, seed=1) for _ in range(2))
+        dropped.fit(X, y, batch_size=10, shuffle=False, drop_last=True)
+        cut.fit(X[:20], y[:20], batch_size=10, shuffle=False)
+        assert same_bits(parameters(dropped), parameters(cut))
+
+    def test_a_callback_ends_training(self, rng):
+        X, y = rng.normal(size=(8, 4)), rng.integers(0, 3, 8)
+        history = perceptron(4, 3).fit(
+            X, y, epochs=50, callbacks=[lambda _, history: len(history) == 2]
+        )
+        assert len(history) == 2
+
+    def test_divergence_is_reported(self, rng):
+        X, y = rng.normal(size=(64, 4)), rng.integers(0, 3, 64)
+        X[5, 2] = np.nan
+        with pytest.warns(RuntimeWarning, match="loss of epoch 1 is nan"):
+            history = perceptron(4, 8, 3).fit(X, y)
+        assert np.isnan(history.loss[0])
+
+    def test_integer_pixels_are_cast(self, rng):
+        X, y = rng.integers(0, 256, (40, 6), np.uint8), rng.integers(0, 3, 40)
+        networks = [
+            Network([Rescaling(1 / 255), Dense(6, 3)], seed=0),
+            Network([Dense(6, 3)], seed=0),
+        ]
+        networks[0].fit(X, y, shuffle=False)
+        networks[1].fit(X / 255, y, shuffle=False)
+        np.testing.assert_allclose(networks[0][1].weights, networks[1][0].weights, rtol=1e-5)
+
+
+class TestRandomness:
+    def test_same_seed_same_bits(self, digits, backend, dtype):
+        X, y, X_val, y_val = digits
+        options = {"seed": 7, "dtype": dtype, "backend": backend}
+        plain, watched = (perceptron(784, 20, 10, **options) for _ in range(2))
+        plain.fit(X, y, epochs=2, batch_size=33)
+        watched.fit(X, y, epochs=1, batch_size=33, validation_data=(X_val, y_val))
+        watched.predict(X)
+        watched.gradients(X[:9], y[:9])
+        watched.fit(X, y, epochs=1, batch_size=33, train_accuracy=True)
+        assert same_bits(parameters(plain), parameters(watched))
+
+    def test_global_state_is_left_alone(self, digits):
+        X, y, _, _ = digits
+        before = np.random.get_state()[1].copy()  # noqa: NPY002
+        network = perceptron(784, 10, seed=None)
+        network.fit(X, y)
+        list(fastnn.iterate_minibatches(X, y, 32, shuffle=True))
+        np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+    def test_backends_agree(self, digits, dtype):
+        X, y, _, _ = digits
+        networks = [
+            perceptron(784, 30, 20, 10, seed=3, dtype=dtype, backend=name)
+            for name in ("numpy", "numba")
+        ]
+        losses = [network.fit(X, y, epochs=1).loss[0] for network in networks]
+        # 63 steps; each adds a few roundings to numbers of order 1, and ReLU kinks amplify them.
+        tolerance = 63 * 784 * np.finfo(dtype).eps
+        assert abs(losses[0] - losses[1]) <= tolerance
+        for a, b in zip(*map(parameters, networks), strict=True):
+            assert np.abs(a - b).max() <= tolerance
+
+
+class TestFiles:
+    def test_round_trip(self, tmp_path, rng, dtype, backend):
+        network = Network(
+            [Rescaling(0.1), Layer(), Dense(4, 5, 0.2), ReLU(), Dense(5, 3)], seed=1, dtype=dtype
+        )
+        X, y = rng.normal(size=(20, 4)), rng.integers(0, 3, 20)
+        network.fit(X, y)
+        path = tmp_path / "model.safetensors"
+        network.save(path)
+        loaded = fastnn.load(path)
+        assert repr(loaded) == repr(network)
+        assert loaded.backend == backend
+        assert same_bits(parameters(network), parameters(loaded))
+        np.testing.assert_array_equal(network.predict_proba(X), loaded.predict_proba(X))
+        network.fit(X, y, epochs=2)
+        loaded.fit(X, y, epochs=2)
+        assert same_bits(parameters(network), parameters(loaded))
+
+    def test_every_bit_generator(self, tmp_path):
+        seed = np.random.Generator(np.random.MT19937(3))
+        network = Network([Dense(2, 2)], seed=seed)
+        network.save(tmp_path / "model")
+        loaded = fastnn.load(tmp_path / "model", backend="numpy")
+        assert loaded.backend == "numpy"
+        assert loaded._rng.random() == network._rng.random()
+
+    def test_a_users_layer_is_refused(self, tmp_path):
+        with pytest.raises(TypeError, match="DoubledReLU"):
+            Network([Dense(2, 2), DoubledReLU()]).save(tmp_path / "model")
+
+    def test_bad_files(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="absent"):
+            fastnn.load(tmp_path / "absent")
+        bad = tmp_path / "bad.safetensors"
+        bad.write_bytes(b"not a model at all")
+        with pytest.raises(ValueError, match=r"bad\.safetensors: expected a model"):
+            fastnn.load(bad)
+        Network([Dense(2, 2)]).save(bad)
+        bad.write_bytes(bad.read_bytes()[:-3])
+        with pytest.raises(ValueError, match=r"bad\.safetensors"):
+            fastnn.load(bad)
+        from safetensors.numpy import save_file
+
+        save_file({"x": np.ones(3)}, bad)
+        with pytest.raises(ValueError, match="no format entry"):
+            fastnn.load(bad)
