@@ -1,0 +1,21 @@
+"""How fast is fastnn on this machine, and how fast is everything else?
+
+`add_arguments` and `run` are the command ``fastnn bench``: every contender trains the same network
+from the same parameters on the same batches, in a process of its own, in interleaved rounds;
+`as_markdown` and `as_json` render the report. `WORKLOADS` is the table of kernels and training
+runs that the asv and pytest-benchmark suites time. Nothing here prints.
+"""
+
+from fastnn.bench.command import add_arguments, run
+from fastnn.bench.report import Report, as_json, as_markdown
+from fastnn.bench.workloads import WORKLOADS, Workload
+
+__all__ = [
+    "WORKLOADS",
+    "Report",
+    "Workload",
+    "add_arguments",
+    "as_json",
+    "as_markdown",
+    "run",
+]

@@ -1,0 +1,166 @@
+"""Interleaved rounds over worker processes, and the check of every result before its time counts.
+
+A machine that is shared or changes its clock moves by more between two minutes than contenders
+differ. So all contenders of a comparison are alive at once, rounds run A B C A B C ..., and what
+is compared is the ratio within a round.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Self
+
+from fastnn.bench.cases import Case, Comparison
+from fastnn.bench.report import Outcome, Result
+
+#: Products in each round of the machine's peak; the best of all counts.
+PEAK_REPEATS = 5
+
+#: OpenMP and BLAS threads spin on for a while when their work is done. Before a neighbour's round
+#: they get this many seconds to fall asleep.
+SETTLING_SECONDS = 0.25
+
+
+def environment(case: Case) -> dict[str, str]:
+    """Return the variables that fix threads and instructions, which libraries read on import."""
+    threads = str(case.threads)
+    variables = dict.fromkeys(
+        (
+            "OMP_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "VECLIB_MAXIMUM_THREADS",
+            "NUMBA_NUM_THREADS",
+            "FASTNN_NUM_THREADS",
+            "NPROC",  # the size of XLA's thread pool
+        ),
+        threads,
+    )
+    xla_flags = [f"--xla_cpu_multi_thread_eigen={str(case.threads > 1).lower()}"]
+    if case.avx2:
+        xla_flags.append("--xla_cpu_max_isa=AVX2")
+        variables |= {
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+            "OPENBLAS_CORETYPE": "Haswell",
+            "NUMBA_CPU_NAME": "haswell",
+            "FASTNN_VECTOR_BITS": "256",
+        }
+    return variables | {"XLA_FLAGS": " ".join(xla_flags)}
+
+
+class Worker:
+    """A process that holds one contender and runs a round when told to."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.rounds: list[dict[str, float]] = []
+        self.error: str | None = None
+
+    def __enter__(self) -> Self:
+        package_root = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+        self.log = tempfile.TemporaryFile("w+", errors="replace")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastnn.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            bufsize=1,
+            env=os.environ | environment(self.case) | {"PYTHONPATH": path},
+        )
+        self._send(json.dumps(asdict(self.case)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # the answer that does not come will tell
+            self.process.stdin.write(line + "\n")
+
+    def receive(self) -> dict[str, float] | None:
+        """Wait for an answer; where none comes, note why and be out of the comparison."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return dict(json.loads(line))
+        self.process.wait()
+        self.log.seek(0)
+        self.error = next(filter(str.strip, reversed(self.log.read().split("\n"))), "no message")
+        return None
+
+    def run_round(self) -> None:
+        """Run one round, unless the worker has failed before."""
+        if self.error is None:
+            self._send("round")
+            if answer := self.receive():
+                self.rounds.append(answer)
+
+
+def tolerance(case: Case, epoch: int) -> float:
+    """Relative difference of mean losses that rounding explains after `epoch` epochs.
+
+    Two correct programs sum in different orders; training carries the difference of one rounding
+    on, and multiplies it where a unit changes sides at zero. So later epochs get more room.
+    """
+    return (1e-3 if case.dtype == "float32" else 1e-6) * epoch
+
+
+def disagreement(worker: Worker, reference: Worker) -> str | None:
+    """Say where a worker's results differ from the reference's, or None where they don't."""
+    if reference.error is not None:
+        return f"not checked, the NumPy backend failed: {reference.error}"
+    for epoch, (ours, theirs) in enumerate(
+        zip(worker.rounds, reference.rounds, strict=True), start=1
+    ):
+        result, expected = ours["result"], theirs["result"]
+        if worker.case.task == "predict":
+            if not result <= 1e-3:  # near-ties that rounding decides
+                return f"{result:.2%} of the predictions differ from float64 NumPy's"
+        elif not math.isclose(result, expected, rel_tol=tolerance(worker.case, epoch)):
+            return f"loss {result:.6g} in epoch {epoch}, the NumPy backend has {expected:.6g}"
+    return None
+
+
+def measure(comparison: Comparison, rounds: int) -> Result:
+    """Run a comparison: one warm-up round each, which compiles, then `rounds` timed ones."""
+    subject = comparison.cases[0]
+    peak_case = replace(subject, contender="peak", task="matmul")
+    settling = SETTLING_SECONDS if any(case.threads > 1 for case in comparison.cases) else 0
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(case)) for case in comparison.cases]
+        peak = stack.enter_context(Worker(peak_case))
+        for worker in (*workers, peak):
+            worker.receive()
+        for _ in range(1 + rounds):
+            for worker in (*workers, *[peak] * PEAK_REPEATS):
+                time.sleep(settling)
+                worker.run_round()
+    if peak.error is not None:
+        raise RuntimeError(f"the matrix product failed: {peak.error}")
+    reference = next(worker for worker in workers if worker.case.contender == "numpy")
+    outcomes = [
+        Outcome(
+            case=worker.case,
+            label=comparison.label(worker.case),
+            error=worker.error or disagreement(worker, reference),
+            seconds=tuple(round["seconds"] for round in worker.rounds),
+            cpu_seconds=tuple(round["cpu_seconds"] for round in worker.rounds),
+            results=tuple(round["result"] for round in worker.rounds),
+        )
+        for worker in workers
+    ]
+    best = min(round["seconds"] for round in peak.rounds)
+    return Result(comparison.name, rounds, tuple(outcomes), peak_case.flops / best / 1e9)
