@@ -22,6 +22,8 @@ def _source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+# One thread: matrices are small here, and a pool that fights for cores with other programs is slow.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault(
     "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"fastnn-test-kernels-{_source_hash()}")
 )

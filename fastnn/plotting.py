@@ -1,0 +1,65 @@
+"""Learning curves; matplotlib is imported when first used."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from fastnn.training import History
+
+BLUE, ORANGE, GREY = "#1f6fb4", "#d9731a", "#5a5a5a"
+
+
+def save_learning_curves(history: History, path: str | PathLike[str], title: str = "") -> None:
+    """Draw loss and accuracy by epoch, side by side, into a picture at `path`.
+
+    Parameters
+    ----------
+    history
+        At least one epoch. Curves that it does not hold are left out.
+    path
+        The ending chooses the format: .png, .svg, .pdf.
+    title
+        Above both panels.
+
+    Raises
+    ------
+    ValueError
+        If `history` holds no epoch.
+    ImportError
+        If matplotlib is not installed.
+    """
+    if not history:
+        raise ValueError("history: expected at least one epoch, got none")
+    # The object API: no window system is asked for and no global state is left behind.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    epochs = range(1, len(history) + 1)
+    running = "training (running)"
+    panels = [
+        (loss_axes, "cross-entropy", history.loss, history.train_loss, history.val_loss),
+        (accuracy_axes, "accuracy", history.accuracy, history.train_accuracy, history.val_accuracy),
+    ]
+    marker = "o" if len(history) < 40 else None
+    for axes, label, during, after, validation in panels:
+        axes.plot(epochs, after or during, color=BLUE, marker=marker, markersize=3,
+                  label="training" if after else running)  # fmt: skip
+        if validation:
+            axes.plot(epochs, validation, color=ORANGE, marker=marker, markersize=3,
+                      label=f"validation (last {validation[-1]:.4f})")  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    loss_axes.set_ylim(bottom=0)
+    accuracy_axes.set_ylim(top=1.0)
+    if title:
+        figure.suptitle(title, fontsize=11, color=GREY)
+    figure.savefig(path)

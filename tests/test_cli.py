@@ -1,0 +1,136 @@
+"""The command, run as a user runs it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import fastnn
+
+COMMAND = [sys.executable, "-m", "fastnn"]
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], text=True, capture_output=True, env=environment, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory):
+    """A directory with 700 + 100 of the embedded digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    X, y, _, _, X_test, y_test = fastnn.load_dataset(dtype=np.uint8)
+    for name, images, labels in (("train", X[:700], y[:700]), ("t10k", X_test[:100], y_test[:100])):
+        header = struct.pack(">4i", 0x803, *images.shape)
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(header + images.tobytes())
+        )
+        header = struct.pack(">2i", 0x801, len(labels))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.astype("u1").tobytes())
+    return folder
+
+
+def test_train_and_evaluate(tmp_path, small_data, backend):
+    model, plot = tmp_path / "model.safetensors", tmp_path / "curves.png"
+    common = ("--data", small_data, "--backend", backend)
+    options = ("--hidden", 30, 20, "--epochs", 12, "--batch-size", 16, "--learning-rate", 0.2)
+    done = run("train", *common, *options, "--seed", 3, "--save", model, "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "784-30-20-10" in done.stdout
+    assert len([line for line in lines if line.startswith("epoch ")]) == 12
+    accuracy = float(re.search(r"^test accuracy (0\.\d{4})$", done.stdout, re.M)[1])
+    assert accuracy > 0.6
+    assert re.search(r"^time .* s training, and .* compile", done.stdout, re.M)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    again = run("evaluate", model, *common)
+    assert again.returncode == 0, again.stderr
+    assert f"test accuracy {accuracy:.4f}" in again.stdout
+    assert isinstance(fastnn.load(model)[0], fastnn.Rescaling)
+
+
+def test_evaluate_a_model_of_scaled_images(tmp_path, small_data):
+    _, _, _, _, X_test, y_test = fastnn.load_dataset(flatten=True, path=small_data)
+    network = fastnn.Network([fastnn.Dense(784, 10)], seed=0)
+    network.save(tmp_path / "model")
+    done = run("evaluate", tmp_path / "model", "--data", small_data)
+    assert f"test accuracy {network.evaluate(X_test, y_test).accuracy:.4f}" in done.stdout
+
+
+def test_softmax_regression_without_hidden_layers(small_data):
+    done = run("train", "--hidden", "--epochs", 1, "--data", small_data)
+    assert done.returncode == 0, done.stderr
+    assert "784-10," in done.stdout
+
+
+def test_info():
+    done = run("info")
+    assert done.returncode == 0, done.stderr
+    for name in ("fastnn", "python", "numpy", "numba", "cpu", "vectors", "cores", "cache"):
+        assert re.search(rf"^{name} +\S", done.stdout, re.M), name
+
+
+@pytest.mark.parametrize("command", [(), ("train",), ("evaluate",), ("bench",), ("info",)])
+def test_help(command):
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "usage: fastnn" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--learning-rate", "nan"), "learning_rate"),
+        (("train", "--epochs", "0"), "epochs"),
+        (("train", "--batch-size", "0"), "batch_size"),
+        (("train", "--hidden", "10", "0"), "output_units"),
+        (("train", "--data", "/no/such/place"), "/no/such/place"),
+        (("train", "--save", "/no/such/place/model"), "--save"),
+        (("train", "--plot", "curves.txt"), "--plot"),
+        (("train", "--backend", "cuda"), "cuda"),
+        (("evaluate", "/no/such/model"), "/no/such/model"),
+        ((), "COMMAND"),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_interrupt_reports_what_was_learned(tmp_path):
+    model = tmp_path / "model"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    arguments = ["train", "--epochs", "100000", "--hidden", "16", "--save", str(model)]
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                break
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert "interrupted in epoch" in output
+    assert re.search(r"^test accuracy 0\.\d{4}$", output, re.M)
+    assert process.returncode == 130
+    assert model.exists()
