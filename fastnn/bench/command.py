@@ -4,6 +4,7 @@ import importlib.util
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ FIXED_OPTIONS = {
 
 GRID_HIDDEN = ((32,), (128,), (512,), (100, 200), (512, 512), (1024,))
 GRID_BATCH_SIZES = (1, 8, 32, 128, 512)
+#: About how much a round of the grid computes, so that large networks don't take all the time.
+GRID_FLOPS = 16_000_000_000
 THREAD_PAIRS = (((100, 200), 32), ((100, 200), 128), ((512, 512), 32))
 
 
@@ -92,16 +95,12 @@ def suite_comparisons(
             yield against(contenders, **options | {"input": form})
         yield against(contenders, task="predict", samples=10_000, **options)
     elif suite == "grid":
-        for form in ("float", "random"):
-            for hidden in GRID_HIDDEN:
-                for batch_size in GRID_BATCH_SIZES:
-                    work = {
-                        "shape": (784, *hidden, 10),
-                        "batch_size": batch_size,
-                        "input": form,
-                        "samples": min(25_600, 4_096 * batch_size),
-                    }
-                    yield against(contenders, **work | options)
+        for form, hidden, batch_size in product(("float", "random"), GRID_HIDDEN, GRID_BATCH_SIZES):
+            shape = (784, *hidden, 10)
+            flops = Case("numba", shape=shape, batch_size=1, samples=1).flops
+            samples = max(min(25_600, 4_096 * batch_size, GRID_FLOPS // flops), 32 * batch_size)
+            work = {"shape": shape, "batch_size": batch_size, "input": form, "samples": samples}
+            yield against(contenders, **work | options)
     else:
         yield from suite_comparisons("default", contenders, {})
         yield against(contenders, dtype="float64")

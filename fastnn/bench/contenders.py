@@ -174,9 +174,10 @@ class JaxScan:
 
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.classes = jax.jit(lambda parameters, X: logits(parameters, X).argmax(1))
-        batches = (case.steps, -1) if case.task == "train" else ()
-        self.X = jnp.asarray(X.reshape(*batches, case.shape[0]))
-        self.y = jnp.asarray(y.astype(np.int32).reshape(batches or -1))
+        self.X, self.y = jnp.asarray(X), jnp.asarray(y.astype(np.int32))
+        if case.task == "train":
+            self.X = self.X.reshape(case.steps, case.batch_size, -1)
+            self.y = self.y.reshape(case.steps, case.batch_size)
 
     def train(self) -> float:
         self.parameters, loss = self.epoch(self.parameters, self.X, self.y)

@@ -48,6 +48,7 @@ def environment(case: Case) -> dict[str, str]:
         xla_flags.append("--xla_cpu_max_isa=AVX2")
         variables |= {
             "ATEN_CPU_CAPABILITY": "avx2",
+            "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",  # it keeps code for wider vectors, gives NaN
             "MKL_ENABLE_INSTRUCTIONS": "AVX2",
             "ONEDNN_MAX_CPU_ISA": "AVX2",
             "OPENBLAS_CORETYPE": "Haswell",
@@ -110,12 +111,15 @@ class Worker:
 
 
 def tolerance(case: Case, epoch: int) -> float:
-    """Relative difference of mean losses that rounding explains after `epoch` epochs.
+    """Relative difference of mean losses that rounding explains in the `epoch`-th epoch.
 
-    Two correct programs sum in different orders; training carries the difference of one rounding
-    on, and multiplies it where a unit changes sides at zero. So later epochs get more room.
+    Correct programs sum in different orders. A unit whose input is within rounding of zero is then
+    on in one program and off in another, and the difference is no longer small: moving the initial
+    weights by 1e-6 in exact arithmetic moves the first epoch's loss by 5e-4, the third's by 4e-3.
+    In float64 hardly any input comes so close to zero. A learning rate that is wrong by a tenth
+    moves the first epoch's loss by 3 %.
     """
-    return (1e-3 if case.dtype == "float32" else 1e-6) * epoch
+    return (1e-2 if case.dtype == "float32" else 1e-6) * epoch
 
 
 def disagreement(worker: Worker, reference: Worker) -> str | None:

@@ -174,7 +174,8 @@ LOSS_SHAPES = ({"batch": 32, "classes": 10}, {"batch": 512, "classes": 10})
 TRAINING_SHAPES = ({"batch_size": 32, "samples": 6_400}, {"batch_size": 128, "samples": 12_800})
 
 #: Operation, shapes, and the error that rounding explains, in epsilons of the largest result. Sums
-#: of n terms err by about sqrt(n); an epoch passes its errors on from step to step.
+#: of n terms err by about sqrt(n). An epoch passes its errors on from step to step, and multiplies
+#: them wherever one decides on which side of zero a unit's input is.
 OPERATIONS: tuple[tuple[Callable[..., Problem], tuple[dict[str, int], ...], int], ...] = (
     (dense_forward, DENSE_SHAPES, 32),
     (dense_backward, DENSE_SHAPES, 32),
@@ -182,7 +183,7 @@ OPERATIONS: tuple[tuple[Callable[..., Problem], tuple[dict[str, int], ...], int]
     (relu_backward, RELU_SHAPES, 0),
     (softmax_crossentropy, LOSS_SHAPES, 8),
     (grad_softmax_crossentropy, LOSS_SHAPES, 8),
-    (minibatch_sgd, TRAINING_SHAPES, 1000),
+    (minibatch_sgd, TRAINING_SHAPES, 100_000),
 )
 
 WORKLOADS = tuple(
