@@ -1,48 +1,107 @@
-"""The one decorator of every kernel, with the one set of flags and the cache policy."""
+"""The one decorator for compiled functions, the one set of flags, the cache policy.
+
+Compiled code is kept on disk, so that a process compiles only what no process
+before it has compiled. Numba looks up a cached function by its name, signature and
+CPU, and drops it when its own source file changes. It doesn't see that a function
+which it calls lives in another file that changed, nor that an environment variable
+asked for narrower vectors. `jit` therefore writes both into the function's qualified
+name: a digest of every source file of this backend, and the vector width.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 
+from .simd import MACHINE
+
 FLAGS: dict[str, Any] = {
-    # Callers have checked shapes and indices; a check an element costs more than the arithmetic.
-    "boundscheck": False,
-    # Division by zero gives infinity, as in NumPy, and no branch that would stop vectorisation.
-    "error_model": "numpy",
-    # Kernels touch no Python object, so other Python threads run meanwhile.
-    "nogil": True,
+    "nogil": True,  # other Python threads run on while a kernel does
+    "boundscheck": False,  # sizes are checked before a kernel is called
+    "error_model": "numpy",  # no branch for a division by zero
+    "fastmath": {"contract", "nsz"},  # a*b + c may fuse; NaN and inf keep their meaning
 }
-
-FUSED = {"nsz", "contract"}
-"""Multiplication and addition may become one operation. NaN and infinity keep their meaning:
-"nnan" and "ninf" would let the compiler drop the tests for them."""
-
-REORDERED = FUSED | {"reassoc"}
-"""Sums may also be reordered, without which the sum of a loop is never vectorised."""
+"""Flags of every compiled function."""
 
 
-def jit(function):
-    """Compile `function` when it is first called, and cache the result on disk if possible."""
-    return _compiled(function, FUSED)
+def _digest_of_sources() -> str:
+    """Return a short digest of every source file of this backend."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
-def jit_reordered(function):
+_VARIANT = f"v{MACHINE.bits}_{_digest_of_sources()}"
+_warned = False
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile `function` when first called; keep the result on disk where that is possible."""
+    return _compiled(function, FLAGS)
+
+
+def jit_reordered(function: Callable[..., Any]) -> Any:
     """As `jit`, and sums may be reordered: not where parentheses keep small from large."""
-    return _compiled(function, REORDERED)
+    return _compiled(function, FLAGS | {"fastmath": FLAGS["fastmath"] | {"reassoc"}})
 
 
-def _compiled(function, fastmath):
+def _compiled(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
+    function.__qualname__ = f"{function.__qualname__}_{_VARIANT}"
     try:
-        return numba.njit(cache=True, fastmath=fastmath, **FLAGS)(function)
-    except RuntimeError as error:
-        # Numba raises this at decoration where no cache directory is writable.
+        dispatcher = numba.njit(cache=True, **flags)(function)
+    except RuntimeError as error:  # no cache directory can be written
+        _warn_of_no_cache(error)
+        return numba.njit(**flags)(function)
+    dispatcher._cache = _ForgivingCache(dispatcher._cache)
+    return dispatcher
+
+
+class _ForgivingCache:
+    """A cache whose failures cost time, not the result: a full disk, a damaged file."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return self._cache.load_overload(*arguments)
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            _warn_of_no_cache(error)
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        try:
+            self._cache.save_overload(*arguments)
+        except Exception as error:  # as above: it reads its index before it writes
+            _warn_of_no_cache(error)
+
+
+def _warn_of_no_cache(error: Exception) -> None:
+    """Say once a process why kernels are compiled again."""
+    global _warned
+    if not _warned:
+        _warned = True
         warnings.warn(
-            f"kernels are compiled anew in each process: {error}; "
-            "set NUMBA_CACHE_DIR to a directory that can be written",
+            f"fastnn compiles its kernels anew in this process, as their cache failed: {error}. "
+            "Set NUMBA_CACHE_DIR to a directory that can be written",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
-        return numba.njit(fastmath=fastmath, **FLAGS)(function)
+
+
+def jit_part(function: Callable[..., Any]) -> Any:
+    """Make `function` a part of the compiled functions that call it.
+
+    It has no machine code of its own. A function compiled apart would be optimised once by itself
+    and once more in each of its callers, with every kernel in it.
+    """
+    return numba.njit(inline="always", **FLAGS)(function)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 
+import numba
 from llvmlite import binding
 
 from fastnn.backends.numba_backend.dense import affine
-
-
-def vector_bits() -> int:
-    """Return the width of the widest vector registers that LLVM knows of on this CPU."""
-    features = binding.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 512
-    if features.get("avx2") or features.get("avx"):
-        return 256
-    return 128
+from fastnn.backends.numba_backend.simd import MACHINE
 
 
 def describe() -> dict[str, str]:
@@ -24,14 +17,28 @@ def describe() -> dict[str, str]:
     cache = affine.stats.cache_path
     writable = cache is not None and os.access(_existing(cache), os.W_OK)
     return {
-        "cpu": binding.get_host_cpu_name(),
-        "vectors": f"{vector_bits()} bits",
-        "cache": f"{cache} ({'writable' if writable else 'NOT writable'})" if cache else "none",
+        "cpu": f"{_model_name()} ({binding.get_host_cpu_name()})",
+        "vectors": f"{MACHINE.bits} bits",
+        "threads": f"{numba.get_num_threads()} for Numba; fastnn trains on one",
+        "cache": f"{cache} ({'writable' if writable else 'NOT writable'})"
+        if cache
+        else "none: no directory can be written; set NUMBA_CACHE_DIR to one that can",
     }
+
+
+def _model_name() -> str:
+    """Return what the CPU calls itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = (line.partition(":") for line in file)
+            return next(value.strip() for name, _, value in lines if name.strip() == "model name")
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _existing(path: str) -> str:
     """Return the closest directory above `path` that exists."""
+    path = os.path.abspath(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path

@@ -1,0 +1,423 @@
+"""The compiled epoch: one function that trains, or predicts with, any network of the table.
+
+A network is an array of records, one for each Dense layer together with the activation after
+it: sizes, where its parameters lie in the flat vector, where its buffers lie in the workspace,
+and which of the kernels it uses. `plan.py` writes the records; nothing here is compiled again for
+a new network. The functions below read like the layers of the NumPy backend, with the batch in
+rows of X, A and G:
+
+    forward     Z = X W + b,  A = max(Z, 0)
+    backward    dX = G W^T,  dZ = dX where A > 0,  W -= rate * X^T G,  b -= rate * sum(G)
+
+Rows past the last sample of a batch, up to the next multiple of the vector length, are zero in
+every buffer that is read by whole vectors of samples, so they add nothing.
+
+Order of sums: the input units of a layer are cut into chunks that its shape alone decides. The
+product of each chunk goes into a slot of its own, and the slots are added in a fixed order; so no
+sum would change if several threads shared the chunks, or the rows of the weights in an update.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .cross_entropy import softmax_cross_entropy
+from .dense_tiles import matmul, matmul_transposed
+from .jit import jit, jit_part
+from .rows import (
+    activate,
+    add_column_sums,
+    copy_bytes,
+    fill,
+    integer_at,
+    load_row,
+    load_transposed,
+    mask_by_sign,
+    nonzero_bits,
+    put_integer,
+    put_real,
+    real_at,
+    transpose,
+)
+from .simd import MACHINE
+from .sparse import gather, scatter
+
+VECTOR_BYTES = MACHINE.bits // 8
+
+GROUP_SAMPLES = 64
+"""Samples that the first layer loads and uses together; as many as a word has bits."""
+
+DENSE, BY_UNIT, BY_SAMPLE = 0, 1, 2
+"""How a layer multiplies: every number, or the non-zeros of each input unit or of each sample."""
+
+TURNED, SMALL = 0, 1
+"""How the input gradient is computed; see `input_gradient`."""
+
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "input_units", "output_units", "input_vectors", "output_vectors",
+            # parameters: bytes from the start of the flat vector
+            "weights", "weights_stride", "biases", "activation",
+            # which kernels
+            "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
+            "scatter_tile", "gather_tile", "chunks", "chunk_units",
+            # workspace: addresses, and strides in bytes
+            "inputs", "inputs_stride", "inputs_transposed", "samples_stride", "group_bytes",
+            "bits_by_unit", "bits_by_unit_stride", "bits_by_sample", "bits_by_sample_stride",
+            "slots", "slot_bytes", "outputs", "outputs_stride",
+            "gradient", "gradient_transposed",
+        )
+    ]
+)  # fmt: skip
+"""A Dense layer and the activation after it. `gradient` is that of the loss by the layer's sums."""
+
+SHARED = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "batch_size", "itemsize", "lanes", "group",
+            "input_code", "input_itemsize", "input_row_bytes",
+            "labels", "predictions", "margins", "sums",
+            "sources", "zeros", "tail_sources", "tails", "tail_stride",
+        )
+    ]
+)  # fmt: skip
+"""What the layers have in common."""
+
+
+@jit_part
+def sample_at(order, position):
+    """The number of the sample at a position of the order; without an order, the position."""
+    return integer_at(order + 8 * position) if order != 0 else position
+
+
+@jit_part
+def load_rows(scale, shared, layer, samples, order, start, count):
+    """X = scale * samples, row by row, for a layer that multiplies by rows."""
+    for i in range(count):
+        load_row(
+            scale, samples + sample_at(order, start + i) * shared.input_row_bytes,
+            shared.input_code,
+            layer.input_units, layer.inputs + i * layer.inputs_stride,
+        )  # fmt: skip
+
+
+@jit_part
+def load_units(scale, shared, layer, samples, order, start, count, first, stop):
+    """X^T = scale * samples^T and its non-zeros, for samples `first` to `stop` of the batch."""
+    blocks = layer.input_units // shared.lanes
+    unit = blocks * shared.lanes
+    whole_bytes = unit * shared.input_itemsize
+    tail_bytes = shared.input_row_bytes - whole_bytes
+    word = layer.bits_by_unit + first // 64 * 8
+    for row in range(layer.input_vectors * shared.lanes):
+        put_integer(0, word + row * layer.bits_by_unit_stride)
+    for group in range(first, stop, shared.group):
+        for i in range(shared.group):
+            source = shared.zeros
+            if group + i < count:
+                source = samples + sample_at(order, start + group + i) * shared.input_row_bytes
+            put_integer(source, shared.sources + 8 * i)
+            if tail_bytes != 0:
+                # the last units of a row are copied, so that nothing is read beyond its end
+                tail = shared.tails + i * shared.tail_stride
+                copy_bytes(source + whole_bytes, tail, tail_bytes)
+                put_integer(tail, shared.tail_sources + 8 * i)
+        target = layer.inputs_transposed + first // GROUP_SAMPLES * layer.group_bytes
+        target += (group - first) * shared.itemsize
+        bits = layer.bits_by_unit + group // 8
+        load_transposed(
+            scale, shared.sources, shared.input_code, blocks,
+            target, layer.samples_stride, bits, layer.bits_by_unit_stride,
+        )  # fmt: skip
+        if tail_bytes != 0:
+            load_transposed(
+                scale, shared.tail_sources, shared.input_code, 1,
+                target + unit * layer.samples_stride, layer.samples_stride,
+                bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+            )  # fmt: skip
+
+
+@jit_part
+def load_labels(shared, labels, order, start, count):
+    """Put the labels of the batch in a row."""
+    for i in range(count):
+        label = integer_at(labels + 8 * sample_at(order, start + i))
+        put_integer(label, shared.labels + 8 * i)
+
+
+@jit_part
+def find_zeros(one, shared, layer, count, padded, training):
+    """Note which inputs of the layer are not zero, in the order in which its kernels ask."""
+    if training and layer.update_by == BY_UNIT:
+        nonzero_bits(
+            one, layer.inputs_transposed, layer.samples_stride,
+            layer.input_vectors * shared.lanes, padded // shared.lanes,
+            layer.bits_by_unit, layer.bits_by_unit_stride,
+        )  # fmt: skip
+    if layer.forward_by == BY_SAMPLE or (training and layer.update_by == BY_SAMPLE):
+        nonzero_bits(
+            one, layer.inputs, layer.inputs_stride, count, layer.input_vectors,
+            layer.bits_by_sample, layer.bits_by_sample_stride,
+        )  # fmt: skip
+
+
+@jit_part
+def multiply_units(one, shared, layer, parameters, first, stop):
+    """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
+    for chunk in range(layer.chunks):
+        slot = layer.slots + chunk * layer.slot_bytes + first * layer.outputs_stride
+        unit = chunk * layer.chunk_units
+        units = min(layer.chunk_units, layer.input_units - unit)
+        fill(one * 0, slot, layer.outputs_stride, stop - first, layer.output_vectors)
+        for column in range(0, layer.output_vectors, layer.scatter_tile):
+            scatter(
+                one,
+                layer.inputs_transposed + first // GROUP_SAMPLES * layer.group_bytes
+                + unit * layer.samples_stride,
+                layer.samples_stride,
+                layer.bits_by_unit + first // 64 * 8 + unit * layer.bits_by_unit_stride,
+                layer.bits_by_unit_stride,
+                parameters + layer.weights + unit * layer.weights_stride + column * VECTOR_BYTES,
+                layer.weights_stride,
+                slot + column * VECTOR_BYTES, layer.outputs_stride,
+                (units + 1) // 2 * 2, 2, min(layer.scatter_tile, layer.output_vectors - column),
+            )  # fmt: skip
+
+
+@jit_part
+def multiply_rows(one, shared, layer, parameters, count):
+    """Slots = X W for the whole batch, sample by sample or densely."""
+    for chunk in range(layer.chunks):
+        slot = layer.slots + chunk * layer.slot_bytes
+        first = chunk * layer.chunk_units
+        last = min(first + layer.chunk_units, layer.input_units)
+        weights = parameters + layer.weights
+        if layer.forward_by == DENSE:
+            matmul(
+                one, layer.inputs + first * shared.itemsize, layer.inputs_stride, shared.itemsize,
+                weights + first * layer.weights_stride, layer.weights_stride,
+                slot, layer.outputs_stride,
+                count, layer.output_vectors, last - first, 0,
+            )  # fmt: skip
+        else:
+            for column in range(0, layer.output_vectors, layer.gather_tile):
+                for unit in range(first, last, 64):
+                    gather(
+                        one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
+                        layer.bits_by_sample + unit // 64 * 8, layer.bits_by_sample_stride,
+                        weights + unit * layer.weights_stride + column * VECTOR_BYTES,
+                        layer.weights_stride,
+                        slot + column * VECTOR_BYTES, layer.outputs_stride,
+                        count, 1, min(layer.gather_tile, layer.output_vectors - column),
+                        0 if unit == first else 1,
+                    )  # fmt: skip
+
+
+@jit_part
+def finish_forward(one, layer, parameters, count, padded):
+    """A = activation(sum of the slots + b)."""
+    activate(
+        one, layer.slots, layer.slot_bytes, layer.chunks, parameters + layer.biases,
+        layer.activation, layer.outputs, layer.outputs_stride, count, layer.output_vectors,
+    )  # fmt: skip
+    fill(
+        one * 0, layer.outputs + count * layer.outputs_stride, layer.outputs_stride,
+        padded - count, layer.output_vectors,
+    )  # fmt: skip
+
+
+@jit_part
+def forward_first(scale, shared, layer, samples, order, start, parameters, count, padded):
+    """Load the batch and run the first layer."""
+    one = type(scale)(1)
+    if layer.forward_by == BY_UNIT:
+        # a group of samples is used while it is in the cache
+        for first in range(0, count, GROUP_SAMPLES):
+            stop = min(first + GROUP_SAMPLES, padded)
+            load_units(scale, shared, layer, samples, order, start, count, first, stop)
+            multiply_units(one, shared, layer, parameters, first, min(stop, count))
+    else:
+        load_rows(scale, shared, layer, samples, order, start, count)
+        find_zeros(one, shared, layer, count, padded, False)
+        multiply_rows(one, shared, layer, parameters, count)
+    finish_forward(one, layer, parameters, count, padded)
+
+
+@jit_part
+def forward(one, shared, layer, parameters, count, padded, training):
+    """Run a layer whose input is the output of the one before."""
+    if layer.inputs_transposed != 0:
+        transpose(
+            one, layer.inputs, layer.inputs_stride,
+            layer.inputs_transposed, layer.samples_stride,
+            padded // shared.lanes, layer.input_vectors,
+        )  # fmt: skip
+    find_zeros(one, shared, layer, count, padded, training)
+    multiply_rows(one, shared, layer, parameters, count)
+    finish_forward(one, layer, parameters, count, padded)
+
+
+@jit_part
+def loss_gradient(one, shared, layer, count, padded):
+    """Gradient of the mean loss by the logits; returns the sum of losses and the right answers."""
+    softmax_cross_entropy(
+        one / type(one)(count), layer.outputs, layer.gradient, layer.outputs_stride, shared.labels,
+        count, layer.output_units, shared.predictions, shared.margins, shared.sums,
+    )  # fmt: skip
+    fill(
+        one * 0, layer.gradient + count * layer.outputs_stride, layer.outputs_stride,
+        padded - count, layer.output_vectors,
+    )  # fmt: skip
+    loss = 0.0
+    correct = 0
+    for i in range(count):
+        loss += real_at(one, shared.margins + i * shared.itemsize)
+        loss += np.log(real_at(one, shared.sums + i * shared.itemsize))
+        label = integer_at(shared.labels + 8 * i)
+        correct += integer_at(shared.predictions + 8 * i) == label
+    return loss, correct
+
+
+@jit_part
+def input_gradient(one, shared, layer, below, parameters, count, padded):
+    """dX = G W^T, then through the activation of the layer below, into that layer's gradient.
+
+    TURNED computes (W G^T)^T and reads the weights row by row, as they lie: they are never
+    transposed. SMALL computes G W^T with vectors along the rows of both, for batches that don't
+    fill a vector with samples.
+    Tried and lost: a transposed copy of the weights and skipping the zeros that ReLU left in G; the
+    copy eats what the zeros save.
+    """
+    weights = parameters + layer.weights
+    units = layer.input_vectors * shared.lanes
+    samples = padded // shared.lanes
+    if layer.gradient_by == TURNED:
+        transposed = below.gradient_transposed
+        matmul(
+            one, weights, layer.weights_stride, shared.itemsize,
+            layer.gradient_transposed, layer.samples_stride, transposed, layer.samples_stride,
+            units, samples, layer.output_units, 0,
+        )  # fmt: skip
+        if below.activation != 0:
+            mask_by_sign(
+                one, transposed, layer.samples_stride,
+                layer.inputs_transposed, layer.samples_stride, units, samples,
+            )  # fmt: skip
+        transpose(
+            one, transposed, layer.samples_stride, below.gradient, below.outputs_stride,
+            layer.input_vectors, samples,
+        )  # fmt: skip
+    else:
+        matmul_transposed(
+            one, layer.gradient, layer.outputs_stride, weights, layer.weights_stride,
+            below.gradient, below.outputs_stride,
+            count, layer.input_vectors, layer.output_vectors,
+        )  # fmt: skip
+        if below.activation != 0:
+            mask_by_sign(
+                one, below.gradient, below.outputs_stride, layer.inputs, layer.inputs_stride,
+                count, layer.input_vectors,
+            )  # fmt: skip
+        fill(
+            one * 0, below.gradient + count * below.outputs_stride, below.outputs_stride,
+            padded - count, layer.input_vectors,
+        )  # fmt: skip
+
+
+@jit_part
+def update(rate, shared, layer, parameters, count, padded):
+    """W -= rate * X^T G, b -= rate * sum(G); the gradient of W is never stored."""
+    itemsize = shared.itemsize
+    weights = parameters + layer.weights
+    if layer.update_by == DENSE:
+        matmul(
+            -rate, layer.inputs, itemsize, layer.inputs_stride,
+            layer.gradient, layer.outputs_stride, weights, layer.weights_stride,
+            layer.input_units, layer.output_vectors, count, 1,
+        )  # fmt: skip
+    elif layer.update_by == BY_UNIT:
+        units = (layer.input_units + layer.update_rows - 1) // layer.update_rows
+        units *= layer.update_rows
+        for sample in range(0, count, GROUP_SAMPLES):
+            for column in range(0, layer.output_vectors, layer.update_tile):
+                gather(
+                    -rate, layer.inputs_transposed + sample // GROUP_SAMPLES * layer.group_bytes,
+                    layer.samples_stride,
+                    layer.bits_by_unit + sample // 64 * 8, layer.bits_by_unit_stride,
+                    layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
+                    layer.outputs_stride,
+                    weights + column * VECTOR_BYTES, layer.weights_stride,
+                    units, layer.update_rows,
+                    min(layer.update_tile, layer.output_vectors - column), 1,
+                )  # fmt: skip
+    else:
+        for unit in range(0, layer.input_units, 64):
+            for column in range(0, layer.output_vectors, layer.scatter_tile):
+                scatter(
+                    -rate, layer.inputs + unit * itemsize, layer.inputs_stride,
+                    layer.bits_by_sample + unit // 64 * 8, layer.bits_by_sample_stride,
+                    layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
+                    weights + unit * layer.weights_stride + column * VECTOR_BYTES,
+                    layer.weights_stride,
+                    count, 1, min(layer.scatter_tile, layer.output_vectors - column),
+                )  # fmt: skip
+    add_column_sums(
+        -rate, layer.gradient, layer.outputs_stride, padded, layer.output_vectors,
+        parameters + layer.biases,
+    )  # fmt: skip
+
+
+@jit
+def run(scale, shared_record, layers, samples, labels, order, total, parameters, rates, outputs):
+    """Run `total` samples through the network by batches; return (sum of losses, right answers).
+
+    With labels it trains. Without, it writes the logits to `outputs`. `scale` multiplies the
+    input and gives the network's type; `order` may be 0 for the order in which samples lie.
+    """
+    shared = shared_record[0]
+    one = type(scale)(1)
+    top = layers[len(layers) - 1]
+    training = labels != 0
+    loss = 0.0
+    correct = 0
+    for start in range(0, total, shared.batch_size):
+        count = min(shared.batch_size, total - start)
+        padded = (count + shared.group - 1) // shared.group * shared.group
+        forward_first(scale, shared, layers[0], samples, order, start, parameters, count, padded)
+        for number in range(1, len(layers)):
+            forward(one, shared, layers[number], parameters, count, padded, training)
+
+        if not training:
+            for row in range(count):
+                source = top.outputs + row * top.outputs_stride
+                target = outputs + (start + row) * top.output_units * shared.itemsize
+                for j in range(0, top.output_units * shared.itemsize, shared.itemsize):
+                    put_real(real_at(one, source + j), target + j)
+            continue
+
+        load_labels(shared, labels, order, start, count)
+        batch_loss, batch_correct = loss_gradient(one, shared, top, count, padded)
+        loss += batch_loss
+        correct += batch_correct
+        if top.activation != 0:
+            mask_by_sign(
+                one, top.gradient, top.outputs_stride, top.outputs, top.outputs_stride,
+                count, top.output_vectors,
+            )  # fmt: skip
+        turned = False
+        for number in range(len(layers) - 1, -1, -1):
+            layer = layers[number]
+            if number > 0:
+                if layer.gradient_by == TURNED and not turned:
+                    transpose(
+                        one, layer.gradient, layer.outputs_stride,
+                        layer.gradient_transposed, layer.samples_stride,
+                        padded // shared.lanes, layer.output_vectors,
+                    )  # fmt: skip
+                turned = layer.gradient_by == TURNED
+                input_gradient(one, shared, layer, layers[number - 1], parameters, count, padded)
+            update(type(scale)(rates[number]), shared, layer, parameters, count, padded)
+    return loss, correct

@@ -1,0 +1,500 @@
+"""The compiled epoch against the same steps of gradient descent in NumPy float64."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import os
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+
+from fastnn import memory
+from fastnn.backends.numba_backend import cross_entropy, dense_tiles, jit, plan, rows, sparse
+from fastnn.backends.numba_backend.simd import MACHINE, lanes
+
+RATE = 0.1
+SIZES = [
+    (784, 100, 200, 10),
+    (50, 17, 33, 20, 40, 3),
+    (51, 5),  # a single Dense layer
+    (5, 1100, 3),
+    (1, 1, 2),
+    (130, 257, 129, 65),
+    (16, 64, 64, 8),
+]
+
+
+class Case:
+    """A network with random parameters, its data, and the reference result."""
+
+    def __init__(
+        self, sizes, batch_size=32, samples=100, dtype=np.float32, input_dtype=np.float32,
+        density=0.3, relu_between=True, relu_last=False, classes_inf=False, seed=0,
+    ):  # fmt: skip
+        rng = np.random.default_rng(seed)
+        self.sizes, self.batch_size, self.dtype = sizes, batch_size, np.dtype(dtype)
+        self.relu_between, self.relu_last = relu_between, relu_last
+        self.dense = list(itertools.pairwise(sizes))
+        self.layers, offset = [], 0
+        if np.dtype(input_dtype) == np.uint8:
+            self.layers.append(plan.Rescaling(1 / 255))
+        places = []
+        for number, (inputs, outputs) in enumerate(self.dense):
+            stride = memory.row_stride(outputs, self.dtype)
+            weights = offset
+            biases = weights + memory.round_up(inputs, memory.ROW_BLOCK) * stride
+            offset = biases + stride
+            places.append((weights, biases, stride))
+            self.layers.append(plan.Dense(inputs, outputs, weights, stride, biases))
+            last = number == len(self.dense) - 1
+            if relu_last if last else relu_between:
+                self.layers.append(plan.ReLU())
+        self.parameters = memory.aligned_zeros(offset, self.dtype)
+        self.views = []
+        for (inputs, outputs), (w, b, stride) in zip(self.dense, places, strict=True):
+            weights = self.parameters[w : w + inputs * stride].reshape(inputs, stride)[:, :outputs]
+            biases = self.parameters[b : b + outputs]
+            weights[:] = rng.standard_normal((inputs, outputs)) * np.sqrt(2 / (inputs + outputs))
+            biases[:] = 0.1 * rng.standard_normal(outputs)
+            self.views.append((weights, biases))
+        self.initial = self.parameters.copy()
+
+        total = 2 * samples
+        pixels = rng.integers(1, 256, (total, sizes[0])) * (rng.random((total, sizes[0])) < density)
+        if np.dtype(input_dtype) == np.uint8:
+            self.samples = pixels.astype(np.uint8)
+            self.exact = self.samples / 255
+        else:
+            self.samples = np.ascontiguousarray((pixels / 128 - (pixels > 0)).astype(input_dtype))
+            self.exact = self.samples.astype(np.float64)
+        self.labels = rng.integers(0, sizes[-1], total)
+        self.order = rng.permutation(total)[:samples]
+        self.rates = np.full(len(self.dense), RATE)
+
+    def program(self, density=0.3, batch_size=None):
+        return plan.Program(
+            self.layers, batch_size=batch_size or self.batch_size, dtype=self.dtype,
+            input_dtype=self.samples.dtype, density=density,
+        )  # fmt: skip
+
+    def run(self, program=None, samples=None, **kind):
+        program = program or self.program(**kind)
+        samples = self.samples if samples is None else samples
+        return program.run(samples, self.labels, self.order, self.parameters, self.rates)
+
+    def logits(self, parameters, samples):
+        hidden, inputs = samples, []
+        for number, (weights, biases) in enumerate(parameters):
+            inputs.append(hidden)
+            hidden = hidden @ weights + biases
+            last = number == len(parameters) - 1
+            if self.relu_last if last else self.relu_between:
+                hidden = np.maximum(hidden, 0)
+        return hidden, inputs
+
+    def reference(self):
+        """The same steps, slowly: parameters, sum of losses, right answers."""
+        parameters = [[w.astype(np.float64), b.astype(np.float64)] for w, b in self.views]
+        loss, correct = 0.0, 0
+        for start in range(0, len(self.order), self.batch_size):
+            chosen = self.order[start : start + self.batch_size]
+            labels, every = self.labels[chosen], np.arange(len(chosen))
+            logits, inputs = self.logits(parameters, self.exact[chosen])
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            powers = np.exp(shifted)
+            sums = powers.sum(axis=1)
+            loss += (np.log(sums) - shifted[every, labels]).sum()
+            correct += (logits.argmax(axis=1) == labels).sum()
+            gradient = powers / sums[:, None]
+            gradient[every, labels] -= 1
+            gradient /= len(chosen)
+            if self.relu_last:
+                gradient *= logits > 0
+            for number in reversed(range(len(parameters))):
+                weights, biases = parameters[number]
+                below = gradient @ weights.T
+                if self.relu_between:
+                    below *= inputs[number] > 0
+                weights -= RATE * inputs[number].T @ gradient
+                biases -= RATE * gradient.sum(axis=0)
+                gradient = below
+        return parameters, loss, correct
+
+    def tolerance(self):
+        """Rounding: of the parameters at each step, and of sums as long as the layers are wide."""
+        eps = float(np.finfo(self.dtype).eps)
+        steps = -(-len(self.order) // self.batch_size)
+        longest = sum(self.sizes[:-1]) + self.batch_size
+        moved = np.abs(self.parameters - self.initial).max()
+        return eps * (steps * np.abs(self.parameters).max() + 4 * longest * moved)
+
+    def check(self, **kind):
+        parameters, loss, correct = self.reference()
+        got_loss, got_correct = self.run(**kind)
+        tolerance = self.tolerance()
+        for (weights, biases), (w, b) in zip(self.views, parameters, strict=True):
+            assert np.abs(weights - w).max() <= tolerance
+            assert np.abs(biases - b).max() <= tolerance
+        assert np.abs(self.parameters - self.initial).max() > 100 * tolerance
+        eps = float(np.finfo(self.dtype).eps)
+        assert got_loss == pytest.approx(loss, rel=20 * sum(self.sizes) * eps)
+        assert got_correct == correct
+        # what is padding is zero still
+        inside = np.zeros(len(self.parameters), bool)
+        for weights, biases in self.views:
+            for view in (weights, biases):
+                start = (view.ctypes.data - self.parameters.ctypes.data) // view.itemsize
+                step = view.strides[0] // view.itemsize if view.ndim == 2 else 0
+                for row in range(view.shape[0] if view.ndim == 2 else 1):
+                    inside[start + row * step :][: view.shape[-1]] = True
+        assert not self.parameters[~inside].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("input_dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_against_numpy(sizes, density, input_dtype, dtype):
+    Case(sizes, dtype=dtype, input_dtype=input_dtype).check(density=density)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 8, 9, 31, 64, 65, 128, 200, 512])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_batch_sizes(batch_size, density, dtype):
+    samples = min(600, batch_size * 3 - batch_size // 2)
+    Case((70, 90, 80, 10), batch_size, samples, dtype).check(density=density)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+@pytest.mark.parametrize("relu_between", [True, False])
+@pytest.mark.parametrize("relu_last", [True, False])
+def test_activations_where_they_may_stand(relu_between, relu_last, batch_size):
+    sizes = (40, 30, 70, 20)
+    Case(sizes, batch_size, relu_between=relu_between, relu_last=relu_last).check()
+
+
+def test_wide_and_deep_layers_in_chunks():
+    Case((2000, 300, 1500, 10), 64, 128, density=0.1).check()
+    Case((784, 512, 512, 10), 128, 300).check()
+    Case((513, 600, 4), 8, 30).check()  # three words of units are no four chunks
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [1, 5, 32, 100])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_workspace_holds_nothing_that_matters(batch_size, density, dtype):
+    results = []
+    for poison in (0, 255):
+        case = Case((61, 47, 83, 5), batch_size, 230, dtype)
+        program = case.program(density)
+        program.training.workspace[:] = poison
+        loss, correct = case.run(program)
+        results.append((case.parameters.tobytes(), loss, correct))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_a_stretch_in_two_calls_gives_the_same_bits(density):
+    whole, parts = Case((61, 47, 83, 5)), Case((61, 47, 83, 5))
+    expected = whole.run(density=density)
+    program = parts.program(density)
+    order, got = parts.order, np.zeros(2)
+    for part in (order[:64], order[64:]):
+        parts.order = part
+        got += parts.run(program)
+    assert parts.parameters.tobytes() == whole.parameters.tobytes()
+    assert got[0] == pytest.approx(expected[0], rel=1e-14)
+    assert got[1] == expected[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("input_dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+@pytest.mark.parametrize("samples", [1, 3, 64, 150])
+def test_predict(samples, density, input_dtype, dtype):
+    case = Case((61, 47, 83, 5), 32, 200, dtype, input_dtype)
+    out = np.empty((samples, 5), dtype)
+    case.program(density).predict(case.samples[:samples], case.parameters, out)
+    expected, _ = case.logits(case.views, case.exact[:samples])
+    bound = 4 * sum(case.sizes) * np.finfo(dtype).eps * np.abs(expected).max()
+    assert np.abs(out - expected).max() <= bound
+
+
+@pytest.mark.parametrize("input_dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [1, 32])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+@pytest.mark.parametrize("units", [3, 16, 37, 64])
+def test_reads_nothing_beyond_the_samples(units, density, batch_size, input_dtype):
+    """Samples that end with the last byte of a page, before one that mustn't be read."""
+    case = Case((units, 20, 4), batch_size, 70, input_dtype=input_dtype)
+    page = mmap.PAGESIZE
+    size = -(-case.samples.nbytes // page) * page
+    region = mmap.mmap(-1, size + page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    assert protect(address + size, page, 0) == 0
+    samples = np.frombuffer(
+        region, case.samples.dtype, case.samples.size, size - case.samples.nbytes
+    ).reshape(case.samples.shape)
+    samples[:] = case.samples
+    program = case.program(density)
+    case.run(program, samples)
+    out = np.empty((len(samples), 4), np.float32)
+    program.predict(samples, case.parameters, out)
+    assert np.isfinite(out).all()
+
+
+def test_samples_at_an_odd_address():
+    case, odd = Case((50, 20, 4)), Case((50, 20, 4))
+    buffer = np.empty(case.samples.nbytes + 4, np.uint8)
+    moved = buffer[4:].view(np.float32).reshape(case.samples.shape)
+    moved[:] = case.samples
+    assert odd.run(samples=moved) == case.run()
+    assert odd.parameters.tobytes() == case.parameters.tobytes()
+
+
+def test_relu_keeps_nan_and_losses_report_it():
+    case = Case((50, 20, 4))
+    case.samples[case.order[0], 0] = np.nan
+    loss, _ = case.run()
+    assert np.isnan(loss)
+
+
+def test_logits_of_minus_infinity_in_wrong_classes():
+    case = Case((50, 20, 4))
+    case.views[-1][1][3] = -np.inf
+    case.labels %= 3
+    loss, _ = case.run()
+    assert np.isfinite(loss)
+    assert np.isfinite(case.views[0][0]).all()
+
+
+@pytest.mark.parametrize(
+    ("layers", "part"),
+    [
+        ([], "no Dense"),
+        ([plan.ReLU(), plan.Dense(4, 4, 0, 16, 256)], "before the first Dense"),
+        ([plan.Dense(4, 4, 0, 16, 256), plan.Rescaling(2.0)], "after a Dense"),
+        ([plan.Dense(4, 4, 0, 16, 256), plan.Dense(5, 4, 0, 16, 256)], "5 inputs"),
+        ([plan.Dense(4, 4, 0, 16, 256), object()], "object"),
+    ],
+)
+def test_why_not(layers, part):
+    assert part in plan.why_not(layers)
+    with pytest.raises(ValueError, match=part):
+        plan.Program(layers)
+
+
+def test_wrong_arrays_never_reach_a_kernel():
+    case = Case((50, 20, 4))
+    with pytest.raises(TypeError, match="samples must be float32, not float64"):
+        case.program().run(case.exact, case.labels, case.order, case.parameters, case.rates)
+    with pytest.raises(ValueError, match="samples must be a C-contiguous array of any x 50"):
+        case.run(samples=case.samples[:, ::2])
+    with pytest.raises(ValueError, match="out must be"):
+        case.program().predict(case.samples, case.parameters, np.empty((3, 4), np.float32))
+
+
+def test_no_compilation_for_another_shape():
+    from fastnn.backends.numba_backend.epoch import run
+
+    Case((50, 20, 4)).run()
+    compiled = len(run.signatures)
+    Case((31, 7, 9, 2), 5, input_dtype=np.uint8).run(density=1.0)
+    Case((31, 7, 9, 2), 1, input_dtype=np.float64).run()
+    assert len(run.signatures) == compiled
+
+
+def test_without_a_writable_cache(monkeypatch):
+    real = numba.njit
+
+    def njit(*arguments, **flags):
+        if flags.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*arguments, **flags)
+
+    monkeypatch.setattr(jit.numba, "njit", njit)
+    monkeypatch.setattr(jit, "_warned", False)
+    with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR") as warned:
+        functions = [jit.jit(lambda x: x + 1), jit.jit(lambda x: x + 2)]
+    assert len(warned) == 1
+    assert [function(1) for function in functions] == [2, 3]
+
+
+def test_a_damaged_cache_costs_time_only(tmp_path):
+    program = "import fastnn, numpy\nprint(fastnn.softmax(numpy.zeros((1, 2))))\n"
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    for expected in ("", "compiles its kernels anew"):
+        done = subprocess.run(
+            [sys.executable, "-c", program], text=True, capture_output=True, env=environment
+        )
+        assert "[[0.5 0.5]]" in done.stdout, done.stderr
+        assert expected in done.stderr
+        assert done.stderr.count("Warning") == bool(expected)
+        for path in tmp_path.rglob("*.nb?"):
+            path.write_bytes(path.read_bytes()[:20])
+
+
+# ------------------------------------------------------------------------- microkernels
+
+
+@numba.njit
+def call_exponential(like, x, y, vectors):
+    cross_entropy.exponential_of(like, x, y, vectors)
+
+
+@numba.njit
+def call_transpose(like, source, source_stride, target, target_stride, r, c):
+    rows.transpose(like, source, source_stride, target, target_stride, r, c)
+
+
+@numba.njit
+def call_matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep):
+    dense_tiles.matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep)
+
+
+@numba.njit
+def call_matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k):
+    dense_tiles.matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k)
+
+
+@numba.njit
+def call_gather(alpha, values, stride, bits, m, ldm, c, ldc, count, vectors, group, wanted):
+    rows.nonzero_bits(alpha, values, stride, count, 64 // wanted, bits, 8)
+    sparse.gather(alpha, values, stride, bits, 8, m, ldm, c, ldc, count, group, vectors, 1)
+
+
+@numba.njit
+def call_scatter(alpha, values, stride, bits, m, ldm, c, ldc, count, vectors, group, wanted):
+    rows.nonzero_bits(alpha, values, stride, count, 64 // wanted, bits, 8)
+    sparse.scatter(alpha, values, stride, bits, 8, m, ldm, c, ldc, count, group, vectors)
+
+
+def aligned(values, dtype):
+    """Copy a matrix to aligned, padded rows; return the padded array and its stride in bytes."""
+    stride = memory.row_stride(values.shape[1], np.dtype(dtype))
+    count = memory.round_up(values.shape[0], memory.ROW_BLOCK)
+    whole = memory.aligned_zeros(count * stride, np.dtype(dtype)).reshape(count, stride)
+    whole[: values.shape[0], : values.shape[1]] = values
+    return whole, whole.strides[0]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1.5e-7), (np.float64, 4.5e-16)])
+def test_exponential(dtype, bound):
+    lowest = -87.0 if dtype == np.float32 else -708.0
+    x = memory.aligned_zeros(1 << 16, np.dtype(dtype))
+    x[:] = np.linspace(lowest, 0, len(x))
+    x[:4] = 0, -np.inf, np.nan, 2 * lowest
+    y = memory.aligned_zeros(len(x), np.dtype(dtype))
+    call_exponential(dtype(1), x.ctypes.data, y.ctypes.data, len(x) // lanes(x.itemsize))
+    assert y[0] == 1
+    assert y[1] == 0
+    assert np.isnan(y[2])
+    assert y[3] == 0
+    exact = np.exp(x[4:].astype(np.longdouble))
+    assert np.abs(y[4:] / exact - 1).max() < bound
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_transpose(dtype):
+    length = lanes(np.dtype(dtype).itemsize)
+    source, ss = aligned(np.random.default_rng(0).random((3 * length, 2 * length)), dtype)
+    target, ts = aligned(np.zeros((2 * length, 3 * length)), dtype)
+    call_transpose(dtype(1), source.ctypes.data, ss, target.ctypes.data, ts, 3, 2)
+    got = target[: 2 * length, : 3 * length]
+    assert np.array_equal(got, source[: 3 * length, : 2 * length].T)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 20), (8, 600, 70), (33, 17, 250)])
+def test_matmul(m, k, n, keep, transposed, dtype):
+    rng = np.random.default_rng(0)
+    a, lda = aligned(rng.standard_normal((k, m) if transposed else (m, k)), dtype)
+    b, ldb = aligned(rng.standard_normal((k, n)), dtype)
+    c, ldc = aligned(rng.standard_normal((m, n)), dtype)
+    before = c.astype(np.float64)
+    vectors = -(-n // lanes(c.itemsize))
+    steps = (c.itemsize, lda) if transposed else (lda, c.itemsize)
+    call_matmul(
+        dtype(0.5), a.ctypes.data, *steps, b.ctypes.data, ldb, c.ctypes.data, ldc,
+        m, vectors, k, keep,
+    )  # fmt: skip
+    a = a.T if transposed else a
+    product = 0.5 * a[:m, :k].astype(np.float64) @ b[:k, :n].astype(np.float64)
+    expected = keep * before[:m, :n] + product
+    scale = np.abs(a[:m, :k]).astype(np.float64) @ np.abs(b[:k, :n]) + 1
+    assert np.all(np.abs(c[:m, :n] - expected) <= (k + 2) * np.finfo(dtype).eps * scale)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_matmul_transposed(dtype):
+    rng = np.random.default_rng(0)
+    length = lanes(np.dtype(dtype).itemsize)
+    a, lda = aligned(rng.standard_normal((3, 50)), dtype)
+    b, ldb = aligned(rng.standard_normal((2 * length, 50)), dtype)
+    c, ldc = aligned(np.zeros((3, 2 * length)), dtype)
+    call_matmul_transposed(
+        dtype(1), a.ctypes.data, lda, b.ctypes.data, ldb, c.ctypes.data, ldc,
+        3, 2, -(-50 // length),
+    )  # fmt: skip
+    expected = a[:3, :50].astype(np.float64) @ b[: 2 * length, :50].T.astype(np.float64)
+    assert np.allclose(c[:3, : 2 * length], expected, atol=60 * np.finfo(dtype).eps * 8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 5, MACHINE.gather_vectors])
+@pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
+def test_products_that_skip_zeros(density, vectors, dtype):
+    rng = np.random.default_rng(0)
+    length = lanes(np.dtype(dtype).itemsize)
+    count, width = 10, vectors * length
+    dense = rng.standard_normal((count, 64)) * (rng.random((count, 64)) < density)
+    values, stride = aligned(dense, dtype)
+    bits = np.zeros(count, np.int64)
+    eps = np.finfo(dtype).eps
+
+    for group in (1, 2):
+        if group == 2 and vectors > MACHINE.scatter_vectors:
+            break
+        m, ldm = aligned(rng.standard_normal((64, width)), dtype)
+        c, ldc = aligned(rng.standard_normal((count, width)), dtype)
+        expected = c[:count, :width] - 0.5 * dense @ m[:, :width].astype(np.float64)
+        call_gather(
+            dtype(-0.5), values.ctypes.data, stride, bits.ctypes.data, m.ctypes.data, ldm,
+            c.ctypes.data, ldc, count, vectors, group, length,
+        )  # fmt: skip
+        assert np.abs(c[:count, :width] - expected).max() <= 300 * eps
+    if vectors > MACHINE.scatter_vectors:
+        return
+    for group in (1, 2):
+        m, ldm = aligned(rng.standard_normal((count, width)), dtype)
+        c, ldc = aligned(rng.standard_normal((64, width)), dtype)
+        expected = c[:, :width] - 0.5 * dense.T @ m[:count, :width].astype(np.float64)
+        call_scatter(
+            dtype(-0.5), values.ctypes.data, stride, bits.ctypes.data, m.ctypes.data, ldm,
+            c.ctypes.data, ldc, count, vectors, group, length,
+        )  # fmt: skip
+        assert np.abs(c[:, :width] - expected).max() <= 100 * eps
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_narrower_vectors(bits):
+    """The whole file again, in a process that is told to use narrower vectors."""
+    if MACHINE.bits <= bits or "FASTNN_VECTOR_BITS" in os.environ:
+        pytest.skip("nothing narrower to ask for")
+    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "not narrower", __file__]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
