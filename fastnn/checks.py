@@ -36,12 +36,9 @@ def integer(name: str, value: object, *, minimum: int) -> int:
 def real(name: str, value: object, *, minimum: float = -math.inf) -> float:
     """Return `value` as a finite float that is at least `minimum`."""
     expected = "a finite number" + ("" if minimum == -math.inf else f" of at least {minimum:g}")
-    if isinstance(value, (bool, np.bool_, str, bytes)):
-        raise TypeError(f"{name}: expected {expected}, got {value!r}")
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected {expected}, got {_describe(value)}") from None
+    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":  # type: ignore[arg-type]
+        raise TypeError(f"{name}: expected {expected}, got {_describe(value)}")
+    number = float(value)  # type: ignore[arg-type]
     if not math.isfinite(number) or number < minimum:
         raise ValueError(f"{name}: expected {expected}, got {number}")
     return number
@@ -58,7 +55,7 @@ def float_dtype(name: str, value: object) -> np.dtype[Any]:
     """Return `value` as one of the two dtypes that networks compute in."""
     try:
         dtype: np.dtype[Any] | None = np.dtype(value)  # type: ignore[call-overload]
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         dtype = None
     # np.dtype(None) is float64, which nobody who writes None can mean.
     if dtype is None or dtype not in FLOAT_DTYPES or value is None:
@@ -98,12 +95,20 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
     return array
 
 
-def floating(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+def shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return `value` as a numeric array of exactly `shape`."""
     array = _numeric(name, value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array
+
+
+def floating_matrix(name: str, value: npt.ArrayLike) -> Array:
+    """Return `value` as a matrix in float32 or float64; integers become float64."""
+    array = matrix(name, value)
+    if array.dtype.kind != "f":
+        return array.astype(np.float64)
+    return array.astype(compute_dtype(name, array.dtype, np.dtype(np.float32)), copy=False)
 
 
 def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.NDArray[np.int64]:
@@ -127,7 +132,8 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
         raise ValueError(
             f"{name}: expected class ids from 0 to {classes - 1}, got {array[at]} at index {at}"
         )
-    return np.ascontiguousarray(array, np.int64)
+    # A copy: kernels trust it, whatever happens to the caller's array meanwhile.
+    return np.array(array, np.int64)
 
 
 def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
@@ -139,6 +145,8 @@ def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _numeric(name: str, value: npt.ArrayLike) -> Array:
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name}: expected an array without masked elements")
     try:
         array = np.asarray(value)
     except ValueError:

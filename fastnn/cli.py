@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import metadata, util
 from itertools import pairwise
 from pathlib import Path
@@ -20,21 +22,33 @@ from fastnn.checks import Array
 from fastnn.plotting import save_learning_curves
 
 PIXEL_SCALE = 1 / 255
+DIVERGED = 1
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended: 128 + SIGINT."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         return int(options.run(options))
-    except (ValueError, TypeError, OSError) as error:
-        print(f"fastnn: error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader has gone, as in `fastnn train | head`; nothing can be told it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        print(f"fastnn: error: {error or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="compare speed with the NumPy backend and with other libraries",
         description="Train the same network with fastnn and with its peers on this machine, "
         "in interleaved rounds, and print medians and ratios.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     bench.add_arguments(comparison)
     comparison.set_defaults(run=_bench)
@@ -72,7 +86,7 @@ def _add_train(commands: Any) -> None:
         "cross-entropy, minibatch SGD) on the embedded MNIST or on IDX files of your own.",
         epilog="example: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
         "--save model.safetensors",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument(
         "--hidden",
@@ -97,14 +111,12 @@ def _add_train(commands: Any) -> None:
         "--plot",
         type=Path,
         metavar="FILE",
-        default=argparse.SUPPRESS,
         help="draw the learning curves into FILE (.png, .svg, .pdf); needs matplotlib",
     )
     parser.add_argument(
         "--save",
         type=Path,
         metavar="MODEL",
-        default=argparse.SUPPRESS,
         help="write the trained network to MODEL (safetensors)",
     )
     parser.set_defaults(run=_train)
@@ -116,7 +128,7 @@ def _add_evaluate(commands: Any) -> None:
         help="report the test accuracy of a saved network",
         description="Read a network that `fastnn train --save` wrote, or Network.save, "
         "and report its loss and accuracy on the test images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file written by --save")
     _add_backend(parser)
@@ -128,8 +140,7 @@ def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=fastnn.available_backends(),
-        default=fastnn.get_backend(),
-        help="what computes",
+        help="what computes (default: FASTNN_BACKEND, or numba)",
     )
 
 
@@ -138,15 +149,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        default=argparse.SUPPRESS,
         help="a directory of the four IDX files of an MNIST-like data set, gzipped or not "
         "(default: FASTNN_DATA, or the MNIST that fastnn carries)",
     )
 
 
 def _train(options: argparse.Namespace) -> int:
-    plot, model = getattr(options, "plot", None), getattr(options, "save", None)
-    _check_outputs(plot, model)
+    _check_outputs(options.plot, options.save)
     X_train, y_train, X_val, y_val, X_test, y_test = _pixels(options)
     classes = 1 + max(int(y.max()) for y in (y_train, y_val, y_test))
     widths = [X_train.shape[1], *options.hidden, classes]
@@ -157,42 +166,58 @@ def _train(options: argparse.Namespace) -> int:
         f"{shape}, {network.parameter_count:,} parameters, {network.dtype.name}, "
         f"{network.backend} backend, seed {options.seed}"
     )
-    reported = fastnn.History()
-
-    def report(_: fastnn.Network, history: fastnn.History) -> None:
-        nonlocal reported
-        reported = history
-        print(_epoch_line(history, options.epochs), flush=True)
-
+    if network.backend == "numba":
+        print("preparing kernels: some seconds in the first run, later runs find them compiled")
     interrupted = False
     try:
-        network.fit(
-            X_train,
-            y_train,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            validation_data=(X_val, y_val),
-            progress=sys.stderr.isatty(),
-            callbacks=[report],
-        )
+        with warnings.catch_warnings():
+            # Divergence is reported below, in words of the command.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            network.fit(
+                X_train,
+                y_train,
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                validation_data=(X_val, y_val),
+                progress=sys.stderr.isatty(),
+                callbacks=[_report_epoch(options.epochs)],
+            )
     except KeyboardInterrupt:
         interrupted = True
-        print(f"interrupted in epoch {len(reported) + 1} of {options.epochs}; as far as it came:")
+    history = network.history
+    if history is None or history.samples_seen == 0:
+        raise KeyboardInterrupt  # nothing was learned yet
+    if interrupted:
+        done, rest = divmod(history.samples_seen, len(y_train))
+        print(f"interrupted after {done} epochs and {rest:,} images; as far as it came:")
+    diverged = bool(history) and not math.isfinite(history.loss[-1])
+    if diverged:
+        print("training has diverged; try a smaller --learning-rate")
     test = network.evaluate(X_test, y_test)
     print(f"test loss {test.loss:.4f}")
     print(f"test accuracy {test.accuracy:.4f}")
     print(
-        f"time {sum(reported.seconds):.2f} s training, and {reported.compile_seconds:.2f} s "
-        "before it to compile kernels or read them from the cache"
+        f"time {sum(history.seconds):.2f} s training, and {history.compile_seconds:.2f} s before "
+        "it to compile kernels or read them from the cache"
     )
-    if plot is not None and reported:
+    if options.save is not None:
+        network.save(options.save)
+        print(f"network in {options.save}")
+    if options.plot is not None and history:
         title = f"{shape}, batch {options.batch_size}, test accuracy {test.accuracy:.4f}"
-        save_learning_curves(reported, plot, title)
-        print(f"learning curves in {plot}")
-    if model is not None:
-        network.save(model)
-        print(f"network in {model}")
-    return INTERRUPTED if interrupted else 0
+        save_learning_curves(history, options.plot, title)
+        print(f"learning curves in {options.plot}")
+    return INTERRUPTED if interrupted else DIVERGED if diverged else 0
+
+
+def _report_epoch(epochs: int) -> Callable[[fastnn.Network, fastnn.History], bool]:
+    """Return a callback that prints a line, and ends a training that has diverged."""
+
+    def report(_: fastnn.Network, history: fastnn.History) -> bool:
+        print(_epoch_line(history, epochs), flush=True)
+        return not math.isfinite(history.loss[-1])
+
+    return report
 
 
 def _epoch_line(history: fastnn.History, epochs: int) -> str:
@@ -217,9 +242,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    report = bench.run(options)
+    report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
     print(bench.as_markdown(report))
-    return 0
+    return 1 if report.failures else 0
 
 
 def _info(_: argparse.Namespace) -> int:
@@ -227,13 +252,16 @@ def _info(_: argparse.Namespace) -> int:
         "fastnn": fastnn.__version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "platform": platform.platform(),
-        **{name: _version(name) for name in ("numpy", "numba", "llvmlite", "safetensors")},
-        "optional": ", ".join(_optional("matplotlib", "torch", "jax", "scikit-learn")) or "none",
+        **{name: _version(name) for name in _RUN_TIME},
+        "optional": ", ".join(_optional("matplotlib", "scipy", "torch", "jax", "scikit-learn"))
+        or "none",
         "backend": fastnn.get_backend(),
         "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}"
         if hasattr(os, "sched_getaffinity")
         else str(os.cpu_count()),
+        "blas": _blas(),
         **backends.describe_numba(),
+        "data": os.environ.get("FASTNN_DATA") or "the embedded MNIST",
         **{
             name: value
             for name, value in sorted(os.environ.items())
@@ -244,6 +272,16 @@ def _info(_: argparse.Namespace) -> int:
     for name, value in facts.items():
         print(f"{name:{width}}  {value}")
     return 0
+
+
+_RUN_TIME = ("numpy", "numba", "llvmlite", "safetensors", "tqdm")
+
+
+def _blas() -> str:
+    """Return the name and version of the library that multiplies matrices for NumPy."""
+    built_with = np.show_config(mode="dicts")
+    blas = built_with.get("Build Dependencies", {}).get("blas", {})
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
 def _version(distribution: str) -> str:
@@ -259,8 +297,7 @@ def _optional(*names: str) -> list[str]:
 
 
 def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
-    path = getattr(options, "data", None)
-    return fastnn.load_dataset(flatten=True, path=path, dtype=np.uint8)
+    return fastnn.load_dataset(flatten=True, path=options.data, dtype=np.uint8)
 
 
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
@@ -276,8 +313,12 @@ def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Networ
 def _check_outputs(plot: Path | None, model: Path | None) -> None:
     """Refuse before the training what would fail after it."""
     for option, path in (("--plot", plot), ("--save", model)):
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir() or path.is_dir():
             raise ValueError(f"{option}: expected a file in an existing directory, got {path}")
+        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise ValueError(f"{option}: expected a file that can be written, got {path}")
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot: expected a .png, .svg or .pdf file, got {plot}")
     if plot is not None and util.find_spec("matplotlib") is None:

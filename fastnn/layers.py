@@ -29,7 +29,7 @@ class Layer:
 
     A layer of your own overrides `forward` and `backward`, in plain NumPy if
     you like; it needs no `__init__`, and updates its own parameters, if it has
-    any, in `backward`.
+    any, in `backward`. The names below, `parameters` and `gradients` are taken.
 
     Attributes
     ----------
@@ -92,9 +92,8 @@ class Layer:
         return f"{type(self).__name__}()"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy belongs to no network until one takes it in; scratch memory is made anew.
-        left_out = ("_network", "_gradient")
-        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+        # A copy belongs to no network until one takes it in.
+        return {key: value for key, value in self.__dict__.items() if key != "_network"}
 
     @property
     def _backend(self) -> backends.Backend:
@@ -118,7 +117,7 @@ class ReLU(Layer):
         TypeError
             If it does not hold real numbers.
         """
-        return self._backend.relu_forward(_floating("input", input))
+        return self._backend.relu_forward(checks.floating_matrix("input", input))
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return grad_output where input > 0, else 0.
@@ -170,7 +169,7 @@ class Rescaling(Layer):
         TypeError
             If it does not hold real numbers.
         """
-        return self._backend.rescale(_floating("input", input), self.scale)
+        return self._backend.rescale(checks.floating_matrix("input", input), self.scale)
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return scale * grad_output.
@@ -226,7 +225,8 @@ class ParametricLayer(Layer):
     def parameters(self) -> Mapping[str, Array]:
         """The parameters by name, as live views (their rows are padded, so they may be strided).
 
-        They stay live until the layer joins a network or the network takes in another layer.
+        They stay live until the layer joins a network, or the network takes in another layer with
+        parameters.
         """
         vector = self._drawn()
         return {name: self._layout.view(vector, name) for name in self._shapes}
@@ -259,15 +259,25 @@ class ParametricLayer(Layer):
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike
     ) -> tuple[Array, Gradients]:
         """Return dL/dinput and the gradient of each parameter by name, without a step."""
-        grad_input, layout, gradient = self._gradients(input, grad_output, input_gradient=True)
+        if type(self).backward is not ParametricLayer.backward:
+            raise TypeError(
+                f"{self!r} overrides backward, so only it knows its gradients: "
+                "override gradients as well"
+            )
+        grad_input, layout, gradient = self._backpropagated(input, grad_output, input_gradient=True)
         assert grad_input is not None
         # Copies: the vector is scratch memory that the next call overwrites.
         return grad_input, {name: layout.view(gradient, name).copy() for name in self._shapes}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Scratch memory is made anew.
+        state = super().__getstate__()
+        return {key: value for key, value in state.items() if key != "_gradient"}
+
     def _step(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
     ) -> Array | None:
-        grad_input, layout, gradient = self._gradients(
+        grad_input, layout, gradient = self._backpropagated(
             input, grad_output, input_gradient=input_gradient
         )
         vector = self._drawn()
@@ -276,7 +286,7 @@ class ParametricLayer(Layer):
         self.optimizer.step(self._backend, vector, gradient)
         return grad_input
 
-    def _gradients(
+    def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
     ) -> tuple[Array | None, Layout, Array]:
         """Return dL/dinput, and dL/dparameters as a vector with its layout."""
@@ -306,24 +316,36 @@ class ParametricLayer(Layer):
         self._vector = _converted(self._vector, self._layout, layout)
         self._layout, self._gradient = layout, None
 
+    def _fill(self, values: Mapping[str, Array]) -> None:
+        """Take these parameters instead of drawing any."""
+        self._vector = aligned_zeros(self._layout.size, self._layout.dtype)
+        for name, value in values.items():
+            self._layout.view(self._vector, name)[...] = value
+
     def _move(self, vector: Array) -> None:
         """Let `vector`, a slice of a network's, hold the parameters from now on."""
         vector[...] = self._drawn()
         self._vector = vector
 
     def _assign(self, name: str, value: npt.ArrayLike) -> None:
-        array = checks.floating(name, value, self._shapes[name])
+        array = checks.shaped(name, value, self._shapes[name])
         self._layout.view(self._drawn(), name)[...] = array
 
-    def _values(self, dtype: np.dtype[Any]) -> tuple[Layout, Array, Array]:
-        """Return layout, parameters and scratch memory for gradients, to compute in `dtype`."""
+    def _parameters_in(self, dtype: np.dtype[Any]) -> tuple[Layout, Array]:
+        """Return layout and parameters to compute in `dtype`."""
         vector = self._drawn()
         if dtype == self._layout.dtype:
-            if self._gradient is None:
-                self._gradient = np.zeros_like(vector)
-            return self._layout, vector, self._gradient
+            return self._layout, vector
         layout = Layout(self._shapes, dtype)
-        return layout, _converted(vector, self._layout, layout), aligned_zeros(layout.size, dtype)
+        return layout, _converted(vector, self._layout, layout)
+
+    def _gradient_in(self, layout: Layout) -> Array:
+        """Return scratch memory for gradients; its padding is zero."""
+        if layout is not self._layout:
+            return aligned_zeros(layout.size, layout.dtype)
+        if self._gradient is None:
+            self._gradient = aligned_zeros(layout.size, layout.dtype)
+        return self._gradient
 
 
 class Dense(ParametricLayer):
@@ -361,9 +383,6 @@ class Dense(ParametricLayer):
     parameters; integers are cast to the type of the parameters.
     """
 
-    input_units: int
-    output_units: int
-
     def __init__(
         self,
         input_units: int,
@@ -372,17 +391,27 @@ class Dense(ParametricLayer):
         *,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        self.input_units = checks.integer("input_units", input_units, minimum=1)
-        self.output_units = checks.integer("output_units", output_units, minimum=1)
-        shapes = {
-            "weights": (self.input_units, self.output_units),
-            "biases": (self.output_units,),
-        }
-        super().__init__(shapes, learning_rate, seed)
+        inputs = checks.integer("input_units", input_units, minimum=1)
+        outputs = checks.integer("output_units", output_units, minimum=1)
+        super().__init__({"weights": (inputs, outputs), "biases": (outputs,)}, learning_rate, seed)
+
+    @property
+    def input_units(self) -> int:  # type: ignore[override]
+        """The width of X; fixed."""
+        return self._shapes["weights"][0]
+
+    @property
+    def output_units(self) -> int:  # type: ignore[override]
+        """The width of Y; fixed."""
+        return self._shapes["weights"][1]
 
     @property
     def weights(self) -> Array:
-        """W, [input_units, output_units]: a live view, whose rows are padded."""
+        """W, [input_units, output_units], a live view whose rows are padded.
+
+        It stays live until the layer joins a network, or that network takes in
+        another layer with parameters.
+        """
         return self.parameters["weights"]
 
     @weights.setter
@@ -391,7 +420,7 @@ class Dense(ParametricLayer):
 
     @property
     def biases(self) -> Array:
-        """The bias vector b, [output_units]: a live view."""
+        """The bias vector b, [output_units], a live view as `weights` is."""
         return self.parameters["biases"]
 
     @biases.setter
@@ -419,13 +448,13 @@ class Dense(ParametricLayer):
         return self._forward(input)
 
     def __repr__(self) -> str:
-        rate = f", learning_rate={self.learning_rate:g}"
+        rate = f", learning_rate={self.learning_rate!r}"
         return f"Dense({self.input_units}, {self.output_units}{rate})"
 
     def _forward(self, input: npt.ArrayLike, *, relu: bool = False) -> Array:
         X = checks.matrix("input", input, units=self.input_units)
         dtype = self._compute_dtype("input", X)
-        layout, vector, _ = self._values(dtype)
+        layout, vector = self._parameters_in(dtype)
         return self._backend.dense_forward(
             X.astype(dtype, copy=False),
             layout.view(vector, "weights"),
@@ -433,13 +462,14 @@ class Dense(ParametricLayer):
             relu=relu,
         )
 
-    def _gradients(
+    def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
     ) -> tuple[Array | None, Layout, Array]:
         X = checks.matrix("input", input, units=self.input_units)
-        G = checks.floating("grad_output", grad_output, (len(X), self.output_units))
+        G = checks.shaped("grad_output", grad_output, (len(X), self.output_units))
         dtype = self._compute_dtype("input and grad_output", X, G)
-        layout, vector, gradient = self._values(dtype)
+        layout, vector = self._parameters_in(dtype)
+        gradient = self._gradient_in(layout)
         grad_input = self._backend.dense_backward(
             X.astype(dtype, copy=False),
             layout.view(vector, "weights"),
@@ -460,16 +490,9 @@ class Dense(ParametricLayer):
         return checks.compute_dtype(name, self._layout.dtype, *dtypes)
 
 
-def _floating(name: str, value: npt.ArrayLike) -> Array:
-    array = checks.matrix(name, value)
-    if array.dtype.kind != "f":
-        return array.astype(np.float64)
-    return array.astype(checks.compute_dtype(name, array.dtype, np.dtype(np.float32)), copy=False)
-
-
 def _floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:
-    X = _floating("input", input)
-    G = checks.floating("grad_output", grad_output, X.shape)
+    X = checks.floating_matrix("input", input)
+    G = checks.shaped("grad_output", grad_output, X.shape)
     dtype = X.dtype
     if G.dtype.kind == "f":
         dtype = checks.compute_dtype("grad_output", dtype, G.dtype)

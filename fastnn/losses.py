@@ -6,7 +6,6 @@ Learning", Springer 2006, sections 4.3.4 and 5.2.
 
 from __future__ import annotations
 
-import numpy as np
 import numpy.typing as npt
 
 from fastnn import backends, checks
@@ -33,7 +32,7 @@ def softmax(logits: npt.ArrayLike) -> Array:
     TypeError
         If it does not hold real numbers.
     """
-    return backends.load().softmax(_logits(logits))
+    return backends.load().softmax(checks.floating_matrix("logits", logits))
 
 
 def softmax_crossentropy_with_logits(
@@ -60,7 +59,7 @@ def softmax_crossentropy_with_logits(
     TypeError
         If either does not hold real numbers.
     """
-    z = _logits(logits)
+    z = checks.floating_matrix("logits", logits)
     answers = _answers(reference_answers, z)
     return backends.load().softmax_cross_entropy(z, answers)
 
@@ -86,17 +85,9 @@ def grad_softmax_crossentropy_with_logits(
     ValueError, TypeError
         As `softmax_crossentropy_with_logits`.
     """
-    z = _logits(logits)
+    z = checks.floating_matrix("logits", logits)
     answers = _answers(reference_answers, z)
     return backends.load().softmax_cross_entropy_gradient(z, answers)
-
-
-def _logits(logits: npt.ArrayLike) -> Array:
-    array = checks.matrix("logits", logits)
-    if array.dtype.kind != "f":
-        return array.astype(np.float64)
-    dtype = checks.compute_dtype("logits", array.dtype, np.dtype(np.float32))
-    return array.astype(dtype, copy=False)
 
 
 def _answers(reference_answers: npt.ArrayLike, logits: Array) -> backends.Labels:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, saving, training
+from fastnn import backends, checks, paths, saving, training
 from fastnn.checks import Array
 from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, Rescaling
 from fastnn.memory import aligned_zeros
 
-INFERENCE_BATCH = 1024
+INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+FIXED = (Layer, ReLU, Rescaling)
+"""Layers that keep the width and learn nothing: exactly these, as a subclass may do anything."""
 
 
 class Evaluation(NamedTuple):
@@ -47,18 +53,16 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
     ValueError
         If it is not a model that fastnn wrote, or is damaged.
     """
-    dtype, rng, layers, tensors = saving.read(path)
-    network = Network(layers, backend=backend, dtype=dtype)
-    # Only now, as drawing the parameters that the file replaces would move it.
-    network._rng = rng
-    expected = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.parameters}
-    if expected != set(tensors):
-        odd = ", ".join(sorted(expected ^ set(tensors)))
-        raise ValueError(f"{path}: parameters do not match the architecture: {odd}")
-    for i, layer in enumerate(layers):
-        for name, array in layer.parameters.items():
-            array[...] = checks.floating(f"{path}: {i}.{name}", tensors[f"{i}.{name}"], array.shape)
-    return network
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a model file, found none")
+    name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
+    try:
+        dtype, rng, layers = saving.read(path)
+        return Network(layers, backend=name, dtype=dtype, seed=rng)
+    except Exception as error:
+        # Damage shows in many ways, none of which says which file it is.
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: expected a model saved by fastnn, got {reason}") from error
 
 
 class Network(Sequence[Layer]):
@@ -83,6 +87,11 @@ class Network(Sequence[Layer]):
         a layer belongs to another network.
     TypeError
         If `dtype` is another, or something in `layers` is not a `Layer`.
+
+    Notes
+    -----
+    A network is used by one thread at a time: layers hold scratch memory, and
+    are told while they train. Different networks do not get in each other's way.
     """
 
     def __init__(
@@ -99,9 +108,12 @@ class Network(Sequence[Layer]):
         self._rng = checks.generator("seed", seed)
         self._layers: list[Layer] = []
         self._parameters = aligned_zeros(0, self._dtype)
-        for layer in layers:
-            self._take_in(layer)
-        self._pack()
+        self._history: training.History | None = None
+        self._fitting = False
+        self._predictions = paths.Predictions()
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"layers: expected layers in a list, got {layers!r}")
+        self._take_in(list(layers))
 
     # The sequence of layers
 
@@ -123,10 +135,16 @@ class Network(Sequence[Layer]):
         return f"Network({body}, backend={self._backend_name!r}, dtype={self._dtype.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_parameters"}
+        left_out = ("_parameters", "_predictions")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+
+    def __copy__(self) -> Network:
+        # A shallow copy would share layers, which belong to one network.
+        return copy.deepcopy(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._predictions = paths.Predictions()
         for layer in self._layers:
             layer._network = weakref.ref(self)
         self._pack()
@@ -141,9 +159,12 @@ class Network(Sequence[Layer]):
             it belongs to a network.
         TypeError
             If it is not a `Layer`.
+        RuntimeError
+            While `fit` runs.
         """
-        self._take_in(layer)
-        self._pack()
+        if self._fitting:
+            raise RuntimeError("a network can't take in a layer while it is training")
+        self._take_in([layer])
 
     @property
     def backend(self) -> str:
@@ -222,6 +243,7 @@ class Network(Sequence[Layer]):
         loss, correct, start = 0.0, 0, 0
         for logits in self._logits(X):
             labels = y[start : start + len(logits)]
+            _check_classes(labels, logits)
             loss += float(backend.softmax_cross_entropy(logits, labels).sum(dtype=np.float64))
             correct += int((logits.argmax(axis=1) == labels).sum())
             start += len(logits)
@@ -312,7 +334,7 @@ class Network(Sequence[Layer]):
             Show a bar with loss, accuracy and samples/s.
         callbacks
             Each is called as `callback(network, history)` after each epoch;
-            one that returns True ends the training.
+            one that returns something true ends the training.
 
         Returns
         -------
@@ -334,6 +356,10 @@ class Network(Sequence[Layer]):
         options |= {"train_accuracy": train_accuracy, "progress": progress}
         for name, value in options.items():
             checks.flag(name, value)
+        callbacks = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+        for callback in callbacks:
+            if not callable(callback):
+                raise TypeError(f"callbacks: expected functions, got {callback!r}")
         X, y = self._samples(X, y)
         if drop_last and len(y) < batch_size:
             raise ValueError(
@@ -345,21 +371,45 @@ class Network(Sequence[Layer]):
                 raise TypeError("validation_data: expected a pair (X, y)")
             names = ("validation_data[0]", "validation_data[1]")
             validation_data = self._samples(*validation_data, names=names)
-        with self._training_mode(True):
-            return training.fit(
-                self,
-                X,
-                y,
-                epochs=epochs,
-                batch_size=batch_size,
-                shuffle=shuffle,
-                drop_last=drop_last,
-                validation_data=validation_data,
-                train_accuracy=train_accuracy,
-                progress=progress,
-                callbacks=tuple(callbacks),
-                rng=self._rng,
-            )
+        self._history = history = training.History()
+        self._fitting = True
+        try:
+            # Overflow is reported by the loss that it leads to, on every backend alike.
+            with self._training_mode(True), np.errstate(over="ignore", invalid="ignore"):
+                training.fit(
+                    self,
+                    X,
+                    y,
+                    history,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    shuffle=shuffle,
+                    drop_last=drop_last,
+                    validation_data=validation_data,
+                    train_accuracy=train_accuracy,
+                    progress=progress,
+                    callbacks=callbacks,
+                    rng=self._rng,
+                )
+        finally:
+            self._fitting = False
+        return history
+
+    @property
+    def history(self) -> training.History | None:
+        """What `fit` returned last, or had recorded when Ctrl-C ended it; None before."""
+        return self._history
+
+    def explain(self) -> str:
+        """Say which path `fit` takes through an epoch, and why.
+
+        The compiled epoch runs whole minibatches in one call; the layer path
+        calls the layers one by one. Their results are equal up to rounding.
+        """
+        reason = paths.reason_for_layers(self)
+        if reason is None:
+            return "compiled epoch: every layer is one that the numba backend compiles"
+        return f"layer path: {reason}"
 
     # Files
 
@@ -373,6 +423,8 @@ class Network(Sequence[Layer]):
         ------
         TypeError
             If a layer is not one of fastnn's own: its class can't be written.
+        OSError
+            If the file can't be written.
         """
         saving.save(self, path)
 
@@ -382,21 +434,31 @@ class Network(Sequence[Layer]):
         """Have the kernels compiled, or read from the cache, before anything is timed."""
         backends.load(self._backend_name).prepare(self._dtype)
 
-    def _take_in(self, layer: Layer) -> None:
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected a fastnn.Layer, got {type(layer).__name__}")
-        if layer._network is not None and layer._network() is not None:
-            raise ValueError(f"layer: expected one that belongs to no network yet, got {layer!r}")
+    def _take_in(self, layers: list[Layer]) -> None:
+        """Check all layers, then make them this network's: a refusal changes nothing."""
         width = self._width()
-        if None not in (width, layer.input_units) and width != layer.input_units:
-            raise ValueError(
-                f"layer: expected {width} input units, the width of the layer before, got {layer!r}"
-            )
-        if isinstance(layer, ParametricLayer):
-            layer._join(self._rng, self._dtype)
-        layer._network = weakref.ref(self)
-        layer._backend_name = self._backend_name
-        self._layers.append(layer)
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}")
+            taken = layer._network is not None and layer._network() is not None
+            if taken or any(layer is other for other in layers[:i]):
+                raise ValueError(
+                    f"layer: expected one that belongs to no network yet, got {layer!r}"
+                )
+            if None not in (width, layer.input_units) and width != layer.input_units:
+                raise ValueError(
+                    f"layer: expected {width} input units, the width of the layer before, "
+                    f"got {layer!r}"
+                )
+            width = _width_after(layer, width)
+        for layer in layers:
+            if isinstance(layer, ParametricLayer):
+                layer._join(self._rng, self._dtype)
+            layer._network = weakref.ref(self)
+            layer._backend_name = self._backend_name
+        self._layers += layers
+        if any(isinstance(layer, ParametricLayer) for layer in layers):
+            self._pack()
 
     def _pack(self) -> None:
         """Make the layers' parameters slices of one new vector."""
@@ -410,12 +472,10 @@ class Network(Sequence[Layer]):
 
     def _width(self) -> int | None:
         """Return the output width of the last layer, None where only running it can tell."""
-        for layer in reversed(self._layers):
-            if layer.output_units is not None:
-                return layer.output_units
-            if type(layer).forward not in (Layer.forward, ReLU.forward, Rescaling.forward):
-                return None
-        return None
+        width = None
+        for layer in self._layers:
+            width = _width_after(layer, width)
+        return width
 
     @contextmanager
     def _training_mode(self, training: bool) -> Iterator[None]:
@@ -431,13 +491,8 @@ class Network(Sequence[Layer]):
     def _inputs(self, X: npt.ArrayLike, name: str = "X") -> Array:
         if not self._layers:
             raise ValueError("the network has no layer yet: add one first")
-        first = next((layer for layer in self._layers if layer.input_units is not None), None)
-        known = first is not None and all(
-            type(layer) in (ReLU, Rescaling, Layer)
-            for layer in self._layers[: self._layers.index(first)]
-        )
-        units = first.input_units if first is not None and known else None
-        return checks.matrix(name, X, units=units)
+        first = next((layer for layer in self._layers if type(layer) not in FIXED), None)
+        return checks.matrix(name, X, units=None if first is None else first.input_units)
 
     def _samples(
         self, X: npt.ArrayLike, y: npt.ArrayLike, names: tuple[str, str] = ("X", "y")
@@ -463,26 +518,30 @@ class Network(Sequence[Layer]):
 
     def _output(self, layer: Layer, input: Array) -> Array:
         output = np.asarray(layer.forward(input))
-        width = output.shape[1] if output.ndim == 2 else -1
+        width = layer.output_units
+        if width is None:
+            width = output.shape[1] if output.ndim == 2 and output.shape[1] > 0 else input.shape[1]
         return self._returned(layer, "forward", output, (len(input), width))
 
     def _logits(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
         X = self._inputs(X)
-        for start in range(0, len(X), INFERENCE_BATCH):
-            with self._training_mode(False):
-                logits = self._infer(self._cast(X[start : start + INFERENCE_BATCH]))
-            yield logits
+        compiled = paths.reason_for_layers(self) is None
+        with self._predictions.of(self, X) if compiled else nullcontext(self._infer) as logits_of:
+            for start in range(0, len(X), INFERENCE_BATCH):
+                yield logits_of(X[start : start + INFERENCE_BATCH])
 
-    def _infer(self, activation: Array) -> Array:
+    def _infer(self, X: Array) -> Array:
         """Return the last layer's output; a dense layer and the ReLU behind it are one pass."""
+        activation = self._cast(X)
         layers = iter(zip(self._layers, [*self._layers[1:], None], strict=True))
-        for layer, following in layers:
-            if type(layer) is Dense and type(following) is ReLU:
-                activation = layer._forward(activation, relu=True)
-                next(layers)
-            else:
-                activation = self._output(layer, activation)
+        with self._training_mode(False):
+            for layer, following in layers:
+                if type(layer) is Dense and type(following) is ReLU:
+                    activation = layer._forward(activation, relu=True)
+                    next(layers)
+                else:
+                    activation = self._output(layer, activation)
         return activation
 
     def _forward_and_loss(
@@ -494,6 +553,7 @@ class Network(Sequence[Layer]):
         for layer in self._layers:
             inputs.append(activation)
             activation = self._output(layer, activation)
+        _check_classes(y, activation)
         loss = float(backend.softmax_cross_entropy(activation, y).sum(dtype=np.float64))
         correct = int((activation.argmax(axis=1) == y).sum())
         return inputs, loss, correct, backend.softmax_cross_entropy_gradient(activation, y)
@@ -501,10 +561,10 @@ class Network(Sequence[Layer]):
     def _step(self, X: Array, y: backends.Labels) -> tuple[float, int]:
         """Take one gradient step; return the sum of the losses and the right answers before it."""
         inputs, loss, correct, gradient = self._forward_and_loss(X, y)
-        last_needed = self._first_that_learns()
-        for i in range(len(self._layers) - 1, last_needed - 1, -1):
+        first = self._first_that_learns()
+        for i in range(len(self._layers) - 1, first - 1, -1):
             layer, input = self._layers[i], inputs[i]
-            if i == last_needed and type(layer).backward is ParametricLayer.backward:
+            if i == first and type(layer).backward is ParametricLayer.backward:
                 assert isinstance(layer, ParametricLayer)
                 layer._step(input, gradient, input_gradient=False)
             else:
@@ -518,6 +578,19 @@ class Network(Sequence[Layer]):
 
         A layer that is not fastnn's own may learn, so it counts.
         """
-        fixed = (Layer, ReLU, Rescaling)
-        learning = (i for i, layer in enumerate(self._layers) if type(layer) not in fixed)
+        learning = (i for i, layer in enumerate(self._layers) if type(layer) not in FIXED)
         return next(learning, len(self._layers))
+
+
+def _width_after(layer: Layer, width: int | None) -> int | None:
+    """Return the output width of `layer` on input of `width`, None where only running it tells."""
+    return width if type(layer) in FIXED else layer.output_units
+
+
+def _check_classes(labels: backends.Labels, logits: Array) -> None:
+    """Refuse labels that kernels could not look up: a user's layer may give fewer classes."""
+    if labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"y: expected class ids from 0 to {logits.shape[1] - 1}, as the network gave "
+            f"{logits.shape[1]} logits, got {labels.max()}"
+        )

@@ -36,7 +36,7 @@ class SGD:
         self._learning_rate = checks.real("learning_rate", value, minimum=0.0)
 
     def __repr__(self) -> str:
-        return f"SGD(learning_rate={self.learning_rate:g})"
+        return f"SGD(learning_rate={self.learning_rate!r})"
 
     def step(self, backend: Backend, parameters: Array, gradient: Array) -> None:
         """Move `parameters`, a flat vector, against `gradient` of the same layout, in place."""

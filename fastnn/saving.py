@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fastnn.layers import Dense, Layer, ReLU, Rescaling
+from fastnn import checks
+from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
 
 if TYPE_CHECKING:
     from fastnn.network import Network
 
 FORMAT = "1"
+
+GENERATORS = ("PCG64", "PCG64DXSM")
+"""Bit generators whose state is a few integers. Others have positions in arrays, which NumPy
+believes whatever they are, so a file could make it read anywhere."""
 
 _ARGUMENTS: dict[type[Layer], tuple[str, ...]] = {
     Dense: ("input_units", "output_units", "learning_rate"),
@@ -33,37 +37,39 @@ def save(network: Network, path: str | PathLike[str]) -> None:
     for i, layer in enumerate(network):
         for name, array in layer.parameters.items():
             tensors[f"{i}.{name}"] = np.ascontiguousarray(array)
+    state = network._rng.bit_generator.state
     header = {
         "fastnn": FORMAT,
         "dtype": network.dtype.name,
         "layers": json.dumps([_described(layer) for layer in network]),
-        "random": json.dumps(network._rng.bit_generator.state, default=_plain),
+        "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
     }
-    save_file(tensors, path, header)
-
-
-def read(
-    path: str | PathLike[str],
-) -> tuple[str, np.random.Generator, list[Layer], dict[str, Any]]:
-    """Return the dtype, the random generator, the layers as new, and the parameters by name."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        save_file(tensors, path, header)
     except SafetensorError as error:
-        raise ValueError(f"{path}: expected a model saved by fastnn, got {error}") from None
+        raise OSError(f"{path}: can't write the model: {error}") from None
+
+
+def read(path: str | PathLike[str]) -> tuple[str, np.random.Generator, list[Layer]]:
+    """Return the dtype, the random generator and the layers of a saved network.
+
+    Raises whatever a damaged file leads to.
+    """
+    with safe_open(path, framework="numpy") as file:
+        header = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if header.get("fastnn") != FORMAT:
         found = f"format {header['fastnn']!r}" if "fastnn" in header else "no format entry"
-        raise ValueError(f"{path}: expected a fastnn model of format {FORMAT}, got {found}")
-    try:
-        layers = [_built(description) for description in json.loads(header["layers"])]
-        rng = _generator(json.loads(header["random"]))
-        dtype = header["dtype"]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected a fastnn model, got a bad header: {error}") from None
-    return dtype, rng, layers, tensors
+        raise ValueError(f"expected format {FORMAT}, got {found}")
+    layers = [
+        _built(description, {name: tensors.pop(f"{i}.{name}") for name in ("weights", "biases")})
+        if description["type"] == "Dense"
+        else _built(description, {})
+        for i, description in enumerate(json.loads(header["layers"]))
+    ]
+    if tensors:
+        raise ValueError(f"parameters of no layer: {', '.join(sorted(tensors))}")
+    return header["dtype"], _generator(json.loads(header["random"])), layers
 
 
 def _described(layer: Layer) -> dict[str, Any]:
@@ -75,26 +81,25 @@ def _described(layer: Layer) -> dict[str, Any]:
     return {"type": type(layer).__name__, **arguments}
 
 
-def _built(description: dict[str, Any]) -> Layer:
-    arguments = dict(description)
-    name = arguments.pop("type")
-    for kind in _ARGUMENTS:
-        if kind.__name__ == name:
-            return kind(**arguments)
-    raise ValueError(f"unknown layer {name!r}")
+def _built(description: dict[str, Any], parameters: dict[str, Any]) -> Layer:
+    kinds = {kind.__name__: kind for kind in _ARGUMENTS}
+    layer = kinds[description["type"]](
+        **{name: value for name, value in description.items() if name != "type"}
+    )
+    if isinstance(layer, ParametricLayer):
+        # Before any memory is taken: a damaged header can ask for any size.
+        for name, shape in layer._shapes.items():
+            checks.shaped(name, parameters[name], shape)
+        layer._fill(parameters)
+    return layer
 
 
-def _generator(state: dict[str, Any]) -> np.random.Generator:
-    kinds = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-    if state["bit_generator"] not in kinds:
+def _generator(state: dict[str, Any] | None) -> np.random.Generator:
+    """Return a generator in `state`, a fresh one for None."""
+    if state is None:
+        return np.random.default_rng()
+    if state["bit_generator"] not in GENERATORS:
         raise ValueError(f"unknown bit generator {state['bit_generator']!r}")
     bit_generator = getattr(np.random, state["bit_generator"])()
     bit_generator.state = state
     return np.random.Generator(bit_generator)
-
-
-def _plain(value: object) -> object:
-    """Return the JSON form of the arrays in some bit generators' state."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"can't write {type(value).__name__}")

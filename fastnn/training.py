@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn.backends import Labels
 from fastnn.checks import Array
+from fastnn.paths import Path, Trainable, training_path
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -37,6 +38,9 @@ class History:
     compile_seconds : float
         Time that compiling the kernels, or reading them from the cache, took
         before the first step. Not part of `seconds`.
+    samples_seen : int
+        Samples trained on, counting each in every epoch; exact to a fraction
+        of a second if training was interrupted.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -48,6 +52,7 @@ class History:
     seconds: list[float] = field(default_factory=list)
     samples_per_second: list[float] = field(default_factory=list)
     compile_seconds: float = 0.0
+    samples_seen: int = 0
 
     def __len__(self) -> int:
         """Return the number of epochs."""
@@ -63,23 +68,17 @@ class History:
         return f"<History of {len(self)} epochs: {shown or 'nothing yet'}>"
 
 
-class Trainable(Protocol):
-    """What an epoch needs of a network."""
-
-    def _step(self, X: Array, y: Labels) -> tuple[float, int]: ...
-
-    def _prepare(self) -> None: ...
-
-    def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float]: ...
-
-
 Callback = Callable[[Any, History], object]
+
+STRETCH_SECONDS = 0.1
+"""What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
 
 
 def fit(
     network: Trainable,
     X: Array,
     y: Labels,
+    history: History,
     *,
     epochs: int,
     batch_size: int,
@@ -90,74 +89,73 @@ def fit(
     progress: bool,
     callbacks: Sequence[Callback],
     rng: np.random.Generator,
-) -> History:
-    """Train `network`; see `Network.fit`, which has checked the arguments."""
-    history = History()
+) -> None:
+    """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments."""
     start = time.perf_counter()
-    network._prepare()
+    path = training_path(network, X, y, batch_size)
     history.compile_seconds = time.perf_counter() - start
     samples = len(y) // batch_size * batch_size if drop_last else len(y)
     for epoch in range(1, epochs + 1):
         order = rng.permutation(len(y)) if shuffle else np.arange(len(y))
         with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
-            _train_epoch(network, X, y, order[:samples], batch_size, history, bar)
-        if not math.isfinite(history.loss[-1]):
+            record = _train_epoch(path, order[:samples], batch_size, history, bar)
+        if not math.isfinite(record["loss"]):
             warnings.warn(
-                f"the loss of epoch {epoch} is {history.loss[-1]}: training has diverged, or the "
+                f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
                 "data hold NaN or infinity; try a smaller learning rate",
                 RuntimeWarning,
                 stacklevel=3,
             )
         if validation_data is not None:
-            loss, accuracy = network.evaluate(*validation_data)
-            history.val_loss.append(loss)
-            history.val_accuracy.append(accuracy)
+            record["val_loss"], record["val_accuracy"] = network.evaluate(*validation_data)
         if train_accuracy:
-            loss, accuracy = network.evaluate(X, y)
-            history.train_loss.append(loss)
-            history.train_accuracy.append(accuracy)
-        # Every callback hears of every epoch: no short circuit.
-        if True in [callback(network, history) is True for callback in callbacks]:
+            record["train_loss"], record["train_accuracy"] = network.evaluate(X, y)
+        # All columns at once, so that Ctrl-C never leaves them of different lengths.
+        for name, value in record.items():
+            getattr(history, name).append(value)
+        ends = [callback(network, history) for callback in callbacks]
+        if any(ends):
             break
-    return history
 
 
 def _train_epoch(
-    network: Trainable,
-    X: Array,
-    y: Labels,
+    path: Path,
     order: npt.NDArray[np.int64],
     batch_size: int,
     history: History,
     bar: tqdm[Any],
-) -> None:
+) -> dict[str, float]:
+    """Run one epoch; return its columns of the history."""
     loss, correct, done = 0.0, 0, 0
-    start = time.perf_counter()
-    for excerpt in _batches(order, batch_size):
-        batch_loss, batch_correct = network._step(X[excerpt], y[excerpt])
-        loss += batch_loss
-        correct += batch_correct
-        done += len(excerpt)
+    batches = 1
+    start = now = time.perf_counter()
+    while done < len(order):
+        before = now
+        stretch = order[done : done + batches * batch_size]
+        of_stretch = path.run(stretch)
+        loss, correct, done = loss + of_stretch[0], correct + of_stretch[1], done + len(stretch)
+        history.samples_seen += len(stretch)
+        now = time.perf_counter()
+        # Where an epoch is cut into calls changes no bit, so time may decide it.
+        batches = max(1, min(8 * batches, int(batches * STRETCH_SECONDS / (now - before))))
         if not bar.disable:
-            bar.set_postfix_str(f"loss {loss / done:.4f}, accuracy {correct / done:.4f}", False)
-            bar.update(len(excerpt))
-    seconds = time.perf_counter() - start
-    history.loss.append(loss / done)
-    history.accuracy.append(correct / done)
-    history.seconds.append(seconds)
-    history.samples_per_second.append(done / seconds)
-
-
-def _batches(order: npt.NDArray[np.int64], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+            averages = f"loss {loss / done:.4f}, accuracy {correct / done:.4f}"
+            bar.set_postfix_str(averages, refresh=False)
+            bar.update(len(stretch))
+    return {
+        "loss": loss / done,
+        "accuracy": correct / done,
+        "seconds": now - start,
+        "samples_per_second": done / (now - start),
+    }
 
 
 def _bar(description: str, total: int, *, show: bool) -> tqdm[Any]:
     # Imported here as it would be half of the time that `import fastnn` takes.
     from tqdm import tqdm
 
-    layout = "{desc} {bar:24} {percentage:3.0f}%  {rate_fmt}{postfix}"
+    # Fits 80 columns with everything in it.
+    layout = "{desc} {bar:12} {rate_fmt}{postfix}"
     return tqdm(
         desc=description,
         total=total,
@@ -165,5 +163,6 @@ def _bar(description: str, total: int, *, show: bool) -> tqdm[Any]:
         unit_scale=True,
         disable=not show,
         leave=False,
+        dynamic_ncols=True,
         bar_format=layout,
     )

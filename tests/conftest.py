@@ -1,10 +1,8 @@
-"""What the tests share. Importing this sets the cache of compiled kernels."""
+"""What the tests share."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,19 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def _source_hash() -> str:
-    """Return a hash of all kernels: Numba's cache does not see changes in a callee's file."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "fastnn" / "backends").rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 # One thread: matrices are small here, and a pool that fights for cores with other programs is slow.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault(
-    "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"fastnn-test-kernels-{_source_hash()}")
-)
+# What a user has set is not what is tested.
+for name in [name for name in os.environ if name.startswith("FASTNN_")]:
+    del os.environ[name]
 
 import fastnn  # noqa: E402
 

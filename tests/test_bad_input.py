@@ -29,6 +29,7 @@ BAD_X = [
     (np.full((6, 4), "a"), TypeError, "X: expected an array of real numbers, got dtype <U1"),
     (X.astype(object), TypeError, "X: expected an array of real numbers, got dtype object"),
     (X.astype(complex), TypeError, "X: expected an array of real numbers, got dtype complex"),
+    (np.ma.masked_equal(X, 0), TypeError, "X: expected an array without masked elements"),
     ([[1, 2, 3, 4], [1]], ValueError, "X: expected a regular array"),
 ]
 BAD_Y = [
@@ -138,7 +139,7 @@ def test_logits():
         (lambda: Dense(3, 2, float("nan")), ValueError, "learning_rate: .*got nan"),
         (lambda: Dense(3, 2, float("inf")), ValueError, "learning_rate: .*got inf"),
         (lambda: Dense(3, 2, -0.1), ValueError, "learning_rate: .*at least 0, got -0.1"),
-        (lambda: Dense(3, 2, "0.1"), TypeError, "learning_rate: .*got '0.1'"),
+        (lambda: Dense(3, 2, "0.1"), TypeError, "learning_rate: .*got str '0.1'"),
         (lambda: Dense(3, 2, None), TypeError, "learning_rate: .*got NoneType None"),
         (lambda: Dense(3, 2, seed="x"), TypeError, "seed: .*got 'x'"),
         (lambda: Rescaling(float("nan")), ValueError, "scale: .*got nan"),
@@ -147,6 +148,10 @@ def test_logits():
         (lambda: Network(dtype="thing"), TypeError, "dtype: expected float32 or float64"),
         (lambda: Network(seed=-1), ValueError, "seed: expected .*got int -1"),
         (lambda: Network(seed=1.5), TypeError, "seed: expected .*got 1.5"),
+        (lambda: Dense(3, 2, 10**400), TypeError, "learning_rate: expected a finite number"),
+        (lambda: Dense(3, 2, np.array("1")), TypeError, "learning_rate: expected a finite"),
+        (lambda: Network(None), TypeError, "layers: expected layers in a list, got None"),
+        (lambda: Network(dtype="i4,,"), TypeError, "dtype: expected float32 or float64"),
         (lambda: Network().predict(X), ValueError, "no layer yet"),
     ],
 )
@@ -169,6 +174,8 @@ def test_construction(build, error, message):
         ({"shuffle": 1}, TypeError),
         ({"shuffle": "no"}, TypeError),
         ({"progress": None}, TypeError),
+        ({"callbacks": 3}, TypeError),
+        ({"callbacks": ["print"]}, TypeError),
         ({"validation_data": X}, TypeError),
     ],
     ids=str,
@@ -176,3 +183,61 @@ def test_construction(build, error, message):
 def test_fit_options(network, options, error):
     with pytest.raises(error, match=f"^{next(iter(options))}: expected"):
         network.fit(X, Y, **options)
+
+
+class Narrowing(fastnn.Layer):
+    """A user's layer that gives fewer logits than the layer before it."""
+
+    def forward(self, input):
+        return input[:, :2]
+
+    def backward(self, input, grad_output):
+        return np.pad(grad_output, ((0, 0), (0, input.shape[1] - 2)))
+
+
+class Promising(Narrowing):
+    output_units = 3
+
+
+class NarrowingInTraining(Narrowing):
+    def forward(self, input):
+        return input[:, :2] if self.training else input
+
+
+class Empty(fastnn.Layer):
+    def forward(self, input):
+        return input[:, :0]
+
+
+@pytest.mark.parametrize("layer", [Narrowing, Promising, NarrowingInTraining, Empty])
+def test_logits_fewer_than_labels_never_reach_a_kernel(layer):
+    network = Network([Dense(4, 3), layer()])
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    for method in (network.train_step, network.gradients, network.fit):
+        with pytest.raises(ValueError, match=r"expected|class ids"):
+            method(X, labels)
+
+
+def test_a_width_can_not_be_changed():
+    layer = Dense(4, 3)
+    for name in ("input_units", "output_units"):
+        with pytest.raises(AttributeError):
+            setattr(layer, name, 40)
+
+
+def test_labels_changed_in_a_callback_are_not_read(network):
+    labels = Y.copy()
+
+    def spoil(*_):
+        labels[:] = 10**6
+
+    twin = perceptron(4, 5, 3, seed=0)
+    network.fit(X, labels, epochs=2, callbacks=[spoil])
+    twin.fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(network[0].weights, twin[0].weights)
+
+
+def test_no_layer_joins_while_training(network):
+    with pytest.raises(RuntimeError, match="while it is training"):
+        network.fit(X, Y, callbacks=[lambda net, _: net.add(Dense(3, 3))])
+    network.add(Dense(3, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import re
@@ -9,21 +10,31 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import fastnn
 
 COMMAND = [sys.executable, "-m", "fastnn"]
 
+# The package that these tests have imported, which is not always that of the clone.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fastnn.__file__).parent.parent)}
+
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    environment = ENVIRONMENT | options.pop("env", {})
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], text=True, capture_output=True, env=environment, **options
+        [*COMMAND, *map(str, arguments)],
+        text=True,
+        capture_output=True,
+        env=environment,
+        cwd=options.pop("cwd", tempfile.gettempdir()),
+        **options,
     )
 
 
@@ -114,7 +125,7 @@ def test_mistakes_are_explained(arguments, message, tmp_path):
 
 def test_interrupt_reports_what_was_learned(tmp_path):
     model = tmp_path / "model"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
     arguments = ["train", "--epochs", "100000", "--hidden", "16", "--save", str(model)]
     with subprocess.Popen(
         [*COMMAND, *arguments],
@@ -130,7 +141,71 @@ def test_interrupt_reports_what_was_learned(tmp_path):
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
-    assert "interrupted in epoch" in output
+    assert re.search(r"^interrupted after \d+ epochs and [\d,]+ images", output, re.M)
     assert re.search(r"^test accuracy 0\.\d{4}$", output, re.M)
     assert process.returncode == 130
     assert model.exists()
+
+
+def test_interrupt_before_anything_was_learned(tmp_path):
+    with subprocess.Popen(
+        [*COMMAND, "train"],
+        text=True,
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1", "NUMBA_CACHE_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("preparing"):
+                break
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert "accuracy" not in output
+    assert process.returncode == 130
+
+
+def test_divergence_ends_the_training(small_data):
+    done = run("train", "--learning-rate", 1e6, "--data", small_data, "--epochs", 5)
+    assert done.returncode == 1
+    assert "training has diverged" in done.stdout
+    assert done.stderr == ""
+    assert done.stdout.count("epoch ") == 1
+
+
+def test_unknown_backend_in_the_environment():
+    done = run("train", env={"FASTNN_BACKEND": "cuda"})
+    assert done.returncode == 2
+    assert "FASTNN_BACKEND: expected one of 'numba', 'numpy', got 'cuda'" in done.stderr
+    assert run("--help", env={"FASTNN_BACKEND": "cuda"}).returncode == 0
+
+
+def test_the_script_that_an_installation_makes():
+    try:
+        (script,) = metadata.distribution("fastnn").entry_points
+    except metadata.PackageNotFoundError:
+        pytest.skip("fastnn is not installed")
+    assert script.load()(["info"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
+def test_the_progress_bar_fits_a_terminal():
+    import fcntl
+    import pty
+    import termios
+
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = ["train", "--epochs", "1", "--hidden", "512", "512"]
+    done = subprocess.run([*COMMAND, *arguments], stderr=terminal, env=ENVIRONMENT, check=True)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so at the end
+        while piece := os.read(controller, 65536):
+            shown += piece
+    assert done.returncode == 0
+    states = [state for state in re.split(r"[\r\n]", shown.decode()) if "loss" in state]
+    assert states
+    for state in states:
+        assert re.search(r"epoch 1/1 .*samples/s.*loss \d\.\d{4}, accuracy \d\.\d{4}", state)

@@ -154,6 +154,13 @@ def load(name: str | None = None) -> Backend:
     return cast(Backend, module)
 
 
+def epoch_compiler(name: str) -> Any | None:
+    """Return the module that compiles whole epochs for backend `name`, None where there is none."""
+    if name != "numba":
+        return None
+    return importlib.import_module("fastnn.backends.numba_backend.plan")
+
+
 def describe_numba() -> dict[str, str]:
     """Return facts about the compiled backend on this machine: CPU, vectors, cache."""
     module: Any = importlib.import_module("fastnn.backends.numba_backend.machine")

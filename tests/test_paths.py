@@ -1,0 +1,134 @@
+"""The compiled epoch and the layer path see the same batches and give equal results."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import Dense, Layer, Network, ReLU, Rescaling
+
+
+class PythonReLU(ReLU):
+    """A subclass may do anything, so it is not compiled."""
+
+
+NETWORKS = {
+    "regression": lambda relu: [Dense(9, 4)],
+    "two in a row": lambda relu: [Dense(9, 5), Dense(5, 4)],
+    "hidden": lambda relu: [Rescaling(0.5), Dense(9, 33), relu(), Dense(33, 4)],
+    "odd sizes": lambda relu: [
+        Dense(9, 17),
+        relu(),
+        Layer(),
+        Dense(17, 130),
+        relu(),
+        Dense(130, 4),
+    ],
+    "relu at the end": lambda relu: [Dense(9, 40), relu(), Dense(40, 4), relu()],
+    "rates": lambda relu: [Dense(9, 16, 0.3), relu(), Dense(16, 4, 0.02)],
+}
+
+
+def both_paths(name: str, **options) -> tuple[Network, Network]:
+    """Return one network twice; the second has a layer that only Python knows."""
+    build = NETWORKS[name]
+    compiled = Network(build(ReLU), backend="numba", seed=5, **options)
+    layered = Network([*build(PythonReLU), PythonLayer()], backend="numba", seed=5, **options)
+    assert compiled.explain().startswith("compiled epoch")
+    assert layered.explain().startswith("layer path")
+    return compiled, layered
+
+
+class PythonLayer(Layer):
+    """The identity, but not exactly `Layer`."""
+
+
+def samples(rng, n: int, dtype, density: float):
+    X = rng.integers(1, 256, (n, 9)) * (rng.random((n, 9)) < density)
+    X = X.astype(dtype) if dtype == np.uint8 else (X / 255).astype(dtype)
+    return X, rng.integers(0, 4, n)
+
+
+def assert_agree(a: Network, b: Network, steps: int, batch: int) -> None:
+    """Each step adds rounding of sums over the batch and over units, up to 130 terms here.
+
+    A step moves a parameter by the rate (at most 0.3) times a gradient of order 1.
+    """
+    eps = np.finfo(a.dtype).eps
+    tolerance = eps * (steps * 0.3 * (batch + 130) + 4)
+    for ours, theirs in zip(a, b, strict=False):
+        for name, values in ours.parameters.items():
+            scale = max(1.0, np.abs(values).max())
+            np.testing.assert_allclose(
+                values, theirs.parameters[name], rtol=0, atol=tolerance * scale
+            )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("batch", [1, 2, 7, 16, 33])
+def test_same_parameters(name, batch, rng, dtype):
+    X, y = samples(rng, 100, dtype, density=0.3)
+    compiled, layered = both_paths(name, dtype=dtype)
+    histories = [net.fit(X, y, epochs=2, batch_size=batch) for net in (compiled, layered)]
+    assert_agree(compiled, layered, steps=2 * -(-100 // batch), batch=batch)
+    tolerance = 200 * 200 * np.finfo(dtype).eps
+    np.testing.assert_allclose(histories[0].loss, histories[1].loss, rtol=tolerance)
+    assert np.abs(np.subtract(histories[0].accuracy, histories[1].accuracy)).max() <= 0.02
+
+
+@pytest.mark.parametrize("input_dtype", [np.uint8, np.float16, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("order", ["C", "F", "reversed"])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_any_input(input_dtype, order, density, rng):
+    X, y = samples(rng, 60, np.uint8, density)
+    X = X.astype(input_dtype)
+    X = X[:, ::-1].copy()[:, ::-1] if order == "reversed" else np.asarray(X, order=order)
+    networks = [
+        Network([Rescaling(1 / 255), *NETWORKS["hidden"](relu)], backend="numba", seed=1)
+        for relu in (ReLU, PythonReLU)
+    ]
+    for network in networks:
+        network.fit(X, y, batch_size=16)
+    assert_agree(*networks, steps=4, batch=16)
+
+
+def test_where_an_epoch_is_cut_changes_no_bit(digits, monkeypatch, capsys):
+    X, y, X_val, y_val = digits
+    results = []
+    for seconds, options in [
+        (1e-9, {}),
+        (1e9, {"progress": True}),
+        (0.001, {"validation_data": (X_val, y_val), "train_accuracy": True}),
+    ]:
+        monkeypatch.setattr(fastnn.training, "STRETCH_SECONDS", seconds)
+        network = Network([Dense(784, 50), ReLU(), Dense(50, 10)], seed=0)
+        network.fit(X, y, epochs=2, **options)
+        results.append(network[0].weights.tobytes() + network[2].weights.tobytes())
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize(
+    ("layers", "backend", "reason"),
+    [
+        ([Dense(3, 2)], "numpy", "the numpy backend has no compiled epoch"),
+        ([Dense(3, 2), PythonReLU()], "numba", r"PythonReLU\(\) is known to Python alone"),
+        ([Dense(3, 4), ReLU(), Rescaling(2.0), Dense(4, 2)], "numba", "Rescaling"),
+        ([ReLU(), Dense(3, 2)], "numba", "ReLU"),
+        ([ReLU()], "numba", "before the first Dense"),
+    ],
+)
+def test_explanations(layers, backend, reason, rng):
+    network = Network(layers, backend=backend, seed=0)
+    assert re.search(f"^layer path: .*{reason}", network.explain())
+    X = rng.normal(size=(10, 3))
+    network.fit(X, rng.integers(0, 2, 10))
+
+
+def test_diverging_loss_is_reported_by_both():
+    X, y = np.full((64, 9), np.nan, np.float32), np.zeros(64, int)
+    for network in both_paths("hidden"):
+        with pytest.warns(RuntimeWarning, match="nan"):
+            network.fit(X, y)
