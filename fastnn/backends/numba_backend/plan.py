@@ -71,7 +71,7 @@ NARROW_VECTORS = 4
 
 
 def why_not(
-    layers: Sequence[Layer],
+    layers: Sequence[object],
     loss: str = "softmax_cross_entropy",
     dtype: np.dtype | type = np.float32,
     input_dtype: np.dtype | type = np.float32,
@@ -92,6 +92,8 @@ def why_not(
         elif isinstance(layer, Rescaling):
             if units is not None:
                 return "a Rescaling layer comes after a Dense layer"
+        elif not isinstance(layer, ReLU):
+            return f"the layer {type(layer).__name__} is not compiled"
         elif units is None:
             return "a ReLU layer comes before the first Dense layer"
     return "there is no Dense layer" if units is None else None
