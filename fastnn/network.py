@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, paths, saving, training
+from fastnn import backends, checks, paths, training
 from fastnn.checks import Array
 from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, Rescaling
 from fastnn.memory import aligned_zeros
@@ -53,6 +53,8 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
     ValueError
         If it is not a model that fastnn wrote, or is damaged.
     """
+    from fastnn import saving
+
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
@@ -426,6 +428,8 @@ class Network(Sequence[Layer]):
         OSError
             If the file can't be written.
         """
+        from fastnn import saving  # here, as JSON and safetensors slow `import fastnn` down
+
         saving.save(self, path)
 
     # Below: what public methods share. Arguments have been checked.

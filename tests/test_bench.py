@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastnn import bench
-from fastnn.bench import command, measuring, report
+from fastnn.bench import command, costs, measuring, report
 from fastnn.bench.cases import LABELS, PEERS, Case, Comparison, against
 
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
@@ -188,3 +188,16 @@ def test_workloads_hold_on_the_backend_asked_for(workload, backend):
     workload.check(result)
     with pytest.raises(AssertionError):
         workload.check(result + 1)
+
+
+def test_costs_are_rendered():
+    found = costs.Costs(20.4, 5.23, 0.4, 0, 72.6, 63.4)
+    rendered = report.Report(report.describe_environment(), (), (), found)
+    text = bench.as_markdown(rendered)
+    for figure in ("20 ms", "5.2 s", "0.40 s", " 0 |", "73 MB", "63 MB"):
+        assert figure in text
+    assert json.loads(bench.as_json(rendered))["costs"]["compiled_for_new_shape"] == 0
+
+
+def test_import_is_timed():
+    assert 0 < costs._run(costs._IMPORT.format(module="fastnn")) < 60

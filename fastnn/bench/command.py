@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn.bench.cases import PEERS, Case, Comparison, against
+from fastnn.bench.costs import measure_costs
 from fastnn.bench.measuring import measure
 from fastnn.bench.report import Report, as_json, describe_environment
 
@@ -52,7 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=ROUNDS,
         default="default",
         help="quick: one network, in a minute; default: training and prediction of one network; "
-        "grid: 60 pairs of network and batch size; table: float64, AVX2 and threads as well",
+        "grid: 60 pairs of network and batch size; table: float64, AVX2, threads, start-up and memory as well",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
@@ -146,7 +147,12 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         if progress is not None:
             progress(comparison.name)
         results.append(measure(comparison, rounds))
-    report = Report(environment, tuple(results), missing)
+    costs = None
+    if suite == "table":
+        if progress is not None:
+            progress("import, compilation and memory")
+        costs = measure_costs(rounds)
+    report = Report(environment, tuple(results), missing, costs)
     if file is not None:
         file.write_text(as_json(report))
     return report

@@ -13,6 +13,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from fastnn.bench.cases import LABELS, Case
+from fastnn.bench.costs import Costs
 
 #: More comparisons than this are shown as a line each, without their tables.
 DETAILED_COMPARISONS = 10
@@ -82,6 +83,7 @@ class Report:
     environment: dict[str, Any]
     results: tuple[Result, ...]
     missing: tuple[str, ...] = ()
+    costs: Costs | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -144,6 +146,8 @@ def as_markdown(report: Report) -> str:
         parts += _summary(report.results)
     if len(report.results) <= DETAILED_COMPARISONS:
         parts += [part for result in report.results for part in _details(result)]
+    if report.costs is not None:
+        parts += ["### Before and beside the arithmetic", _costs(report.costs)]
     if report.failures:
         parts.append("\n".join(["No time reported:", *(f"- {text}" for text in report.failures)]))
     return "\n\n".join(parts) + "\n"
@@ -158,6 +162,30 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         line[0] = row[0].ljust(widths[0])
     cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _costs(costs: Costs) -> str:
+    """What is paid once, a row for each."""
+    return _table(
+        ["cost", "measured"],
+        [
+            ["`import fastnn` over `import numpy`", f"{costs.import_milliseconds:.0f} ms"],
+            ["first step of the first run, nothing cached", f"{costs.cold_seconds:.1f} s"],
+            ["first step of a later process", f"{costs.warm_seconds:.2f} s"],
+            [
+                "functions compiled for a shape never seen",
+                str(costs.compiled_for_new_shape),
+            ],
+            [
+                "peak memory of training over `import numba` and the raw pixels",
+                f"{costs.memory_megabytes:.0f} MB",
+            ],
+            [
+                "of which Numba's own, for any compiled function",
+                f"{costs.numba_megabytes:.0f} MB",
+            ],
+        ],
+    )
 
 
 def _details(result: Result) -> list[str]:
