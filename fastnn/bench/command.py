@@ -53,7 +53,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=ROUNDS,
         default="default",
         help="quick: one network, in a minute; default: training and prediction of one network; "
-        "grid: 60 pairs of network and batch size; table: float64, AVX2, threads, start-up and memory as well",
+        "grid: 60 pairs of network and batch size; table: float64, AVX2, threads, start-up and "
+        "memory as well",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
