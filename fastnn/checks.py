@@ -79,8 +79,11 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
 
     Nothing is converted or copied but sequences that are not arrays yet.
     """
-    width = "units" if units is None else units
     array = _numeric(name, value)
+    shape = array.shape
+    if len(shape) == 2 and units in (None, shape[1]) and 0 not in shape:
+        return array
+    width = "units" if units is None else units
     if array.ndim != 2:
         hint = (
             "; flatten images first, for example with load_dataset(flatten=True)"
@@ -90,9 +93,7 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
         raise ValueError(f"{name}: expected shape [batch, {width}], got {array.shape}{hint}")
     if units is not None and array.shape[1] != units:
         raise ValueError(f"{name}: expected shape [batch, {units}], got {array.shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name}: expected at least one row and column, got shape {array.shape}")
-    return array
+    raise ValueError(f"{name}: expected at least one row and column, got shape {array.shape}")
 
 
 def shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -106,6 +107,8 @@ def shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
 def floating_matrix(name: str, value: npt.ArrayLike) -> Array:
     """Return `value` as a matrix in float32 or float64; integers become float64."""
     array = matrix(name, value)
+    if array.dtype in FLOAT_DTYPES:
+        return array
     if array.dtype.kind != "f":
         return array.astype(np.float64)
     return array.astype(compute_dtype(name, array.dtype, np.dtype(np.float32)), copy=False)
@@ -138,13 +141,18 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
 
 def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that promotion of `dtypes` gives; it must be float32 or float64."""
-    dtype = np.result_type(*dtypes)
+    first = dtypes[0]
+    # the usual case is one dtype, in which there is nothing to promote
+    same = first in FLOAT_DTYPES and all(dtype is first for dtype in dtypes)
+    dtype = first if same else np.result_type(*dtypes)
     if dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected data that computes in float32 or float64, got {dtype}")
     return dtype
 
 
 def _numeric(name: str, value: npt.ArrayLike) -> Array:
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
     if np.ma.is_masked(value):
         raise TypeError(f"{name}: expected an array without masked elements")
     try:

@@ -199,6 +199,7 @@ class ParametricLayer(Layer):
     """
 
     _gradient: Array | None = None
+    _views: tuple[tuple[Array, dict[str, Array]], ...] = ()
 
     def __init__(
         self,
@@ -272,7 +273,7 @@ class ParametricLayer(Layer):
     def __getstate__(self) -> dict[str, Any]:
         # Scratch memory is made anew.
         state = super().__getstate__()
-        return {key: value for key, value in state.items() if key != "_gradient"}
+        return {key: value for key, value in state.items() if key not in ("_gradient", "_views")}
 
     def _step(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
@@ -346,6 +347,23 @@ class ParametricLayer(Layer):
         if self._gradient is None:
             self._gradient = aligned_zeros(layout.size, layout.dtype)
         return self._gradient
+
+    def _viewed(self, layout: Layout, vector: Array) -> Mapping[str, Array]:
+        """Return views of `vector` by name; those of the layer's own vectors are made once.
+
+        They stay inside: a user may change the shape or the flags of a view.
+        """
+        for known, views in self._views:
+            if known is vector:
+                return views
+        views = {name: layout.view(vector, name) for name in self._shapes}
+        if self._owns(vector):
+            own = (entry for entry in self._views if self._owns(entry[0]))
+            self._views = (*own, (vector, views))
+        return views
+
+    def _owns(self, vector: Array) -> bool:
+        return vector is self._vector or vector is self._gradient
 
 
 class Dense(ParametricLayer):
@@ -455,11 +473,9 @@ class Dense(ParametricLayer):
         X = checks.matrix("input", input, units=self.input_units)
         dtype = self._compute_dtype("input", X)
         layout, vector = self._parameters_in(dtype)
+        views = self._viewed(layout, vector)
         return self._backend.dense_forward(
-            X.astype(dtype, copy=False),
-            layout.view(vector, "weights"),
-            layout.view(vector, "biases"),
-            relu=relu,
+            _cast(X, dtype), views["weights"], views["biases"], relu=relu
         )
 
     def _backpropagated(
@@ -470,12 +486,13 @@ class Dense(ParametricLayer):
         dtype = self._compute_dtype("input and grad_output", X, G)
         layout, vector = self._parameters_in(dtype)
         gradient = self._gradient_in(layout)
+        of_parameters = self._viewed(layout, gradient)
         grad_input = self._backend.dense_backward(
-            X.astype(dtype, copy=False),
-            layout.view(vector, "weights"),
-            G.astype(dtype, copy=False),
-            layout.view(gradient, "weights"),
-            layout.view(gradient, "biases"),
+            _cast(X, dtype),
+            self._viewed(layout, vector)["weights"],
+            _cast(G, dtype),
+            of_parameters["weights"],
+            of_parameters["biases"],
             input_gradient=input_gradient,
         )
         return grad_input, layout, gradient
@@ -486,7 +503,7 @@ class Dense(ParametricLayer):
         return 0.0
 
     def _compute_dtype(self, name: str, *arrays: Array) -> np.dtype[Any]:
-        dtypes = (array.dtype for array in arrays if array.dtype.kind == "f")
+        dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"]
         return checks.compute_dtype(name, self._layout.dtype, *dtypes)
 
 
@@ -496,7 +513,11 @@ def _floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Ar
     dtype = X.dtype
     if G.dtype.kind == "f":
         dtype = checks.compute_dtype("grad_output", dtype, G.dtype)
-    return X.astype(dtype, copy=False), G.astype(dtype, copy=False)
+    return _cast(X, dtype), _cast(G, dtype)
+
+
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    return array if array.dtype is dtype else array.astype(dtype, copy=False)
 
 
 def _converted(vector: Array, source: Layout, target: Layout) -> Array:

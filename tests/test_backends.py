@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
+import mmap
+import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -47,7 +51,8 @@ def arrange(request):
 
     def lay_out(array: np.ndarray) -> np.ndarray:
         if request.param == "strided":
-            wide = np.full((array.shape[0] * 2, array.shape[1] * 3), np.nan, array.dtype)
+            filler = np.nan if array.dtype.kind == "f" else -1
+            wide = np.full((array.shape[0] * 2, array.shape[1] * 3), filler, array.dtype)
             wide[::2, ::3] = array
             return wide[::2, ::3]
         if request.param == "reversed":
@@ -173,6 +178,205 @@ def test_softmax_family(numba_backend, rng, shape, scale, dtype):
         expected = reference.softmax_cross_entropy_gradient(exact, labels)
         gradient = module.softmax_cross_entropy_gradient(Z, labels)
         np.testing.assert_allclose(gradient, expected, rtol=relative, atol=relative / shape[0])
+
+
+# Kernels: what vectors, tiles, copies and addresses can get wrong
+
+
+def padded(shape, dtype, filler=np.nan):
+    """Return a view of `shape` inside a larger array of `filler`, and that array."""
+    whole = np.full((shape[0] + 2, shape[1] + 5), filler, dtype)
+    return whole[1:-1, 2:-3], whole
+
+
+def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
+    """Return a copy whose last byte is the last that may be read."""
+    page = mmap.PAGESIZE
+    size = -(-array.nbytes // page) * page
+    memory = mmap.mmap(-1, size + page)
+    everything = np.frombuffer(memory, np.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_access = 0
+    assert libc.mprotect(ctypes.c_void_p(everything.ctypes.data + size), page, no_access) == 0
+    copy = everything[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def check_dense(module, X, W, b, G, out):
+    """Compare the three products of a layer with float64 ones; `out` holds dW and db."""
+    x, w, g = (a.astype(np.float64) for a in (X, W, G))
+    for relu in (False, True):
+        output = module.dense_forward(X, W, b, relu=relu)
+        expected = reference.dense_forward(x, w, b.astype(np.float64), relu=relu)
+        bound = sum_bound(W.shape[0] + 1, np.abs(x) @ np.abs(w) + np.abs(b), X.dtype)
+        assert (np.abs(output - expected) <= bound).all()
+    dX = module.dense_backward(X, W, G, *out)
+    bounds = [
+        sum_bound(len(w[0]), np.abs(g) @ np.abs(w).T, X.dtype),
+        sum_bound(len(x), np.abs(x).T @ np.abs(g), X.dtype),
+        sum_bound(len(x), np.abs(g).sum(0), X.dtype),
+    ]
+    exact = [g @ w.T, x.T @ g, g.sum(0)]
+    for found, expected, bound in zip((dX, *out), exact, bounds, strict=True):
+        assert found.dtype == X.dtype
+        assert (np.abs(found - expected) <= bound).all()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 8, 9, 31, 63, 64, 65])
+@pytest.mark.parametrize("inputs", [1, 9, 16, 50, 257])
+@pytest.mark.parametrize("outputs", [1, 8, 10, 17, 48, 49, 97])
+def test_products_around_the_widths_of_tiles(numba_backend, rng, batch, inputs, outputs, dtype):
+    X, W, b, G = dense_case(rng, batch, (inputs, outputs), dtype)
+    (dW, whole), (db, biases) = padded(W.shape, dtype), padded((1, outputs), dtype)
+    check_dense(numba_backend, X, W, b, G, (dW, db[0]))
+    # not a number beyond the arrays was touched
+    dW[...], db[...] = np.nan, np.nan
+    assert np.isnan(whole).all()
+    assert np.isnan(biases).all()
+
+
+@pytest.mark.parametrize("shape", [(256, 60), (512, 130), (300, 600)], ids=str)
+def test_products_that_copy_blocks(numba_backend, rng, shape, dtype):
+    X, W, b, G = dense_case(rng, 130, shape, dtype)
+    check_dense(numba_backend, X, W, b, G, (np.empty_like(W), np.empty_like(b)))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 70])
+def test_every_argument_may_have_any_layout(numba_backend, rng, arrange, batch, dtype):
+    X, W, b, G = dense_case(rng, batch, (37, 21), dtype)
+    b = arrange(b[np.newaxis])[0]
+    X, W, G = arrange(X), arrange(W), arrange(G)
+    for array in (X, W, b, G):
+        array.flags.writeable = False
+    dW = arrange(np.full(W.shape, np.nan, dtype))
+    db = arrange(np.full((1, 21), np.nan, dtype))[0]
+    check_dense(numba_backend, X, W, b, G, (dW, db))
+
+    labels = rng.integers(0, 21, (batch, 1))
+    ids = arrange(labels)[:, 0]
+    for name in ("softmax_cross_entropy", "softmax_cross_entropy_gradient"):
+        operation = getattr(numba_backend, name)
+        expected = operation(np.ascontiguousarray(G), labels[:, 0].copy())
+        np.testing.assert_array_equal(operation(G, ids), expected)
+
+    parameters, gradient = (arrange(rng.normal(size=(1, 99)).astype(dtype))[0] for _ in range(2))
+    expected = parameters - dtype.type(0.3) * gradient
+    numba_backend.sgd_step(parameters, gradient, 0.3)
+    np.testing.assert_allclose(parameters, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-6)
+
+
+def test_relu_backward_of_two_layouts(numba_backend, rng, arrange, dtype):
+    X, G = rng.normal(size=(2, 19, 23)).astype(dtype)
+    expected = reference.relu_backward(X, G)
+    np.testing.assert_array_equal(numba_backend.relu_backward(arrange(X), G), expected)
+    np.testing.assert_array_equal(numba_backend.relu_backward(X, arrange(G)), expected)
+
+
+def test_long_rows_at_any_start(numba_backend, rng, dtype):
+    buffer = rng.normal(size=3000).astype(dtype)
+    for start in range(17):
+        for rows, columns in ((1, 2000), (2, 1100), (1, 513)):
+            X = buffer[start : start + rows * columns].reshape(rows, columns)
+            np.testing.assert_array_equal(numba_backend.rescale(X, 0.5), X * dtype.type(0.5))
+            np.testing.assert_array_equal(numba_backend.relu_forward(X), np.maximum(X, 0))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="protects a page by mprotect")
+@pytest.mark.parametrize("shape", [(10, 3), (33, 17), (100, 10), (257, 50)], ids=str)
+def test_nothing_is_read_beyond_the_end(numba_backend, rng, shape, dtype):
+    for batch in (1, 2, 7, 70):
+        X, W, b, G = (at_the_end_of_memory(a) for a in dense_case(rng, batch, shape, dtype))
+        out = at_the_end_of_memory(np.empty_like(W)), at_the_end_of_memory(np.empty_like(b))
+        check_dense(numba_backend, X, W, b, G, out)
+        np.testing.assert_array_equal(numba_backend.relu_backward(X, X), np.maximum(X, 0))
+        labels = at_the_end_of_memory(rng.integers(0, shape[1], batch))
+        numba_backend.softmax(G)
+        numba_backend.softmax_cross_entropy(G, labels)
+        numba_backend.softmax_cross_entropy_gradient(G, labels)
+        numba_backend.sgd_step(b, at_the_end_of_memory(b), 0.5)
+
+
+def test_python_threads_share_nothing(numba_backend, rng, dtype):
+    cases = [dense_case(rng, batch, (130, 60), dtype) for batch in (3, 20, 65, 80) * 4]
+
+    def compute(case):
+        X, W, b, G = case
+        results = []
+        for _ in range(20):
+            dW, db = np.empty_like(W), np.empty_like(b)
+            dX = numba_backend.dense_backward(X, W, G, dW, db)
+            results.append([numba_backend.dense_forward(X, W, b), dX, dW, db])
+        return results
+
+    alone = [compute(case)[0] for case in cases]
+    with ThreadPoolExecutor(8) as pool:
+        for expected, found in zip(alone, pool.map(compute, cases), strict=True):
+            for again in found:
+                for a, b in zip(expected, again, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+def test_special_values_of_logits(numba_backend, dtype):
+    inf, nan = np.inf, np.nan
+    Z = np.zeros((6, 21), dtype)
+    Z[0, 3], Z[1, 20], Z[2, 5], Z[3, 0], Z[4] = nan, nan, -inf, inf, -inf
+    Z[5] = [1e4, *[-inf] * 20]
+    labels = np.array([0, 0, 1, 1, 2, 0])
+    with np.errstate(invalid="ignore"):
+        for name, arguments in [
+            ("softmax", (Z,)),
+            ("softmax_cross_entropy", (Z, labels)),
+            ("softmax_cross_entropy_gradient", (Z, labels)),
+        ]:
+            expected = getattr(reference, name)(*arguments)
+            found = getattr(numba_backend, name)(*arguments)
+            tolerance = 8 * np.finfo(dtype).eps
+            np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
+    X, W, b = np.ones((4, 3), dtype), np.ones((3, 2), dtype), np.ones(2, dtype)
+    G, locked = np.ones((4, 2), dtype), np.ones((3, 2), dtype)
+    locked.flags.writeable = False
+    calls = [
+        lambda: numba_backend.dense_forward(X, W[:2], b),
+        lambda: numba_backend.dense_forward(X, W, b[:1]),
+        lambda: numba_backend.dense_forward(X[0], W, b),
+        lambda: numba_backend.dense_backward(X, W, G[:3], W.copy(), b.copy()),
+        lambda: numba_backend.dense_backward(X, W, G, W[:2].copy(), b.copy()),
+        lambda: numba_backend.dense_backward(X, W, G, locked, b.copy()),
+        lambda: numba_backend.relu_backward(X, G),
+        lambda: numba_backend.softmax(X[0]),
+        lambda: numba_backend.softmax_cross_entropy(G, np.array([0, 1, 2, 0])),
+        lambda: numba_backend.softmax_cross_entropy(G, np.array([0, 1, -1, 0])),
+        lambda: numba_backend.softmax_cross_entropy_gradient(G, np.array([0, 1])),
+        lambda: numba_backend.sgd_step(locked[0], b, 0.1),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"fit|broadcast|read-only"):
+            call()
+    with pytest.raises(TypeError, match="int64"):
+        numba_backend.rescale(np.ones((2, 2), np.int64), 0.5)
+
+
+def test_sgd_step_with_memory_in_common(numba_backend, rng, dtype):
+    for step in (1, 2, -1):
+        start = rng.normal(size=400).astype(dtype)
+        found, expected = start.copy(), start.copy()
+        numba_backend.sgd_step(found[3:153], found[100:][::step][:150], 0.3)
+        reference.sgd_step(expected[3:153], expected[100:][::step][:150], 0.3)
+        np.testing.assert_allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.skipif("FASTNN_VECTOR_BITS" in os.environ, reason="runs itself once more")
+@pytest.mark.parametrize("bits", ["512", "256", "128"])
+def test_other_widths_of_vectors_and_poisoned_memory(bits):
+    # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
+    environment = os.environ | {"FASTNN_VECTOR_BITS": bits, "MALLOC_PERTURB_": "128"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "not TestChoice"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert run.returncode == 0, run.stdout[-3000:]
 
 
 class TestChoice:

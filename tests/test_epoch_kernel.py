@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fastnn import memory
-from fastnn.backends.numba_backend import cross_entropy, dense_tiles, jit, plan, rows, sparse
+from fastnn.backends.numba_backend import dense_tiles, exponential, jit, plan, rows, sparse
 from fastnn.backends.numba_backend.simd import MACHINE, lanes
 
 RATE = 0.1
@@ -350,7 +350,7 @@ def test_a_damaged_cache_costs_time_only(tmp_path):
 
 @numba.njit
 def call_exponential(like, x, y, vectors):
-    cross_entropy.exponential_of(like, x, y, vectors)
+    exponential.exponential_of(like, x, y, vectors)
 
 
 @numba.njit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from conftest import BATCHES, SHAPES
@@ -153,3 +155,23 @@ def test_identity_passes_gradients_on(rng):
     G = rng.normal(size=(3, 4))
     assert Layer().forward(G) is G
     np.testing.assert_array_equal(Layer().backward(rng.normal(size=(3, 4)), G), G)
+
+
+def test_what_a_layer_remembers_of_its_memory_follows_it(rng):
+    layer = Dense(4, 3, 0.5, seed=1)
+    X, G = rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
+    layer.backward(X, G)
+    twin = copy.deepcopy(layer)
+    before = layer.weights.copy()
+    twin.backward(X, G)
+    np.testing.assert_array_equal(layer.weights, before)
+    assert not np.array_equal(twin.weights, before)
+    network = fastnn.Network([layer], dtype=np.float64)
+    layer.weights = np.ones((4, 3))
+    np.testing.assert_allclose(network.forward(X)[0], X @ np.ones((4, 3)) + layer.biases)
+    network.add(Dense(3, 2))
+    layer.weights.flags.writeable = False
+    layer.weights = np.zeros((4, 3))
+    np.testing.assert_array_equal(layer.forward(X), np.zeros((5, 3)) + layer.biases)
+    layer.backward(X, G)
+    np.testing.assert_allclose(layer.weights, -0.5 * X.T @ G)

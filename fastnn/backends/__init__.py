@@ -75,6 +75,7 @@ _MODULES = {
     "numba": "fastnn.backends.numba_backend",
     "numpy": "fastnn.backends.numpy_backend",
 }
+_loaded: dict[str, Backend] = {}
 _default = "numba"
 _default_is_set = False
 _override: ContextVar[str | None] = ContextVar("fastnn_backend", default=None)
@@ -121,7 +122,8 @@ def get_backend() -> str:
     override = _override.get()
     if override is not None:
         return override
-    if not _default_is_set and os.environ.get("FASTNN_BACKEND"):
+    # `in` asks without raising an exception inside, which every call of a layer would pay for
+    if not _default_is_set and "FASTNN_BACKEND" in os.environ and os.environ["FASTNN_BACKEND"]:
         return check_name("FASTNN_BACKEND", os.environ["FASTNN_BACKEND"])
     return _default
 
@@ -150,8 +152,12 @@ def use_backend(name: str) -> Iterator[None]:
 
 def load(name: str | None = None) -> Backend:
     """Return the backend `name`, or the one in force; Numba is imported when first asked for."""
-    module: Any = importlib.import_module(_MODULES[name or get_backend()])
-    return cast(Backend, module)
+    name = name or get_backend()
+    backend = _loaded.get(name)
+    if backend is None:
+        module: Any = importlib.import_module(_MODULES[name])
+        backend = _loaded[name] = cast(Backend, module)
+    return backend
 
 
 def epoch_compiler(name: str) -> Any | None:

@@ -1,7 +1,8 @@
 """The operations of `numpy_backend`, by compiled kernels.
 
-Kernels want rows of contiguous elements in one dtype. The functions here see
-to that, allocate results, and leave the loops to the kernels.
+The functions here allocate results and hand array objects to the kernels, which read layouts by
+themselves. What a kernel refuses, such as a matrix of logits in Fortran order, is copied into
+plain rows and handed over again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,25 @@ import numpy as np
 
 from fastnn.backends import Labels
 from fastnn.backends.numba_backend import activations, dense, losses, optimizers
+from fastnn.backends.numba_backend.arrays import Entries, fitting, plain
 from fastnn.checks import Array
+
+_empty, _empty_like = np.empty, np.empty_like
+_INT64 = np.dtype(np.int64)
+_LABELS = id(_INT64)
+
+_elementwise = Entries(activations.run, 4)
+_product = Entries(dense.product, 7)
+_softmax = Entries(losses.softmax, 3)
+_cross_entropy = Entries(losses.cross_entropy, 5)
+_cross_entropy_gradient = Entries(losses.cross_entropy_gradient, 5)
+_sgd = Entries(optimizers.sgd, 3)
 
 
 def prepare(dtype: np.dtype[Any]) -> None:
     """Make ready to compute in `dtype`: run each kernel once, on one element."""
     one, label = np.ones((1, 1), dtype), np.zeros(1, np.int64)
-    for relu in (False, True):
-        dense_forward(one, one, one[0], relu=relu)
+    dense_forward(one, one, one[0])
     dense_backward(one, one, one, np.empty_like(one), np.empty_like(one[0]))
     relu_backward(relu_forward(rescale(one, 1.0)), one)
     softmax(one)
@@ -29,16 +41,21 @@ def prepare(dtype: np.dtype[Any]) -> None:
 
 
 def rescale(input: Array, scale: float) -> Array:
-    X = np.ascontiguousarray(input)
-    output = np.empty_like(X)
-    activations.scale(X, X.dtype.type(scale), output)
+    x = id(input)
+    output = _empty_like(input)
+    if _elementwise[input.dtype](scale, 0, x, x, id(output)):
+        return _plain_elementwise(0, input, input, scale)
     return output
 
 
 def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = False) -> Array:
-    X, b = np.ascontiguousarray(input), np.ascontiguousarray(biases)
-    output = np.empty((len(X), len(b)), X.dtype)
-    dense.affine(X, _whole_rows(weights), b, len(b), relu, output)
+    dtype = input.dtype
+    entry, itemsize = _product[dtype], input.itemsize
+    output = _empty((len(input), len(biases)), dtype)
+    if entry(1.0, 0, itemsize, id(input), id(weights), id(output), id(biases), relu):
+        X, W, b = plain(input), plain(weights, dtype), plain(biases, dtype)
+        output = _empty((len(X), len(b)), X.dtype)
+        fitting(entry(1.0, 0, itemsize, id(X), id(W), id(output), id(b), relu), X, W, b)
     return output
 
 
@@ -51,61 +68,79 @@ def dense_backward(
     *,
     input_gradient: bool = True,
 ) -> Array | None:
-    X, G = np.ascontiguousarray(input), np.ascontiguousarray(grad_output)
-    dense.parameter_gradients(X, G, G.shape[1], _whole_rows(out_grad_weights), out_grad_biases)
-    if not input_gradient:
-        return None
-    grad_input = np.empty(X.shape, X.dtype)
-    dense.input_gradient(_whole_rows(weights), G, grad_input)
+    dtype = input.dtype
+    entry, itemsize, G = _product[dtype], input.itemsize, id(grad_output)
+    # dX first: an out_ array may be what the products read
+    grad_input = None
+    if input_gradient:
+        grad_input = _empty(input.shape, dtype)
+        if entry(1.0, 2, itemsize, G, id(weights), id(grad_input), 0, False):
+            grad_input = _empty(input.shape, dtype.char)
+            G_, W_ = plain(grad_output, dtype), plain(weights, dtype)
+            fitting(entry(1.0, 2, itemsize, id(G_), id(W_), id(grad_input), 0, False), G_, W_)
+    dW, db = out_grad_weights, out_grad_biases
+    if entry(1.0, 1, itemsize, id(input), G, id(dW), id(db), False):
+        X_, G_ = plain(input), plain(grad_output, dtype)
+        dW, db = _empty(dW.shape, dtype.char), _empty(db.shape, dtype.char)
+        fitting(entry(1.0, 1, itemsize, id(X_), id(G_), id(dW), id(db), False), X_, G_, dW, db)
+        out_grad_weights[...], out_grad_biases[...] = dW, db
     return grad_input
 
 
 def relu_forward(input: Array) -> Array:
-    X = np.ascontiguousarray(input)
-    output = np.empty_like(X)
-    activations.relu(X, output)
+    dtype, x = input.dtype, id(input)
+    output = _empty_like(input)
+    if _elementwise[dtype](1.0, 1, x, x, id(output)):
+        return _plain_elementwise(1, input, input)
     return output
 
 
 def relu_backward(input: Array, grad_output: Array) -> Array:
-    X, G = np.ascontiguousarray(input), np.ascontiguousarray(grad_output)
-    grad_input = np.empty_like(X)
-    activations.relu_gradient(X, G, grad_input)
+    grad_input = _empty_like(input)
+    entry = _elementwise[input.dtype]
+    if entry(1.0, 2, id(input), id(grad_output), id(grad_input)):
+        return _plain_elementwise(2, input, grad_output)
     return grad_input
 
 
 def softmax(logits: Array) -> Array:
-    Z = np.ascontiguousarray(logits)
-    probabilities = np.empty_like(Z)
-    losses.softmax(Z, probabilities)
+    dtype = logits.dtype
+    probabilities = _empty(logits.shape, dtype)
+    if _softmax[dtype](1.0, logits.itemsize, id(logits), id(probabilities)):
+        Z = plain(logits)
+        fitting(_softmax[dtype](1.0, Z.itemsize, id(Z), id(probabilities)), Z)
     return probabilities
 
 
 def softmax_cross_entropy(logits: Array, labels: Labels) -> Array:
-    Z = np.ascontiguousarray(logits)
-    values = np.empty(len(Z), Z.dtype)
-    losses.cross_entropy(Z, labels, values)
+    dtype = logits.dtype
+    values = _empty(len(logits), dtype)
+    if _cross_entropy[dtype](1.0, logits.itemsize, id(logits), id(labels), _LABELS, id(values)):
+        Z, ids = plain(logits), plain(labels, _INT64)
+        code = _cross_entropy[dtype](1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(values))
+        fitting(code, Z, ids)
     return values
 
 
 def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
-    Z = np.ascontiguousarray(logits)
-    gradient = np.empty_like(Z)
-    losses.cross_entropy_gradient(Z, labels, gradient)
+    dtype = logits.dtype
+    gradient = _empty(logits.shape, dtype)
+    entry = _cross_entropy_gradient[dtype]
+    if entry(1.0, logits.itemsize, id(logits), id(labels), _LABELS, id(gradient)):
+        Z, ids = plain(logits), plain(labels, _INT64)
+        fitting(entry(1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient)), Z, ids)
     return gradient
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:
-    optimizers.sgd(parameters, gradient, parameters.dtype.type(learning_rate))
+    entry = _sgd[parameters.dtype]
+    if entry(learning_rate, parameters.itemsize, id(parameters), id(gradient)):
+        parameters -= parameters.dtype.type(learning_rate) * gradient
 
 
-def _whole_rows(matrix: Array) -> Array:
-    """Return a view of `matrix` with the padding of its rows, so that it counts as contiguous.
-
-    A kernel vectorises a loop along a row only where it is sure that elements
-    are neighbours. It never touches the padding.
-    """
-    stride, itemsize = matrix.strides[0], matrix.itemsize
-    if matrix.strides[1] != itemsize or stride % itemsize or stride < matrix.shape[1] * itemsize:
-        raise ValueError(f"matrix: expected rows of neighbouring elements, got {matrix.strides}")
-    return np.lib.stride_tricks.as_strided(matrix, (len(matrix), stride // itemsize))
+def _plain_elementwise(operation: int, input: Array, second: Array, factor: float = 1.0) -> Array:
+    X, G = plain(input), plain(second, input.dtype)
+    output = _empty_like(X)
+    entry = _elementwise[X.dtype]
+    fitting(entry(factor, operation, id(X), id(G), id(output)), X, G)
+    return output

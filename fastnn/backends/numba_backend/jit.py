@@ -43,21 +43,12 @@ _warned = False
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile `function` when first called; keep the result on disk where that is possible."""
-    return _compiled(function, FLAGS)
-
-
-def jit_reordered(function: Callable[..., Any]) -> Any:
-    """As `jit`, and sums may be reordered: not where parentheses keep small from large."""
-    return _compiled(function, FLAGS | {"fastmath": FLAGS["fastmath"] | {"reassoc"}})
-
-
-def _compiled(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     function.__qualname__ = f"{function.__qualname__}_{_VARIANT}"
     try:
-        dispatcher = numba.njit(cache=True, **flags)(function)
+        dispatcher = numba.njit(cache=True, **FLAGS)(function)
     except RuntimeError as error:  # no cache directory can be written
         _warn_of_no_cache(error)
-        return numba.njit(**flags)(function)
+        return numba.njit(**FLAGS)(function)
     dispatcher._cache = _ForgivingCache(dispatcher._cache)
     return dispatcher
 

@@ -2,51 +2,170 @@
 
 from __future__ import annotations
 
-import numpy as np
+from .arrays import DONE, REFUSED, data, dimensions, dtype_of, length, stride
+from .exponential import exponential
+from .jit import jit, jit_part
+from .simd import INT64, Int, Kernel, Real, Vector, microkernel
 
-from fastnn.backends.numba_backend.jit import jit
+
+@microkernel
+def softmax_rows(
+    k: Kernel,
+    scale: Real,
+    z: Int,
+    z_row: Int,
+    p: Int,
+    p_row: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """P = scale * exp(Z - m) / sum(exp(Z - m)), row by row, with m the largest of a row.
+
+    Shapes: Z and P [rows, columns], rows of neighbouring elements at any address.
+    Why it is fast: exponentials by vectors; a row of few classes is a single one. The row lies in
+    the first-level cache from the first pass to the last.
+    NaN: one that the maximum overlooks makes the sum NaN, and so the whole row.
+    """
+    vectors = (columns + (k.lanes - 1)) // k.lanes
+    last = vectors - 1
+    chosen = k.lane_before(columns - last * k.lanes)
+    with k.loop(0, rows) as row:
+        source, target = z + row * z_row, p + row * p_row
+        maxima, _ = _largest(k, source, last, chosen)
+        total = k.variable(k.zero())
+        with k.loop(0, last) as j:
+            offset = j * k.vector_bytes
+            power = exponential(k, k.load_anywhere(source + offset) - maxima)
+            k.store_anywhere(power, target + offset)
+            total[0] = total[0] + power
+        offset = last * k.vector_bytes
+        power = exponential(k, k.load_lanes(source + offset, chosen) - maxima)
+        power = k.where(chosen, power, k.zero())
+        share = k.broadcast(scale / k.lane_sum(total[0] + power))
+        with k.loop(0, last) as j:
+            address = target + j * k.vector_bytes
+            k.store_anywhere(k.load_anywhere(address) * share, address)
+        k.store_lanes(power * share, target + offset, chosen)
+
+
+@microkernel
+def losses_of_rows(
+    k: Kernel,
+    one: Real,
+    z: Int,
+    z_row: Int,
+    labels: Int,
+    labels_step: Int,
+    losses: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """losses_n = log sum(exp(Z_n - m_n)) + (m_n - Z_n,label), with m_n the largest of row n.
+
+    Shapes: Z [rows, columns], rows of neighbouring elements; labels [rows] 64-bit integers; losses
+    [rows].
+    Why it is fast: as `softmax_rows`, and no exponential is stored.
+    The difference is taken first: at logits of 1e4 it is exact, and the logarithm is not lost.
+    """
+    vectors = (columns + (k.lanes - 1)) // k.lanes
+    last = vectors - 1
+    chosen = k.lane_before(columns - last * k.lanes)
+    with k.loop(0, rows) as row:
+        source = z + row * z_row
+        maxima, maximum = _largest(k, source, last, chosen)
+        total = k.variable(k.zero())
+        with k.loop(0, last) as j:
+            vector = k.load_anywhere(source + j * k.vector_bytes)
+            total[0] = total[0] + exponential(k, vector - maxima)
+        vector = k.load_lanes(source + last * k.vector_bytes, chosen)
+        power = k.where(chosen, exponential(k, vector - maxima), k.zero())
+        logarithm = k.call("log", k.lane_sum(total[0] + power))
+        label = _label(k, labels + row * labels_step)
+        margin = maximum - Real(k, k.load_as(source + label * k.element_bytes, k.element, 1))
+        k.store_real(logarithm + margin, losses + row * k.element_bytes)
+
+
+@microkernel
+def subtract_at_labels(
+    k: Kernel, number: Real, target: Int, target_row: Int, labels: Int, labels_step: Int, rows: Int
+) -> None:
+    """target[n, labels[n]] -= number, for each row n."""
+    with k.loop(0, rows) as row:
+        label = _label(k, labels + row * labels_step)
+        address = target + row * target_row + label * k.element_bytes
+        k.store_real(k.load_real(address) - number, address)
+
+
+@microkernel
+def are_labels(k: Kernel, labels: Int, labels_step: Int, count: Int, classes: Int) -> Int:
+    """1 if each of `count` 64-bit integers is at least 0 and below `classes`, else 0."""
+    inside = k.variable(k.integer(1))
+    with k.loop(0, count) as i:
+        label = _label(k, labels + i * labels_step)
+        lower = k.where(label < 0, k.integer(0), k.integer(1))
+        inside[0] = inside[0] & lower & k.where(label < classes, k.integer(1), k.integer(0))
+    result: Int = inside[0]
+    return result
+
+
+def _label(k: Kernel, address: Int) -> Int:
+    """Load a 64-bit integer from any address."""
+    return Int(k, k.load_as(address, INT64, 1))
+
+
+def _largest(k: Kernel, row: Int, last: Int, chosen) -> tuple[Vector, Real]:
+    """Write the search for the largest of a row; return it in all lanes, and as a number."""
+    lowest = k.constant(float("-inf"))
+    largest = k.variable(lowest)
+    with k.loop(0, last) as j:
+        largest[0] = k.maximum(largest[0], k.load_anywhere(row + j * k.vector_bytes))
+    part = k.where(chosen, k.load_lanes(row + last * k.vector_bytes, chosen), lowest)
+    maximum = k.lane_maximum(k.maximum(largest[0], part))
+    return k.broadcast(maximum), maximum
 
 
 @jit
-def _row_maximum(z):
-    """Return the largest element; NaN if there is one, as in NumPy."""
-    largest = z[0]
-    for c in range(1, len(z)):
-        if z[c] > largest or np.isnan(z[c]):
-            largest = z[c]
-    return largest
+def softmax(one, itemsize, Z, P):
+    """P = softmax(Z), row by row; the arguments are array objects."""
+    if dimensions(Z) != 2 or (stride(Z, 1) != itemsize and length(Z, 1) != 1):
+        return REFUSED
+    softmax_rows(one, data(Z), stride(Z, 0), data(P), stride(P, 0), length(Z, 0), length(Z, 1))
+    return DONE
+
+
+@jit_part
+def fit_together(itemsize, Z, labels, int64):
+    """Say whether the logits have contiguous rows, each with a label that is one of its columns."""
+    return (
+        dimensions(Z) == 2 and (stride(Z, 1) == itemsize or length(Z, 1) == 1)
+        and dimensions(labels) == 1 and dtype_of(labels) == int64
+        and length(labels, 0) == length(Z, 0)
+        and are_labels(data(labels), stride(labels, 0), length(Z, 0), length(Z, 1)) == 1
+    )  # fmt: skip
 
 
 @jit
-def softmax(Z, P):
-    """P = exp(Z - m) / Σ exp(Z - m), by rows."""
-    for n in range(Z.shape[0]):
-        largest = _row_maximum(Z[n])
-        total = Z.dtype.type(0)
-        for c in range(Z.shape[1]):
-            P[n, c] = np.exp(Z[n, c] - largest)
-            total += P[n, c]
-        for c in range(Z.shape[1]):
-            P[n, c] /= total
+def cross_entropy(one, itemsize, Z, labels, int64, losses):
+    """losses_n = log sum(exp(Z_n - m)) + (m - Z_n,label); the arguments are array objects.
+
+    `int64` is the object that is the dtype of labels.
+    """
+    if not fit_together(itemsize, Z, labels, int64):
+        return REFUSED
+    losses_of_rows(
+        one, data(Z), stride(Z, 0), data(labels), stride(labels, 0), data(losses),
+        length(Z, 0), length(Z, 1),
+    )  # fmt: skip
+    return DONE
 
 
 @jit
-def cross_entropy(Z, labels, losses):
-    """losses_n = m + log Σ exp(Z_n - m) - Z_n,label."""
-    for n in range(Z.shape[0]):
-        largest = _row_maximum(Z[n])
-        total = Z.dtype.type(0)
-        for c in range(Z.shape[1]):
-            total += np.exp(Z[n, c] - largest)
-        losses[n] = np.log(total) + (largest - Z[n, labels[n]])
-
-
-@jit
-def cross_entropy_gradient(Z, labels, dZ):
-    """dZ = (softmax(Z) - onehot(labels)) / batch."""
-    batch = Z.dtype.type(Z.shape[0])
-    softmax(Z, dZ)
-    for n in range(Z.shape[0]):
-        dZ[n, labels[n]] -= Z.dtype.type(1)
-        for c in range(Z.shape[1]):
-            dZ[n, c] /= batch
+def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
+    """dZ = (softmax(Z) - onehot(labels)) / batch; the arguments are as in `cross_entropy`."""
+    if not fit_together(itemsize, Z, labels, int64):
+        return REFUSED
+    batch, units = length(Z, 0), length(Z, 1)
+    share = one / type(one)(batch)
+    softmax_rows(share, data(Z), stride(Z, 0), data(dZ), stride(dZ, 0), batch, units)
+    subtract_at_labels(share, data(dZ), stride(dZ, 0), data(labels), stride(labels, 0), batch)
+    return DONE

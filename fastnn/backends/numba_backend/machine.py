@@ -8,13 +8,13 @@ import platform
 import numba
 from llvmlite import binding
 
-from fastnn.backends.numba_backend.dense import affine
+from fastnn.backends.numba_backend.dense import product
 from fastnn.backends.numba_backend.simd import MACHINE
 
 
 def describe() -> dict[str, str]:
     """Return facts about CPU, vectors and the cache of compiled kernels, by name."""
-    cache = affine.stats.cache_path
+    cache = product.stats.cache_path
     writable = cache is not None and os.access(_existing(cache), os.W_OK)
     return {
         "cpu": f"{_model_name()} ({binding.get_host_cpu_name()})",

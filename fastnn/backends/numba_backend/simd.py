@@ -323,6 +323,35 @@ class Kernel:
         """Store a 64-bit integer."""
         self.builder.store(number.code, self._pointer(address, INT64)).align = 8
 
+    # memory of users: rows at any address, and vectors of which only some lanes are theirs
+
+    def load_anywhere(self, address: Int) -> Vector:
+        """Load a vector from any address."""
+        return Vector(self, self._load(address, self.vector_type, 1))
+
+    def store_anywhere(self, vector: Vector, address: Int) -> None:
+        """Store a vector at any address."""
+        self.store_as(vector.code, address, 1)
+
+    def load_lanes(self, address: Int, chosen: ir.Value) -> Vector:
+        """Load the chosen lanes from any address; the others are 0, their memory is not touched."""
+        pointer = self._pointer(address, self.vector_type)
+        byte = ir.Constant(ir.IntType(32), 1)
+        codes = [pointer, byte, chosen, self.zero().code]
+        return Vector(self, self._call_masked("load", self.vector_type, codes))
+
+    def store_lanes(self, vector: Vector, address: Int, chosen: ir.Value) -> None:
+        """Store the chosen lanes at any address; the memory of the others is not touched."""
+        pointer = self._pointer(address, self.vector_type)
+        byte = ir.Constant(ir.IntType(32), 1)
+        self._call_masked("store", ir.VoidType(), [vector.code, pointer, byte, chosen])
+
+    def _call_masked(self, name: str, kind: ir.Type, codes: list[ir.Value]) -> ir.Value:
+        suffix = f"v{self.lanes}f{8 * self.element_bytes}.p0"
+        signature = ir.FunctionType(kind, [code.type for code in codes])
+        function = _declare(self.builder.module, f"llvm.masked.{name}.{suffix}", signature)
+        return self.builder.call(function, codes)
+
     # arithmetic
 
     def call(self, name: str, *arguments: V) -> V:
