@@ -79,7 +79,7 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
     )
 
 
-@pytest.mark.parametrize("task", ["train", "predict"])
+@pytest.mark.parametrize("task", ["train", "predict", "dense"])
 def test_workers_of_both_backends_agree(task):
     cases = [replace(TINY, task=task, contender=name) for name in ("numba", "numpy")]
     result = measuring.measure(Comparison(tuple(cases)), rounds=2)

@@ -27,8 +27,9 @@ class Case:
     ----------
     contender : str
         A key of `LABELS`; "peak" for the matrix product that measures the machine.
-    task : {"train", "predict", "matmul"}
-        What a round is: an epoch over the samples, one prediction of them all, or the product.
+    task : {"train", "predict", "dense", "matmul"}
+        What a round is: an epoch over the samples, one prediction of them all, the forward pass of
+        one dense layer on the same batch again and again, or the product.
     shape : tuple of int
         Units of every layer, the input first.
     samples : int
@@ -52,7 +53,11 @@ class Case:
     def __post_init__(self) -> None:
         if len(self.shape) < 2 or min(*self.shape, self.batch_size, self.samples, self.threads) < 1:
             raise ValueError(f"expected at least two layer sizes and positive numbers, got {self}")
-        if self.input != "random" and (self.shape[0], self.shape[-1]) != (784, 10):
+        if (
+            self.task in ("train", "predict")
+            and self.input != "random"
+            and (self.shape[0], self.shape[-1]) != (784, 10)
+        ):
             raise ValueError(
                 f"MNIST needs a shape from 784 to 10 units, got {self.shape}; "
                 "other shapes take --input random"
@@ -76,7 +81,7 @@ class Case:
     @property
     def steps(self) -> int:
         """Steps in a round; a prediction is one."""
-        return self.samples // self.batch_size if self.task == "train" else 1
+        return self.samples // self.batch_size if self.task in ("train", "dense") else 1
 
     @property
     def flops(self) -> int:
@@ -107,7 +112,7 @@ class Comparison:
             [
                 case.task,
                 "-".join(map(str, case.shape)),
-                *([f"batch {case.batch_size}"] if case.task == "train" else []),
+                *([f"batch {case.batch_size}"] if case.task in ("train", "dense") else []),
                 case.dtype,
                 form,
                 f"{case.threads} thread{'s' if case.threads > 1 else ''}",

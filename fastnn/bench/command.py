@@ -28,6 +28,9 @@ GRID_HIDDEN = ((32,), (128,), (512,), (100, 200), (512, 512), (1024,))
 GRID_BATCH_SIZES = (1, 8, 32, 128, 512)
 #: About how much a round of the grid computes, so that large networks don't take all the time.
 GRID_FLOPS = 16_000_000_000
+#: Batch, input units and output units of single layers, and how often a round runs them.
+DENSE_LAYERS = ((128, 512, 512), (512, 1024, 1024))
+DENSE_STEPS = 50
 THREAD_PAIRS = (((100, 200), 32), ((100, 200), 128), ((512, 512), 32))
 
 
@@ -107,6 +110,15 @@ def suite_comparisons(
         yield from suite_comparisons("default", contenders, {})
         yield against(contenders, dtype="float64")
         yield against(contenders, avx2=True)
+        for batch_size, *units in DENSE_LAYERS:
+            yield against(
+                [name for name in contenders if name == "torch"],
+                task="dense",
+                shape=tuple(units),
+                batch_size=batch_size,
+                samples=DENSE_STEPS * batch_size,
+                input="random",
+            )
         for hidden, batch_size in THREAD_PAIRS:
             one = Case("numba", shape=(784, *hidden, 10), batch_size=batch_size)
             yield Comparison((replace(one, threads=2), one, replace(one, contender="numpy")))

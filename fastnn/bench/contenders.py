@@ -8,7 +8,7 @@ returns the mean loss, its `predict` returns class ids.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ class Contender(Protocol):
         """Return the class id of every sample."""
 
 
+class Multiplier(Protocol):
+    """A contender that also runs a single layer."""
+
+    def dense(self, X: Array) -> Callable[[], Array]:
+        """Return a function that gives the first layer's output for a batch."""
+
+
 class FastNN:
     """This package, on the backend that the case names."""
 
@@ -46,12 +53,12 @@ class FastNN:
         self.network = fastnn.Network(
             [*layers, dense[-1]], backend=case.contender, dtype=np.dtype(case.dtype)
         )
-        self.dense = dense
+        self.dense_layers = dense
         self.assign(parameters)
 
     def assign(self, parameters: Parameters) -> None:
         """Go back to these parameters."""
-        for layer, (weights, biases) in zip(self.dense, parameters, strict=True):
+        for layer, (weights, biases) in zip(self.dense_layers, parameters, strict=True):
             layer.weights, layer.biases = weights, biases
 
     def train(self) -> float:
@@ -62,6 +69,9 @@ class FastNN:
 
     def predict(self) -> Array:
         return self.network.predict(self.X)
+
+    def dense(self, X: Array) -> Callable[[], Array]:
+        return lambda: self.dense_layers[0].forward(X)
 
 
 class TorchEager:
@@ -105,6 +115,16 @@ class TorchEager:
         with self.torch.inference_mode():
             classes: Array = self.logits(self.X).argmax(1).numpy()
         return classes
+
+    def dense(self, X: Array) -> Callable[[], Array]:
+        x = self.torch.from_numpy(X)
+
+        def forward() -> Array:
+            with self.torch.inference_mode():
+                output: Array = self.model[0](x).numpy()
+            return output
+
+        return forward
 
 
 class TorchCompiled(TorchEager):
@@ -277,8 +297,8 @@ def prepare(case: Case) -> Callable[[], float]:
     Returns
     -------
     callable
-        Its result is the mean loss of an epoch, the share of wrongly predicted class ids, or
-        nothing of interest for the matrix product.
+        Its result is the mean loss of an epoch, the share of wrongly predicted class ids, the
+        largest error of a layer's output, or nothing of interest for the matrix product.
     """
     if case.task == "matmul":
         rng = np.random.default_rng(SEED)
@@ -289,5 +309,17 @@ def prepare(case: Case) -> Callable[[], float]:
     contender = CONTENDERS[case.contender](case, X, y, parameters)
     if case.task == "train":
         return contender.train
+    if case.task == "dense":
+        batch = X[: case.batch_size]
+        forward = cast(Multiplier, contender).dense(batch)
+        weights, biases = parameters[0]
+        exact = batch.astype(np.float64) @ weights + biases
+
+        def run() -> float:
+            for _ in range(case.steps):
+                output = forward()
+            return float(np.abs(output - exact).max() / np.abs(exact).max())
+
+        return run
     expected = reference_classes(X, parameters)
     return lambda: float(np.mean(contender.predict() != expected))

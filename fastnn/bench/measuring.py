@@ -133,6 +133,9 @@ def disagreement(worker: Worker, reference: Worker) -> str | None:
         if worker.case.task == "predict":
             if not result <= 1e-3:  # near-ties that rounding decides
                 return f"{result:.2%} of the predictions differ from float64 NumPy's"
+        elif worker.case.task == "dense":
+            if not result <= 1e-5:
+                return f"the layer's output is off by {result:.2g} of its largest value"
         elif not math.isclose(result, expected, rel_tol=tolerance(worker.case, epoch)):
             return f"loss {result:.6g} in epoch {epoch}, the NumPy backend has {expected:.6g}"
     return None

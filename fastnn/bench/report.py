@@ -25,7 +25,7 @@ class Outcome:
     """What one contender's worker measured, round by round, the warm-up first.
 
     `error` says why there is no time to report: the worker failed, or its results were wrong.
-    `results` are mean losses of epochs, or shares of wrong predictions.
+    `results` are mean losses of epochs, shares of wrong predictions, or largest errors.
     """
 
     case: Case
