@@ -75,7 +75,7 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
     assert all(found.cases[0].contender == "numba" for found in comparisons)
     names = [found.name for found in comparisons]
     assert (
-        len(set(names)) == len(names) == {"quick": 1, "default": 3, "grid": 60, "table": 8}[suite]
+        len(set(names)) == len(names) == {"quick": 1, "default": 3, "grid": 60, "table": 10}[suite]
     )
 
 
@@ -86,7 +86,8 @@ def test_workers_of_both_backends_agree(task):
     assert [found.error for found in result.outcomes] == [None, None]
     ours, theirs = (found.results for found in result.outcomes)
     assert len(ours) == 3
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    # errors of a layer's output are rounding, and no two backends round alike
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 if task == "dense" else 0)
     if task == "train":
         assert ours[2] < ours[0]
     assert result.peak_gflops > 0
