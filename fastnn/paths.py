@@ -6,6 +6,7 @@ see the same batches, and their results are equal up to rounding.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -13,10 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends
+from fastnn import backends, checks
 from fastnn.backends import Labels
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
+
+THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
 Order = npt.NDArray[np.int64]
 
@@ -57,10 +60,15 @@ class Path(Protocol):
         """Train on the samples of `order`; return the sum of losses and the right answers."""
 
 
-def training_path(network: Trainable, X: Array, y: Labels, batch_size: int) -> Path:
-    """Return the fastest path that `network` can take, with its kernels compiled."""
+def training_path(
+    network: Trainable, X: Array, y: Labels, batch_size: int, threads: int | None = None
+) -> Path:
+    """Return the fastest path that `network` can take, with its kernels compiled.
+
+    `threads` is the number that share the work on the compiled path, None for a choice by the work.
+    """
     if reason_for_layers(network) is None:
-        return CompiledPath(network, X, y, batch_size)
+        return CompiledPath(network, X, y, batch_size, threads)
     return LayerPath(network, X, y, batch_size)
 
 
@@ -84,12 +92,20 @@ class LayerPath:
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
 
-    def __init__(self, network: Trainable, X: Array, y: Labels, batch_size: int) -> None:
+    def __init__(
+        self,
+        network: Trainable,
+        X: Array,
+        y: Labels,
+        batch_size: int,
+        threads: int | None = None,
+    ) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         self._direct = _readable(network, X)
         # The density of the whole training set, so that the choice of kernels never changes.
         density = np.count_nonzero(X) / X.size
         self._program = _program(network, X, self._direct, density, batch_size)
+        self._threads = self._program.default_threads if threads is None else threads
         self._run(X[:1], y[:1], np.arange(0))
 
     def run(self, order: Order) -> tuple[float, int]:
@@ -108,8 +124,10 @@ class CompiledPath:
         if not self._direct:
             X = np.ascontiguousarray(X, self._network.dtype)
         rates = [layer.learning_rate for layer in self._network if isinstance(layer, Dense)]
-        loss, correct = self._program.run(X, y, order, self._network._parameters, np.array(rates))
-        return float(loss), int(correct)
+        of_run: tuple[float, int] = self._program.run(
+            X, y, order, self._network._parameters, np.array(rates), self._threads
+        )
+        return of_run
 
 
 class Predictions:
@@ -156,6 +174,25 @@ def reason_for_layers(network: Trainable) -> str | None:
             return f"{layer!r} is known to Python alone"
     reason: str | None = compiler.why_not(_described(network, compiler), dtype=network.dtype)
     return reason
+
+
+def threads_asked(threads: object) -> int | None:
+    """Return how many threads the caller, or else the environment, wants; None for no wish."""
+    if threads is not None:
+        return checks.integer("threads", threads, minimum=1)
+    asked = os.environ.get(THREADS_VARIABLE, "").strip()
+    if not asked:
+        return None
+    if not asked.isascii() or not asked.isdigit():
+        raise ValueError(f"{THREADS_VARIABLE}: expected an integer of at least 1, got {asked!r}")
+    return checks.integer(THREADS_VARIABLE, int(asked), minimum=1)
+
+
+def most_threads(network: Trainable) -> int:
+    """Return how many threads can share the compiled epoch of a network that has one."""
+    compiler = backends.epoch_compiler(network.backend)
+    assert compiler is not None
+    return int(compiler.most_threads(_described(network, compiler)))
 
 
 def _readable(network: Trainable, X: Array) -> bool:

@@ -82,6 +82,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
+    threads: int | None,
     shuffle: bool,
     drop_last: bool,
     validation_data: tuple[Array, Labels] | None,
@@ -92,7 +93,7 @@ def fit(
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments."""
     start = time.perf_counter()
-    path = training_path(network, X, y, batch_size)
+    path = training_path(network, X, y, batch_size, threads)
     history.compile_seconds = time.perf_counter() - start
     samples = len(y) // batch_size * batch_size if drop_last else len(y)
     for epoch in range(1, epochs + 1):

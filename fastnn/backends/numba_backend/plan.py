@@ -29,6 +29,7 @@ from .epoch import (
 )
 from .rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
 from .simd import MACHINE, lanes
+from .threads import MOST_MEMBERS, PLACE_BYTES, Words, run_together, usable_cores
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class ReLU:
 
 
 Layer = Rescaling | Dense | ReLU
+
+WORK_FOR_TWO, WORK_FOR_FOUR = 1.2e7, 8e7
+"""Multiplications in a step, zeros left out, from which two and four threads share them."""
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
 
@@ -99,6 +103,11 @@ def why_not(
     return "there is no Dense layer" if units is None else None
 
 
+def most_threads(layers: Sequence[Layer]) -> int:
+    """Return how many threads can share a training step."""
+    return min(chunks_of([layer for layer in layers if isinstance(layer, Dense)]), MOST_MEMBERS)
+
+
 class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
@@ -123,7 +132,26 @@ class Program:
         self.density = density
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.activations = _activations(layers)
+        self.chunks = chunks_of(self.dense)
+        self._words = Words()
         self.scale = float(np.prod([la.scale for la in layers if isinstance(la, Rescaling)]))
+
+    @property
+    def default_threads(self) -> int:
+        """How many threads share the work unless the user says so, by the work of a step.
+
+        More where they gain much: what members tell each other costs the same in a small step as
+        in a large one, and several times as much between cores that share no cache.
+        """
+        work = 0.0
+        for number, layer in enumerate(self.dense):
+            density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
+            products = 2 if number == 0 else 3
+            work += products * density * layer.input_units * layer.output_units
+        work *= self.batch_size
+        wanted = 1 if work < WORK_FOR_TWO else 2 if work < WORK_FOR_FOUR else 4
+        cores = usable_cores()
+        return min(wanted, self.chunks, MOST_MEMBERS, 4 if cores >= 4 else 2 if cores >= 2 else 1)
 
     @cached_property
     def training(self) -> Table:
@@ -142,8 +170,12 @@ class Program:
         order: np.ndarray,
         parameters: np.ndarray,
         learning_rates: np.ndarray,
+        threads: int = 1,
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return the sum of losses and the right answers.
+
+        Up to as many threads as there are chunks share the work; no bit depends on their number.
+        The totals are sums over the chunks of each batch, and so don't depend on it either.
 
         `parameters` changes in place. `learning_rates` holds one float64 for each Dense layer.
         Labels and order are trusted to be in range.
@@ -153,12 +185,18 @@ class Program:
         _check("order", order, np.dtype(np.int64), (None,))
         _check("parameters", parameters, self.dtype, (None,))
         _check("learning_rates", learning_rates, np.dtype(np.float64), (len(self.dense),))
-        loss, correct = run(
-            self.dtype.type(self.scale), self.training.shared, self.training.layers,
+        table, words = self.training, self._words.new()
+        table.totals[:] = 0
+        arguments = (
+            self.dtype.type(self.scale), table.shared, table.layers,
             samples.ctypes.data, labels.ctypes.data, order.ctypes.data, len(order),
-            parameters.ctypes.data, learning_rates, 0,
+            parameters.ctypes.data, learning_rates, 0, words.ctypes.data,
         )  # fmt: skip
-        return float(loss), int(correct)
+        members = min(threads, self.chunks, MOST_MEMBERS)
+        run_together(lambda *member: run(*arguments, *member), members, words)
+        self._words.keep(words)
+        totals = table.totals.reshape(self.chunks, -1)
+        return float(totals[:, 0].sum()), int(totals[:, 1].view(np.int64).sum())
 
     def predict(self, samples: np.ndarray, parameters: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Write the logits of all samples, in their order, to `out`, and return it."""
@@ -169,6 +207,7 @@ class Program:
             self.dtype.type(self.scale), self.prediction.shared, self.prediction.layers,
             samples.ctypes.data, 0, 0, len(samples),
             parameters.ctypes.data, np.zeros(len(self.dense)), out.ctypes.data,
+            0, 0, 1,
         )  # fmt: skip
         return out
 
@@ -197,6 +236,7 @@ class Table:
         self.padded = memory.round_up(batch_size, sample_group(self.lanes))
         self.batch_size = batch_size
         self.training = training
+        self.chunks = program.chunks
         self.shared = np.zeros(1, SHARED)
         self.layers = np.zeros(len(program.dense), LAYER)
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
@@ -213,6 +253,8 @@ class Table:
             else:
                 density = HIDDEN_DENSITY if below["activation"] == RELU else 1.0
             choose_kernels(layer, self.dtype, batch_size, below is None, density)
+            chunk_vectors = -(-int(layer["input_vectors"]) // self.chunks)
+            layer["chunk_words"] = -(-chunk_vectors * self.lanes // 64)
             self._lay_out(layer, below)
             below = layer
         top = self.layers[-1]
@@ -225,11 +267,19 @@ class Table:
         shared["itemsize"] = self.dtype.itemsize
         shared["lanes"] = self.lanes
         shared["group"] = sample_group(self.lanes)
+        shared["chunks"] = self.chunks
         shared["input_code"] = INPUT_CODES[program.input_dtype.name]
         shared["input_itemsize"] = program.input_dtype.itemsize
         shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
-        for name in ("labels", "predictions", "margins", "sums", "sources", "tail_sources"):
+        for name in ("labels", "predictions", "margins", "sums"):
             self._want(self.padded * 8, (shared, name))
+        shared["sources_bytes"] = memory.round_up(int(shared["group"]) * 8, PLACE_BYTES)
+        self._want(int(shared["sources_bytes"]) * self.chunks, (shared, "sources"))
+        self._want(int(shared["sources_bytes"]), (shared, "tail_sources"))
+        # kept from call to call: a sum of losses and a count of right answers for each chunk
+        shared["totals_stride"] = PLACE_BYTES
+        self.totals = memory.aligned_zeros(self.chunks * PLACE_BYTES // 8, np.dtype(np.float64))
+        shared["totals"] = self.totals.ctypes.data
         # always zero: the sample that pads a batch, and what follows the last units of a sample
         byte = np.dtype(np.uint8)
         self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
@@ -286,11 +336,11 @@ class Table:
             layer["bits_by_unit_stride"] = words * 8
             self._want(inputs * words * 8, (layer, "bits_by_unit"))
         if BY_SAMPLE in ways:
-            layer["bits_by_sample_stride"] = -(-inputs // 64) * 8
+            layer["bits_by_sample_stride"] = layer["chunk_words"] * self.chunks * 8
             self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
 
         layer["slot_bytes"] = output_bytes
-        self._want(output_bytes * layer["chunks"], (layer, "slots"))
+        self._want(output_bytes * self.chunks, (layer, "slots"))
         if self.training:
             self._want(output_bytes, (layer, "gradient"))
             self._want(outputs * turned_stride, (layer, "gradient_transposed"))
@@ -347,9 +397,6 @@ def choose_kernels(
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
-    layer["chunks"], layer["chunk_units"] = chunks_of(
-        int(layer["input_units"]), int(layer["output_units"])
-    )
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:
@@ -366,16 +413,10 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     return -(-vectors // tiles)
 
 
-def chunks_of(input_units: int, output_units: int) -> tuple[int, int]:
-    """Return into how many chunks the input units are cut, 1, 2 or 4, and how long they are.
+def chunks_of(dense: Sequence[Dense]) -> int:
+    """Return into how many chunks the layers are cut, 1, 2 or 4: what threads can share.
 
-    It depends on the layer's shape alone. Small layers are not worth sharing. Chunks are multiples
-    of 64 units, a word of bits, and none is empty.
+    It depends on the network's shape alone, as it decides the order of sums.
     """
-    weights = input_units * output_units
-    chunks = 1 if weights < 1 << 14 else 2 if weights < 1 << 18 else 4
-    while True:
-        units = memory.round_up(-(-input_units // chunks), 64)
-        if -(-input_units // units) == chunks:
-            return chunks, units
-        chunks //= 2
+    weights = sum(layer.input_units * layer.output_units for layer in dense)
+    return 1 if weights < 1 << 14 else 2 if weights < 1 << 18 else 4
