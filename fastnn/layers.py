@@ -92,8 +92,9 @@ class Layer:
         return f"{type(self).__name__}()"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy belongs to no network until one takes it in.
-        return {key: value for key, value in self.__dict__.items() if key != "_network"}
+        # A copy belongs to no network until one takes it in, and is not in the midst of training.
+        left_out = ("_network", "training")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     @property
     def _backend(self) -> backends.Backend:
@@ -153,7 +154,16 @@ class Rescaling(Layer):
     """
 
     def __init__(self, scale: float) -> None:
-        self.scale = checks.real("scale", scale)
+        self.scale = scale
+
+    @property
+    def scale(self) -> float:
+        """The factor."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._scale = checks.real("scale", value)
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return scale * input.

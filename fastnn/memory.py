@@ -93,3 +93,12 @@ class Layout:
         rows, columns = slot.shape
         end = slot.offset + rows * slot.stride
         return vector[slot.offset : end].reshape(rows, slot.stride)[:, :columns]
+
+    def clear_padding(self, vector: Array) -> None:
+        """Set what `vector` holds between and behind the parameters to zero."""
+        ends = [*[slot.offset for slot in self.slots.values()][1:], self.size]
+        for slot, end in zip(self.slots.values(), ends, strict=True):
+            rows = vector[slot.offset : end].reshape(-1, slot.stride)
+            rows[:, slot.shape[-1] :] = 0
+            if len(slot.shape) == 2:
+                rows[slot.shape[0] :] = 0

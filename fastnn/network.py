@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -147,6 +147,7 @@ class Network(Sequence[Layer]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._predictions = paths.Predictions()
+        self._fitting = False
         for layer in self._layers:
             layer._network = weakref.ref(self)
         self._pack()
@@ -224,6 +225,9 @@ class Network(Sequence[Layer]):
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return class probabilities [n, classes] for each row of `X` [n, input_units].
 
+        The last bits of a row may depend on the rows beside it: few rows, many, and rows full of
+        zeros take different kernels.
+
         Raises
         ------
         ValueError, TypeError
@@ -247,7 +251,7 @@ class Network(Sequence[Layer]):
             labels = y[start : start + len(logits)]
             _check_classes(labels, logits)
             loss += float(backend.softmax_cross_entropy(logits, labels).sum(dtype=np.float64))
-            correct += int((logits.argmax(axis=1) == labels).sum())
+            correct += _right_answers(logits, labels)
             start += len(logits)
         return Evaluation(loss / len(y), correct / len(y))
 
@@ -472,7 +476,8 @@ class Network(Sequence[Layer]):
                 layer._join(self._rng, self._dtype)
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
-        self._layers += layers
+        self._layers = [*self._layers, *layers]
+        self._predictions = paths.Predictions()
         if any(isinstance(layer, ParametricLayer) for layer in layers):
             self._pack()
 
@@ -542,8 +547,8 @@ class Network(Sequence[Layer]):
     def _logits(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
         X = self._inputs(X)
-        compiled = paths.reason_for_layers(self) is None
-        with self._predictions.of(self, X) if compiled else nullcontext(self._infer) as logits_of:
+        with self._predictions.of(self, X) as compiled:
+            logits_of = compiled or self._infer
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield logits_of(X[start : start + INFERENCE_BATCH])
 
@@ -571,7 +576,7 @@ class Network(Sequence[Layer]):
             activation = self._output(layer, activation)
         _check_classes(y, activation)
         loss = float(backend.softmax_cross_entropy(activation, y).sum(dtype=np.float64))
-        correct = int((activation.argmax(axis=1) == y).sum())
+        correct = _right_answers(activation, y)
         return inputs, loss, correct, backend.softmax_cross_entropy_gradient(activation, y)
 
     def _step(self, X: Array, y: backends.Labels) -> tuple[float, int]:
@@ -601,6 +606,12 @@ class Network(Sequence[Layer]):
 def _width_after(layer: Layer, width: int | None) -> int | None:
     """Return the output width of `layer` on input of `width`, None where only running it tells."""
     return width if type(layer) in FIXED else layer.output_units
+
+
+def _right_answers(logits: Array, labels: backends.Labels) -> int:
+    """Count the rows whose first largest logit is the label's; a row with NaN has none."""
+    of_labels = logits[np.arange(len(labels)), labels]
+    return int(((logits.argmax(axis=1) == labels) & ~np.isnan(of_labels)).sum())
 
 
 def _check_classes(labels: backends.Labels, logits: Array) -> None:

@@ -6,8 +6,9 @@ see the same batches, and their results are equal up to rounding.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from fastnn import backends, checks
 from fastnn.backends import Labels
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
+from fastnn.optimizers import SGD
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
@@ -29,8 +31,12 @@ COMPILED_LAYERS = (Layer, Dense, ReLU, Rescaling)
 CAST_ROWS = 4096
 """Samples that are cast at once where compiled code can't read them as they lie."""
 
-DENSITY_ROWS = 1024
-"""Samples on which prediction measures the share of non-zeros; training measures all of them."""
+TRAINING_DENSITY_ROWS, PREDICTION_DENSITY_ROWS = 2048, 64
+"""Rows, evenly spaced, whose share of non-zeros stands for that of all: to count 50,000 images of
+floats takes a sixth of an epoch."""
+
+FEW_ROWS = 128
+"""Up to so many rows the layers one by one predict sooner than a program is set to work."""
 
 
 class Trainable(Protocol):
@@ -54,10 +60,17 @@ class Trainable(Protocol):
 
 
 class Path(Protocol):
-    """A way through the samples of an epoch."""
+    """A way through the samples of an epoch.
+
+    Losses are added batch after batch from the start of the epoch, so that no sum depends on
+    where the epoch is cut into calls.
+    """
+
+    def start(self) -> None:
+        """Begin an epoch."""
 
     def run(self, order: Order) -> tuple[float, int]:
-        """Train on the samples of `order`; return the sum of losses and the right answers."""
+        """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
 
 def training_path(
@@ -67,6 +80,8 @@ def training_path(
 
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
+    # A batch can't be larger than the data, so no workspace has to be.
+    batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
         return CompiledPath(network, X, y, batch_size, threads)
     return LayerPath(network, X, y, batch_size)
@@ -78,15 +93,20 @@ class LayerPath:
     def __init__(self, network: Trainable, X: Array, y: Labels, batch_size: int) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         network._prepare()
+        self.start()
+
+    def start(self) -> None:
+        """Begin an epoch."""
+        self._loss, self._correct = 0.0, 0
 
     def run(self, order: Order) -> tuple[float, int]:
-        """Train on the samples of `order`; return the sum of losses and the right answers."""
-        loss, correct = 0.0, 0
+        """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         for start in range(0, len(order), self._batch_size):
             excerpt = order[start : start + self._batch_size]
-            of_batch = self._network._step(self._X[excerpt], self._y[excerpt])
-            loss, correct = loss + of_batch[0], correct + of_batch[1]
-        return loss, correct
+            loss, correct = self._network._step(self._X[excerpt], self._y[excerpt])
+            self._loss += loss
+            self._correct += correct
+        return self._loss, self._correct
 
 
 class CompiledPath:
@@ -102,56 +122,78 @@ class CompiledPath:
     ) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         self._direct = _readable(network, X)
-        # The density of the whole training set, so that the choice of kernels never changes.
-        density = np.count_nonzero(X) / X.size
-        self._program = _program(network, X, self._direct, density, batch_size)
+        # Of the whole training set, whatever comes first, so the choice of kernels never changes.
+        density = _density(X, TRAINING_DENSITY_ROWS)
+        self._program = _program(
+            network, _described(network), X if self._direct else None, density, batch_size
+        )
         self._threads = self._program.default_threads if threads is None else threads
         self._run(X[:1], y[:1], np.arange(0))
 
+    def start(self) -> None:
+        """Begin an epoch."""
+        self._program.start()
+
     def run(self, order: Order) -> tuple[float, int]:
-        """Train on the samples of `order`; return the sum of losses and the right answers."""
+        """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         if self._direct:
             return self._run(self._X, self._y, order)
-        loss, correct = 0.0, 0
+        totals = 0.0, 0
         step = max(1, CAST_ROWS // self._batch_size) * self._batch_size
         for start in range(0, len(order), step):
             excerpt = order[start : start + step]
-            of_piece = self._run(self._X[excerpt], self._y[excerpt], np.arange(len(excerpt)))
-            loss, correct = loss + of_piece[0], correct + of_piece[1]
-        return loss, correct
+            totals = self._run(self._X[excerpt], self._y[excerpt], np.arange(len(excerpt)))
+        return totals
 
     def _run(self, X: Array, y: Labels, order: Order) -> tuple[float, int]:
+        network = self._network
         if not self._direct:
-            X = np.ascontiguousarray(X, self._network.dtype)
-        rates = [layer.learning_rate for layer in self._network if isinstance(layer, Dense)]
-        of_run: tuple[float, int] = self._program.run(
-            X, y, order, self._network._parameters, np.array(rates), self._threads
+            X = np.ascontiguousarray(X, network.dtype)
+        rates = [layer.learning_rate for layer in network if isinstance(layer, Dense)]
+        self._program.scale = _scale(network)
+        totals: tuple[float, int] = self._program.run(
+            X, y, order, network._parameters, np.array(rates), self._threads
         )
-        return of_run
+        for layer in network:
+            if isinstance(layer, Dense):
+                # An update writes whole vectors: of an infinite gradient, NaN into the padding,
+                # where it would outlive weights that a user restores.
+                layer._layout.clear_padding(layer._drawn())
+        return totals
 
 
 class Predictions:
-    """Compiled predictions of one network, kept for the next call.
+    """Compiled predictions of one network as it is now, kept for the next call.
 
     To set one up takes longer than to predict a few rows. One in use is taken
     out, so that threads may predict at the same time: each has its own.
     """
 
     def __init__(self) -> None:
+        self._layers: tuple[Any, ...] | None = None
         self._idle: dict[Hashable, list[Any]] = {}
 
     @contextmanager
-    def of(self, network: Trainable, X: Array) -> Iterator[Callable[[Array], Array]]:
-        """Lend a function from rows of `X` to their logits."""
-        compiler = backends.epoch_compiler(network.backend)
-        assert compiler is not None
+    def of(self, network: Trainable, X: Array) -> Iterator[Callable[[Array], Array] | None]:
+        """Lend a function from rows of `X` to their logits, None where layers do it better."""
+        if len(X) <= FEW_ROWS or _reason_for_python(network) is not None:
+            yield None
+            return
+        if self._layers is None:
+            self._layers = tuple(_described(network))
+        compiler = _compiler(network)
+        if compiler.why_not(self._layers) is not None:
+            yield None
+            return
         direct = _readable(network, X)
-        excerpt = X[:DENSITY_ROWS]
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
-        density = 1.0 if np.count_nonzero(excerpt) >= compiler.SPARSE_BELOW * excerpt.size else 0.0
-        key = (tuple(_described(network, compiler)), X.dtype.name if direct else None, density)
-        idle = self._idle.setdefault(key, [])
-        program = idle.pop() if idle else _program(network, X, direct, density)
+        sparse = _density(X, PREDICTION_DENSITY_ROWS) < compiler.SPARSE_BELOW
+        idle = self._idle.setdefault((X.dtype if direct else None, sparse), [])
+        try:
+            program = idle.pop()
+        except IndexError:
+            program = _program(network, self._layers, X if direct else None, float(not sparse))
+        program.scale = _scale(network)
 
         def logits(rows: Array) -> Array:
             if not direct:
@@ -160,8 +202,10 @@ class Predictions:
             program.predict(rows, network._parameters, output)
             return output
 
-        yield logits
-        idle.append(program)
+        try:
+            yield logits
+        finally:
+            idle.append(program)
 
 
 def reason_for_layers(network: Trainable) -> str | None:
@@ -169,11 +213,25 @@ def reason_for_layers(network: Trainable) -> str | None:
     compiler = backends.epoch_compiler(network.backend)
     if compiler is None:
         return f"the {network.backend} backend has no compiled epoch"
+    reason = _reason_for_python(network)
+    if reason is None:
+        for layer in network:
+            if isinstance(layer, Dense) and type(layer.optimizer) is not SGD:
+                return f"the optimiser {layer.optimizer!r} is known to Python alone"
+        reason = compiler.why_not(_described(network), dtype=network.dtype)
+    return reason
+
+
+def _reason_for_python(network: Trainable) -> str | None:
+    """Return which layer only Python knows, None if compiled code knows all of them."""
+    if backends.epoch_compiler(network.backend) is None:
+        return f"the {network.backend} backend has no compiled epoch"
     for layer in network:
         if type(layer) not in COMPILED_LAYERS:
             return f"{layer!r} is known to Python alone"
-    reason: str | None = compiler.why_not(_described(network, compiler), dtype=network.dtype)
-    return reason
+        if "forward" in vars(layer) or "backward" in vars(layer):
+            return f"{layer!r} has a method of its own"
+    return None
 
 
 def threads_asked(threads: object) -> int | None:
@@ -190,34 +248,51 @@ def threads_asked(threads: object) -> int | None:
 
 def most_threads(network: Trainable) -> int:
     """Return how many threads can share the compiled epoch of a network that has one."""
+    return int(_compiler(network).most_threads(_described(network)))
+
+
+def _compiler(network: Trainable) -> Any:
     compiler = backends.epoch_compiler(network.backend)
     assert compiler is not None
-    return int(compiler.most_threads(_described(network, compiler)))
+    return compiler
 
 
 def _readable(network: Trainable, X: Array) -> bool:
     """Say whether compiled code can read `X` as it lies."""
-    compiler = backends.epoch_compiler(network.backend)
-    assert compiler is not None
-    return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in compiler.INPUT_CODES)
+    known = _compiler(network).INPUT_CODES
+    return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
+
+
+def _density(X: Array, rows: int) -> float:
+    """Return the share of non-zeros in about `rows` rows of `X`, evenly spaced."""
+    excerpt = X[:: -(-len(X) // rows)]
+    return np.count_nonzero(excerpt) / excerpt.size
+
+
+def _scale(network: Trainable) -> float:
+    return math.prod(layer.scale for layer in network if isinstance(layer, Rescaling))
 
 
 def _program(
-    network: Trainable, X: Array, direct: bool, density: float, batch_size: int = 1
+    network: Trainable,
+    layers: Sequence[Any],
+    X: Array | None,
+    density: float,
+    batch_size: int = 1,
 ) -> Any:
-    compiler = backends.epoch_compiler(network.backend)
-    assert compiler is not None
-    return compiler.Program(
-        _described(network, compiler),
+    """Return a program that reads arrays of the dtype of `X`, or of the network's for None."""
+    return _compiler(network).Program(
+        layers,
         batch_size=batch_size,
         dtype=network.dtype,
-        input_dtype=X.dtype if direct else network.dtype,
+        input_dtype=network.dtype if X is None else X.dtype,
         density=density,
     )
 
 
-def _described(network: Trainable, compiler: Any) -> list[Any]:
+def _described(network: Trainable) -> list[Any]:
     """Return what compiled code has to know of each layer."""
+    compiler = _compiler(network)
     layers: list[Any] = []
     start = 0
     for layer in network:

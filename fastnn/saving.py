@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from fastnn import checks
 from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
+from fastnn.optimizers import SGD
 
 if TYPE_CHECKING:
     from fastnn.network import Network
@@ -77,6 +78,8 @@ def _described(layer: Layer) -> dict[str, Any]:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )
+    if isinstance(layer, ParametricLayer) and type(layer.optimizer) is not SGD:
+        raise TypeError(f"can't save {layer.optimizer!r}: only fastnn's own optimisers can be")
     arguments = {name: getattr(layer, name) for name in _ARGUMENTS[type(layer)]}
     return {"type": type(layer).__name__, **arguments}
 

@@ -129,12 +129,13 @@ def _train_epoch(
     """Run one epoch; return its columns of the history."""
     loss, correct, done = 0.0, 0, 0
     batches = 1
+    path.start()
     start = now = time.perf_counter()
     while done < len(order):
         before = now
         stretch = order[done : done + batches * batch_size]
-        of_stretch = path.run(stretch)
-        loss, correct, done = loss + of_stretch[0], correct + of_stretch[1], done + len(stretch)
+        loss, correct = path.run(stretch)
+        done += len(stretch)
         history.samples_seen += len(stretch)
         now = time.perf_counter()
         # Where an epoch is cut into calls changes no bit, so time may decide it.

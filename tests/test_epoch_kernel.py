@@ -204,13 +204,12 @@ def test_a_stretch_in_two_calls_gives_the_same_bits(density):
     whole, parts = Case((61, 47, 83, 5)), Case((61, 47, 83, 5))
     expected = whole.run(density=density)
     program = parts.program(density)
-    order, got = parts.order, np.zeros(2)
+    order = parts.order
     for part in (order[:64], order[64:]):
         parts.order = part
-        got += parts.run(program)
+        got = parts.run(program)
     assert parts.parameters.tobytes() == whole.parameters.tobytes()
-    assert got[0] == pytest.approx(expected[0], rel=1e-14)
-    assert got[1] == expected[1]
+    assert got == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -253,8 +252,8 @@ def test_reads_nothing_beyond_the_samples(units, density, batch_size, input_dtyp
 
 def test_samples_at_an_odd_address():
     case, odd = Case((50, 20, 4)), Case((50, 20, 4))
-    buffer = np.empty(case.samples.nbytes + 4, np.uint8)
-    moved = buffer[4:].view(np.float32).reshape(case.samples.shape)
+    buffer = np.empty(case.samples.nbytes + 1, np.uint8)
+    moved = buffer[1:].view(np.float32).reshape(case.samples.shape)
     moved[:] = case.samples
     assert odd.run(samples=moved) == case.run()
     assert odd.parameters.tobytes() == case.parameters.tobytes()

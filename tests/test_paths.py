@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -105,8 +107,9 @@ def test_where_an_epoch_is_cut_changes_no_bit(digits, monkeypatch, capsys):
     ]:
         monkeypatch.setattr(fastnn.training, "STRETCH_SECONDS", seconds)
         network = Network([Dense(784, 50), ReLU(), Dense(50, 10)], seed=0)
-        network.fit(X, y, epochs=2, **options)
-        results.append(network[0].weights.tobytes() + network[2].weights.tobytes())
+        losses = network.fit(X, y, epochs=2, **options).loss
+        weights = network[0].weights.tobytes() + network[2].weights.tobytes()
+        results.append((weights, losses))
     assert results[0] == results[1] == results[2]
 
 
@@ -132,3 +135,106 @@ def test_diverging_loss_is_reported_by_both():
     for network in both_paths("hidden"):
         with pytest.warns(RuntimeWarning, match="nan"):
             network.fit(X, y)
+
+
+@pytest.mark.parametrize("restore", ["setter", "view"])
+def test_one_bad_batch_leaves_nothing_behind_restored_weights(rng, restore):
+    X, y = samples(rng, 300, np.float32, 0.3)
+    compiled, layered = both_paths("odd sizes")
+    good = [{k: v.copy() for k, v in layer.parameters.items()} for layer in compiled]
+    bad = X.copy()
+    bad[7, 3] = np.nan
+    for network in (compiled, layered):
+        with pytest.warns(RuntimeWarning, match="nan"):
+            network.fit(bad, y)
+        for layer, saved in zip(network, good, strict=False):
+            for name, values in saved.items():
+                if restore == "setter":
+                    setattr(layer, name, values)
+                else:
+                    layer.parameters[name][...] = values
+    assert np.isfinite(compiled.predict_proba(X)).all()
+    for network in (compiled, layered):
+        network.fit(X, y)
+    assert_agree(compiled, layered, steps=10, batch=32)
+
+
+def test_an_optimiser_of_the_users_own_is_obeyed(rng, tmp_path):
+    class Frozen(fastnn.SGD):
+        def step(self, backend, parameters, gradient):
+            pass
+
+    network = Network([Dense(9, 4)], backend="numba", seed=0)
+    network[0].optimizer = Frozen(0.1)
+    assert "Frozen" in network.explain() or "SGD" in network.explain()
+    before = network[0].weights.copy()
+    network.fit(*samples(rng, 50, np.float32, 1.0))
+    np.testing.assert_array_equal(network[0].weights, before)
+    with pytest.raises(TypeError, match="optimisers"):
+        network.save(tmp_path / "model")
+
+
+def test_a_batch_larger_than_the_data(rng):
+    X, y = samples(rng, 50, np.float32, 1.0)
+    compiled, layered = both_paths("hidden")
+    for network in (compiled, layered):
+        network.fit(X, y, batch_size=2**62)
+    assert_agree(compiled, layered, steps=1, batch=50)
+
+
+def test_a_scale_changed_between_epochs(rng):
+    X, y = samples(rng, 200, np.float32, 1.0)
+    networks = both_paths("hidden")
+    for network in networks:
+
+        def rescale(network, history):
+            network[0].scale = 0.9 * network[0].scale
+
+        network.predict(X)
+        network.fit(X, y, epochs=4, callbacks=[rescale])
+    np.testing.assert_allclose(
+        networks[0].predict_proba(X), networks[1].predict_proba(X), rtol=0, atol=1e-4
+    )
+    with pytest.raises(ValueError, match="scale: expected a finite number"):
+        networks[0][0].scale = np.nan
+
+
+def test_prediction_follows_the_network(rng):
+    X = samples(rng, 200, np.float32, 1.0)[0]
+    network = Network([Dense(9, 8), ReLU(), Dense(8, 8)], backend="numba", seed=0)
+    for change in (
+        lambda: None,
+        lambda: network[0].weights.__imul__(0.5),
+        lambda: network.add(ReLU()),
+        lambda: network.add(Dense(8, 5)),
+    ):
+        change()
+        logits = network.forward(X)[-1]
+        np.testing.assert_allclose(network.predict_proba(X), fastnn.softmax(logits), atol=1e-5)
+
+
+def test_a_copy_made_in_training_is_at_rest(rng):
+    X, y = samples(rng, 50, np.float32, 1.0)
+    copies = []
+    network = Network([Dense(9, 4)], seed=0)
+    network.fit(
+        X,
+        y,
+        callbacks=[
+            lambda net, _: copies.append(copy.deepcopy(net)),
+            lambda net, _: copies.append(pickle.loads(pickle.dumps(net))),
+        ],
+    )
+    for twin in copies:
+        assert not twin[0].training
+        twin.add(ReLU())
+        twin.fit(X, y)
+
+
+def test_a_row_with_nan_is_no_right_answer():
+    for network in both_paths("hidden"):
+        network[1].weights = np.full((9, 33), np.nan)
+        X, y = np.ones((40, 9), np.float32), np.zeros(40, int)
+        assert network.evaluate(X, y).accuracy == 0.0
+        with pytest.warns(RuntimeWarning, match="nan"):
+            assert network.fit(X, y).accuracy == [0.0]

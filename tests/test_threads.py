@@ -75,6 +75,20 @@ def test_four_threads_against_numpy():
     assert got_correct == correct
 
 
+def test_a_slow_team_parts():
+    """A caller that believes it is faster alone sends the others away, and no bit changes."""
+    expected = result(Case((784, 100, 200, 10), 32, 2000), 1)
+    for _ in range(100):  # until the others come in time
+        case = Case((784, 100, 200, 10), 32, 2000)
+        program = case.program()
+        program._words.settings[team.ALONE] = 1
+        totals = program.run(case.samples, case.labels, case.order, case.parameters, case.rates, 2)
+        assert (case.parameters.tobytes(), *totals) == expected
+        if program._words.settings[team.PAUSE] > team.SETTINGS[team.PAUSE]:
+            return
+    pytest.fail("the team stayed together")
+
+
 def busy():
     """Return a process that is always busy."""
     return subprocess.Popen([sys.executable, "-c", "while True: pass"])

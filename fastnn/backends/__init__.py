@@ -76,6 +76,7 @@ _MODULES = {
     "numpy": "fastnn.backends.numpy_backend",
 }
 _loaded: dict[str, Backend] = {}
+_epoch_compiler: Any | None = None
 _default = "numba"
 _default_is_set = False
 _override: ContextVar[str | None] = ContextVar("fastnn_backend", default=None)
@@ -162,9 +163,12 @@ def load(name: str | None = None) -> Backend:
 
 def epoch_compiler(name: str) -> Any | None:
     """Return the module that compiles whole epochs for backend `name`, None where there is none."""
+    global _epoch_compiler
     if name != "numba":
         return None
-    return importlib.import_module("fastnn.backends.numba_backend.plan")
+    if _epoch_compiler is None:
+        _epoch_compiler = importlib.import_module("fastnn.backends.numba_backend.plan")
+    return _epoch_compiler
 
 
 def describe_numba() -> dict[str, str]:

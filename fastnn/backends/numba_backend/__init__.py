@@ -13,7 +13,9 @@ import numpy as np
 
 from fastnn.backends import Labels
 from fastnn.backends.numba_backend import activations, dense, losses, optimizers
+from fastnn.backends.numba_backend.activations import RELU, RELU_GRADIENT, SCALE
 from fastnn.backends.numba_backend.arrays import Entries, fitting, plain
+from fastnn.backends.numba_backend.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from fastnn.checks import Array
 
 _empty, _empty_like = np.empty, np.empty_like
@@ -43,8 +45,8 @@ def prepare(dtype: np.dtype[Any]) -> None:
 def rescale(input: Array, scale: float) -> Array:
     x = id(input)
     output = _empty_like(input)
-    if _elementwise[input.dtype](scale, 0, x, x, id(output)):
-        return _plain_elementwise(0, input, input, scale)
+    if _elementwise[input.dtype](scale, SCALE, x, x, id(output)):
+        return _plain_elementwise(SCALE, input, input, scale)
     return output
 
 
@@ -52,10 +54,10 @@ def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = F
     dtype = input.dtype
     entry, itemsize = _product[dtype], input.itemsize
     output = _empty((len(input), len(biases)), dtype)
-    if entry(1.0, 0, itemsize, id(input), id(weights), id(output), id(biases), relu):
+    if entry(1.0, FORWARD, itemsize, id(input), id(weights), id(output), id(biases), relu):
         X, W, b = plain(input), plain(weights, dtype), plain(biases, dtype)
         output = _empty((len(X), len(b)), X.dtype)
-        fitting(entry(1.0, 0, itemsize, id(X), id(W), id(output), id(b), relu), X, W, b)
+        fitting(entry(1.0, FORWARD, itemsize, id(X), id(W), id(output), id(b), relu), X, W, b)
     return output
 
 
@@ -74,15 +76,25 @@ def dense_backward(
     grad_input = None
     if input_gradient:
         grad_input = _empty(input.shape, dtype)
-        if entry(1.0, 2, itemsize, G, id(weights), id(grad_input), 0, False):
+        if entry(1.0, INPUT_GRADIENT, itemsize, G, id(weights), id(grad_input), 0, False):
             grad_input = _empty(input.shape, dtype.char)
             G_, W_ = plain(grad_output, dtype), plain(weights, dtype)
-            fitting(entry(1.0, 2, itemsize, id(G_), id(W_), id(grad_input), 0, False), G_, W_)
+            fitting(
+                entry(1.0, INPUT_GRADIENT, itemsize, id(G_), id(W_), id(grad_input), 0, False),
+                G_,
+                W_,
+            )
     dW, db = out_grad_weights, out_grad_biases
-    if entry(1.0, 1, itemsize, id(input), G, id(dW), id(db), False):
+    if entry(1.0, WEIGHT_GRADIENT, itemsize, id(input), G, id(dW), id(db), False):
         X_, G_ = plain(input), plain(grad_output, dtype)
         dW, db = _empty(dW.shape, dtype.char), _empty(db.shape, dtype.char)
-        fitting(entry(1.0, 1, itemsize, id(X_), id(G_), id(dW), id(db), False), X_, G_, dW, db)
+        fitting(
+            entry(1.0, WEIGHT_GRADIENT, itemsize, id(X_), id(G_), id(dW), id(db), False),
+            X_,
+            G_,
+            dW,
+            db,
+        )
         out_grad_weights[...], out_grad_biases[...] = dW, db
     return grad_input
 
@@ -90,16 +102,16 @@ def dense_backward(
 def relu_forward(input: Array) -> Array:
     dtype, x = input.dtype, id(input)
     output = _empty_like(input)
-    if _elementwise[dtype](1.0, 1, x, x, id(output)):
-        return _plain_elementwise(1, input, input)
+    if _elementwise[dtype](1.0, RELU, x, x, id(output)):
+        return _plain_elementwise(RELU, input, input)
     return output
 
 
 def relu_backward(input: Array, grad_output: Array) -> Array:
     grad_input = _empty_like(input)
     entry = _elementwise[input.dtype]
-    if entry(1.0, 2, id(input), id(grad_output), id(grad_input)):
-        return _plain_elementwise(2, input, grad_output)
+    if entry(1.0, RELU_GRADIENT, id(input), id(grad_output), id(grad_input)):
+        return _plain_elementwise(RELU_GRADIENT, input, grad_output)
     return grad_input
 
 

@@ -19,6 +19,7 @@ hands it plain copies. The usual case pays for that by a few comparisons.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,28 @@ _DATA, _DIMENSIONS_COUNT, _SHAPE, _STRIDES, _DTYPE, _FLAGS = (
 
 C_CONTIGUOUS, F_CONTIGUOUS, WRITEABLE = 0x0001, 0x0002, 0x0400
 """Flags of an array, as NumPy's C header numbers them."""
+
+
+def _check_layout() -> None:
+    """Raise unless NumPy keeps arrays where its headers of today say."""
+    array = np.zeros((2, 3), np.float32)[:, ::2]
+
+    def word(address: int) -> int:
+        return ctypes.c_int64.from_address(address).value
+
+    found = (
+        word(id(array) + _DATA),
+        ctypes.c_int32.from_address(id(array) + _DIMENSIONS_COUNT).value,
+        *(word(word(id(array) + field) + 8) for field in (_SHAPE, _STRIDES)),
+        word(id(array) + _DTYPE),
+        ctypes.c_int32.from_address(id(array) + _FLAGS).value & WRITEABLE,
+    )
+    expected = (array.ctypes.data, 2, array.shape[1], array.strides[1], id(array.dtype), WRITEABLE)
+    if found != expected:
+        raise ImportError(f"fastnn doesn't know the arrays of NumPy {np.__version__}")
+
+
+_check_layout()
 
 
 class Entries(dict[np.dtype[Any], Callable[..., int]]):

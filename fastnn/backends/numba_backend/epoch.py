@@ -48,7 +48,18 @@ from .rows import (
 )
 from .simd import MACHINE
 from .sparse import gather, scatter
-from .threads import END, answer, arrive, call, decide_to_part, meet, parted, wait
+from .threads import (
+    END,
+    answer,
+    arrive,
+    call,
+    clock,
+    decide_to_part,
+    meet,
+    note_time,
+    parted,
+    wait,
+)
 
 VECTOR_BYTES = MACHINE.bits // 8
 
@@ -471,6 +482,7 @@ def run(
                 size = members
             elif call(words, members, start + 1):
                 size = members
+        began = clock() if members > 1 else 0
         chunks = member * shared.chunks // size, (member + 1) * shared.chunks // size
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
@@ -527,6 +539,8 @@ def run(
                 target = outputs + (start + row) * top.output_units * shared.itemsize
                 for j in range(0, top.output_units * shared.itemsize, shared.itemsize):
                     put_real(real_at(one, source + j), target + j)
+        if member == 0 and members > 1 and count == shared.batch_size:
+            note_time(words, size, clock() - began)
         if size > 1 and parted(words, start + 1):
             # from here on the caller changes everybody's weights
             meeting = meet(words, member, size, meeting)

@@ -8,6 +8,7 @@ training gives the same bits every time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,7 +135,10 @@ class Program:
         self.activations = _activations(layers)
         self.chunks = chunks_of(self.dense)
         self._words = Words()
-        self.scale = float(np.prod([la.scale for la in layers if isinstance(la, Rescaling)]))
+        self.scale = math.prod(la.scale for la in layers if isinstance(la, Rescaling))
+        self._parameters_end = max(
+            la.biases_offset + memory.row_stride(la.output_units, self.dtype) for la in self.dense
+        )
 
     @property
     def default_threads(self) -> int:
@@ -172,10 +176,11 @@ class Program:
         learning_rates: np.ndarray,
         threads: int = 1,
     ) -> tuple[float, int]:
-        """Train on samples[order], batch by batch; return the sum of losses and the right answers.
+        """Train on samples[order], batch by batch; return sums of losses and right answers.
 
-        Up to as many threads as there are chunks share the work; no bit depends on their number.
-        The totals are sums over the chunks of each batch, and so don't depend on it either.
+        They are sums since `start`, over all calls, so that their order of addition does not
+        depend on how many calls there were. Up to as many threads as there are chunks share the
+        work; no bit depends on their number.
 
         `parameters` changes in place. `learning_rates` holds one float64 for each Dense layer.
         Labels and order are trusted to be in range.
@@ -183,10 +188,9 @@ class Program:
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
         _check("labels", labels, np.dtype(np.int64), (len(samples),))
         _check("order", order, np.dtype(np.int64), (None,))
-        _check("parameters", parameters, self.dtype, (None,))
+        self._check_parameters(parameters)
         _check("learning_rates", learning_rates, np.dtype(np.float64), (len(self.dense),))
         table, words = self.training, self._words.new()
-        table.totals[:] = 0
         arguments = (
             self.dtype.type(self.scale), table.shared, table.layers,
             samples.ctypes.data, labels.ctypes.data, order.ctypes.data, len(order),
@@ -198,10 +202,24 @@ class Program:
         totals = table.totals.reshape(self.chunks, -1)
         return float(totals[:, 0].sum()), int(totals[:, 1].view(np.int64).sum())
 
+    def start(self) -> None:
+        """Begin an epoch: what `run` returns is added up from here."""
+        self.training.totals[:] = 0
+
+    def _check_parameters(self, parameters: np.ndarray) -> None:
+        """Raise unless `parameters` holds what the table points to, where vectors expect it."""
+        _check("parameters", parameters, self.dtype, (None,))
+        if len(parameters) < self._parameters_end:
+            raise ValueError(
+                f"parameters must hold {self._parameters_end} numbers, not {len(parameters)}"
+            )
+        if parameters.ctypes.data % memory.LINE_BYTES:
+            raise ValueError(f"parameters must lie at a multiple of {memory.LINE_BYTES} bytes")
+
     def predict(self, samples: np.ndarray, parameters: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Write the logits of all samples, in their order, to `out`, and return it."""
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
-        _check("parameters", parameters, self.dtype, (None,))
+        self._check_parameters(parameters)
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         run(
             self.dtype.type(self.scale), self.prediction.shared, self.prediction.layers,

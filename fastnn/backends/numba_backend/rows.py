@@ -84,13 +84,13 @@ def load_row(k: Kernel, scale: Real, source: Int, code: Int, count: Int, target:
         element, nbytes = ELEMENTS[case]
         with k.loop(0, whole) as j:
             kind = ir.VectorType(element, k.lanes)
-            loaded = k.load_as(source + j * (k.lanes * nbytes), kind, nbytes)
+            loaded = k.load_as(source + j * (k.lanes * nbytes), kind, 1)
             number = converted(k, loaded, k.vector_type, nbytes)
             k.store(number * factor, target + j * k.vector_bytes)
         with k.when(count > whole * k.lanes):
             k.store(k.zero(), target + whole * k.vector_bytes)
             with k.loop(whole * k.lanes, count) as i:
-                loaded = k.load_as(source + i * nbytes, element, nbytes)
+                loaded = k.load_as(source + i * nbytes, element, 1)
                 number = converted(k, loaded, k.element, nbytes)
                 k.store_real(number * scale, target + i * k.element_bytes)
 
@@ -137,8 +137,7 @@ def load_transposed(
             found = [k.integer(0)] * k.lanes
             columns = block * (k.lanes * nbytes)
             rows = [
-                k.load_as(k.load_integer(sources + 8 * i) + columns, kind, nbytes)
-                for i in range(group)
+                k.load_as(k.load_integer(sources + 8 * i) + columns, kind, 1) for i in range(group)
             ]
             units = target + block * k.lanes * target_stride
             fields = bits + block * k.lanes * bits_stride

@@ -19,6 +19,8 @@ in a meeting; after a millisecond of that the members part at the end of the ste
 on alone, and they come back after a pause, which doubles each time that they part early. They part
 as well when two of them were put on one core, where they would take turns: a member that
 offered its processor to others gets it back late then. Who sleeps is given an idle core on waking.
+They part, too, when the best of their steps took longer than the best that the caller took alone:
+two cores that share no cache, or not the whole of a core each, can be slower than one.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ PLACES = {
             *(f"arrived {member}" for member in range(4)),
             *(f"ready {member}" for member in range(4)),
             "called", "late", "parting",
-            # nobody writes these while the team is together
+            # settings, and what the caller notes for itself
             "polls", "patience", "offered", "taken",
+            "alone", "together", "steps",
             "pause", "first pause", "longest pause", "return at", "called at",
         )
     )
@@ -64,6 +67,7 @@ ARRIVED, READY = PLACES["arrived 0"], PLACES["ready 0"]
 CALLED, LATE, PARTING = PLACES["called"], PLACES["late"], PLACES["parting"]
 POLLS, PATIENCE, PAUSE = PLACES["polls"], PLACES["patience"], PLACES["pause"]
 OFFERED, TAKEN = PLACES["offered"], PLACES["taken"]
+ALONE, TOGETHER, STEPS = PLACES["alone"], PLACES["together"], PLACES["steps"]
 FIRST_PAUSE, LONGEST_PAUSE = PLACES["first pause"], PLACES["longest pause"]
 RETURN_AT, CALLED_AT = PLACES["return at"], PLACES["called at"]
 
@@ -76,7 +80,11 @@ SETTINGS = {
     LONGEST_PAUSE: 256_000_000,
     PAUSE: 4_000_000,
     RETURN_AT: 0,
+    ALONE: 0,  # nanoseconds of a step that the caller took alone, 0 if unknown
 }
+
+STEPS_TO_JUDGE = 16
+"""Steps together after which they are compared with those that the caller took alone."""
 
 
 # ----------------------------------------------------------------- inside a compiled function
@@ -107,7 +115,8 @@ def wait(k: Kernel, words: Int, member: Int, members: Int, meeting: Int) -> None
     Why it is fast: each member writes one word, in a cache line that it alone writes; so a
     meeting costs one transfer of a line to each other member. A member that has waited for some
     microseconds offers its processor to others: the one for which it waits may need it.
-    Tried and lost: one counter for all, increased atomically.
+    Tried and lost: parting for lateness alone. Two members on one core take turns, neither is ever
+    late, and both together are slower than one alone.
     """
     # how often others took the processor: beside the word that this member writes anyway
     taken = words + ARRIVED + member * PLACE_BYTES + 8
@@ -134,7 +143,8 @@ def wait(k: Kernel, words: Int, member: Int, members: Int, meeting: Int) -> None
 def answer(k: Kernel, words: Int, member: Int, last: Int) -> Int:
     """Come back when it is time, be ready, and return the number that is called.
 
-    `last` is what was called before.
+    `last` is what was called before. Who stays away sleeps a millisecond at a time, so that
+    the end is heard soon; who is ready waits for a step of the caller, at most.
     """
     called = words + CALLED
 
@@ -165,6 +175,8 @@ def call(words, members, step):
         say(0, words + READY + other * PLACE_BYTES)
     say(0, words + LATE)
     say(0, words + ARRIVED + 8)
+    say(0, words + TOGETHER)
+    say(0, words + STEPS)
     say(clock(), words + CALLED_AT)
     say(step, words + CALLED)
     return True
@@ -193,19 +205,32 @@ def meet(words, member, members, meeting):
 
 @jit_part
 def decide_to_part(words, step):
-    """The caller, before a meeting: have all part after this step if somebody was late.
+    """The caller, before a meeting: have all part after this step if that is better.
 
     Those who part again before they were together for as long as they had been apart come back
     later and later, up to a limit.
     """
-    if heard(words + LATE) != 0:
+    alone = heard(words + ALONE)
+    judged = heard(words + STEPS) > STEPS_TO_JUDGE
+    slow = judged and alone != 0 and heard(words + TOGETHER) > alone
+    if slow or heard(words + LATE) != 0:
         now = clock()
         pause = heard(words + PAUSE)
-        if now - heard(words + CALLED_AT) > pause:
+        if not slow and now - heard(words + CALLED_AT) > pause:
             pause = heard(words + FIRST_PAUSE)
         say(now + pause, words + RETURN_AT)
         say(min(2 * pause, heard(words + LONGEST_PAUSE)), words + PAUSE)
         say(step, words + PARTING)
+
+
+@jit_part
+def note_time(words, size, nanoseconds):
+    """The caller, after a whole step: note how long the best of recent steps took."""
+    place = words + (ALONE if size == 1 else TOGETHER)
+    best = heard(place)
+    say(nanoseconds if best == 0 else min(nanoseconds, best + best // 256), place)
+    if size > 1:
+        say(heard(words + STEPS) + 1, words + STEPS)
 
 
 @jit_part
@@ -253,7 +278,7 @@ class Words:
 
     def keep(self, words: np.ndarray) -> None:
         """Remember from a call how long the members stay away."""
-        for place in (PAUSE, RETURN_AT):
+        for place in (PAUSE, RETURN_AT, ALONE):
             self.settings[place] = int(words[place // 8])
 
 
