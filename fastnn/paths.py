@@ -7,7 +7,6 @@ see the same batches, and their results are equal up to rounding.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,13 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks
+from fastnn import backends
 from fastnn.backends import Labels
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.optimizers import SGD
-
-THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
 Order = npt.NDArray[np.int64]
 
@@ -73,17 +70,12 @@ class Path(Protocol):
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
 
-def training_path(
-    network: Trainable, X: Array, y: Labels, batch_size: int, threads: int | None = None
-) -> Path:
-    """Return the fastest path that `network` can take, with its kernels compiled.
-
-    `threads` is the number that share the work on the compiled path, None for a choice by the work.
-    """
+def training_path(network: Trainable, X: Array, y: Labels, batch_size: int) -> Path:
+    """Return the fastest path that `network` can take, with its kernels compiled."""
     # A batch can't be larger than the data, so no workspace has to be.
     batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
-        return CompiledPath(network, X, y, batch_size, threads)
+        return CompiledPath(network, X, y, batch_size)
     return LayerPath(network, X, y, batch_size)
 
 
@@ -112,14 +104,7 @@ class LayerPath:
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
 
-    def __init__(
-        self,
-        network: Trainable,
-        X: Array,
-        y: Labels,
-        batch_size: int,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, network: Trainable, X: Array, y: Labels, batch_size: int) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         self._direct = _readable(network, X)
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
@@ -127,7 +112,6 @@ class CompiledPath:
         self._program = _program(
             network, _described(network), X if self._direct else None, density, batch_size
         )
-        self._threads = self._program.default_threads if threads is None else threads
         self._run(X[:1], y[:1], np.arange(0))
 
     def start(self) -> None:
@@ -152,7 +136,7 @@ class CompiledPath:
         rates = [layer.learning_rate for layer in network if isinstance(layer, Dense)]
         self._program.scale = _scale(network)
         totals: tuple[float, int] = self._program.run(
-            X, y, order, network._parameters, np.array(rates), self._threads
+            X, y, order, network._parameters, np.array(rates)
         )
         for layer in network:
             if isinstance(layer, Dense):
@@ -232,23 +216,6 @@ def _reason_for_python(network: Trainable) -> str | None:
         if "forward" in vars(layer) or "backward" in vars(layer):
             return f"{layer!r} has a method of its own"
     return None
-
-
-def threads_asked(threads: object) -> int | None:
-    """Return how many threads the caller, or else the environment, wants; None for no wish."""
-    if threads is not None:
-        return checks.integer("threads", threads, minimum=1)
-    asked = os.environ.get(THREADS_VARIABLE, "").strip()
-    if not asked:
-        return None
-    if not asked.isascii() or not asked.isdigit():
-        raise ValueError(f"{THREADS_VARIABLE}: expected an integer of at least 1, got {asked!r}")
-    return checks.integer(THREADS_VARIABLE, int(asked), minimum=1)
-
-
-def most_threads(network: Trainable) -> int:
-    """Return how many threads can share the compiled epoch of a network that has one."""
-    return int(_compiler(network).most_threads(_described(network)))
 
 
 def _compiler(network: Trainable) -> Any:

@@ -82,7 +82,6 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    threads: int | None,
     shuffle: bool,
     drop_last: bool,
     validation_data: tuple[Array, Labels] | None,
@@ -93,7 +92,7 @@ def fit(
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments."""
     start = time.perf_counter()
-    path = training_path(network, X, y, batch_size, threads)
+    path = training_path(network, X, y, batch_size)
     history.compile_seconds = time.perf_counter() - start
     samples = len(y) // batch_size * batch_size if drop_last else len(y)
     for epoch in range(1, epochs + 1):

@@ -75,7 +75,7 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
     assert all(found.cases[0].contender == "numba" for found in comparisons)
     names = [found.name for found in comparisons]
     assert (
-        len(set(names)) == len(names) == {"quick": 1, "default": 3, "grid": 60, "table": 10}[suite]
+        len(set(names)) == len(names) == {"quick": 1, "default": 3, "grid": 60, "table": 7}[suite]
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 
+import numba
 from llvmlite import binding
 
 from fastnn.backends.numba_backend.dense import product
 from fastnn.backends.numba_backend.simd import MACHINE
-from fastnn.backends.numba_backend.threads import MOST_MEMBERS, usable_cores
 
 
 def describe() -> dict[str, str]:
@@ -19,8 +19,7 @@ def describe() -> dict[str, str]:
     return {
         "cpu": f"{_model_name()} ({binding.get_host_cpu_name()})",
         "vectors": f"{MACHINE.bits} bits",
-        "threads": f"1 to {min(MOST_MEMBERS, usable_cores())} for training, by the work of a step; "
-        "FASTNN_NUM_THREADS asks for another number",
+        "threads": f"{numba.get_num_threads()} for Numba; fastnn trains on one",
         "cache": f"{cache} ({'writable' if writable else 'NOT writable'})"
         if cache
         else "none: no directory can be written; set NUMBA_CACHE_DIR to one that can",

@@ -30,7 +30,6 @@ from .epoch import (
 )
 from .rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
 from .simd import MACHINE, lanes
-from .threads import MOST_MEMBERS, PLACE_BYTES, Words, run_together, usable_cores
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,6 @@ class ReLU:
 
 
 Layer = Rescaling | Dense | ReLU
-
-WORK_FOR_TWO, WORK_FOR_FOUR = 1.2e7, 8e7
-"""Multiplications in a step, zeros left out, from which two and four threads share them."""
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
 
@@ -104,11 +100,6 @@ def why_not(
     return "there is no Dense layer" if units is None else None
 
 
-def most_threads(layers: Sequence[Layer]) -> int:
-    """Return how many threads can share a training step."""
-    return min(chunks_of([layer for layer in layers if isinstance(layer, Dense)]), MOST_MEMBERS)
-
-
 class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
@@ -133,29 +124,11 @@ class Program:
         self.density = density
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.activations = _activations(layers)
-        self.chunks = chunks_of(self.dense)
-        self._words = Words()
         self.scale = math.prod(la.scale for la in layers if isinstance(la, Rescaling))
         self._parameters_end = max(
             la.biases_offset + memory.row_stride(la.output_units, self.dtype) for la in self.dense
         )
-
-    @property
-    def default_threads(self) -> int:
-        """How many threads share the work unless the user says so, by the work of a step.
-
-        More where they gain much: what members tell each other costs the same in a small step as
-        in a large one, and several times as much between cores that share no cache.
-        """
-        work = 0.0
-        for number, layer in enumerate(self.dense):
-            density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
-            products = 2 if number == 0 else 3
-            work += products * density * layer.input_units * layer.output_units
-        work *= self.batch_size
-        wanted = 1 if work < WORK_FOR_TWO else 2 if work < WORK_FOR_FOUR else 4
-        cores = usable_cores()
-        return min(wanted, self.chunks, MOST_MEMBERS, 4 if cores >= 4 else 2 if cores >= 2 else 1)
+        self._totals = 0.0, 0
 
     @cached_property
     def training(self) -> Table:
@@ -174,13 +147,11 @@ class Program:
         order: np.ndarray,
         parameters: np.ndarray,
         learning_rates: np.ndarray,
-        threads: int = 1,
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return sums of losses and right answers.
 
         They are sums since `start`, over all calls, so that their order of addition does not
-        depend on how many calls there were. Up to as many threads as there are chunks share the
-        work; no bit depends on their number.
+        depend on how many calls there were.
 
         `parameters` changes in place. `learning_rates` holds one float64 for each Dense layer.
         Labels and order are trusted to be in range.
@@ -190,21 +161,17 @@ class Program:
         _check("order", order, np.dtype(np.int64), (None,))
         self._check_parameters(parameters)
         _check("learning_rates", learning_rates, np.dtype(np.float64), (len(self.dense),))
-        table, words = self.training, self._words.new()
-        arguments = (
-            self.dtype.type(self.scale), table.shared, table.layers,
+        loss, correct = run(
+            self.dtype.type(self.scale), self.training.shared, self.training.layers,
             samples.ctypes.data, labels.ctypes.data, order.ctypes.data, len(order),
-            parameters.ctypes.data, learning_rates, 0, words.ctypes.data,
+            parameters.ctypes.data, learning_rates, 0, *self._totals,
         )  # fmt: skip
-        members = min(threads, self.chunks, MOST_MEMBERS)
-        run_together(lambda *member: run(*arguments, *member), members, words)
-        self._words.keep(words)
-        totals = table.totals.reshape(self.chunks, -1)
-        return float(totals[:, 0].sum()), int(totals[:, 1].view(np.int64).sum())
+        self._totals = float(loss), int(correct)
+        return self._totals
 
     def start(self) -> None:
         """Begin an epoch: what `run` returns is added up from here."""
-        self.training.totals[:] = 0
+        self._totals = 0.0, 0
 
     def _check_parameters(self, parameters: np.ndarray) -> None:
         """Raise unless `parameters` holds what the table points to, where vectors expect it."""
@@ -224,8 +191,7 @@ class Program:
         run(
             self.dtype.type(self.scale), self.prediction.shared, self.prediction.layers,
             samples.ctypes.data, 0, 0, len(samples),
-            parameters.ctypes.data, np.zeros(len(self.dense)), out.ctypes.data,
-            0, 0, 1,
+            parameters.ctypes.data, np.zeros(len(self.dense)), out.ctypes.data, 0.0, 0,
         )  # fmt: skip
         return out
 
@@ -254,7 +220,6 @@ class Table:
         self.padded = memory.round_up(batch_size, sample_group(self.lanes))
         self.batch_size = batch_size
         self.training = training
-        self.chunks = program.chunks
         self.shared = np.zeros(1, SHARED)
         self.layers = np.zeros(len(program.dense), LAYER)
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
@@ -271,8 +236,6 @@ class Table:
             else:
                 density = HIDDEN_DENSITY if below["activation"] == RELU else 1.0
             choose_kernels(layer, self.dtype, batch_size, below is None, density)
-            chunk_vectors = -(-int(layer["input_vectors"]) // self.chunks)
-            layer["chunk_words"] = -(-chunk_vectors * self.lanes // 64)
             self._lay_out(layer, below)
             below = layer
         top = self.layers[-1]
@@ -285,19 +248,11 @@ class Table:
         shared["itemsize"] = self.dtype.itemsize
         shared["lanes"] = self.lanes
         shared["group"] = sample_group(self.lanes)
-        shared["chunks"] = self.chunks
         shared["input_code"] = INPUT_CODES[program.input_dtype.name]
         shared["input_itemsize"] = program.input_dtype.itemsize
         shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
-        for name in ("labels", "predictions", "margins", "sums"):
+        for name in ("labels", "predictions", "margins", "sums", "sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
-        shared["sources_bytes"] = memory.round_up(int(shared["group"]) * 8, PLACE_BYTES)
-        self._want(int(shared["sources_bytes"]) * self.chunks, (shared, "sources"))
-        self._want(int(shared["sources_bytes"]), (shared, "tail_sources"))
-        # kept from call to call: a sum of losses and a count of right answers for each chunk
-        shared["totals_stride"] = PLACE_BYTES
-        self.totals = memory.aligned_zeros(self.chunks * PLACE_BYTES // 8, np.dtype(np.float64))
-        shared["totals"] = self.totals.ctypes.data
         # always zero: the sample that pads a batch, and what follows the last units of a sample
         byte = np.dtype(np.uint8)
         self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
@@ -354,11 +309,11 @@ class Table:
             layer["bits_by_unit_stride"] = words * 8
             self._want(inputs * words * 8, (layer, "bits_by_unit"))
         if BY_SAMPLE in ways:
-            layer["bits_by_sample_stride"] = layer["chunk_words"] * self.chunks * 8
+            layer["bits_by_sample_stride"] = -(-inputs // 64) * 8
             self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
 
         layer["slot_bytes"] = output_bytes
-        self._want(output_bytes * self.chunks, (layer, "slots"))
+        self._want(output_bytes * layer["chunks"], (layer, "slots"))
         if self.training:
             self._want(output_bytes, (layer, "gradient"))
             self._want(outputs * turned_stride, (layer, "gradient_transposed"))
@@ -415,6 +370,9 @@ def choose_kernels(
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
+    layer["chunks"], layer["chunk_units"] = chunks_of(
+        int(layer["input_units"]), int(layer["output_units"])
+    )
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:
@@ -431,10 +389,16 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     return -(-vectors // tiles)
 
 
-def chunks_of(dense: Sequence[Dense]) -> int:
-    """Return into how many chunks the layers are cut, 1, 2 or 4: what threads can share.
+def chunks_of(input_units: int, output_units: int) -> tuple[int, int]:
+    """Return into how many chunks the input units are cut, 1, 2 or 4, and how long they are.
 
-    It depends on the network's shape alone, as it decides the order of sums.
+    It depends on the layer's shape alone. Small layers are not worth sharing. Chunks are multiples
+    of 64 units, a word of bits, and none is empty.
     """
-    weights = sum(layer.input_units * layer.output_units for layer in dense)
-    return 1 if weights < 1 << 14 else 2 if weights < 1 << 18 else 4
+    weights = input_units * output_units
+    chunks = 1 if weights < 1 << 14 else 2 if weights < 1 << 18 else 4
+    while True:
+        units = memory.round_up(-(-input_units // chunks), 64)
+        if -(-input_units // units) == chunks:
+            return chunks, units
+        chunks //= 2
