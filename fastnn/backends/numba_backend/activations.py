@@ -83,7 +83,7 @@ def elementwise(
                         g + row * g_row + column * g_column,
                         y + row * y_row + column * y_column,
                     ]
-                    value = _value(k, case, lambda a: _real(k, a), at, factor)
+                    value = _value(k, case, k.load_real_anywhere, at, factor)
                     k.store_as(value.code, at[2], 1)
 
 
@@ -96,11 +96,6 @@ def _value(k: Kernel, operation: int, load, at: list[Int], factor: Vector) -> An
     if operation == RELU:
         return k.where(x < 0.0, zero, x)
     return k.where(x > 0.0, load(at[1]), zero)
-
-
-def _real(k: Kernel, address: Int) -> Real:
-    """Load one number from any address."""
-    return Real(k, k.load_as(address, k.element, 1))
 
 
 @microkernel

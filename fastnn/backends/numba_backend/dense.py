@@ -109,7 +109,7 @@ def _tile(
     with k.loop(0, inner):
         b_vectors = [_load(k, b_step[0], j, width, chosen) for j in range(width)]
         for i in range(height):
-            factor = k.broadcast(_real(k, a_step[0] + i * a_row))
+            factor = k.broadcast(k.load_real_anywhere(a_step[0] + i * a_row))
             for j in range(width):
                 total[i, j] = k.fma(factor, b_vectors[j], total[i, j])
         a_step[0] = a_step[0] + a_column
@@ -143,11 +143,6 @@ def _store(k: Kernel, value, row: Int, j: int, width: int, chosen) -> None:
         k.store_anywhere(value, address)
 
 
-def _real(k: Kernel, address: Int) -> Real:
-    """Load one number from any address."""
-    return Real(k, k.load_as(address, k.element, 1))
-
-
 @microkernel
 def row_times_matrix(
     k: Kernel,
@@ -178,7 +173,10 @@ def row_times_matrix(
     for height in (8, 1):
         with k.loop_while(_below(start, inner - (height - 1))):
             rows = [b + (start[0] + i) * b_row for i in range(height)]
-            factors = [k.broadcast(_real(k, a + (start[0] + i) * a_column)) for i in range(height)]
+            factors = [
+                k.broadcast(k.load_real_anywhere(a + (start[0] + i) * a_column))
+                for i in range(height)
+            ]
             ends = k.where((start[0] + height).equals(inner), threshold, k.constant(-math.inf))
             # the first rows add D, later ones go on with what is there
             before = k.where(start[0].equals(0), d, c)
@@ -254,7 +252,7 @@ def copy_panel(
                 place = target + row * target_row
                 k.store(k.zero(), place + (vectors - 1) * k.vector_bytes)
                 with k.loop(0, columns) as column:
-                    number = _real(k, b + row * b_row + column * b_column)
+                    number = k.load_real_anywhere(b + row * b_row + column * b_column)
                     k.store_real(number, place + column * k.element_bytes)
 
 
@@ -410,7 +408,7 @@ def column_sums(
                 down[0] = down[0] + k.load_anywhere(first + j * k.vector_bytes)
             total = k.variable(k.lane_sum(down[0]))
             with k.loop(whole * k.lanes, rows) as row:
-                total[0] = total[0] + _real(k, first + row * source_row)
+                total[0] = total[0] + k.load_real_anywhere(first + row * source_row)
             k.store_as(total[0].code, target + column * target_column, 1)
 
 

@@ -81,7 +81,7 @@ def losses_of_rows(
         power = k.where(chosen, exponential(k, vector - maxima), k.zero())
         logarithm = k.call("log", k.lane_sum(total[0] + power))
         label = _label(k, labels + row * labels_step)
-        margin = maximum - Real(k, k.load_as(source + label * k.element_bytes, k.element, 1))
+        margin = maximum - k.load_real_anywhere(source + label * k.element_bytes)
         k.store_real(logarithm + margin, losses + row * k.element_bytes)
 
 

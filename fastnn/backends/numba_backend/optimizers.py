@@ -48,8 +48,8 @@ def add_multiple(
                 total = k.load_lanes(target + offset, chosen) + step
                 k.store_lanes(total, target + offset, chosen)
         with one_by_one, k.loop(0, count) as i:
-            number = Real(k, k.load_as(source + i * source_step, k.element, 1))
-            before = Real(k, k.load_as(target + i * target_step, k.element, 1))
+            number = k.load_real_anywhere(source + i * source_step)
+            before = k.load_real_anywhere(target + i * target_step)
             k.store_as((before + factor * number).code, target + i * target_step, 1)
 
 

@@ -329,6 +329,10 @@ class Kernel:
         """Load a vector from any address."""
         return Vector(self, self._load(address, self.vector_type, 1))
 
+    def load_real_anywhere(self, address: Int) -> Real:
+        """Load one number from any address."""
+        return Real(self, self._load(address, self.element, 1))
+
     def store_anywhere(self, vector: Vector, address: Int) -> None:
         """Store a vector at any address."""
         self.store_as(vector.code, address, 1)
