@@ -12,6 +12,7 @@ import sys
 import numba
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from fastnn import memory
 from fastnn.backends.numba_backend import dense_tiles, exponential, jit, plan, rows, sparse
@@ -325,6 +326,32 @@ def test_without_a_writable_cache(monkeypatch):
         functions = [jit.jit(lambda x: x + 1), jit.jit(lambda x: x + 2)]
     assert len(warned) == 1
     assert [function(1) for function in functions] == [2, 3]
+
+
+def test_what_is_cached_needs_no_compiler(tmp_path):
+    program = """
+import sys
+import numpy as np
+import fastnn
+for dtype in sys.argv[1:]:
+    network = fastnn.Network([fastnn.Dense(3, 2)], backend="numba", dtype=dtype, seed=0)
+    print(network.fit(np.eye(3), [0, 1, 0]).loss, network.predict_proba(np.eye(3)))
+    print("numba.np.linalg" in sys.modules)
+"""
+
+    def output(*dtypes: str) -> str:
+        return subprocess.check_output(
+            [sys.executable, "-c", program, *dtypes],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)},
+            text=True,
+        )
+
+    compiled = output("float32")
+    cached = output("float32")
+    assert compiled.endswith("True\n")
+    assert cached == compiled.replace("True", "False")
+    # one from the cache, and one that has to be compiled after it
+    assert output("float32", "float64").startswith(cached)
 
 
 def test_a_damaged_cache_costs_time_only(tmp_path):
