@@ -26,8 +26,9 @@ class Backend(Protocol):
     """The operations of a backend.
 
     Matrices are [batch, units] in one dtype, float32 or float64; they may be
-    strided. Results are new arrays unless a name says "in place" or an
-    argument begins with `out_`.
+    strided. Results are new arrays unless an argument begins with `out_`. A name
+    that ends in `_step`, and `add_multiple`, move their first argument in place,
+    and a step its state as well; these are flat vectors.
     """
 
     @staticmethod
@@ -68,7 +69,46 @@ class Backend(Protocol):
     def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array: ...
 
     @staticmethod
+    def add_multiple(target: Array, factor: float, source: Array) -> None: ...
+
+    @staticmethod
+    def sum_of_squares(x: Array) -> float: ...
+
+    @staticmethod
     def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None: ...
+
+    @staticmethod
+    def momentum_step(
+        parameters: Array,
+        gradient: Array,
+        velocity: Array,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+    ) -> None: ...
+
+    @staticmethod
+    def rmsprop_step(
+        parameters: Array,
+        gradient: Array,
+        mean_square: Array,
+        learning_rate: float,
+        rho: float,
+        epsilon: float,
+    ) -> None: ...
+
+    @staticmethod
+    def adam_step(
+        parameters: Array,
+        gradient: Array,
+        mean: Array,
+        mean_square: Array,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        step: int,
+    ) -> None: ...
 
 
 _MODULES = {

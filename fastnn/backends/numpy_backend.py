@@ -84,6 +84,68 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     return gradient / len(logits)
 
 
+def add_multiple(target: Array, factor: float, source: Array) -> None:
+    """t <- t + factor s, in place."""
+    target += target.dtype.type(factor) * source
+
+
+def sum_of_squares(x: Array) -> float:
+    """Σ_i x_i², summed in float64."""
+    return float(np.square(x, dtype=np.float64).sum())
+
+
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:
-    """θ <- θ - learning_rate dL/dθ, in place."""
+    """θ <- θ - learning_rate g, in place, with g = dL/dθ here and below."""
     parameters -= parameters.dtype.type(learning_rate) * gradient
+
+
+def momentum_step(
+    parameters: Array,
+    gradient: Array,
+    velocity: Array,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """v <- momentum v + g; θ <- θ - learning_rate v.
+
+    With `nesterov`, θ <- θ - learning_rate (g + momentum v).
+    """
+    velocity[...] = momentum * velocity + gradient
+    direction = gradient + momentum * velocity if nesterov else velocity
+    parameters -= learning_rate * direction
+
+
+def rmsprop_step(
+    parameters: Array,
+    gradient: Array,
+    mean_square: Array,
+    learning_rate: float,
+    rho: float,
+    epsilon: float,
+) -> None:
+    """s <- rho s + (1 - rho) g²; θ <- θ - learning_rate g / (sqrt(s) + epsilon)."""
+    mean_square[...] = rho * mean_square + (1 - rho) * gradient**2
+    parameters -= learning_rate * gradient / (np.sqrt(mean_square) + epsilon)
+
+
+def adam_step(
+    parameters: Array,
+    gradient: Array,
+    mean: Array,
+    mean_square: Array,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    step: int,
+) -> None:
+    """m <- beta1 m + (1 - beta1) g; s <- beta2 s + (1 - beta2) g²; then with t = step + 1
+
+    m̂ = m / (1 - beta1^t), ŝ = s / (1 - beta2^t) and θ <- θ - learning_rate m̂ / (sqrt(ŝ) + epsilon).
+    """
+    mean[...] = beta1 * mean + (1 - beta1) * gradient
+    mean_square[...] = beta2 * mean_square + (1 - beta2) * gradient**2
+    corrected_mean = mean / (1 - beta1 ** (step + 1))
+    corrected_square = mean_square / (1 - beta2 ** (step + 1))
+    parameters -= learning_rate * corrected_mean / (np.sqrt(corrected_square) + epsilon)

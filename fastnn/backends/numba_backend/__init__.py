@@ -7,6 +7,7 @@ plain rows and handed over again.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,11 @@ _product = Entries(dense.product, 7)
 _softmax = Entries(losses.softmax, 3)
 _cross_entropy = Entries(losses.cross_entropy, 5)
 _cross_entropy_gradient = Entries(losses.cross_entropy_gradient, 5)
-_sgd = Entries(optimizers.sgd, 3)
+_add = Entries(optimizers.add, 3)
+_sum_of_squares = Entries(optimizers.sum_of_squares, 3)
+_momentum = Entries(optimizers.momentum, 5, numbers=2)
+_rmsprop = Entries(optimizers.rmsprop, 4, numbers=4)
+_adam = Entries(optimizers.adam, 5, numbers=7)
 
 
 def prepare(dtype: np.dtype[Any]) -> None:
@@ -144,10 +149,82 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     return gradient
 
 
+def add_multiple(target: Array, factor: float, source: Array) -> None:
+    entry = _add[target.dtype]
+    if entry(factor, target.itemsize, id(target), id(source)):
+        target += target.dtype.type(factor) * source
+
+
+def sum_of_squares(x: Array) -> float:
+    total = _empty(1)
+    entry = _sum_of_squares[x.dtype]
+    if entry(1.0, x.itemsize, id(x), id(total)):
+        X = plain(x).reshape(-1)
+        fitting(entry(1.0, X.itemsize, id(X), id(total)), X)
+    return float(total[0])
+
+
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:
-    entry = _sgd[parameters.dtype]
-    if entry(learning_rate, parameters.itemsize, id(parameters), id(gradient)):
-        parameters -= parameters.dtype.type(learning_rate) * gradient
+    add_multiple(parameters, -learning_rate, gradient)
+
+
+def momentum_step(
+    parameters: Array,
+    gradient: Array,
+    velocity: Array,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    numbers = learning_rate, momentum
+    entry, itemsize = _momentum[parameters.dtype], parameters.itemsize
+    if entry(*numbers, nesterov, itemsize, id(parameters), id(gradient), id(velocity)):
+        copies = _copies(parameters, gradient, velocity)
+        fitting(entry(*numbers, nesterov, itemsize, *map(id, copies)), *copies)
+        parameters[...], _, velocity[...] = copies
+
+
+def rmsprop_step(
+    parameters: Array,
+    gradient: Array,
+    mean_square: Array,
+    learning_rate: float,
+    rho: float,
+    epsilon: float,
+) -> None:
+    # 1 - rho before it is rounded: in float32 it would lose three digits where rho is 0.999
+    numbers = learning_rate, rho, 1 - rho, epsilon
+    entry, itemsize = _rmsprop[parameters.dtype], parameters.itemsize
+    if entry(*numbers, itemsize, id(parameters), id(gradient), id(mean_square)):
+        copies = _copies(parameters, gradient, mean_square)
+        fitting(entry(*numbers, itemsize, *map(id, copies)), *copies)
+        parameters[...], _, mean_square[...] = copies
+
+
+def adam_step(
+    parameters: Array,
+    gradient: Array,
+    mean: Array,
+    mean_square: Array,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    step: int,
+) -> None:
+    rate = learning_rate / (1 - beta1 ** (step + 1))
+    correction = 1 / math.sqrt(1 - beta2 ** (step + 1))
+    numbers = rate, correction, beta1, 1 - beta1, beta2, 1 - beta2, epsilon
+    entry, itemsize = _adam[parameters.dtype], parameters.itemsize
+    if entry(*numbers, itemsize, id(parameters), id(gradient), id(mean), id(mean_square)):
+        copies = _copies(parameters, gradient, mean, mean_square)
+        fitting(entry(*numbers, itemsize, *map(id, copies)), *copies)
+        parameters[...], _, mean[...], mean_square[...] = copies
+
+
+def _copies(parameters: Array, *others: Array) -> list[Array]:
+    """Return copies as kernels like them: contiguous, writeable, with no memory in common."""
+    return [np.array(array, parameters.dtype.char) for array in (parameters, *others)]
 
 
 def _plain_elementwise(operation: int, input: Array, second: Array, factor: float = 1.0) -> Array:

@@ -70,22 +70,23 @@ class Entries(dict[np.dtype[Any], Callable[..., int]]):
     Parameters
     ----------
     kernel
-        A compiled function whose first argument is a number of the dtype and whose others are
+        A compiled function whose first arguments are numbers of the dtype and whose others are
         integers.
-    integers
-        How many others there are.
+    integers, numbers
+        How many there are of each.
     """
 
-    def __init__(self, kernel: Any, integers: int) -> None:
+    def __init__(self, kernel: Any, integers: int, numbers: int = 1) -> None:
         super().__init__()
         self.kernel = kernel
         self.integers = integers
+        self.numbers = numbers
 
     def __missing__(self, dtype: np.dtype[Any]) -> Callable[..., int]:
         if dtype not in FLOAT_DTYPES:
             raise TypeError(f"expected arrays of float32 or float64, got {dtype}")
         number = types.float32 if dtype == np.float32 else types.float64
-        signature = (number, *[types.int64] * self.integers)
+        signature = (*[number] * self.numbers, *[types.int64] * self.integers)
         self.kernel.compile(signature)
         entry: Callable[..., int] = self.kernel.get_overload(signature)
         self[dtype] = entry

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+
 from .arrays import (
     DONE,
     REFUSED,
@@ -13,8 +18,11 @@ from .arrays import (
     length,
     stride,
 )
-from .jit import jit
-from .simd import Int, Kernel, Real, microkernel
+from .jit import jit, jit_part
+from .simd import DOUBLE, Int, Kernel, Real, Vector, microkernel
+
+SUMS = 4
+"""Partial sums of `add_squares`."""
 
 
 @microkernel
@@ -53,25 +61,248 @@ def add_multiple(
             k.store_as((before + factor * number).code, target + i * target_step, 1)
 
 
+def update_vectors(
+    k: Kernel, count: Int, moved: Sequence[Int], gradient: Int, formula: Callable[..., Any]
+) -> None:
+    """Write a loop that moves numbers, at any address, as a formula says.
+
+    `formula(gradient, *moved)` returns new values for `moved`, all of them vectors.
+    """
+    whole = count // k.lanes
+    with k.loop(0, whole) as j:
+        offset = j * k.vector_bytes
+        old = [k.load_anywhere(address + offset) for address in (gradient, *moved)]
+        for value, address in zip(formula(*old), moved, strict=True):
+            k.store_anywhere(value, address + offset)
+    with k.when(count > whole * k.lanes):
+        offset = whole * k.vector_bytes
+        chosen = k.lane_before(count - whole * k.lanes)
+        old = [k.load_lanes(address + offset, chosen) for address in (gradient, *moved)]
+        for value, address in zip(formula(*old), moved, strict=True):
+            k.store_lanes(value, address + offset, chosen)
+
+
+@microkernel
+def move_by_momentum(
+    k: Kernel,
+    rate: Real,
+    momentum: Real,
+    nesterov: Int,
+    parameters: Int,
+    gradient: Int,
+    velocity: Int,
+    count: Int,
+) -> None:
+    """v <- momentum v + g; t <- t - rate v, or t <- t - rate (g + momentum v); all [count].
+
+    Why it is fast: one pass, in which everything is read once and written once.
+    """
+    rates, shares = k.broadcast(rate), k.broadcast(momentum)
+    for case in k.cases(nesterov, (0, 1)):
+
+        def formula(g: Vector, t: Vector, v: Vector, ahead: int = case) -> tuple[Vector, Vector]:
+            v = k.fma(shares, v, g)
+            return t - rates * (k.fma(shares, v, g) if ahead else v), v
+
+        update_vectors(k, count, (parameters, velocity), gradient, formula)
+
+
+@microkernel
+def move_by_rmsprop(
+    k: Kernel,
+    rate: Real,
+    rho: Real,
+    rest: Real,
+    epsilon: Real,
+    parameters: Int,
+    gradient: Int,
+    mean_square: Int,
+    count: Int,
+) -> None:
+    """s <- rho s + rest g^2; t <- t - rate g / (sqrt(s) + epsilon); all [count], rest is 1 - rho.
+
+    Why it is fast: as `move_by_momentum`.
+    """
+    rates, kept, new, least = (k.broadcast(number) for number in (rate, rho, rest, epsilon))
+
+    def formula(g: Vector, t: Vector, s: Vector) -> tuple[Vector, Vector]:
+        s = k.fma(kept, s, new * (g * g))
+        return t - rates * g / (k.call("sqrt", s) + least), s
+
+    update_vectors(k, count, (parameters, mean_square), gradient, formula)
+
+
+@microkernel
+def move_by_adam(
+    k: Kernel,
+    rate: Real,
+    correction: Real,
+    beta1: Real,
+    rest1: Real,
+    beta2: Real,
+    rest2: Real,
+    epsilon: Real,
+    parameters: Int,
+    gradient: Int,
+    mean: Int,
+    mean_square: Int,
+    count: Int,
+) -> None:
+    """m <- beta1 m + rest1 g; s <- beta2 s + rest2 g^2, and then
+
+    t <- t - rate m / (correction sqrt(s) + epsilon); all [count].
+
+    The corrections of both means for their start at zero are in two numbers: at step n, counted
+    from 1, rate = learning_rate / (1 - beta1^n) and correction = 1 / sqrt(1 - beta2^n). rest1 and
+    rest2 are 1 - beta1 and 1 - beta2.
+    Why it is fast: as `move_by_momentum`.
+    """
+    rates, corrections, least = (k.broadcast(number) for number in (rate, correction, epsilon))
+    kept1, new1, kept2, new2 = (k.broadcast(number) for number in (beta1, rest1, beta2, rest2))
+
+    def formula(g: Vector, t: Vector, m: Vector, s: Vector) -> tuple[Vector, Vector, Vector]:
+        m = k.fma(kept1, m, new1 * g)
+        s = k.fma(kept2, s, new2 * (g * g))
+        return t - rates * m / k.fma(corrections, k.call("sqrt", s), least), m, s
+
+    update_vectors(k, count, (parameters, mean, mean_square), gradient, formula)
+
+
+@microkernel
+def add_squares(k: Kernel, like: Real, x: Int, count: Int, target: Int) -> None:
+    """target = sum of the squares of x, [count], as one number of 64 bits.
+
+    Why it is fast: four sums hide the latency of an addition.
+    """
+    whole = count // (SUMS * k.lanes) * SUMS
+    kind = ir.VectorType(DOUBLE, k.lanes)
+    sums = k.variables(Vector(k, ir.Constant(kind, [0.0] * k.lanes)), SUMS)
+
+    def add(vector: Vector, place: int) -> None:
+        wide = vector
+        if k.element != DOUBLE:
+            wide = Vector(k, k.builder.fpext(vector.code, kind))
+        sums[place] = sums[place] + wide * wide
+
+    with k.loop(0, whole, SUMS) as j:
+        for place in range(SUMS):
+            add(k.load_anywhere(x + (j + place) * k.vector_bytes), place)
+    with k.loop(whole * k.lanes, count, k.lanes) as start:
+        chosen = k.lane_before(count - start)
+        add(k.load_lanes(x + start * k.element_bytes, chosen), 0)
+    total = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    lanes = [
+        Vector(k, k.builder.extract_element(total.code, ir.Constant(ir.IntType(32), lane)))
+        for lane in range(k.lanes)
+    ]
+    while len(lanes) > 1:
+        lanes = [a + b for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+    k.store_as(lanes[0].code, target, 8)
+
+
+@jit_part
+def vector_like(array, itemsize, parameters):
+    """Say whether an array object is a vector without gaps, as long as the parameters."""
+    return (
+        dimensions(array) == 1 and length(array, 0) == length(parameters, 0)
+        and dtype_of(array) == dtype_of(parameters)
+        and (stride(array, 0) == itemsize or length(array, 0) == 1)
+    )  # fmt: skip
+
+
+@jit_part
+def apart(itemsize, a, b):
+    """Say whether two vectors without gaps, of one length, have no memory in common."""
+    return abs(data(a) - data(b)) >= length(a, 0) * itemsize
+
+
+@jit_part
+def fit_together(itemsize, parameters, gradient, state):
+    """Say whether parameters and state can be moved along a gradient, each as a whole."""
+    return (
+        dimensions(parameters) == 1
+        and vector_like(parameters, itemsize, parameters)
+        and vector_like(gradient, itemsize, parameters)
+        and vector_like(state, itemsize, parameters)
+        and flags(parameters) & flags(state) & WRITEABLE != 0
+        and apart(itemsize, parameters, gradient)
+        and apart(itemsize, parameters, state)
+        and apart(itemsize, gradient, state)
+    )
+
+
 @jit
-def sgd(learning_rate, itemsize, parameters, gradient):
-    """parameters <- parameters - learning_rate gradient; the arguments are array objects."""
+def momentum(rate, share, nesterov, itemsize, parameters, gradient, velocity):
+    """One step with momentum; the arguments from `parameters` on are array objects."""
+    if not fit_together(itemsize, parameters, gradient, velocity):
+        return REFUSED
+    move_by_momentum(
+        rate, share, nesterov, data(parameters), data(gradient), data(velocity),
+        length(parameters, 0),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def rmsprop(rate, rho, rest, epsilon, itemsize, parameters, gradient, mean_square):
+    """One step of RMSprop; the arguments from `parameters` on are array objects."""
+    if not fit_together(itemsize, parameters, gradient, mean_square):
+        return REFUSED
+    move_by_rmsprop(
+        rate, rho, rest, epsilon, data(parameters), data(gradient), data(mean_square),
+        length(parameters, 0),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def adam(
+    rate, correction, beta1, rest1, beta2, rest2, epsilon, itemsize,
+    parameters, gradient, mean, mean_square,
+):  # fmt: skip
+    """One step of Adam; the arguments from `parameters` on are array objects."""
+    if not (
+        fit_together(itemsize, parameters, gradient, mean)
+        and fit_together(itemsize, parameters, gradient, mean_square)
+        and apart(itemsize, mean, mean_square)
+    ):
+        return REFUSED
+    move_by_adam(
+        rate, correction, beta1, rest1, beta2, rest2, epsilon,
+        data(parameters), data(gradient), data(mean), data(mean_square), length(parameters, 0),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def sum_of_squares(one, itemsize, X, total):
+    """total[0] = sum of the squares of X, in float64; the arguments are array objects."""
+    if dimensions(X) != 1 or (stride(X, 0) != itemsize and length(X, 0) != 1):
+        return REFUSED
+    add_squares(one, data(X), length(X, 0), data(total))
+    return DONE
+
+
+@jit
+def add(factor, itemsize, target, source):
+    """target += factor source; the arguments are array objects."""
     if (
-        dimensions(parameters) != 1 or dimensions(gradient) != 1
-        or length(parameters, 0) != length(gradient, 0)
-        or dtype_of(parameters) != dtype_of(gradient)
-        or flags(parameters) & WRITEABLE == 0
+        dimensions(target) != 1 or dimensions(source) != 1
+        or length(target, 0) != length(source, 0)
+        or dtype_of(target) != dtype_of(source)
+        or flags(target) & WRITEABLE == 0
     ):  # fmt: skip
         return REFUSED
-    count, target, source = length(parameters, 0), data(parameters), data(gradient)
-    to, by = stride(parameters, 0), stride(gradient, 0)
-    if source != target or to != by:
+    count, to, by = length(target, 0), stride(target, 0), stride(source, 0)
+    if data(source) != data(target) or to != by:
         # memory in common, but not element by element: a step would read what another wrote
-        low, high = min(target, target + (count - 1) * to), max(target, target + (count - 1) * to)
-        first, last = min(source, source + (count - 1) * by), max(source, source + (count - 1) * by)
+        low = min(data(target), data(target) + (count - 1) * to)
+        high = max(data(target), data(target) + (count - 1) * to)
+        first = min(data(source), data(source) + (count - 1) * by)
+        last = max(data(source), data(source) + (count - 1) * by)
         if first < high + itemsize and low < last + itemsize:
             return REFUSED
     if count == 1:
         to = by = itemsize
-    add_multiple(-learning_rate, source, by, target, to, count)
+    add_multiple(factor, data(source), by, data(target), to, count)
     return DONE
