@@ -33,13 +33,14 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     return number
 
 
-def real(name: str, value: object, *, minimum: float = -math.inf) -> float:
-    """Return `value` as a finite float that is at least `minimum`."""
+def real(name: str, value: object, *, minimum: float = -math.inf, below: float = math.inf) -> float:
+    """Return `value` as a finite float that is at least `minimum` and less than `below`."""
     expected = "a finite number" + ("" if minimum == -math.inf else f" of at least {minimum:g}")
+    expected += "" if below == math.inf else f" and below {below:g}"
     if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":  # type: ignore[arg-type]
         raise TypeError(f"{name}: expected {expected}, got {_describe(value)}")
     number = float(value)  # type: ignore[arg-type]
-    if not math.isfinite(number) or number < minimum:
+    if not math.isfinite(number) or not minimum <= number < below:
         raise ValueError(f"{name}: expected {expected}, got {number}")
     return number
 
@@ -94,6 +95,14 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
     if units is not None and array.shape[1] != units:
         raise ValueError(f"{name}: expected shape [batch, {units}], got {array.shape}")
     raise ValueError(f"{name}: expected at least one row and column, got shape {array.shape}")
+
+
+def filled(name: str, value: npt.ArrayLike) -> Array:
+    """Return `value` as a numeric array, of any shape, with at least one element."""
+    array = _numeric(name, value)
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one number, got shape {array.shape}")
+    return array
 
 
 def shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastnn import checks
+
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["iterate_minibatches", "load_dataset"]
+__all__ = ["iterate_minibatches", "load_dataset", "normalize", "standardize"]
 
 _IMAGES_NDIM = 3
 _LABELS_NDIM = 1
@@ -177,6 +179,104 @@ def iterate_minibatches(
         order = (np.random.default_rng() if rng is None else rng).permutation(len(inputs))
     # A generator would run the checks above at the first next(), far from the mistake.
     return _minibatches(inputs, targets, int(batchsize), order)
+
+
+def normalize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArray[Any]:
+    """Scale to [0, 1]: (values - min) / (max - min), over the whole array.
+
+    Parameters
+    ----------
+    values : array_like of any shape
+        Real numbers of any dtype.
+    reference : array_like of any shape, optional
+        What the minimum and the maximum are taken of, the training data as a
+        rule, so that all data are scaled alike; `values` itself by default.
+
+    Returns
+    -------
+    ndarray of the shape of `values`
+        float32 for float32, for smaller floats and for integers of up to 16
+        bits, pixels among them; float64 for others. Values beyond those of
+        the reference lie outside of [0, 1]. If the reference holds one value
+        alone, it is subtracted and nothing divided: constant values give zeros.
+
+    Raises
+    ------
+    ValueError
+        If an array is empty or the reference holds NaN or infinity.
+    TypeError
+        If an array does not hold real numbers, or numbers wider than float64.
+    """
+    array, low, high = _limits(values, reference)[1:]
+    return _moved_and_scaled(array, low, high - low)
+
+
+def standardize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArray[Any]:
+    """Scale to mean 0 and deviation 1: (values - mean) / deviation, over the whole array.
+
+    Mean and deviation, that of the population, are computed in float64.
+
+    Parameters
+    ----------
+    values : array_like of any shape
+        Real numbers of any dtype.
+    reference : array_like of any shape, optional
+        What mean and deviation are taken of; see `normalize`.
+
+    Returns
+    -------
+    ndarray of the shape of `values`
+        In a dtype as of `normalize`, and constant references as there.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `normalize`.
+    """
+    of, array, low, high = _limits(values, reference)
+    if low == high:  # whose mean, rounded, may be another
+        return _moved_and_scaled(array, low, 0.0)
+    mean = sum(float(chunk.sum()) for chunk in _chunks(of)) / of.size
+    squares = sum(float(np.square(chunk - mean).sum()) for chunk in _chunks(of))
+    return _moved_and_scaled(array, mean, math.sqrt(squares / of.size))
+
+
+def _limits(
+    values: ArrayLike, reference: ArrayLike | None
+) -> tuple[NDArray[Any], NDArray[Any], float, float]:
+    """Return the reference and the values as arrays, and the limits of the reference."""
+    array = checks.filled("values", values)
+    name, of = "values", array
+    if reference is not None:
+        name, of = "reference", checks.filled("reference", reference)
+    low, high = float(of.min()), float(of.max())
+    if not math.isfinite(low) or not math.isfinite(high - low):
+        raise ValueError(f"{name}: expected a finite range, got values from {low} to {high}")
+    return of, array, low, high
+
+
+def _moved_and_scaled(values: NDArray[Any], shift: float, scale: float) -> NDArray[Any]:
+    """Return (values - shift) / scale, computed in float64; a scale of 0 counts as 1."""
+    dtype = checks.compute_dtype("values", np.result_type(values.dtype, np.float32))
+    result = np.empty(values.shape, dtype)
+    with np.nditer(
+        [values, result],
+        flags=["external_loop", "buffered"],
+        op_flags=[["readonly"], ["writeonly"]],
+        op_dtypes=[np.float64, np.float64],
+        casting="same_kind",
+    ) as chunks:
+        for source, target in chunks:
+            np.subtract(source, shift, out=target)
+            np.divide(target, scale or 1.0, out=target)
+    return result
+
+
+def _chunks(array: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Yield all elements in float64, so many at a time that no array of theirs is ever whole."""
+    yield from np.nditer(
+        array, flags=["external_loop", "buffered"], op_dtypes=[np.float64], casting="same_kind"
+    )
 
 
 def _minibatches(
