@@ -8,8 +8,9 @@ network.fit(X_train, y_train, epochs=5, validation_data=(X_val, y_val), progress
 print(network.evaluate(X_test, y_test).accuracy)
 """
 
+from fastnn import initializers, schedules
 from fastnn.backends import available_backends, get_backend, set_backend, use_backend
-from fastnn.datasets import iterate_minibatches, load_dataset
+from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
 from fastnn.gradcheck import eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.losses import (
@@ -18,29 +19,36 @@ from fastnn.losses import (
     softmax_crossentropy_with_logits,
 )
 from fastnn.network import Evaluation, Network, load
-from fastnn.optimizers import SGD
+from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 from fastnn.training import History
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Adam",
     "Dense",
     "Evaluation",
     "History",
     "Layer",
     "Network",
+    "Optimizer",
+    "RMSprop",
     "ReLU",
     "Rescaling",
     "available_backends",
     "eval_numerical_gradient",
     "get_backend",
     "grad_softmax_crossentropy_with_logits",
+    "initializers",
     "iterate_minibatches",
     "load",
     "load_dataset",
+    "normalize",
+    "schedules",
     "set_backend",
     "softmax",
     "softmax_crossentropy_with_logits",
+    "standardize",
     "use_backend",
 ]

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, initializers
+from fastnn import backends, checks, initializers, optimizers
 from fastnn.checks import Array
+from fastnn.initializers import Initializer
 from fastnn.memory import Layout, aligned_zeros
-from fastnn.optimizers import SGD
+from fastnn.optimizers import SGD, Optimizer
+from fastnn.schedules import Rate
 
 Gradients = dict[str, Array]
 
@@ -205,32 +207,70 @@ class ParametricLayer(Layer):
     """A layer whose parameters are one slice of a flat, aligned vector.
 
     On its own the layer keeps a vector of its own, in float64; in a network it
-    is a slice of the network's. Parameters are drawn when first needed.
+    is a slice of the network's. Parameters are drawn when first needed. What
+    the optimiser has to remember lies in vectors of the same layout, which are
+    slices of the network's as well, and are made at the first step.
     """
 
     _gradient: Array | None = None
+    _state: tuple[Array, ...] = ()
+    _steps: int = 0
     _views: tuple[tuple[Array, dict[str, Array]], ...] = ()
 
     def __init__(
         self,
         shapes: Mapping[str, tuple[int, ...]],
-        learning_rate: float,
+        optimizer: Optimizer,
         seed: int | np.random.Generator | None,
     ) -> None:
-        self.optimizer = SGD(learning_rate)
+        self._optimizer = optimizers.checked("optimizer", optimizer)
         self._shapes = dict(shapes)
         self._own_rng = None if seed is None else checks.generator("seed", seed)
         self._layout = Layout(self._shapes, np.dtype(np.float64))
         self._vector: Array | None = None
 
     @property
-    def learning_rate(self) -> float:
-        """The learning rate of the layer's optimiser."""
-        return self.optimizer.learning_rate
+    def optimizer(self) -> Optimizer:
+        """What moves the parameters. Setting another one drops the state of the one before."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: Optimizer) -> None:
+        optimizer = optimizers.checked("optimizer", value)
+        if optimizer is self._optimizer:
+            return
+        network = None if self._network is None else self._network()
+        if network is not None and network._fitting:
+            raise RuntimeError(
+                "a layer can't change its optimiser while its network is training; "
+                "its learning rate it can"
+            )
+        self._optimizer, self._state, self._steps = optimizer, (), 0
+
+    @property
+    def learning_rate(self) -> Rate:
+        """The learning rate of the layer's optimiser, a number or a schedule.
+
+        Setting it leaves other layers alone, also where they share the optimiser: the layer gets
+        one of its own, equal but for the rate. State and steps are kept.
+        """
+        return self._optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self.optimizer.learning_rate = value
+    def learning_rate(self, value: Rate) -> None:
+        optimizer = copy.copy(self._optimizer)
+        optimizer.learning_rate = value
+        self._optimizer = optimizer
+
+    @property
+    def steps(self) -> int:
+        """How many steps the parameters have taken with this optimiser."""
+        return self._steps
+
+    @property
+    def penalty(self) -> float:
+        """What the layer adds to the loss of every batch, as it is now."""
+        return 0.0
 
     @property
     def parameters(self) -> Mapping[str, Array]:
@@ -244,6 +284,8 @@ class ParametricLayer(Layer):
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return dL/dinput, taken before the layer's parameters move by one optimiser step.
+
+        The layer's penalty is part of L.
 
         Parameters
         ----------
@@ -269,7 +311,10 @@ class ParametricLayer(Layer):
     def gradients(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike
     ) -> tuple[Array, Gradients]:
-        """Return dL/dinput and the gradient of each parameter by name, without a step."""
+        """Return dL/dinput and the gradient of each parameter by name, without a step.
+
+        The layer's penalty is part of L.
+        """
         if type(self).backward is not ParametricLayer.backward:
             raise TypeError(
                 f"{self!r} overrides backward, so only it knows its gradients: "
@@ -294,7 +339,8 @@ class ParametricLayer(Layer):
         vector = self._drawn()
         if layout.dtype != self._layout.dtype:
             gradient = _converted(gradient, layout, self._layout)
-        self.optimizer.step(self._backend, vector, gradient)
+        self._optimizer.step(self._backend, vector, gradient, self._needed_state(), self._steps)
+        self._steps += 1
         return grad_input
 
     def _backpropagated(
@@ -325,18 +371,47 @@ class ParametricLayer(Layer):
         assert self._vector is not None
         layout = Layout(self._shapes, dtype)
         self._vector = _converted(self._vector, self._layout, layout)
+        self._state = tuple(_converted(vector, self._layout, layout) for vector in self._state)
         self._layout, self._gradient = layout, None
 
     def _fill(self, values: Mapping[str, Array]) -> None:
         """Take these parameters instead of drawing any."""
-        self._vector = aligned_zeros(self._layout.size, self._layout.dtype)
+        self._vector = self._filled(values)
+
+    def _fill_state(self, steps: int, state: Sequence[Mapping[str, Array]]) -> None:
+        """Take this for what the optimiser remembers after so many steps."""
+        self._steps, self._state = steps, tuple(self._filled(values) for values in state)
+
+    def _filled(self, values: Mapping[str, Array]) -> Array:
+        """Return a vector in the layer's layout that holds `values`, and zero elsewhere."""
+        vector = aligned_zeros(self._layout.size, self._layout.dtype)
         for name, value in values.items():
-            self._layout.view(self._vector, name)[...] = value
+            self._layout.view(vector, name)[...] = value
+        return vector
 
     def _move(self, vector: Array) -> None:
         """Let `vector`, a slice of a network's, hold the parameters from now on."""
         vector[...] = self._drawn()
         self._vector = vector
+
+    def _move_state(self, vectors: Sequence[Array]) -> None:
+        """Let slices of a network's, all zero, hold the state from now on; those it has use for."""
+        vectors = vectors[: len(self._optimizer.state_names)]
+        for old, new in zip(self._state, vectors, strict=False):
+            new[...] = old
+        self._state = tuple(vectors)
+
+    def _needed_state(self) -> tuple[Array, ...]:
+        """Return the state that a step needs, made if it is not there."""
+        names = self._optimizer.state_names
+        if len(self._state) != len(names):
+            network = None if self._network is None else self._network()
+            if network is None:
+                size, dtype = self._layout.size, self._layout.dtype
+                self._move_state([aligned_zeros(size, dtype) for _ in names])
+            else:
+                network._pack_states()
+        return self._state
 
     def _assign(self, name: str, value: npt.ArrayLike) -> None:
         array = checks.shaped(name, value, self._shapes[name])
@@ -384,7 +459,16 @@ class Dense(ParametricLayer):
     input_units, output_units
         The widths of X and Y.
     learning_rate
-        Of the layer's own stochastic gradient descent.
+        Short for `optimizer=SGD(learning_rate)`: a number or a schedule (see
+        `fastnn.schedules`). Not used where there is an `optimizer`.
+    optimizer
+        What moves the parameters; `Network(optimizer=...)` replaces it.
+    l2
+        The factor α of the penalty α Σ W², on weights alone, which the layer
+        adds to the loss of every batch; 0 for none.
+    weights, biases
+        How they begin: the name of a function in `fastnn.initializers`, or a
+        function of a generator and a shape.
     seed
         Of the layer's own weights. Without it they are drawn from the
         network's generator when a network takes the layer in, and from a fresh
@@ -393,21 +477,22 @@ class Dense(ParametricLayer):
     Attributes
     ----------
     weights : array of shape [input_units, output_units]
-        Xavier-normal to begin with. A live view; assigning copies in.
+        A live view; assigning copies in.
     biases : array of shape [output_units]
-        Zero to begin with. A live view; assigning copies in.
+        A live view; assigning copies in.
 
     Raises
     ------
     ValueError
-        If a width is not positive, or `learning_rate` is negative, infinite or NaN.
+        If a width is not positive, `learning_rate` or `l2` negative, infinite
+        or NaN, or no initialiser has such a name.
     TypeError
-        If a width is not an integer or `learning_rate` not a number.
+        If an argument is of the wrong kind.
 
     Notes
     -----
-    With G = dL/dY: dL/dX = G Wᵀ, dL/dW = Xᵀ G, dL/db = Σ_n G_n. Used alone,
-    the layer holds float64 and computes in the promoted type of input and
+    With G = dL/dY: dL/dX = G Wᵀ, dL/dW = Xᵀ G + 2 α W, dL/db = Σ_n G_n. Used
+    alone, the layer holds float64 and computes in the promoted type of input and
     parameters; integers are cast to the type of the parameters.
     """
 
@@ -415,13 +500,23 @@ class Dense(ParametricLayer):
         self,
         input_units: int,
         output_units: int,
-        learning_rate: float = 0.1,
+        learning_rate: Rate = 0.1,
         *,
+        optimizer: Optimizer | None = None,
+        l2: float = 0.0,
+        weights: str | Initializer = "xavier_normal",
+        biases: str | Initializer = "zeros",
         seed: int | np.random.Generator | None = None,
     ) -> None:
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
-        super().__init__({"weights": (inputs, outputs), "biases": (outputs,)}, learning_rate, seed)
+        shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
+        super().__init__(shapes, SGD(learning_rate) if optimizer is None else optimizer, seed)
+        self._l2 = checks.real("l2", l2, minimum=0.0)
+        self._initializers = {
+            name: initializers.checked(name, value, dimensions=len(shapes[name]))
+            for name, value in (("weights", weights), ("biases", biases))
+        }
 
     @property
     def input_units(self) -> int:  # type: ignore[override]
@@ -455,6 +550,19 @@ class Dense(ParametricLayer):
     def biases(self, value: npt.ArrayLike) -> None:
         self._assign("biases", value)
 
+    @property
+    def l2(self) -> float:
+        """The factor of the penalty; fixed."""
+        return self._l2
+
+    @property
+    def penalty(self) -> float:
+        """What the layer adds to the loss of every batch: l2 times the sum of squared weights."""
+        if self._l2 == 0.0:
+            return 0.0
+        vector = self._drawn()
+        return self._l2 * self._backend.sum_of_squares(self._layout.flat(vector, "weights"))
+
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return input @ weights + biases.
 
@@ -476,8 +584,16 @@ class Dense(ParametricLayer):
         return self._forward(input)
 
     def __repr__(self) -> str:
-        rate = f", learning_rate={self.learning_rate!r}"
-        return f"Dense({self.input_units}, {self.output_units}{rate})"
+        optimizer = f"optimizer={self.optimizer!r}"
+        if type(self.optimizer) is SGD and not self.optimizer.momentum:
+            optimizer = f"learning_rate={self.learning_rate!r}"
+        l2 = f", l2={self.l2!r}" if self.l2 else ""
+        return f"Dense({self.input_units}, {self.output_units}, {optimizer}{l2})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Drawn parameters have no need of initialisers, which may be functions without a pickle.
+        state = super().__getstate__()
+        return state if self._vector is None else state | {"_initializers": {}}
 
     def _forward(self, input: npt.ArrayLike, *, relu: bool = False) -> Array:
         X = checks.matrix("input", input, units=self.input_units)
@@ -505,12 +621,14 @@ class Dense(ParametricLayer):
             of_parameters["biases"],
             input_gradient=input_gradient,
         )
+        if self._l2:
+            of_weights, weights = (layout.flat(flat, "weights") for flat in (gradient, vector))
+            self._backend.add_multiple(of_weights, 2 * self._l2, weights)
         return grad_input, layout, gradient
 
     def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
-        if name == "weights":
-            return initializers.xavier_normal(rng, (self.input_units, self.output_units))
-        return 0.0
+        shape = self._shapes[name]
+        return checks.shaped(name, self._initializers[name](rng, shape), shape)
 
     def _compute_dtype(self, name: str, *arrays: Array) -> np.dtype[Any]:
         dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"]

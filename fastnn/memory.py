@@ -57,6 +57,12 @@ class Slot:
     offset: int
     stride: int
 
+    @property
+    def size(self) -> int:
+        """Elements from the first to the last, padding included."""
+        rows = round_up(self.shape[0], ROW_BLOCK) if len(self.shape) == 2 else 1
+        return rows * self.stride
+
 
 class Layout:
     """The places of named matrices and vectors in one flat vector.
@@ -80,10 +86,9 @@ class Layout:
         self.slots: dict[str, Slot] = {}
         self.size = 0
         for name, shape in shapes.items():
-            rows = round_up(shape[0], ROW_BLOCK) if len(shape) == 2 else 1
-            stride = row_stride(shape[-1], dtype)
-            self.slots[name] = Slot(shape, self.size, stride)
-            self.size += rows * stride
+            slot = Slot(shape, self.size, row_stride(shape[-1], dtype))
+            self.slots[name] = slot
+            self.size += slot.size
 
     def view(self, vector: Array, name: str) -> Array:
         """Return parameter `name` as a view of `vector`, without its padding."""
@@ -93,6 +98,11 @@ class Layout:
         rows, columns = slot.shape
         end = slot.offset + rows * slot.stride
         return vector[slot.offset : end].reshape(rows, slot.stride)[:, :columns]
+
+    def flat(self, vector: Array, name: str) -> Array:
+        """Return parameter `name` as a flat view of `vector`, its padding included."""
+        slot = self.slots[name]
+        return vector[slot.offset : slot.offset + slot.size]
 
     def clear_padding(self, vector: Array) -> None:
         """Set what `vector` holds between and behind the parameters to zero."""

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, paths, training
+from fastnn import backends, checks, optimizers, paths, training
 from fastnn.checks import Array
 from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, Rescaling
 from fastnn.memory import aligned_zeros
+from fastnn.optimizers import Optimizer
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -36,8 +37,8 @@ class Evaluation(NamedTuple):
 def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
     """Return the network that `Network.save` wrote to `path`.
 
-    Its random generator goes on where that of the saved network stood, so
-    training on gives the bits that it would have given without the file.
+    Its random generator and its optimisers go on where those of the saved
+    network stood, so training on gives the bits that it would have given without the file.
 
     Parameters
     ----------
@@ -59,8 +60,11 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
-        dtype, rng, layers = saving.read(path)
-        return Network(layers, backend=name, dtype=dtype, seed=rng)
+        dtype, rng, optimizer, layers = saving.read(path)
+        network = Network(layers, backend=name, dtype=dtype, seed=rng)
+        # Not by the constructor: a layer that had been given one of its own keeps it.
+        network._optimizer = optimizer
+        return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
         reason = f"{type(error).__name__}: {error}"
@@ -74,6 +78,10 @@ class Network(Sequence[Layer]):
     ----------
     layers
         The layers in order; more can be added.
+    optimizer
+        Where given it serves all layers, also those added later, and replaces
+        what they had. One optimiser can serve many layers, as its state
+        belongs to their parameters.
     backend : {"numba", "numpy"}, optional
         The backend that computes; by default the one in force here.
     dtype
@@ -88,7 +96,8 @@ class Network(Sequence[Layer]):
         If there is no such backend, widths of neighbouring layers differ, or
         a layer belongs to another network.
     TypeError
-        If `dtype` is another, or something in `layers` is not a `Layer`.
+        If `dtype` is another, something in `layers` is not a `Layer`, or
+        `optimizer` no `Optimizer`.
 
     Notes
     -----
@@ -100,6 +109,7 @@ class Network(Sequence[Layer]):
         self,
         layers: Iterable[Layer] = (),
         *,
+        optimizer: Optimizer | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -108,8 +118,12 @@ class Network(Sequence[Layer]):
         self._backend_name = backends.check_name("backend", name)
         self._dtype = checks.float_dtype("dtype", dtype)
         self._rng = checks.generator("seed", seed)
+        if optimizer is not None:
+            optimizers.checked("optimizer", optimizer)
+        self._optimizer = optimizer
         self._layers: list[Layer] = []
         self._parameters = aligned_zeros(0, self._dtype)
+        self._states: list[Array] = []
         self._history: training.History | None = None
         self._fitting = False
         self._predictions = paths.Predictions()
@@ -137,7 +151,7 @@ class Network(Sequence[Layer]):
         return f"Network({body}, backend={self._backend_name!r}, dtype={self._dtype.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_parameters", "_predictions")
+        left_out = ("_parameters", "_states", "_predictions")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __copy__(self) -> Network:
@@ -178,6 +192,21 @@ class Network(Sequence[Layer]):
     def dtype(self) -> np.dtype[Any]:
         """The dtype of parameters and computation."""
         return self._dtype
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimiser that serves all layers, None where each has its own.
+
+        Setting one gives it to all layers and drops the state of those before.
+        """
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: Optimizer) -> None:
+        optimizers.checked("optimizer", value)
+        for layer in self._learned():
+            layer.optimizer = value
+        self._optimizer = value
 
     @property
     def parameter_count(self) -> int:
@@ -239,6 +268,8 @@ class Network(Sequence[Layer]):
     def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
         """Return the mean loss and the accuracy on `X` [n, input_units] with class ids `y` [n].
 
+        The layers' penalties are part of the loss, here and in training.
+
         Raises
         ------
         ValueError, TypeError
@@ -253,7 +284,7 @@ class Network(Sequence[Layer]):
             loss += float(backend.softmax_cross_entropy(logits, labels).sum(dtype=np.float64))
             correct += _right_answers(logits, labels)
             start += len(logits)
-        return Evaluation(loss / len(y), correct / len(y))
+        return Evaluation(loss / len(y) + self._penalty(), correct / len(y))
 
     # Training
 
@@ -440,7 +471,11 @@ class Network(Sequence[Layer]):
 
     def _prepare(self) -> None:
         """Have the kernels compiled, or read from the cache, before anything is timed."""
-        backends.load(self._backend_name).prepare(self._dtype)
+        backend = backends.load(self._backend_name)
+        backend.prepare(self._dtype)
+        for layer in self._learned():
+            optimizers.prepare(layer.optimizer, backend, self._dtype)
+        self._penalty()
 
     def _take_in(self, layers: list[Layer]) -> None:
         """Check all layers, then make them this network's: a refusal changes nothing."""
@@ -461,6 +496,8 @@ class Network(Sequence[Layer]):
             width = _width_after(layer, width)
         for layer in layers:
             if isinstance(layer, ParametricLayer):
+                if self._optimizer is not None:
+                    layer.optimizer = self._optimizer
                 layer._join(self._rng, self._dtype)
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
@@ -471,13 +508,38 @@ class Network(Sequence[Layer]):
 
     def _pack(self) -> None:
         """Make the layers' parameters slices of one new vector."""
-        layers = [layer for layer in self._layers if isinstance(layer, ParametricLayer)]
-        sizes = [layer._layout.size for layer in layers]
+        sizes = [layer._layout.size for layer in self._learned()]
         self._parameters = aligned_zeros(sum(sizes), self._dtype)
+        for layer, place in self._places():
+            layer._move(self._parameters[place])
+        self._states = []
+        if any(layer._state for layer in self._learned()):
+            self._pack_states()
+
+    def _pack_states(self) -> None:
+        """Make what optimisers remember slices of vectors that lie parallel to the parameters.
+
+        There are as many as the optimiser that needs most of them needs.
+        """
+        needed = max((len(layer.optimizer.state_names) for layer in self._learned()), default=0)
+        size = self._parameters.size
+        self._states = [aligned_zeros(size, self._dtype) for _ in range(needed)]
+        for layer, place in self._places():
+            layer._move_state([vector[place] for vector in self._states])
+
+    def _places(self) -> Iterator[tuple[ParametricLayer, slice]]:
+        """Yield the layers that have parameters with the place of each in the vectors."""
         start = 0
-        for layer, size in zip(layers, sizes, strict=True):
-            layer._move(self._parameters[start : start + size])
-            start += size
+        for layer in self._learned():
+            yield layer, slice(start, start + layer._layout.size)
+            start += layer._layout.size
+
+    def _learned(self) -> list[ParametricLayer]:
+        return [layer for layer in self._layers if isinstance(layer, ParametricLayer)]
+
+    def _penalty(self) -> float:
+        """Return what the layers add to the loss of every batch."""
+        return sum(layer.penalty for layer in self._learned())
 
     def _width(self) -> int | None:
         """Return the output width of the last layer, None where only running it can tell."""
@@ -564,6 +626,7 @@ class Network(Sequence[Layer]):
             activation = self._output(layer, activation)
         _check_classes(y, activation)
         loss = float(backend.softmax_cross_entropy(activation, y).sum(dtype=np.float64))
+        loss += len(y) * self._penalty()
         correct = _right_answers(activation, y)
         return inputs, loss, correct, backend.softmax_cross_entropy_gradient(activation, y)
 

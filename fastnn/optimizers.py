@@ -1,43 +1,333 @@
-"""Optimisers: how a gradient moves parameters."""
+"""Optimisers: how a gradient moves parameters.
+
+An optimiser says what is done; the state that it needs, such as a velocity,
+belongs to the parameters and is kept by their layer. So one optimiser can
+serve many layers.
+"""
 
 from __future__ import annotations
 
-from fastnn import checks
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastnn import checks, schedules
 from fastnn.backends import Backend
 from fastnn.checks import Array
+from fastnn.schedules import Rate
+
+SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)
+"""What never rounds to zero: 0 / (0 + epsilon) has to be 0 where a gradient has always been 0."""
 
 
-class SGD:
-    """Stochastic gradient descent: θ <- θ - learning_rate dL/dθ.
+class Optimizer(ABC):
+    """The base of every optimiser.
+
+    One of your own overrides `step`, in plain NumPy if you like, and names
+    the state it needs in `state_names`. It takes the layer path.
 
     Parameters
     ----------
     learning_rate
-        Not negative; 0 leaves parameters as they are.
+        A number that is not negative, 0 leaves parameters as they are; or a
+        schedule, a function of the step (see `fastnn.schedules`).
+
+    Attributes
+    ----------
+    state_names : tuple of str
+        One name for each vector of state; `step` gets them in this order.
 
     Raises
     ------
     ValueError
         If `learning_rate` is negative, infinite or NaN.
     TypeError
-        If it is not a number.
+        If it is neither a number nor callable.
     """
 
-    def __init__(self, learning_rate: float = 0.1) -> None:
+    state_names: tuple[str, ...] = ()
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate",)
+
+    def __init__(self, learning_rate: Rate) -> None:
         self.learning_rate = learning_rate
 
     @property
-    def learning_rate(self) -> float:
-        """The factor on the gradient in each step."""
+    def learning_rate(self) -> Rate:
+        """The factor on each step, or the schedule that gives it."""
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = checks.real("learning_rate", value, minimum=0.0)
+    def learning_rate(self, value: Rate) -> None:
+        self._learning_rate = schedules.checked("learning_rate", value)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at `step`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a schedule gives anything but a finite number that is not negative.
+        """
+        return schedules.rate_at("learning_rate", self._learning_rate, step)
+
+    @abstractmethod
+    def step(
+        self,
+        backend: Backend,
+        parameters: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        step: int,
+    ) -> None:
+        """Move `parameters` against `gradient`, in place.
+
+        Parameters
+        ----------
+        backend
+            The operations that compute.
+        parameters, gradient : flat arrays of one layout and dtype
+            `gradient` is scratch memory; padding between parameters is zero
+            in both and has to stay so.
+        state : arrays of the same layout and dtype, one for each of `state_names`
+            Zeros at first; what is written to them is there in the next step.
+        step
+            How many steps the parameters have taken before this one.
+        """
 
     def __repr__(self) -> str:
-        return f"SGD(learning_rate={self.learning_rate!r})"
+        arguments = (f"{name}={getattr(self, name)!r}" for name in self._arguments)
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
-    def step(self, backend: Backend, parameters: Array, gradient: Array) -> None:
-        """Move `parameters`, a flat vector, against `gradient` of the same layout, in place."""
-        backend.sgd_step(parameters, gradient, self.learning_rate)
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: θ <- θ - learning_rate g, with g = dL/dθ.
+
+    With momentum: v <- momentum v + g, and θ <- θ - learning_rate v, or
+    θ <- θ - learning_rate (g + momentum v) if `nesterov` is set.
+
+    Parameters
+    ----------
+    learning_rate
+        A number that is not negative, or a schedule (see `fastnn.schedules`).
+    momentum
+        The share of the velocity that is kept, at least 0 and below 1.
+    nesterov
+        Look ahead along the velocity; needs a momentum above 0.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or `nesterov` is set without momentum.
+    TypeError
+        If an argument is of the wrong kind.
+
+    References
+    ----------
+    I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of
+    initialization and momentum in deep learning", ICML 2013. As in PyTorch, the
+    velocity holds gradients, not steps, so a new rate acts on all of it at once.
+    """
+
+    _arguments = ("learning_rate", "momentum", "nesterov")
+
+    def __init__(
+        self, learning_rate: Rate = 0.1, momentum: float = 0.0, nesterov: bool = False
+    ) -> None:
+        super().__init__(learning_rate)
+        self._momentum = checks.real("momentum", momentum, minimum=0.0, below=1.0)
+        self._nesterov = checks.flag("nesterov", nesterov)
+        if self._nesterov and not self._momentum:
+            raise ValueError("nesterov: expected False without momentum, got True")
+        self.state_names = ("velocity",) if self._momentum else ()
+
+    @property
+    def momentum(self) -> float:
+        """The share of the velocity that is kept; fixed."""
+        return self._momentum
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether steps look ahead along the velocity; fixed."""
+        return self._nesterov
+
+    def step(
+        self,
+        backend: Backend,
+        parameters: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        step: int,
+    ) -> None:
+        """Move `parameters` against `gradient`, in place; see `Optimizer.step`."""
+        rate = self.rate(step)
+        if self._momentum:
+            (velocity,) = state
+            backend.momentum_step(
+                parameters, gradient, velocity, rate, self._momentum, self._nesterov
+            )
+        else:
+            backend.sgd_step(parameters, gradient, rate)
+
+
+class RMSprop(Optimizer):
+    """Steps scaled by the running mean square of the gradient, element by element.
+
+    s <- rho s + (1 - rho) g², θ <- θ - learning_rate g / (sqrt(s) + epsilon).
+
+    Parameters
+    ----------
+    learning_rate
+        A number that is not negative, or a schedule (see `fastnn.schedules`).
+    rho
+        The share of the mean square that is kept, at least 0 and below 1.
+    epsilon
+        What keeps the denominator from 0, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    TypeError
+        If an argument is of the wrong kind.
+
+    References
+    ----------
+    T. Tieleman and G. Hinton, "Lecture 6.5 - RMSprop", COURSERA: Neural
+    Networks for Machine Learning, 2012; epsilon where PyTorch has it.
+    """
+
+    state_names = ("mean_square",)
+    _arguments = ("learning_rate", "rho", "epsilon")
+
+    def __init__(
+        self, learning_rate: Rate = 0.001, rho: float = 0.9, epsilon: float = 1e-8
+    ) -> None:
+        super().__init__(learning_rate)
+        self._rho = checks.real("rho", rho, minimum=0.0, below=1.0)
+        self._epsilon = checks.real("epsilon", epsilon, minimum=SMALLEST_EPSILON)
+
+    @property
+    def rho(self) -> float:
+        """The share of the mean square that is kept; fixed."""
+        return self._rho
+
+    @property
+    def epsilon(self) -> float:
+        """What keeps the denominator from 0; fixed."""
+        return self._epsilon
+
+    def step(
+        self,
+        backend: Backend,
+        parameters: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        step: int,
+    ) -> None:
+        """Move `parameters` against `gradient`, in place; see `Optimizer.step`."""
+        (mean_square,) = state
+        rate = self.rate(step)
+        backend.rmsprop_step(parameters, gradient, mean_square, rate, self._rho, self._epsilon)
+
+
+class Adam(Optimizer):
+    """Momentum with steps scaled as in RMSprop, and both means corrected for their start at 0.
+
+    m <- beta1 m + (1 - beta1) g and s <- beta2 s + (1 - beta2) g². At the t-th
+    step, counted from 1, m̂ = m / (1 - beta1^t) and ŝ = s / (1 - beta2^t);
+    θ <- θ - learning_rate m̂ / (sqrt(ŝ) + epsilon).
+
+    Parameters
+    ----------
+    learning_rate
+        A number that is not negative, or a schedule (see `fastnn.schedules`).
+    beta1, beta2
+        The shares of the means that are kept, at least 0 and below 1.
+    epsilon
+        What keeps the denominator from 0, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    TypeError
+        If an argument is of the wrong kind.
+
+    References
+    ----------
+    D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR
+    2015, algorithm 1.
+    """
+
+    state_names = ("mean", "mean_square")
+    _arguments = ("learning_rate", "beta1", "beta2", "epsilon")
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate)
+        self._beta1 = checks.real("beta1", beta1, minimum=0.0, below=1.0)
+        self._beta2 = checks.real("beta2", beta2, minimum=0.0, below=1.0)
+        self._epsilon = checks.real("epsilon", epsilon, minimum=SMALLEST_EPSILON)
+
+    @property
+    def beta1(self) -> float:
+        """The share of the mean that is kept; fixed."""
+        return self._beta1
+
+    @property
+    def beta2(self) -> float:
+        """The share of the mean square that is kept; fixed."""
+        return self._beta2
+
+    @property
+    def epsilon(self) -> float:
+        """What keeps the denominator from 0; fixed."""
+        return self._epsilon
+
+    def step(
+        self,
+        backend: Backend,
+        parameters: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        step: int,
+    ) -> None:
+        """Move `parameters` against `gradient`, in place; see `Optimizer.step`."""
+        mean, mean_square = state
+        rate = self.rate(step)
+        backend.adam_step(
+            parameters,
+            gradient,
+            mean,
+            mean_square,
+            rate,
+            self._beta1,
+            self._beta2,
+            self._epsilon,
+            step,
+        )
+
+
+OWN: tuple[type[Optimizer], ...] = (SGD, RMSprop, Adam)
+"""Exactly these are known to backends and to files; a subclass may do anything."""
+
+
+def checked(name: str, value: Any) -> Optimizer:
+    """Return `value` if it is an optimiser."""
+    if not isinstance(value, Optimizer):
+        raise TypeError(f"{name}: expected an Optimizer, as SGD(0.1) or Adam(), got {value!r}")
+    return value
+
+
+def prepare(optimizer: Optimizer, backend: Backend, dtype: np.dtype[Any]) -> None:
+    """Have the kernels of a step compiled, or read from the cache."""
+    if type(optimizer) in OWN:
+        parameters, gradient, *state = np.zeros((2 + len(optimizer.state_names), 1), dtype)
+        optimizer.step(backend, parameters, gradient, state, 0)

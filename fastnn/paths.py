@@ -133,16 +133,17 @@ class CompiledPath:
         network = self._network
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
-        rates = [layer.learning_rate for layer in network if isinstance(layer, Dense)]
+        learned = [layer for layer in network if isinstance(layer, Dense)]
+        rates = [layer.optimizer.rate(layer.steps) for layer in learned]
         self._program.scale = _scale(network)
         totals: tuple[float, int] = self._program.run(
             X, y, order, network._parameters, np.array(rates)
         )
-        for layer in network:
-            if isinstance(layer, Dense):
-                # An update writes whole vectors: of an infinite gradient, NaN into the padding,
-                # where it would outlive weights that a user restores.
-                layer._layout.clear_padding(layer._drawn())
+        for layer in learned:
+            layer._steps += -(-len(order) // self._batch_size)
+            # An update writes whole vectors: of an infinite gradient, NaN into the padding,
+            # where it would outlive weights that a user restores.
+            layer._layout.clear_padding(layer._drawn())
         return totals
 
 
@@ -200,8 +201,8 @@ def reason_for_layers(network: Trainable) -> str | None:
     reason = _reason_for_python(network)
     if reason is None:
         for layer in network:
-            if isinstance(layer, Dense) and type(layer.optimizer) is not SGD:
-                return f"the optimiser {layer.optimizer!r} is known to Python alone"
+            if isinstance(layer, Dense) and (of_python := _reason_for_learning(layer)):
+                return of_python
         reason = compiler.why_not(_described(network), dtype=network.dtype)
     return reason
 
@@ -215,6 +216,18 @@ def _reason_for_python(network: Trainable) -> str | None:
             return f"{layer!r} is known to Python alone"
         if "forward" in vars(layer) or "backward" in vars(layer):
             return f"{layer!r} has a method of its own"
+    return None
+
+
+def _reason_for_learning(layer: Dense) -> str | None:
+    """Return why compiled code can't take the steps of a layer, None if it can."""
+    optimizer = layer.optimizer
+    if type(optimizer) is not SGD or optimizer.momentum:
+        return f"the optimiser {optimizer!r} is known to Python alone"
+    if callable(optimizer.learning_rate):
+        return f"the schedule {optimizer.learning_rate!r} is known to Python alone"
+    if layer.l2:
+        return f"the penalty of {layer!r} is known to Python alone"
     return None
 
 

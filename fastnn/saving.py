@@ -1,7 +1,11 @@
-"""Networks to safetensors files and back: parameters by name, architecture in the header."""
+"""Networks to safetensors files and back: parameters by name, architecture in the header.
+
+What an optimiser remembers of a parameter is a tensor as well: `0.weights.velocity`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -10,9 +14,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fastnn import checks
+from fastnn import checks, optimizers
 from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
-from fastnn.optimizers import SGD
+from fastnn.optimizers import Optimizer
+from fastnn.schedules import Constant, CosineDecay, Rate, StepDecay, WarmUp
 
 if TYPE_CHECKING:
     from fastnn.network import Network
@@ -24,12 +29,18 @@ GENERATORS = ("PCG64", "PCG64DXSM")
 believes whatever they are, so a file could make it read anywhere."""
 
 _ARGUMENTS: dict[type[Layer], tuple[str, ...]] = {
-    Dense: ("input_units", "output_units", "learning_rate"),
+    Dense: ("input_units", "output_units", "l2"),
     ReLU: (),
     Rescaling: ("scale",),
     Layer: (),
 }
-"""Of each layer that can be saved: the attributes that its constructor takes."""
+"""Of each layer that can be saved: the attributes that its constructor takes, but for what
+concerns its optimiser."""
+
+_OPTIMIZERS = {kind.__name__: kind for kind in optimizers.OWN}
+_SCHEDULES: dict[str, Any] = {
+    kind.__name__: kind for kind in (Constant, StepDecay, CosineDecay, WarmUp)
+}
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
@@ -38,11 +49,17 @@ def save(network: Network, path: str | PathLike[str]) -> None:
     for i, layer in enumerate(network):
         for name, array in layer.parameters.items():
             tensors[f"{i}.{name}"] = np.ascontiguousarray(array)
+        if isinstance(layer, ParametricLayer) and layer.steps:
+            for kind, vector in zip(layer.optimizer.state_names, layer._state, strict=True):
+                for name in layer.parameters:
+                    array = layer._layout.view(vector, name)
+                    tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
     state = network._rng.bit_generator.state
     header = {
         "fastnn": FORMAT,
         "dtype": network.dtype.name,
-        "layers": json.dumps([_described(layer) for layer in network]),
+        "layers": json.dumps([_described(layer, network.optimizer) for layer in network]),
+        "optimizer": json.dumps(_described_optimizer(network.optimizer)),
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
     }
     try:
@@ -51,8 +68,10 @@ def save(network: Network, path: str | PathLike[str]) -> None:
         raise OSError(f"{path}: can't write the model: {error}") from None
 
 
-def read(path: str | PathLike[str]) -> tuple[str, np.random.Generator, list[Layer]]:
-    """Return the dtype, the random generator and the layers of a saved network.
+def read(
+    path: str | PathLike[str],
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer]]:
+    """Return dtype, random generator, optimiser and layers of a saved network.
 
     Raises whatever a damaged file leads to.
     """
@@ -62,39 +81,101 @@ def read(path: str | PathLike[str]) -> tuple[str, np.random.Generator, list[Laye
     if header.get("fastnn") != FORMAT:
         found = f"format {header['fastnn']!r}" if "fastnn" in header else "no format entry"
         raise ValueError(f"expected format {FORMAT}, got {found}")
+    optimizer = _built_optimizer(json.loads(header.get("optimizer", "null")))
     layers = [
-        _built(description, {name: tensors.pop(f"{i}.{name}") for name in ("weights", "biases")})
-        if description["type"] == "Dense"
-        else _built(description, {})
+        _built(description, optimizer, tensors, f"{i}.")
         for i, description in enumerate(json.loads(header["layers"]))
     ]
     if tensors:
         raise ValueError(f"parameters of no layer: {', '.join(sorted(tensors))}")
-    return header["dtype"], _generator(json.loads(header["random"])), layers
+    return header["dtype"], _generator(json.loads(header["random"])), optimizer, layers
 
 
-def _described(layer: Layer) -> dict[str, Any]:
+def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
     if type(layer) not in _ARGUMENTS:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )
-    if isinstance(layer, ParametricLayer) and type(layer.optimizer) is not SGD:
-        raise TypeError(f"can't save {layer.optimizer!r}: only fastnn's own optimisers can be")
     arguments = {name: getattr(layer, name) for name in _ARGUMENTS[type(layer)]}
+    if isinstance(layer, ParametricLayer):
+        own = None if layer.optimizer is shared else _described_optimizer(layer.optimizer)
+        arguments |= {"optimizer": own, "steps": layer.steps}
     return {"type": type(layer).__name__, **arguments}
 
 
-def _built(description: dict[str, Any], parameters: dict[str, Any]) -> Layer:
+def _built(
+    description: dict[str, Any], shared: Optimizer | None, tensors: dict[str, Any], prefix: str
+) -> Layer:
+    """Return the layer of a description, with its share of the tensors, which are taken out.
+
+    In a file from before layers had optimisers the description has a learning rate instead.
+    """
     kinds = {kind.__name__: kind for kind in _ARGUMENTS}
+    left_out = ("type", "optimizer", "steps")
     layer = kinds[description["type"]](
-        **{name: value for name, value in description.items() if name != "type"}
+        **{name: value for name, value in description.items() if name not in left_out}
     )
     if isinstance(layer, ParametricLayer):
-        # Before any memory is taken: a damaged header can ask for any size.
-        for name, shape in layer._shapes.items():
-            checks.shaped(name, parameters[name], shape)
-        layer._fill(parameters)
+        layer._fill(_taken(tensors, prefix, layer))
+        if "optimizer" in description:
+            own = _built_optimizer(description["optimizer"])
+            layer.optimizer = optimizers.checked("optimizer", own or shared)
+            steps = checks.integer("steps", description["steps"], minimum=0)
+            of_state = layer.optimizer.state_names if steps else ()
+            state = [_taken(tensors, prefix, layer, f".{kind}") for kind in of_state]
+            layer._fill_state(steps, state)
     return layer
+
+
+def _taken(
+    tensors: dict[str, Any], prefix: str, layer: ParametricLayer, suffix: str = ""
+) -> dict[str, Any]:
+    """Take an array for each of a layer's parameters out of the tensors."""
+    # Before any memory is taken: a damaged header can ask for any size.
+    return {
+        name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), shape)
+        for name, shape in layer._shapes.items()
+    }
+
+
+def _described_optimizer(optimizer: Optimizer | None) -> dict[str, Any] | None:
+    if optimizer is None:
+        return None
+    if type(optimizer) not in optimizers.OWN:
+        raise TypeError(f"can't save {optimizer!r}: only fastnn's own optimisers can be")
+    arguments = {name: getattr(optimizer, name) for name in optimizer._arguments}
+    arguments["learning_rate"] = _described_rate(optimizer.learning_rate)
+    return {"type": type(optimizer).__name__, **arguments}
+
+
+def _built_optimizer(description: dict[str, Any] | None) -> Optimizer | None:
+    if description is None:
+        return None
+    arguments = {name: value for name, value in description.items() if name != "type"}
+    arguments["learning_rate"] = _built_rate(arguments["learning_rate"])
+    return _OPTIMIZERS[description["type"]](**arguments)
+
+
+def _described_rate(rate: Rate) -> float | dict[str, Any]:
+    if not callable(rate):
+        return rate
+    if type(rate) not in _SCHEDULES.values():
+        raise TypeError(f"can't save {rate!r}: of schedules only fastnn's own can be")
+    schedule: Any = rate
+    fields = {item.name: getattr(rate, item.name) for item in dataclasses.fields(schedule)}
+    if isinstance(rate, WarmUp):
+        fields["schedule"] = _described_rate(rate.schedule)
+    return {"type": type(rate).__name__, **fields}
+
+
+def _built_rate(description: float | dict[str, Any]) -> Rate:
+    if not isinstance(description, dict):
+        return description
+    arguments = {name: value for name, value in description.items() if name != "type"}
+    if "schedule" in arguments:
+        arguments["schedule"] = _built_rate(arguments["schedule"])
+    schedule: Rate = _SCHEDULES[description["type"]](**arguments)
+    return schedule
 
 
 def _generator(state: dict[str, Any] | None) -> np.random.Generator:

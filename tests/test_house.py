@@ -13,7 +13,7 @@ PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
     {"checks"},
-    {"memory", "backends", "datasets", "gradcheck", "initializers"},
+    {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"layers"},
     {"paths", "saving"},

@@ -161,7 +161,7 @@ def test_one_bad_batch_leaves_nothing_behind_restored_weights(rng, restore):
 
 def test_an_optimiser_of_the_users_own_is_obeyed(rng, tmp_path):
     class Frozen(fastnn.SGD):
-        def step(self, backend, parameters, gradient):
+        def step(self, backend, parameters, gradient, state, step):
             pass
 
     network = Network([Dense(9, 4)], backend="numba", seed=0)
