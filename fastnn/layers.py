@@ -220,10 +220,12 @@ class ParametricLayer(Layer):
     def __init__(
         self,
         shapes: Mapping[str, tuple[int, ...]],
-        optimizer: Optimizer,
+        learning_rate: Rate,
         seed: int | np.random.Generator | None,
+        optimizer: Optimizer | None = None,
     ) -> None:
-        self._optimizer = optimizers.checked("optimizer", optimizer)
+        own = SGD(learning_rate) if optimizer is None else optimizer
+        self._optimizer = optimizers.checked("optimizer", own)
         self._shapes = dict(shapes)
         self._own_rng = None if seed is None else checks.generator("seed", seed)
         self._layout = Layout(self._shapes, np.dtype(np.float64))
@@ -511,7 +513,7 @@ class Dense(ParametricLayer):
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
-        super().__init__(shapes, SGD(learning_rate) if optimizer is None else optimizer, seed)
+        super().__init__(shapes, learning_rate, seed, optimizer)
         self._l2 = checks.real("l2", l2, minimum=0.0)
         self._initializers = {
             name: initializers.checked(name, value, dimensions=len(shapes[name]))

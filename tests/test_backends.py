@@ -157,6 +157,158 @@ def test_sgd_step(numba_backend, rng, dtype):
     assert not np.array_equal(results[1], start)
 
 
+STEPS = {
+    "momentum": ("momentum_step", (0.3, 0.9, False), 1),
+    "nesterov": ("momentum_step", (0.3, 0.9, True), 1),
+    "rmsprop": ("rmsprop_step", (0.003, 0.999, 1e-8), 1),
+    "adam, first step": ("adam_step", (0.003, 0.9, 0.999, 1e-8, 0), 2),
+    "adam": ("adam_step", (0.003, 0.9, 0.999, 1e-8, 7), 2),
+}
+"""Name, numbers, and how many vectors of state, of which the last holds mean squares."""
+
+
+def step_case(rng, count, states, dtype):
+    """Return parameters, a gradient and state, of which nothing is small beside the rest."""
+    vectors = rng.choice([-1.0, 1.0], (2 + states, count)) * rng.uniform(
+        0.1, 1.0, (2 + states, count)
+    )
+    vectors[-1] **= 2
+    return list(vectors.astype(dtype))
+
+
+def exact_step(name, vectors, numbers):
+    """Return parameters and state after a step in float64, by formulas written once more."""
+    theta, g, *state = (vector.astype(np.float64) for vector in vectors)
+    if name == "momentum_step":
+        rate, mu, nesterov = numbers
+        v = mu * state[0] + g
+        return [theta - rate * (g + mu * v if nesterov else v), v]
+    if name == "rmsprop_step":
+        rate, rho, epsilon = numbers
+        s = rho * state[0] + (1 - rho) * g * g
+        return [theta - rate * g / (np.sqrt(s) + epsilon), s]
+    rate, beta1, beta2, epsilon, step = numbers
+    m, s = beta1 * state[0] + (1 - beta1) * g, beta2 * state[1] + (1 - beta2) * g * g
+    m_hat, s_hat = m / (1 - beta1 ** (step + 1)), s / (1 - beta2 ** (step + 1))
+    return [theta - rate * m_hat / (np.sqrt(s_hat) + epsilon), m, s]
+
+
+def assert_stepped(found, exact, dtype):
+    """Every number is of order 1 and a handful of rounded operations away from its neighbours."""
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == dtype
+        assert (np.abs(a - b) <= 8 * np.finfo(dtype).eps).all()
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 15, 16, 17, 33, 130, 1003])
+def test_steps_of_optimisers(numba_backend, rng, kind, count, dtype):
+    name, numbers, states = STEPS[kind]
+    vectors = step_case(rng, count, states, dtype)
+    exact = exact_step(name, vectors, numbers)
+    for module in (reference, numba_backend):
+        whole = [np.full(count + 6, np.nan, dtype) for _ in vectors]
+        inside = [array[3:-3] for array in whole]
+        for target, vector in zip(inside, vectors, strict=True):
+            target[...] = vector
+        assert getattr(module, name)(*inside, *numbers) is None
+        theta, g, *state = inside
+        assert_stepped([theta, *state], exact, dtype)
+        np.testing.assert_array_equal(g, vectors[1])
+        assert all(np.isnan(array[[0, 1, 2, -3, -2, -1]]).all() for array in whole)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_zeros_stay_zeros(numba_backend, kind, dtype):
+    # padding between parameters, and a unit that never learned
+    name, numbers, states = STEPS[kind]
+    for module in (reference, numba_backend):
+        vectors = np.zeros((2 + states, 37), dtype)
+        getattr(module, name)(*vectors, *numbers)
+        assert not vectors.any()
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_nan_stays_where_it_is(numba_backend, rng, kind, dtype):
+    name, numbers, states = STEPS[kind]
+    vectors = step_case(rng, 40, states, dtype)
+    vectors[1][5], vectors[1][39] = np.nan, np.inf
+    found = []
+    for module in (reference, numba_backend):
+        copies = [vector.copy() for vector in vectors]
+        with np.errstate(invalid="ignore", over="ignore"):
+            getattr(module, name)(*copies, *numbers)
+        found.append([copies[0], *copies[2:]])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=8 * np.finfo(dtype).eps)
+        assert np.isnan(a[5])
+        assert np.isfinite(np.delete(a, [5, 39])).all()
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_steps_of_any_layout(numba_backend, rng, arrange, kind, dtype):
+    name, numbers, states = STEPS[kind]
+    vectors = step_case(rng, 99, states, dtype)
+    exact = exact_step(name, vectors, numbers)
+    arranged = [arrange(vector[np.newaxis])[0] for vector in vectors]
+    arranged[1].flags.writeable = False
+    getattr(numba_backend, name)(*arranged, *numbers)
+    assert_stepped([arranged[0], *arranged[2:]], exact, dtype)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("shift", [0, 1, 40])
+def test_steps_with_memory_in_common(numba_backend, rng, kind, shift, dtype):
+    # A step is taken on what was there before it.
+    name, numbers, states = STEPS[kind]
+    buffer = rng.uniform(0.1, 1.0, 200).astype(dtype)
+    theta, g = buffer[:100], buffer[shift : shift + 100]
+    state = step_case(rng, 100, states, dtype)[2:]
+    exact = exact_step(name, [theta.copy(), g.copy(), *state], numbers)
+    getattr(numba_backend, name)(theta, g, *state, *numbers)
+    assert_stepped([theta, *state], exact, dtype)
+
+
+def test_steps_refuse_what_does_not_fit(numba_backend, rng, dtype):
+    for name, numbers, states in STEPS.values():
+        vectors = step_case(rng, 20, states, dtype)
+        for place in range(len(vectors)):
+            for wrong in (vectors[place][:-1], np.ones((4, 5), dtype)):
+                case = [v.copy() for v in vectors]
+                case[place] = wrong
+                with pytest.raises(ValueError, match="fit together"):
+                    getattr(numba_backend, name)(*case, *numbers)
+        for place in (0, *range(2, len(vectors))):
+            case = [v.copy() for v in vectors]
+            case[place].flags.writeable = False
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(numba_backend, name)(*case, *numbers)
+
+
+@pytest.mark.parametrize("count", [1, 7, 16, 63, 64, 65, 1003, 12345])
+def test_sum_of_squares(numba_backend, rng, count, dtype):
+    x = rng.normal(size=count).astype(dtype)
+    exact = (x.astype(np.float64) ** 2).sum()
+    bound = sum_bound(count, exact, np.dtype(np.float64))
+    for module in (reference, numba_backend):
+        for arranged in (x, np.repeat(x, 3)[::3], x[::-1], x[np.newaxis]):
+            assert abs(module.sum_of_squares(arranged) - exact) <= bound
+        assert type(module.sum_of_squares(x)) is float
+        assert np.isnan(module.sum_of_squares(np.append(x, dtype.type(np.nan))))
+    large = np.full(17, 1e30, dtype)  # the square of which is no float32
+    np.testing.assert_allclose(numba_backend.sum_of_squares(large), 17e60, rtol=1e-6)
+
+
+def test_add_multiple(numba_backend, rng, arrange, dtype):
+    start, source = rng.normal(size=(2, 1003)).astype(dtype)
+    exact = start.astype(np.float64) - 0.3 * source.astype(np.float64)
+    for module in (reference, numba_backend):
+        target = arrange(start[np.newaxis])[0].copy()
+        assert module.add_multiple(target, -0.3, arrange(source[np.newaxis])[0]) is None
+        bound = sum_bound(2, np.abs(start) + 0.3 * np.abs(source), dtype)
+        assert (np.abs(target - exact) <= bound).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 10), (7, 3), (33, 17), (5, 130)], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_softmax_family(numba_backend, rng, shape, scale, dtype):
@@ -295,6 +447,13 @@ def test_nothing_is_read_beyond_the_end(numba_backend, rng, shape, dtype):
         numba_backend.softmax_cross_entropy(G, labels)
         numba_backend.softmax_cross_entropy_gradient(G, labels)
         numba_backend.sgd_step(b, at_the_end_of_memory(b), 0.5)
+        numba_backend.sum_of_squares(b)
+        for name, numbers, states in STEPS.values():
+            vectors = step_case(rng, len(b), states, dtype)
+            exact = exact_step(name, vectors, numbers)
+            theta, g, *state = map(at_the_end_of_memory, vectors)
+            getattr(numba_backend, name)(theta, g, *state, *numbers)
+            assert_stepped([theta, *state], exact, dtype)
 
 
 def test_python_threads_share_nothing(numba_backend, rng, dtype):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastnn.datasets
-from fastnn.datasets import iterate_minibatches, load_dataset
+from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
 
 PUBLISHED_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -432,13 +432,122 @@ class TestMinibatches:
             iterate_minibatches(**arguments)
 
 
-def test_imports_only_the_standard_library_and_numpy():
+def test_knows_nothing_of_networks():
     tree = ast.parse(Path(fastnn.datasets.__file__).read_text(encoding="utf-8"))
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            imported.add("fastnn" if node.level else node.module.partition(".")[0])
-    assert "numpy" in imported
-    assert imported - sys.stdlib_module_names == {"numpy"}
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name for name in imported if name.startswith("fastnn") or name.startswith("None")}
+    assert ours == {"fastnn.checks"}
+    others = {name.partition(".")[0] for name in imported - ours}
+    assert others - sys.stdlib_module_names == {"numpy"}
+
+
+EPS = np.finfo(np.float64).eps
+
+
+SCALED_DTYPES = {
+    np.uint8: np.float32,
+    np.bool_: np.float32,
+    np.int16: np.float32,
+    np.float16: np.float32,
+    np.float32: np.float32,
+    np.int32: np.float64,
+    np.int64: np.float64,
+    np.uint64: np.float64,
+    np.float64: np.float64,
+}
+
+
+class TestScaling:
+    @pytest.mark.parametrize("dtype", SCALED_DTYPES)
+    def test_values_and_dtypes(self, dtype):
+        values = np.random.default_rng(1).integers(0, 2 if dtype is np.bool_ else 100, (41, 3, 7))
+        values = values.astype(dtype)
+        exact = values.astype(np.float64)
+        tolerance = 8 * np.finfo(SCALED_DTYPES[dtype]).eps
+        normal = normalize(values)
+        assert normal.dtype == SCALED_DTYPES[dtype]
+        expected = (exact - exact.min()) / (exact.max() - exact.min())
+        np.testing.assert_allclose(normal, expected, rtol=tolerance)
+        assert normal.min() == 0.0
+        assert normal.max() == 1.0
+        standard = standardize(values)
+        assert standard.dtype == SCALED_DTYPES[dtype]
+        expected = (exact - exact.mean()) / exact.std()
+        np.testing.assert_allclose(standard, expected, rtol=tolerance, atol=tolerance)
+
+    def test_as_the_notebook_has_it(self):
+        values = np.random.default_rng(2).normal(5.0, 3.0, (100, 7))
+        low, high = values.min(), values.max()
+        np.testing.assert_array_equal(normalize(values), (values - low) / (high - low))
+        # the sums of 700 numbers in another order
+        standard = (values - values.mean()) / values.std()
+        np.testing.assert_allclose(standardize(values), standard, rtol=0, atol=700 * EPS)
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    def test_other_data_are_scaled_as_the_reference(self, function):
+        rng = np.random.default_rng(3)
+        train, test = rng.normal(size=(50, 4)), rng.normal(2.0, 5.0, (9, 2, 2))
+        both = np.concatenate([train.ravel(), test.ravel()])
+        together = function(both, train)
+        np.testing.assert_array_equal(together[:200], function(train).ravel())
+        np.testing.assert_array_equal(together[200:], function(test, reference=train).ravel())
+        assert function(test, train).shape == test.shape
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    @pytest.mark.parametrize(
+        ("dtype", "value"),
+        [(np.uint8, 0), (np.uint8, 7)]
+        + [(t, v) for t in (np.float32, np.float64) for v in (0, 0.1, 1 / 3, 1e30, -1e-30)],
+    )
+    def test_constant_values_give_zeros(self, function, dtype, value):
+        constant = np.full((999, 3), value, dtype)
+        np.testing.assert_array_equal(function(constant), np.zeros((999, 3)))
+        moved = function(np.array([value, value], dtype) * dtype(2), constant)
+        np.testing.assert_allclose(moved, value, rtol=8 * EPS if dtype is np.float64 else 1e-6)
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    def test_any_layout_and_size(self, function):
+        values = np.random.default_rng(4).normal(1e6, 1.0, (300, 101)).astype(np.float32)
+        expected = function(values)
+        assert abs(float(standardize(values).mean(dtype=np.float64))) < 1e-7
+        for other in (np.asfortranarray(values), np.repeat(values, 2, 1)[:, ::2]):
+            # a mean of the same numbers in another order
+            np.testing.assert_allclose(function(other), expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(function([1, 2, 3]), function(np.array([1.0, 2.0, 3.0])))
+        assert function(5.0).shape == ()
+
+    def test_a_range_beyond_float32(self):
+        values = np.array([-3e38, 0.0, 3e38], np.float32)
+        np.testing.assert_array_equal(normalize(values), np.array([0.0, 0.5, 1.0], np.float32))
+        np.testing.assert_allclose(standardize(values), [-np.sqrt(1.5), 0.0, np.sqrt(1.5)], 1e-6)
+
+    def test_the_data_are_left_as_they_are(self):
+        values = np.arange(6.0)
+        values.flags.writeable = False
+        normalize(values)
+        standardize(values, values)
+        np.testing.assert_array_equal(values, np.arange(6.0))
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    @pytest.mark.parametrize(
+        ("arguments", "exception", "message"),
+        [
+            (([],), ValueError, r"^values: expected at least one number, got shape \(0,\)"),
+            (([1.0], []), ValueError, "^reference: expected at least one number"),
+            ((["a"],), TypeError, "^values: expected an array of real numbers"),
+            (([1j],), TypeError, "^values: expected an array of real numbers"),
+            (([1.0], ["a"]), TypeError, "^reference: expected an array of real numbers"),
+            (([1.0, np.nan],), ValueError, "^values: expected a finite range, got .* nan"),
+            (([1.0], [0.0, np.inf]), ValueError, "^reference: expected a finite range"),
+            (([-1.7e308, 1.7e308],), ValueError, "^values: expected a finite range"),
+            ((np.ones(2, np.longdouble),), TypeError, "^values: expected .*float32 or float64"),
+        ],
+    )
+    def test_bad_arguments(self, function, arguments, exception, message):
+        with pytest.raises(exception, match=message):
+            function(*arguments)

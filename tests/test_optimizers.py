@@ -1,0 +1,670 @@
+"""Optimisers and penalties in layers and networks: formulas, state, copies, files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+import re
+
+import numpy as np
+import pytest
+from conftest import perceptron
+
+import fastnn
+from fastnn import SGD, Adam, Dense, Network, ReLU, RMSprop, eval_numerical_gradient, schedules
+
+OPTIMIZERS = {
+    "sgd": lambda: SGD(0.1),
+    "momentum": lambda: SGD(0.05, momentum=0.9),
+    "nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
+    "rmsprop": lambda: RMSprop(0.01, rho=0.8),
+    "adam": lambda: Adam(0.01, beta2=0.99),
+    "scheduled": lambda: Adam(schedules.WarmUp(schedules.CosineDecay(0.02, 30, 0.001), 5)),
+}
+
+
+@pytest.fixture(params=OPTIMIZERS)
+def optimizer(request):
+    """One of each, new for every test."""
+    return OPTIMIZERS[request.param]()
+
+
+class Plain:
+    """The same formulas once more, one parameter at a time, in float64."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.step = optimizer, 0
+        self.first = self.second = 0.0
+
+    def moved(self, theta, g):
+        o, t = self.optimizer, self.step + 1
+        rate = o.learning_rate(self.step) if callable(o.learning_rate) else o.learning_rate
+        self.step += 1
+        if isinstance(o, SGD):
+            self.first = o.momentum * self.first + g
+            return theta - rate * (g + o.momentum * self.first if o.nesterov else self.first)
+        if isinstance(o, RMSprop):
+            self.second = o.rho * self.second + (1 - o.rho) * g**2
+            return theta - rate * g / (np.sqrt(self.second) + o.epsilon)
+        self.first = o.beta1 * self.first + (1 - o.beta1) * g
+        self.second = o.beta2 * self.second + (1 - o.beta2) * g**2
+        m, s = self.first / (1 - o.beta1**t), self.second / (1 - o.beta2**t)
+        return theta - rate * m / (np.sqrt(s) + o.epsilon)
+
+
+def parameters(network) -> list[np.ndarray]:
+    return [array.copy() for layer in network for array in layer.parameters.values()]
+
+
+def same_bits(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+
+
+def samples(rng, n=40, units=5, classes=3):
+    return rng.normal(size=(n, units)), rng.integers(0, classes, n)
+
+
+def deep(optimizer, dtype=np.float32, **options) -> Network:
+    layers = [Dense(5, 7, l2=0.01), ReLU(), Dense(7, 3, l2=0.0)]
+    return Network(layers, optimizer=optimizer, dtype=dtype, seed=4, **options)
+
+
+@pytest.mark.usefixtures("backend")
+class TestSteps:
+    @pytest.mark.parametrize("shape", [(1, 1), (4, 3), (17, 33)], ids=str)
+    @pytest.mark.parametrize("batch", [1, 7])
+    def test_a_layer_alone(self, optimizer, shape, batch, rng):
+        layer = Dense(*shape, optimizer=optimizer, l2=0.05, seed=0)
+        expected = {name: array.copy() for name, array in layer.parameters.items()}
+        plain = {name: Plain(optimizer) for name in expected}
+        for _ in range(6):
+            X, G = rng.normal(size=(batch, shape[0])), rng.normal(size=(batch, shape[1]))
+            gradients = {"weights": X.T @ G + 2 * 0.05 * expected["weights"], "biases": G.sum(0)}
+            grad_input = layer.backward(X, G)
+            np.testing.assert_allclose(grad_input, G @ expected["weights"].T, atol=1e-9)
+            for name, gradient in gradients.items():
+                expected[name] = plain[name].moved(expected[name], gradient)
+        for name, array in layer.parameters.items():
+            # A root of a mean square may be small beside its last gradient: digits are lost there.
+            np.testing.assert_allclose(array, expected[name], rtol=1e-9, atol=1e-9)
+        assert layer.steps == 6
+
+    def test_a_network(self, optimizer, rng, dtype):
+        network = deep(optimizer, dtype)
+        X, y = samples(rng)
+        twin = deep(SGD(0.0), np.float64)
+        for mine, theirs in zip(parameters(network), twin_parameters(twin), strict=True):
+            theirs[...] = mine
+        plain = [Plain(optimizer) for _ in range(4)]
+        for start in range(0, 40, 7):
+            batch = X[start : start + 7], y[start : start + 7]
+            found = network.train_step(*batch)
+            loss, gradients = twin.gradients(*batch)
+            np.testing.assert_allclose(found, loss, rtol=2000 * np.finfo(dtype).eps)
+            flat = [gradient for of_layer in gradients for gradient in of_layer.values()]
+            for rule, theta, gradient in zip(plain, twin_parameters(twin), flat, strict=True):
+                theta[...] = rule.moved(theta, gradient)
+        # 6 steps of at most 0.1 times a gradient, or a root of one, that is off by some eps
+        for a, b in zip(parameters(network), parameters(twin), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=3000 * np.finfo(dtype).eps)
+
+    def test_state_of_float32_parameters_in_a_float64_step(self, rng):
+        network = deep(SGD(0.1, momentum=0.5))
+        layer, before = network[0], network[0].weights.copy()
+        X, G = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
+        for _ in range(2):
+            assert layer.backward(X, G).dtype == np.float64
+        assert layer._state[0].dtype == np.float32
+        assert not np.array_equal(layer.weights, before)
+
+    def test_padding_stays_zero(self, optimizer, rng):
+        network = deep(optimizer)
+        network.fit(*samples(rng), epochs=2, batch_size=7)
+        for layer, _ in network._places():
+            for vector in (layer._vector, *layer._state):
+                copied = vector.copy()
+                layer._layout.clear_padding(copied)
+                np.testing.assert_array_equal(copied, vector)
+
+
+def twin_parameters(network) -> list[np.ndarray]:
+    return [array for layer in network for array in layer.parameters.values()]
+
+
+@pytest.mark.parametrize("batch", [1, 8, 33])
+def test_backends_agree(optimizer, batch, rng, dtype):
+    X, y = samples(rng, n=70)
+    networks = [deep(copy.deepcopy(optimizer), dtype, backend=b) for b in ("numpy", "numba")]
+    histories = [n.fit(X, y, epochs=3, batch_size=batch, validation_data=(X, y)) for n in networks]
+    # As many steps, each of which divides by a root of mean squares that may be small.
+    tolerance = 210 * 100 * np.finfo(dtype).eps
+    for name in ("loss", "val_loss"):
+        a, b = (getattr(history, name) for history in histories)
+        np.testing.assert_allclose(a, b, rtol=tolerance)
+    for a, b in zip(*map(parameters, networks), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.usefixtures("backend")
+class TestState:
+    def test_belongs_to_the_parameters_not_to_the_optimiser(self, optimizer, rng):
+        X, y = samples(rng)
+        one, other = deep(optimizer), deep(optimizer)
+        alone = deep(copy.deepcopy(optimizer))
+        for start in range(0, 40, 8):
+            batch = X[start : start + 8], y[start : start + 8]
+            one.train_step(*batch)
+            other.train_step(*batch)
+            alone.train_step(*batch)
+        assert same_bits(parameters(one), parameters(alone))
+        assert same_bits(parameters(other), parameters(alone))
+
+    def test_lies_parallel_to_the_parameters(self, optimizer, rng):
+        network = deep(optimizer)
+        assert network._states == []
+        network.train_step(*samples(rng))
+        assert len(network._states) == len(optimizer.state_names)
+        for vector in network._states:
+            assert vector.shape == network._parameters.shape
+            assert vector.dtype == network._parameters.dtype
+            assert vector.ctypes.data % 64 == 0
+        for layer, place in network._places():
+            assert len(layer._state) == len(optimizer.state_names)
+            for part, whole in zip(layer._state, network._states, strict=True):
+                assert part.any()
+                assert np.shares_memory(part, whole[place])
+                np.testing.assert_array_equal(part, whole[place])
+
+    def test_layers_of_different_needs(self, rng):
+        layers = [
+            Dense(5, 6, optimizer=SGD(0.1, 0.9)),
+            Dense(6, 6, 0.1),
+            Dense(6, 3, optimizer=Adam()),
+        ]
+        network = Network(layers, seed=0)
+        X, y = samples(rng)
+        network.train_step(X, y)
+        assert [len(layer._state) for layer in network] == [1, 0, 2]
+        assert len(network._states) == 2
+        velocity = network[0]._state[0].copy()
+        network[1].optimizer = RMSprop()
+        network.gradients(X, y)
+        np.testing.assert_array_equal(network[0]._state[0], velocity)
+        network.train_step(X, y)
+        assert [len(layer._state) for layer in network] == [1, 1, 2]
+        assert [layer.steps for layer in network] == [2, 1, 2]
+
+    @pytest.mark.parametrize("change", ["join", "add", "deepcopy", "pickle"])
+    def test_is_kept(self, optimizer, change, rng):
+        """Train, change the house, train on: as without the change."""
+        cases = [(rng.normal(size=(6, 5)), rng.normal(size=(6, 3))) for _ in range(6)]
+        left, moved = (Dense(5, 3, optimizer=copy.deepcopy(optimizer), seed=1) for _ in range(2))
+        networks = []
+        if change != "join":
+            networks = [Network([layer], dtype=np.float64) for layer in (left, moved)]
+        for X, G in cases[:3]:
+            left.backward(X, G)
+            moved.backward(X, G)
+        if change == "join":
+            networks.append(Network([moved], dtype=np.float64))
+        elif change == "add":
+            networks[1].add(Dense(3, 2))
+        elif change == "deepcopy":
+            networks[1] = copy.deepcopy(networks[1])
+            moved = networks[1][0]
+        else:
+            networks[1] = pickle.loads(pickle.dumps(networks[1]))
+            moved = networks[1][0]
+        for X, G in cases[3:]:
+            left.backward(X, G)
+            moved.backward(X, G)
+        assert moved.steps == left.steps == 6
+        np.testing.assert_array_equal(moved.weights, left.weights)
+        np.testing.assert_array_equal(moved.biases, left.biases)
+
+    def test_a_copy_is_apart(self, optimizer, rng):
+        X, y = samples(rng)
+        network = deep(optimizer)
+        network.train_step(X, y)
+        twin = copy.deepcopy(network)
+        assert twin[0].optimizer is twin[2].optimizer is twin.optimizer is not optimizer
+        for _ in range(2):
+            network.train_step(X, y)
+        for _ in range(2):
+            twin.train_step(X, y)
+        assert same_bits(parameters(network), parameters(twin))
+
+    def test_is_converted_where_a_network_has_another_dtype(self, rng):
+        layer = Dense(5, 3, optimizer=Adam(), seed=0)
+        X, G = rng.normal(size=(6, 5)), rng.normal(size=(6, 3))
+        layer.backward(X, G)
+        before = [layer._layout.view(vector, "weights").copy() for vector in layer._state]
+        Network([layer], dtype=np.float32)
+        for old, vector in zip(before, layer._state, strict=True):
+            view = layer._layout.view(vector, "weights")
+            assert view.dtype == np.float32
+            np.testing.assert_array_equal(view, old.astype(np.float32))
+
+    def test_another_optimiser_begins_anew(self, optimizer, rng):
+        X, G = rng.normal(size=(6, 5)), rng.normal(size=(6, 3))
+        layer = Dense(5, 3, optimizer=Adam(0.3), seed=0)
+        for _ in range(3):
+            layer.backward(X, G)
+        layer.optimizer = layer.optimizer
+        assert layer.steps == 3
+        fresh = Dense(5, 3, optimizer=copy.deepcopy(optimizer))
+        fresh.weights, fresh.biases = layer.weights, layer.biases
+        layer.optimizer = optimizer
+        assert layer.steps == 0
+        for _ in range(2):
+            layer.backward(X, G)
+            fresh.backward(X, G)
+        np.testing.assert_array_equal(layer.weights, fresh.weights)
+
+    def test_a_new_rate_keeps_it(self, rng):
+        X, G = rng.normal(size=(6, 5)), rng.normal(size=(6, 3))
+        shared = SGD(0.1, momentum=0.5)
+        layer, other = (Dense(5, 3, optimizer=shared, seed=0) for _ in range(2))
+        start = layer.weights.copy()
+        layer.backward(X, G)
+        layer.learning_rate = 0.2
+        assert other.learning_rate == shared.learning_rate == 0.1
+        assert layer.optimizer.momentum == 0.5
+        layer.backward(X, G)
+        g = X.T @ G
+        np.testing.assert_allclose(layer.weights, start - 0.1 * g - 0.2 * 1.5 * g, atol=1e-12)
+        shared.learning_rate = 0.7
+        assert other.learning_rate == 0.7
+
+
+class TestOfANetwork:
+    def test_serves_all_layers(self, optimizer):
+        network = Network([Dense(5, 4, 0.3), ReLU()], optimizer=optimizer)
+        network.add(Dense(4, 3, optimizer=RMSprop()))
+        assert network[0].optimizer is network[2].optimizer is network.optimizer is optimizer
+        network.optimizer = other = SGD(0.5)
+        assert network[0].optimizer is network[2].optimizer is network.optimizer is other
+        network.add(Dense(3, 2))
+        assert network[3].optimizer is other
+
+    def test_none_leaves_layers_theirs(self):
+        network = Network([Dense(5, 4, 0.3), Dense(4, 3, optimizer=Adam())])
+        assert network.optimizer is None
+        assert network[0].learning_rate == 0.3
+        assert isinstance(network[1].optimizer, Adam)
+
+    def test_no_change_while_training(self, rng):
+        network = deep(SGD(0.1))
+        X, y = samples(rng)
+
+        def change_layer(network, history):
+            network[0].optimizer = Adam()
+
+        def change_network(network, history):
+            network.optimizer = Adam()
+
+        for change in (change_layer, change_network):
+            with pytest.raises(RuntimeError, match="optimiser while its network is training"):
+                network.fit(X, y, callbacks=[change])
+        assert isinstance(network[0].optimizer, SGD)
+        network.optimizer = Adam()
+
+    def test_rates_set_in_callbacks(self, rng, backend):
+        X, y = samples(rng)
+        changed, stepped = deep(SGD(0.1)), deep(SGD(schedules.StepDecay(0.1, 0.5, every=5)))
+
+        def halve(network, history):
+            network.optimizer.learning_rate *= 0.5
+
+        changed.fit(X, y, epochs=3, batch_size=8, callbacks=[halve])
+        stepped.fit(X, y, epochs=3, batch_size=8)
+        assert same_bits(parameters(changed), parameters(stepped))
+
+    def test_the_compiled_epoch_counts_steps(self, rng):
+        network = perceptron(5, 4, 3, backend="numba", seed=0)
+        assert network.explain().startswith("compiled epoch")
+        X, y = samples(rng, 45)
+        network.fit(X, y, epochs=3, batch_size=8)
+        assert network[0].steps == network[2].steps == 18
+        network.fit(X, y, batch_size=8, drop_last=True)
+        network.train_step(X, y)
+        assert network[0].steps == 18 + 5 + 1
+
+    @pytest.mark.parametrize(
+        ("layer", "reason"),
+        [
+            (Dense(5, 3, optimizer=Adam()), r"optimiser Adam\(learning_rate=0.001"),
+            (Dense(5, 3, optimizer=SGD(0.1, 0.9)), r"optimiser SGD\(.*momentum=0.9"),
+            (Dense(5, 3, schedules.StepDecay(0.1, 0.5, 9)), r"schedule StepDecay\(rate=0.1"),
+            (Dense(5, 3, l2=0.1), r"penalty of Dense\(5, 3, .*l2=0.1"),
+        ],
+        ids=repr,
+    )
+    def test_explanations_name_what_takes_the_layer_path(self, layer, reason):
+        explanation = Network([copy.deepcopy(layer)], backend="numba").explain()
+        assert re.search(f"^layer path: the {reason}", explanation)
+
+    def test_representations(self):
+        assert repr(SGD(0.5)) == "SGD(learning_rate=0.5, momentum=0.0, nesterov=False)"
+        assert repr(Dense(2, 3, 0.5)) == "Dense(2, 3, learning_rate=0.5)"
+        layer = Dense(2, 3, optimizer=RMSprop(0.5), l2=0.1)
+        adaptive = "RMSprop(learning_rate=0.5, rho=0.9, epsilon=1e-08)"
+        assert repr(layer) == f"Dense(2, 3, optimizer={adaptive}, l2=0.1)"
+
+
+class Signs(fastnn.Optimizer):
+    """A user's optimiser: the sign of the mean of all gradients so far."""
+
+    state_names = ("total",)
+
+    def __init__(self, learning_rate=0.01):
+        super().__init__(learning_rate)
+        self.seen = []
+
+    def step(self, backend, parameters, gradient, state, step):
+        self.seen.append(step)
+        (total,) = state
+        total += gradient
+        parameters -= self.rate(step) * np.sign(total)
+
+
+@pytest.mark.usefixtures("backend")
+class TestOfTheUsersOwn:
+    def test_trains(self, rng):
+        X, y = samples(rng, 64)
+        X[:, 0] += 3 * y
+        mine = Signs(schedules.StepDecay(0.02, 0.5, 20))
+        network = deep(mine)
+        assert network.explain().startswith("layer path")
+        before = network.evaluate(X, y).loss
+        network.fit(X, y, epochs=5, batch_size=8)
+        assert network.evaluate(X, y).loss < 0.8 * before
+        assert mine.seen[:4] == [0, 0, 1, 1]
+        assert network[0].steps == 40
+
+    def test_can_not_be_saved(self, tmp_path):
+        with pytest.raises(TypeError, match=r"can't save Signs.*optimisers"):
+            deep(Signs()).save(tmp_path / "model")
+
+    def test_a_step_is_asked_for(self):
+        class Incomplete(fastnn.Optimizer):
+            pass
+
+        with pytest.raises(TypeError, match="step"):
+            Incomplete(0.1)
+
+
+@pytest.mark.usefixtures("backend")
+class TestPenalty:
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            lambda: [Dense(5, 3, l2=0.3)],
+            lambda: [Dense(5, 6, l2=0.1, biases="zeros"), ReLU(), Dense(6, 3, l2=0.02)],
+            lambda: [Dense(5, 17), Dense(17, 33, l2=1.5), ReLU(), Dense(33, 3)],
+        ],
+    )
+    def test_gradients_by_finite_differences(self, layers, rng):
+        network = Network(layers(), seed=4, dtype=np.float64)
+        for layer in network:
+            if isinstance(layer, Dense):
+                layer.biases = rng.normal(size=layer.output_units)
+        X, y = samples(rng, 11)
+        loss, gradients = network.gradients(X, y)
+        assert loss == pytest.approx(network.evaluate(X, y).loss, rel=1e-13)
+        for layer, found in zip(network, gradients, strict=True):
+            for name, parameter in layer.parameters.items():
+                values = parameter.copy()
+
+                def of_values(values, parameter=parameter):
+                    parameter[...] = values
+                    return network.evaluate(X, y).loss
+
+                numeric = eval_numerical_gradient(of_values, values)
+                parameter[...] = values
+                error = np.abs(found[name] - numeric).max() / np.abs(numeric).max()
+                assert error < 1e-6, (layer, name)
+
+    def test_of_a_layer_alone_by_finite_differences(self, rng):
+        layer = Dense(6, 4, l2=0.7, seed=0)
+        X, G = rng.normal(size=(3, 6)), rng.normal(size=(3, 4))
+        _, gradients = layer.gradients(X, G)
+        for name, parameter in layer.parameters.items():
+            values = parameter.copy()
+
+            def loss(values, parameter=parameter):
+                parameter[...] = values
+                return (layer.forward(X) * G).sum() + layer.penalty
+
+            numeric = eval_numerical_gradient(loss, values)
+            parameter[...] = values
+            error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
+            assert error < 1e-6, name
+
+    def test_is_in_every_reported_loss(self, rng, dtype):
+        X, y = samples(rng, 40)
+        plain = Network([Dense(5, 7), ReLU(), Dense(7, 3)], seed=4, dtype=dtype)
+        network = Network([Dense(5, 7, l2=0.5), ReLU(), Dense(7, 3, l2=2.0)], seed=4, dtype=dtype)
+        assert network[1] not in network._learned()
+        squares = [np.square(network[i].weights, dtype=np.float64).sum() for i in (0, 2)]
+        penalty = 0.5 * squares[0] + 2.0 * squares[1]
+        tolerance = 50 * np.finfo(dtype).eps
+
+        def close(found, without):
+            np.testing.assert_allclose(found, without + penalty, rtol=tolerance)
+
+        close(network.evaluate(X, y).loss, plain.evaluate(X, y).loss)
+        close(network.gradients(X, y)[0], plain.gradients(X, y)[0])
+        close(network[0].penalty + network[2].penalty, 0.0)
+        for some in (network, plain):
+            some.optimizer = SGD(0.0)
+        close(network.train_step(X, y), plain.train_step(X, y))
+        options = {"epochs": 2, "batch_size": 7, "validation_data": (X, y), "train_accuracy": True}
+        found, without = network.fit(X, y, **options), plain.fit(X, y, **options)
+        for name in ("loss", "val_loss", "train_loss"):
+            close(getattr(found, name), np.array(getattr(without, name)))
+
+    def test_follows_the_weights(self, rng):
+        layer = Dense(3, 2, l2=0.5)
+        layer.weights = np.full((3, 2), 2.0)
+        layer.biases = [100.0, 100.0]
+        assert layer.penalty == 12.0
+        layer.weights[0, 0] = 0.0
+        assert layer.penalty == 10.0
+        assert Dense(3, 2).penalty == 0.0
+
+    def test_shrinks_weights_that_nothing_holds(self):
+        network = Network([Dense(40, 3, 0.25, l2=0.5)], seed=0, dtype=np.float64)
+        start = network[0].weights.copy()
+        # Without input the loss has no gradient in the weights; the penalty's is 2 l2 W.
+        network.fit(np.zeros((30, 40)), np.arange(30) % 3, batch_size=10)
+        np.testing.assert_allclose(network[0].weights, 0.75**3 * start, rtol=1e-14)
+
+    def test_nan_in_a_batch_leaves_nothing_behind_restored_weights(self, rng):
+        network = deep(SGD(0.1))
+        X, y = samples(rng)
+        good = [{k: v.copy() for k, v in layer.parameters.items()} for layer in network]
+        bad = X.copy()
+        bad[3, 2] = np.nan
+        with pytest.warns(RuntimeWarning, match="nan"):
+            network.fit(bad, y)
+        for layer, values in zip(network, good, strict=True):
+            for name, value in values.items():
+                setattr(layer, name, value)
+        assert np.isfinite(network[0].penalty)
+        network.fit(X, y)
+        assert np.isfinite(network.evaluate(X, y).loss)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("trained", [True, False])
+    def test_training_goes_on_with_the_same_bits(
+        self, tmp_path, optimizer, trained, backend, rng, dtype
+    ):
+        X, y = samples(rng)
+        network = deep(optimizer, dtype, backend=backend)
+        if trained:
+            network.fit(X, y, epochs=2, batch_size=7)
+        network.save(tmp_path / "model")
+        loaded = fastnn.load(tmp_path / "model", backend=backend)
+        assert repr(loaded) == repr(network)
+        assert repr(loaded.optimizer) == repr(optimizer)
+        assert loaded.optimizer is loaded[0].optimizer is loaded[2].optimizer
+        assert [layer.steps for layer in loaded._learned()] == [12 * trained] * 2
+        assert loaded.evaluate(X, y) == network.evaluate(X, y)
+        for some in (network, loaded):
+            some.fit(X, y, epochs=2, batch_size=7)
+        assert same_bits(parameters(network), parameters(loaded))
+        assert same_bits(network._states, loaded._states)
+
+    def test_layers_with_their_own(self, tmp_path, rng):
+        layers = [
+            Dense(5, 6, optimizer=SGD(0.1, 0.9)),
+            ReLU(),
+            Dense(6, 6, schedules.StepDecay(0.1, 0.5, 3), l2=0.1),
+            Dense(6, 3),
+        ]
+        network = Network(layers, seed=0)
+        X, y = samples(rng)
+        network.train_step(X, y)
+        network[3].optimizer = Adam()
+        network.save(tmp_path / "model")
+        loaded = fastnn.load(tmp_path / "model")
+        assert loaded.optimizer is None
+        assert repr(loaded) == repr(network)
+        for _ in range(5):
+            network.train_step(X, y)
+            loaded.train_step(X, y)
+        assert same_bits(parameters(network), parameters(loaded))
+
+    def test_one_layer_apart_from_the_networks_optimiser(self, tmp_path):
+        network = deep(Adam())
+        network[0].optimizer = SGD(0.3)
+        network[2].learning_rate = 0.5
+        network.save(tmp_path / "model")
+        loaded = fastnn.load(tmp_path / "model")
+        assert repr(loaded) == repr(network)
+        assert loaded[0].learning_rate == 0.3
+        assert loaded[2].optimizer is not loaded.optimizer
+        loaded.add(Dense(3, 2))
+        assert loaded[3].optimizer is loaded.optimizer
+
+    def test_state_is_stored_by_name(self, tmp_path, rng):
+        from safetensors.numpy import load_file
+
+        network = Network([Dense(5, 3, optimizer=Adam())])
+        network.train_step(*samples(rng))
+        network.save(tmp_path / "model")
+        tensors = load_file(tmp_path / "model")
+        names = {f"0.{p}{s}" for p in ("weights", "biases") for s in ("", ".mean", ".mean_square")}
+        assert set(tensors) == names
+        assert tensors["0.weights.mean"].shape == (5, 3)
+
+    @pytest.mark.parametrize("rate", [lambda step: 0.1, schedules.WarmUp(lambda step: 0.1, 5)])
+    def test_a_schedule_of_the_users_own_can_not_be_saved(self, tmp_path, rate):
+        for network in (perceptron(5, 3, learning_rate=rate), deep(Adam(rate))):
+            with pytest.raises(TypeError, match=r"can't save .* of schedules only fastnn's own"):
+                network.save(tmp_path / "model")
+
+    def saved(self, tmp_path, change_header=lambda header: None, change=lambda tensors: None):
+        """Save a trained network; change what the file holds."""
+        from safetensors import safe_open
+        from safetensors.numpy import save_file
+
+        network = Network([Dense(5, 3, 0.25, l2=0.5)], optimizer=None, seed=0)
+        network[0].optimizer = Adam()
+        rng = np.random.default_rng(0)
+        network.train_step(*samples(rng))
+        path = tmp_path / "model"
+        network.save(path)
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        change_header(header)
+        change(tensors)
+        save_file(tensors, path, header)
+        return path
+
+    def test_a_file_from_before_there_were_optimisers(self, tmp_path):
+        def age(header):
+            del header["optimizer"]
+            (layer,) = json.loads(header["layers"])
+            for name in ("l2", "optimizer", "steps"):
+                del layer[name]
+            header["layers"] = json.dumps([layer | {"learning_rate": 0.25}])
+
+        def forget(tensors):
+            for name in [name for name in tensors if name.count(".") > 1]:
+                del tensors[name]
+
+        network = fastnn.load(self.saved(tmp_path, age, forget))
+        assert repr(network[0]) == "Dense(5, 3, learning_rate=0.25)"
+        assert network[0].steps == 0
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            {"steps": -1},
+            {"steps": "3"},
+            {"optimizer": None},
+            {"optimizer": {"type": "Pickle", "learning_rate": 0.1}},
+            {"optimizer": {"type": "Adam"}},
+            {"optimizer": {"type": "Adam", "learning_rate": {"type": "eval"}}},
+            {"optimizer": {"type": "Adam", "learning_rate": -1}},
+            {"optimizer": {"type": "SGD", "learning_rate": 0.1, "momentum": 0.9}},
+            {"optimizer": {"type": "SGD", "learning_rate": 0.1}},
+        ],
+        ids=str,
+    )
+    def test_a_damaged_description(self, tmp_path, damage):
+        def change(header):
+            (layer,) = json.loads(header["layers"])
+            header["layers"] = json.dumps([layer | damage])
+
+        with pytest.raises(ValueError, match="model: expected a model saved by fastnn"):
+            fastnn.load(self.saved(tmp_path, change))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda tensors: tensors.pop("0.weights.mean"),
+            lambda tensors: tensors.update({"0.weights.mean": np.ones((5, 4))}),
+            lambda tensors: tensors.update({"0.weights.velocity": np.ones((5, 3))}),
+        ],
+    )
+    def test_damaged_state(self, tmp_path, change):
+        with pytest.raises(ValueError, match="model: expected a model saved by fastnn"):
+            fastnn.load(self.saved(tmp_path, change=change))
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: SGD(-0.1), ValueError, "^learning_rate: expected .*at least 0, got -0.1"),
+        (lambda: Adam("fast"), TypeError, "^learning_rate: expected .*got str 'fast'"),
+        (lambda: SGD(0.1, 1.0), ValueError, "^momentum: expected .*at least 0 and below 1, got 1"),
+        (lambda: SGD(0.1, -0.1), ValueError, "^momentum: expected"),
+        (lambda: SGD(0.1, "0.9"), TypeError, "^momentum: expected"),
+        (lambda: SGD(0.1, 0.9, 1), TypeError, "^nesterov: expected True or False, got int 1"),
+        (lambda: SGD(0.1, nesterov=True), ValueError, "^nesterov: expected False without momentum"),
+        (lambda: RMSprop(rho=1), ValueError, "^rho: expected .*below 1, got 1"),
+        (lambda: RMSprop(epsilon=0), ValueError, "^epsilon: expected .*got 0"),
+        (lambda: Adam(beta1=math.nan), ValueError, "^beta1: expected .*got nan"),
+        (lambda: Adam(beta2=1.5), ValueError, "^beta2: expected .*got 1.5"),
+        (lambda: Adam(epsilon=1e-60), ValueError, "^epsilon: expected"),
+        (lambda: Dense(3, 2, optimizer=0.1), TypeError, "^optimizer: expected an Optimizer"),
+        (lambda: Dense(3, 2, optimizer=Adam), TypeError, "^optimizer: expected an Optimizer"),
+        (lambda: Network(optimizer="adam"), TypeError, "^optimizer: expected an Optimizer"),
+        (lambda: Dense(3, 2, l2=-1), ValueError, "^l2: expected .*at least 0, got -1"),
+        (lambda: Dense(3, 2, l2=None), TypeError, "^l2: expected a finite number"),
+        (lambda: setattr(Dense(3, 2), "optimizer", None), TypeError, "^optimizer: expected"),
+        (lambda: setattr(Network(), "optimizer", None), TypeError, "^optimizer: expected"),
+        (lambda: setattr(Dense(3, 2), "learning_rate", "x"), TypeError, "^learning_rate: "),
+        (lambda: setattr(SGD(), "momentum", 0.5), AttributeError, "momentum"),
+    ],
+)
+def test_bad_arguments(build, error, message):
+    with pytest.raises(error, match=message):
+        build()
