@@ -22,6 +22,15 @@ from fastnn.checks import Array
 from fastnn.plotting import save_learning_curves
 
 PIXEL_SCALE = 1 / 255
+
+OPTIMIZERS: dict[str, tuple[Callable[[float], fastnn.Optimizer], float]] = {
+    "sgd": (fastnn.SGD, 0.1),
+    "momentum": (lambda rate: fastnn.SGD(rate, momentum=0.9), 0.01),
+    "rmsprop": (fastnn.RMSprop, 0.001),
+    "adam": (fastnn.Adam, 0.001),
+}
+"""What makes each, and the learning rate that fits the first network."""
+
 DIVERGED = 1
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended: 128 + SIGINT."""
@@ -83,7 +92,7 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train a network and report its test accuracy",
         description="Train a multi-layer perceptron (dense layers with ReLU between them, softmax "
-        "cross-entropy, minibatch SGD) on the embedded MNIST or on IDX files of your own.",
+        "cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own.",
         epilog="example: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
         "--save model.safetensors",
         formatter_class=_HelpFormatter,
@@ -98,7 +107,18 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
     parser.add_argument("--batch-size", type=int, default=32, help="samples in a gradient step")
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="of every layer's SGD")
+    parser.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default="sgd",
+        help="what moves the parameters; momentum is SGD that keeps 0.9 of its velocity",
+    )
+    rates = ", ".join(f"{rate:g} for {name}" for name, (_, rate) in OPTIMIZERS.items())
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"the factor on each step (default: {rates})",
+    )
     _add_backend(parser)
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="of all computation"
@@ -301,12 +321,19 @@ def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
 
 
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
-    network = fastnn.Network(backend=options.backend, dtype=options.dtype, seed=options.seed)
+    optimizer_of, default_rate = OPTIMIZERS[options.optimizer]
+    rate = default_rate if options.learning_rate is None else options.learning_rate
+    network = fastnn.Network(
+        optimizer=optimizer_of(rate),
+        backend=options.backend,
+        dtype=options.dtype,
+        seed=options.seed,
+    )
     network.add(fastnn.Rescaling(PIXEL_SCALE))
     for i, (inputs, outputs) in enumerate(pairwise(widths)):
         if i > 0:
             network.add(fastnn.ReLU())
-        network.add(fastnn.Dense(inputs, outputs, options.learning_rate))
+        network.add(fastnn.Dense(inputs, outputs))
     return network
 
 

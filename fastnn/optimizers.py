@@ -7,6 +7,7 @@ serve many layers.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -88,8 +89,8 @@ class Optimizer(ABC):
         backend
             The operations that compute.
         parameters, gradient : flat arrays of one layout and dtype
-            `gradient` is scratch memory; padding between parameters is zero
-            in both and has to stay so.
+            `gradient` is scratch memory. Between the parameters lies padding,
+            where the gradient is always zero and nothing may move.
         state : arrays of the same layout and dtype, one for each of `state_names`
             Zeros at first; what is written to them is there in the next step.
         step
@@ -329,5 +330,8 @@ def checked(name: str, value: Any) -> Optimizer:
 def prepare(optimizer: Optimizer, backend: Backend, dtype: np.dtype[Any]) -> None:
     """Have the kernels of a step compiled, or read from the cache."""
     if type(optimizer) in OWN:
-        parameters, gradient, *state = np.zeros((2 + len(optimizer.state_names), 1), dtype)
-        optimizer.step(backend, parameters, gradient, state, 0)
+        # a twin without a schedule, which might count its calls
+        twin = copy.copy(optimizer)
+        twin.learning_rate = 0.0
+        parameters, gradient, *state = np.zeros((2 + len(twin.state_names), 1), dtype)
+        twin.step(backend, parameters, gradient, state, 0)

@@ -80,6 +80,22 @@ def test_evaluate_a_model_of_scaled_images(tmp_path, small_data):
     assert f"test accuracy {network.evaluate(X_test, y_test).accuracy:.4f}" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["momentum", "rmsprop", "adam"])
+def test_optimizers(tmp_path, small_data, name):
+    model = tmp_path / "model"
+    options = ("--data", small_data, "--epochs", 8, "--batch-size", 16, "--save", model)
+    done = run("train", *options, "--optimizer", name)
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"^test accuracy (.*)$", done.stdout, re.M)[1]) > 0.6
+    optimizer = fastnn.load(model).optimizer
+    expected = fastnn.SGD if name == "momentum" else fastnn.Optimizer
+    assert isinstance(optimizer, expected)
+    assert optimizer.learning_rate == (0.01 if name == "momentum" else 0.001)
+    again = run("train", *options, "--optimizer", name, "--learning-rate", 0)
+    assert again.returncode == 0, again.stderr
+    assert fastnn.load(model).optimizer.learning_rate == 0.0
+
+
 def test_softmax_regression_without_hidden_layers(small_data):
     done = run("train", "--hidden", "--epochs", 1, "--data", small_data)
     assert done.returncode == 0, done.stderr
@@ -104,6 +120,7 @@ def test_help(command):
     ("arguments", "message"),
     [
         (("train", "--learning-rate", "nan"), "learning_rate"),
+        (("train", "--optimizer", "adagrad"), "invalid choice: 'adagrad'"),
         (("train", "--epochs", "0"), "epochs"),
         (("train", "--batch-size", "0"), "batch_size"),
         (("train", "--hidden", "10", "0"), "output_units"),
