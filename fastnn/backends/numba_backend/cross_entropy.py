@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .exponential import exponential
 from .simd import Int, Kernel, Real, Vector, microkernel
 
@@ -41,19 +43,9 @@ def softmax_cross_entropy(
             inside = k.lane_before(units - j * k.lanes)
             return k.where(inside, k.load(z + j * k.vector_bytes), minus_infinity)
 
-        largest = k.variable(minus_infinity)
-        with k.loop(0, vectors) as j:
-            largest[0] = k.maximum(largest[0], logit(j))
-        maximum = k.lane_maximum(largest[0])
+        maximum, first = first_largest(k, logit, vectors)
         maxima = k.broadcast(maximum)
-
-        first = k.variable(k.integer(-1))
-        with k.loop(0, vectors) as ascending:
-            j = vectors - 1 - ascending
-            equal = k.bits(logit(j).equals(maxima))
-            with k.when(equal.differs(0)):
-                first[0] = j * k.lanes + k.lowest_bit(equal)
-        k.store_integer(first[0], predictions + row * 8)
+        k.store_integer(first, predictions + row * 8)
 
         total = k.variable(k.zero())
         with k.loop(0, vectors) as j:
@@ -69,3 +61,23 @@ def softmax_cross_entropy(
         k.store_real(k.load_real(g + at_label) - scale, g + at_label)
         k.store_real(maximum - k.load_real(z + at_label), margins + row * k.element_bytes)
         k.store_real(denominator, sums + row * k.element_bytes)
+
+
+def first_largest(k: Kernel, vector: Callable[[Int], Vector], vectors: Int) -> tuple[Real, Int]:
+    """Write the search for the largest number of a row, and its first place; -1 for NaN.
+
+    `vector` gives vector j of the row; what is not to be found there is minus infinity.
+    """
+    largest = k.variable(k.constant(float("-inf")))
+    with k.loop(0, vectors) as j:
+        largest[0] = k.maximum(largest[0], vector(j))
+    maximum = k.lane_maximum(largest[0])
+    maxima = k.broadcast(maximum)
+
+    first = k.variable(k.integer(-1))
+    with k.loop(0, vectors) as ascending:
+        j = vectors - 1 - ascending
+        equal = k.bits(vector(j).equals(maxima))
+        with k.when(equal.differs(0)):
+            first[0] = j * k.lanes + k.lowest_bit(equal)
+    return maximum, first[0]

@@ -1,13 +1,15 @@
 """The compiled epoch: one function that trains, or predicts with, any network of the table.
 
-A network is an array of records, one for each Dense layer together with the activation after
-it: sizes, where its parameters lie in the flat vector, where its buffers lie in the workspace,
-and which of the kernels it uses. `plan.py` writes the records; nothing here is compiled again for
+A network is an array of records, one for each block: a Dense layer, or the input itself where
+something comes before the first Dense layer, a ReLU right after it, and the stages after that. A
+record holds sizes, where parameters lie in the flat vector, where buffers lie in the workspace,
+and which of the kernels are used. `plan.py` writes the records; nothing here is compiled again for
 a new network. The functions below read like the layers of the NumPy backend, with the batch in
 rows of X, A and G:
 
-    forward     Z = X W + b,  A = max(Z, 0)
-    backward    dX = G W^T,  dZ = dX where A > 0,  W -= rate * X^T G,  b -= rate * sum(G)
+    forward     Z = X W + b,  A = max(Z, 0),  A = stage(A) for each stage
+    backward    dX = G W^T,  back through the stages,  dZ = dX where A > 0,
+                W -= rate * X^T G,  b -= rate * sum(G)
 
 Rows past the last sample of a batch, up to the next multiple of the vector length, are zero in
 every buffer that is read by whole vectors of samples, so they add nothing.
@@ -23,10 +25,11 @@ import numpy as np
 
 from .cross_entropy import softmax_cross_entropy
 from .dense_tiles import matmul, matmul_transposed
-from .jit import jit, jit_part
+from .jit import call, jit, jit_part
 from .rows import (
     activate,
     add_column_sums,
+    add_scaled,
     copy_bytes,
     fill,
     integer_at,
@@ -37,10 +40,12 @@ from .rows import (
     put_integer,
     put_real,
     real_at,
+    sample_at,
     transpose,
 )
 from .simd import MACHINE
 from .sparse import gather, scatter
+from .stages import STAGE_BYTES
 
 VECTOR_BYTES = MACHINE.bits // 8
 
@@ -50,8 +55,8 @@ GROUP_SAMPLES = 64
 DENSE, BY_UNIT, BY_SAMPLE = 0, 1, 2
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample."""
 
-TURNED, SMALL = 0, 1
-"""How the input gradient is computed; see `input_gradient`."""
+TURNED, SMALL, NONE = 0, 1, 2
+"""How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
     [
@@ -59,7 +64,11 @@ LAYER = np.dtype(
         for name in (
             "input_units", "output_units", "input_vectors", "output_vectors",
             # parameters: bytes from the start of the flat vector
-            "weights", "weights_stride", "biases", "activation",
+            "weights", "weights_stride", "biases", "learned",
+            # its ReLU: who multiplies the gradient by it, the block or the one above with its own
+            "activation", "mask_gradient", "mask_inputs",
+            # its stages, and the lowest of them that the gradient goes through
+            "first_stage", "stop_stage", "lowest_stage",
             # which kernels
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
             "scatter_tile", "gather_tile", "chunks", "chunk_units",
@@ -71,7 +80,8 @@ LAYER = np.dtype(
         )
     ]
 )  # fmt: skip
-"""A Dense layer and the activation after it. `gradient` is that of the loss by the layer's sums."""
+"""A block. `outputs` are those of Dense and ReLU, before the stages. `gradient` is that of the loss
+by the block's result, then by what each stage took in, at last by the sums of Dense."""
 
 SHARED = np.dtype(
     [
@@ -79,18 +89,18 @@ SHARED = np.dtype(
         for name in (
             "batch_size", "itemsize", "lanes", "group",
             "input_code", "input_itemsize", "input_row_bytes",
-            "labels", "predictions", "margins", "sums",
+            # addresses of this record and of the first stage; whether the first block is the input
+            "record", "stages", "input_block",
+            # the loss: 0 for softmax cross-entropy, or an operation; what it reads and writes
+            "loss", "result", "result_stride", "result_gradient",
+            "output_units", "output_vectors",
+            "target_code", "targets", "labels", "predictions", "margins", "sums",
+            "batch_loss", "batch_correct",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
 )  # fmt: skip
-"""What the layers have in common."""
-
-
-@jit_part
-def sample_at(order, position):
-    """The number of the sample at a position of the order; without an order, the position."""
-    return integer_at(order + 8 * position) if order != 0 else position
+"""What the blocks have in common."""
 
 
 @jit_part
@@ -230,6 +240,52 @@ def finish_forward(one, layer, parameters, count, padded):
 
 
 @jit_part
+def forward_stages(one, shared, layer, stages, parameters, count, padded, step):
+    """Run the stages of a block, each on the output of the one before."""
+    for number in range(layer.first_stage, layer.stop_stage):
+        stage = stages[number]
+        call(
+            stage.forward, one, shared.stages + number * STAGE_BYTES, parameters,
+            0, layer.output_vectors, count, step,
+        )  # fmt: skip
+        fill(
+            one * 0, stage.target + count * stage.stride, stage.stride,
+            padded - count, layer.output_vectors,
+        )  # fmt: skip
+
+
+@jit_part
+def backward_stages(one, shared, layer, stages, parameters, rates, count, step):
+    """Take the gradient by a block's result back to that by the sums of its Dense layer."""
+    for number in range(layer.stop_stage - 1, layer.lowest_stage - 1, -1):
+        stage = stages[number]
+        call(
+            stage.backward, one, shared.stages + number * STAGE_BYTES, parameters,
+            0, layer.output_vectors, count, step,
+        )  # fmt: skip
+        if stage.learned >= 0:
+            rate = type(one)(rates[stage.learned])
+            vectors = layer.output_vectors
+            add_scaled(-rate, stage.scale_gradient, parameters + stage.scale, vectors)
+            add_scaled(-rate, stage.shift_gradient, parameters + stage.shift, vectors)
+    if layer.mask_gradient != 0:
+        mask_by_sign(
+            one, layer.gradient, layer.outputs_stride, layer.outputs, layer.outputs_stride,
+            count, layer.output_vectors,
+        )  # fmt: skip
+
+
+@jit_part
+def load_input(scale, shared, layer, samples, order, start, count, padded):
+    """Load the batch as the output of a block without a Dense layer."""
+    load_rows(scale, shared, layer, samples, order, start, count)
+    fill(
+        scale * 0, layer.outputs + count * layer.outputs_stride, layer.outputs_stride,
+        padded - count, layer.output_vectors,
+    )  # fmt: skip
+
+
+@jit_part
 def forward_first(scale, shared, layer, samples, order, start, parameters, count, padded):
     """Load the batch and run the first layer."""
     one = type(scale)(1)
@@ -261,29 +317,36 @@ def forward(one, shared, layer, parameters, count, padded, training):
 
 
 @jit_part
-def loss_gradient(one, shared, layer, count, padded):
-    """Gradient of the mean loss by the logits; returns the sum of losses and the right answers."""
-    softmax_cross_entropy(
-        one / type(one)(count), layer.outputs, layer.gradient, layer.outputs_stride, shared.labels,
-        count, layer.output_units, shared.predictions, shared.margins, shared.sums,
-    )  # fmt: skip
-    fill(
-        one * 0, layer.gradient + count * layer.outputs_stride, layer.outputs_stride,
-        padded - count, layer.output_vectors,
-    )  # fmt: skip
+def loss_gradient(one, shared, targets, order, start, count, padded):
+    """Gradient of the mean loss by the result; returns the sum of losses and the right answers."""
     loss = 0.0
     correct = 0
-    for i in range(count):
-        loss += real_at(one, shared.margins + i * shared.itemsize)
-        loss += np.log(real_at(one, shared.sums + i * shared.itemsize))
-        label = integer_at(shared.labels + 8 * i)
-        correct += integer_at(shared.predictions + 8 * i) == label
+    if shared.loss != 0:
+        call(shared.loss, one, shared.record, targets, order, start, count)
+        loss = real_at(0.0, shared.batch_loss)
+        correct = integer_at(shared.batch_correct)
+    else:
+        load_labels(shared, targets, order, start, count)
+        softmax_cross_entropy(
+            one / type(one)(count), shared.result, shared.result_gradient, shared.result_stride,
+            shared.labels, count, shared.output_units,
+            shared.predictions, shared.margins, shared.sums,
+        )  # fmt: skip
+        for i in range(count):
+            loss += real_at(one, shared.margins + i * shared.itemsize)
+            loss += np.log(real_at(one, shared.sums + i * shared.itemsize))
+            label = integer_at(shared.labels + 8 * i)
+            correct += integer_at(shared.predictions + 8 * i) == label
+    fill(
+        one * 0, shared.result_gradient + count * shared.result_stride, shared.result_stride,
+        padded - count, shared.output_vectors,
+    )  # fmt: skip
     return loss, correct
 
 
 @jit_part
 def input_gradient(one, shared, layer, below, parameters, count, padded):
-    """dX = G W^T, then through the activation of the layer below, into that layer's gradient.
+    """dX = G W^T, into the gradient of the block below, through its ReLU if nothing is between.
 
     TURNED computes (W G^T)^T and reads the weights row by row, as they lie: they are never
     transposed. SMALL computes G W^T with vectors along the rows of both, for batches that don't
@@ -301,7 +364,7 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
             layer.gradient_transposed, layer.samples_stride, transposed, layer.samples_stride,
             units, samples, layer.output_units, 0,
         )  # fmt: skip
-        if below.activation != 0:
+        if layer.mask_inputs != 0:
             mask_by_sign(
                 one, transposed, layer.samples_stride,
                 layer.inputs_transposed, layer.samples_stride, units, samples,
@@ -316,7 +379,7 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
             below.gradient, below.outputs_stride,
             count, layer.input_vectors, layer.output_vectors,
         )  # fmt: skip
-        if below.activation != 0:
+        if layer.mask_inputs != 0:
             mask_by_sign(
                 one, below.gradient, below.outputs_stride, layer.inputs, layer.inputs_stride,
                 count, layer.input_vectors,
@@ -372,54 +435,61 @@ def update(rate, shared, layer, parameters, count, padded):
 
 @jit
 def run(
-    scale, shared_record, layers, samples, labels, order, total, parameters, rates, outputs,
-    loss, correct,
+    scale, shared_record, layers, stages, samples, targets, order, total, parameters, rates,
+    outputs, loss, correct,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; return (sum of losses, right answers).
 
-    With labels it trains. Without, it writes the logits to `outputs`. `scale` multiplies the
+    With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie.
     `loss` and `correct` are the sums before, which go on from call to call.
     """
     shared = shared_record[0]
     one = type(scale)(1)
-    top = layers[len(layers) - 1]
-    training = labels != 0
+    training = targets != 0
     for start in range(0, total, shared.batch_size):
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
-        forward_first(scale, shared, layers[0], samples, order, start, parameters, count, padded)
-        for number in range(1, len(layers)):
-            forward(one, shared, layers[number], parameters, count, padded, training)
+        step = start // shared.batch_size
+        for number in range(len(layers)):
+            layer = layers[number]
+            if number > 0:
+                forward(one, shared, layer, parameters, count, padded, training)
+            elif shared.input_block != 0:
+                load_input(scale, shared, layer, samples, order, start, count, padded)
+            else:
+                forward_first(
+                    scale, shared, layer, samples, order, start, parameters, count, padded
+                )
+            forward_stages(one, shared, layer, stages, parameters, count, padded, step)
 
         if not training:
             for row in range(count):
-                source = top.outputs + row * top.outputs_stride
-                target = outputs + (start + row) * top.output_units * shared.itemsize
-                for j in range(0, top.output_units * shared.itemsize, shared.itemsize):
+                source = shared.result + row * shared.result_stride
+                target = outputs + (start + row) * shared.output_units * shared.itemsize
+                for j in range(0, shared.output_units * shared.itemsize, shared.itemsize):
                     put_real(real_at(one, source + j), target + j)
             continue
 
-        load_labels(shared, labels, order, start, count)
-        batch_loss, batch_correct = loss_gradient(one, shared, top, count, padded)
+        batch_loss, batch_correct = loss_gradient(one, shared, targets, order, start, count, padded)
         loss += batch_loss
         correct += batch_correct
-        if top.activation != 0:
-            mask_by_sign(
-                one, top.gradient, top.outputs_stride, top.outputs, top.outputs_stride,
-                count, top.output_vectors,
-            )  # fmt: skip
         turned = False
         for number in range(len(layers) - 1, -1, -1):
             layer = layers[number]
-            if number > 0:
+            backward_stages(one, shared, layer, stages, parameters, rates, count, step)
+            if number == 0 and shared.input_block != 0:
+                break
+            if layer.gradient_by != NONE:
+                below = layers[number - 1]
                 if layer.gradient_by == TURNED and not turned:
                     transpose(
                         one, layer.gradient, layer.outputs_stride,
                         layer.gradient_transposed, layer.samples_stride,
                         padded // shared.lanes, layer.output_vectors,
                     )  # fmt: skip
-                turned = layer.gradient_by == TURNED
-                input_gradient(one, shared, layer, layers[number - 1], parameters, count, padded)
-            update(type(scale)(rates[number]), shared, layer, parameters, count, padded)
+                # stages change the gradient where it lies by rows
+                turned = layer.gradient_by == TURNED and below.first_stage == below.stop_stage
+                input_gradient(one, shared, layer, below, parameters, count, padded)
+            update(type(scale)(rates[layer.learned]), shared, layer, parameters, count, padded)
     return loss, correct

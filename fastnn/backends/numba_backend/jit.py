@@ -197,3 +197,9 @@ def jit_part(function: Callable[..., Any]) -> Any:
     and once more in each of its callers, with every kernel in it.
     """
     return numba.njit(inline="always", **FLAGS)(function)
+
+
+@jit_part
+def record_at(address):
+    """The record that an operation was given."""
+    return numba.carray(address, 1)[0]  # type: ignore[attr-defined]

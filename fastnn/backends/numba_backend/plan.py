@@ -8,21 +8,22 @@ training gives the same bits every time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from fastnn import memory
 
+from . import squared_error, stages
 from .epoch import (
     BY_SAMPLE,
     BY_UNIT,
     DENSE,
     GROUP_SAMPLES,
     LAYER,
+    NONE,
     SHARED,
     SMALL,
     TURNED,
@@ -55,7 +56,55 @@ class ReLU:
     """Output = max(input, 0)."""
 
 
-Layer = Rescaling | Dense | ReLU
+@dataclass(frozen=True)
+class Sigmoid:
+    """Output = 1 / (1 + exp(-input))."""
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """Output = tanh(input)."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Output = input / (1 - p) where a random word is not below p, 0 elsewhere; by `key`."""
+
+    p: float
+    key: int
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Output = scale * (input - mean) / sqrt(variance + epsilon) + shift, of each unit.
+
+    Offsets count elements of the flat vector, in which the running statistics lie as well.
+    """
+
+    units: int
+    scale_offset: int
+    shift_offset: int
+    mean_offset: int
+    variance_offset: int
+    momentum: float
+    epsilon: float
+
+
+Layer = Rescaling | Dense | ReLU | Sigmoid | Tanh | Dropout | BatchNorm
+Learned = Dense | BatchNorm
+
+OPERATIONS = {
+    Rescaling: (stages.rescaling_forward, stages.rescaling_backward),
+    ReLU: (stages.relu_forward, stages.relu_backward),
+    Sigmoid: (stages.sigmoid_forward, stages.sigmoid_backward),
+    Tanh: (stages.tanh_forward, stages.tanh_backward),
+    Dropout: (stages.dropout_forward, stages.dropout_backward),
+    BatchNorm: (stages.batch_norm_forward, stages.batch_norm_backward),
+}
+"""What a stage does in training, forward and backward."""
+
+LOSSES = ("softmax_cross_entropy", "mse")
+
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
 
@@ -78,26 +127,74 @@ def why_not(
     input_dtype: np.dtype | type = np.float32,
 ) -> str | None:
     """Return why the compiled epoch can't run this network, or None if it can."""
-    if loss != "softmax_cross_entropy":
+    if loss not in LOSSES:
         return f"the loss {loss!r} is not compiled"
     if np.dtype(dtype).name not in ("float32", "float64"):
         return f"parameters of type {np.dtype(dtype)} are not compiled"
     if np.dtype(input_dtype).name not in INPUT_CODES:
         return f"input of type {np.dtype(input_dtype)} is not compiled"
-    units = None
+    units, dense = None, False
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            return f"the layer {type(layer).__name__} is not compiled"
+        if isinstance(layer, Learned):
+            dense = dense or isinstance(layer, Dense)
+            inputs = layer.input_units if isinstance(layer, Dense) else layer.units
+            if units not in (None, inputs):
+                name = type(layer).__name__
+                return f"a {name} layer of {inputs} inputs follows one of {units} outputs"
+            units = layer.output_units if isinstance(layer, Dense) else inputs
+    return None if dense else "there is no Dense layer"
+
+
+@dataclass
+class Block:
+    """A Dense layer, or the input itself, a ReLU right after it, and the stages after that."""
+
+    dense: Dense | None
+    units: int
+    relu: bool = False
+    stages: list[Layer] = field(default_factory=list)
+
+
+def split(layers: Sequence[Layer]) -> tuple[float, list[Block]]:
+    """Return the scale of the input and the blocks.
+
+    There is a block for the input where more than rescaling comes before the first Dense layer.
+    """
+    scale = 1.0
+    blocks: list[Block] = []
     for layer in layers:
         if isinstance(layer, Dense):
-            if units not in (None, layer.input_units):
-                return f"a Dense layer of {layer.input_units} inputs follows one of {units} outputs"
-            units = layer.output_units
-        elif isinstance(layer, Rescaling):
-            if units is not None:
-                return "a Rescaling layer comes after a Dense layer"
-        elif not isinstance(layer, ReLU):
-            return f"the layer {type(layer).__name__} is not compiled"
-        elif units is None:
-            return "a ReLU layer comes before the first Dense layer"
-    return "there is no Dense layer" if units is None else None
+            blocks.append(Block(layer, layer.output_units))
+        elif not blocks and isinstance(layer, Rescaling):
+            scale *= layer.scale
+        else:
+            if not blocks:
+                units = next(la.input_units for la in layers if isinstance(la, Dense))
+                blocks.append(Block(None, units))
+            block = blocks[-1]
+            if isinstance(layer, ReLU) and block.dense and not (block.relu or block.stages):
+                block.relu = True
+            else:
+                block.stages.append(layer)
+    return scale, blocks
+
+
+def density_after(block: Block, density: float) -> float:
+    """Return the share of non-zeros expected behind a block, from that of the data."""
+    if block.dense is not None:
+        density = HIDDEN_DENSITY if block.relu else 1.0
+    positive = block.relu
+    for stage in block.stages:
+        if isinstance(stage, ReLU):
+            density *= 1.0 if positive else HIDDEN_DENSITY
+            positive = True
+        elif isinstance(stage, Dropout):
+            density *= 1 - stage.p
+        elif isinstance(stage, Sigmoid | BatchNorm):
+            density, positive = 1.0, isinstance(stage, Sigmoid)
+    return density
 
 
 class Program:
@@ -122,12 +219,12 @@ class Program:
         self.dtype = np.dtype(dtype)
         self.input_dtype = np.dtype(input_dtype)
         self.density = density
+        self.loss = loss
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
-        self.activations = _activations(layers)
-        self.scale = math.prod(la.scale for la in layers if isinstance(la, Rescaling))
-        self._parameters_end = max(
-            la.biases_offset + memory.row_stride(la.output_units, self.dtype) for la in self.dense
-        )
+        self.learned = [layer for layer in layers if isinstance(layer, Learned)]
+        self.dropouts = sum(isinstance(layer, Dropout) for layer in layers)
+        self.scale, self.blocks = split(layers)
+        self._parameters_end = max(_end(layer, self.dtype) for layer in self.learned)
         self._totals = 0.0, 0
 
     @cached_property
@@ -143,27 +240,43 @@ class Program:
     def run(
         self,
         samples: np.ndarray,
-        labels: np.ndarray,
+        targets: np.ndarray,
         order: np.ndarray,
         parameters: np.ndarray,
         learning_rates: np.ndarray,
+        dropout_steps: np.ndarray | None = None,
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return sums of losses and right answers.
 
         They are sums since `start`, over all calls, so that their order of addition does not
         depend on how many calls there were.
 
-        `parameters` changes in place. `learning_rates` holds one float64 for each Dense layer.
-        Labels and order are trusted to be in range.
+        `targets` are class ids, int64 [n], or under "mse" numbers of the network's dtype
+        [n, outputs]; there are no right answers then. `parameters` changes in place.
+        `learning_rates` holds one float64 for each layer that learns. `dropout_steps`, int64, says
+        for each Dropout layer how many batches went through it before; 0 if it is left out.
+        Class ids and order are trusted to be in range.
         """
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
-        _check("labels", labels, np.dtype(np.int64), (len(samples),))
+        outputs = self.dense[-1].output_units
+        if self.loss == "mse" and targets.ndim == 2:
+            target_code = INPUT_CODES[self.dtype.name]
+            _check("targets", targets, self.dtype, (len(samples), outputs))
+        else:
+            target_code = squared_error.CLASS_IDS
+            _check("targets", targets, np.dtype(np.int64), (len(samples),))
         _check("order", order, np.dtype(np.int64), (None,))
         self._check_parameters(parameters)
-        _check("learning_rates", learning_rates, np.dtype(np.float64), (len(self.dense),))
+        _check("learning_rates", learning_rates, np.dtype(np.float64), (len(self.learned),))
+        if dropout_steps is None:
+            dropout_steps = np.zeros(self.dropouts, np.int64)
+        _check("dropout_steps", dropout_steps, np.dtype(np.int64), (self.dropouts,))
+        table = self.training
+        table.shared["target_code"] = target_code
+        table.stages["first_step"][table.dropouts] = dropout_steps
         loss, correct = run(
-            self.dtype.type(self.scale), self.training.shared, self.training.layers,
-            samples.ctypes.data, labels.ctypes.data, order.ctypes.data, len(order),
+            self.dtype.type(self.scale), table.shared, table.layers, table.stages,
+            samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
             parameters.ctypes.data, learning_rates, 0, *self._totals,
         )  # fmt: skip
         self._totals = float(loss), int(correct)
@@ -184,14 +297,15 @@ class Program:
             raise ValueError(f"parameters must lie at a multiple of {memory.LINE_BYTES} bytes")
 
     def predict(self, samples: np.ndarray, parameters: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Write the logits of all samples, in their order, to `out`, and return it."""
+        """Write the result of all samples, in their order, to `out`, and return it."""
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
         self._check_parameters(parameters)
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
+        table = self.prediction
         run(
-            self.dtype.type(self.scale), self.prediction.shared, self.prediction.layers,
+            self.dtype.type(self.scale), table.shared, table.layers, table.stages,
             samples.ctypes.data, 0, 0, len(samples),
-            parameters.ctypes.data, np.zeros(len(self.dense)), out.ctypes.data, 0.0, 0,
+            parameters.ctypes.data, np.zeros(0), out.ctypes.data, 0.0, 0,
         )  # fmt: skip
         return out
 
@@ -220,29 +334,51 @@ class Table:
         self.padded = memory.round_up(batch_size, sample_group(self.lanes))
         self.batch_size = batch_size
         self.training = training
+        blocks = program.blocks
+        if not training:  # dropout does nothing
+            blocks = [
+                replace(b, stages=[la for la in b.stages if not isinstance(la, Dropout)])
+                for b in blocks
+            ]
         self.shared = np.zeros(1, SHARED)
-        self.layers = np.zeros(len(program.dense), LAYER)
+        self.layers = np.zeros(len(blocks), LAYER)
+        self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
+        self.dropouts: list[int] = []
+        """Numbers of the stages that are dropout."""
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
+        self._learned = self._described_stages = 0
 
-        self._describe_shared(program)
-        below = None
-        for number, (dense, activation) in enumerate(
-            zip(program.dense, program.activations, strict=True)
-        ):
+        self._describe_shared(program, blocks[0].dense is None)
+        density = program.density
+        result: list[tuple[np.void, str]] = []
+        for number, block in enumerate(blocks):
             layer = self.layers[number]
-            self._describe(layer, dense, activation)
-            if below is None:
-                density = program.density
+            self._describe(layer, block)
+            if block.dense is None:
+                result = [(layer, "inputs"), (layer, "outputs")]
             else:
-                density = HIDDEN_DENSITY if below["activation"] == RELU else 1.0
-            choose_kernels(layer, self.dtype, batch_size, below is None, density)
-            self._lay_out(layer, below)
-            below = layer
-        top = self.layers[-1]
-        self._want(self.padded * top["outputs_stride"], (top, "outputs"))
+                choose_kernels(layer, self.dtype, batch_size, number == 0, density)
+                if self._learned == 0:
+                    layer["gradient_by"] = NONE
+                layer["learned"] = self._learned
+                self._learned += 1
+                if number > 0:
+                    # what the block below puts out is what this one takes in
+                    layer["mask_inputs"] = blocks[number - 1].relu and not blocks[number - 1].stages
+                    result.append((layer, "inputs"))
+                    self._want(self.padded * layer["inputs_stride"], *result)
+                self._lay_out(layer, number == 0)
+                result = [(layer, "outputs")]
+            result = self._add_stages(layer, block, result)
+            is_top = number == len(blocks) - 1
+            layer["mask_gradient"] = block.relu and (bool(block.stages) or is_top)
+            if training and self._learned > 0:
+                self._want_gradient(layer, is_top)
+            density = density_after(block, density)
+        self._describe_loss(program.loss, self.layers[-1], result)
         self._allocate()
 
-    def _describe_shared(self, program: Program) -> None:
+    def _describe_shared(self, program: Program, input_block: bool) -> None:
         shared = self.shared[0]
         shared["batch_size"] = self.batch_size
         shared["itemsize"] = self.dtype.itemsize
@@ -251,7 +387,10 @@ class Table:
         shared["input_code"] = INPUT_CODES[program.input_dtype.name]
         shared["input_itemsize"] = program.input_dtype.itemsize
         shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
-        for name in ("labels", "predictions", "margins", "sums", "sources", "tail_sources"):
+        shared["record"] = self.shared.ctypes.data
+        shared["stages"] = self.stages.ctypes.data
+        shared["input_block"] = input_block
+        for name in ("sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
         # always zero: the sample that pads a batch, and what follows the last units of a sample
         byte = np.dtype(np.uint8)
@@ -261,45 +400,121 @@ class Table:
         shared["zeros"] = self._zeros.ctypes.data
         shared["tails"] = self._tails.ctypes.data
 
-    def _describe(self, layer: np.void, dense: Dense, activation: int) -> None:
-        """Write down the shape of a layer and where its parameters lie."""
-        itemsize = self.dtype.itemsize
-        layer["input_units"] = dense.input_units
-        layer["output_units"] = dense.output_units
-        layer["input_vectors"] = -(-dense.input_units // self.lanes)
-        layer["output_vectors"] = -(-dense.output_units // self.lanes)
-        layer["weights"] = dense.weights_offset * itemsize
-        layer["weights_stride"] = dense.row_stride * itemsize
-        layer["biases"] = dense.biases_offset * itemsize
-        layer["activation"] = activation
-        layer["inputs_stride"] = memory.row_stride(dense.input_units, self.dtype) * itemsize
-        layer["outputs_stride"] = memory.row_stride(dense.output_units, self.dtype) * itemsize
+    def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
+        """Write down what the loss reads and where its results go."""
+        shared = self.shared[0]
+        shared["output_units"], shared["output_vectors"] = (
+            top["output_units"],
+            top["output_vectors"],
+        )
+        shared["result_stride"] = top["outputs_stride"]
+        size = self.padded * top["outputs_stride"]
+        self._want(size, *result, (shared, "result"))
+        if not self.training:
+            return
+        for name in ("labels", "predictions", "margins", "sums"):
+            self._want(self.padded * 8, (shared, name))
+        if loss == "mse":
+            shared["loss"] = squared_error.mean_squared_error.address(
+                self.dtype, SHARED, squared_error.INTEGERS
+            )
+            self._want(size, (shared, "targets"))
+            for name in ("batch_loss", "batch_correct"):
+                self._want(8, (shared, name))
 
-    def _lay_out(self, layer: np.void, below: np.void | None) -> None:
-        """Say which buffers a layer needs, and how large they are."""
+    def _describe(self, layer: np.void, block: Block) -> None:
+        """Write down the shape of a block and where the parameters of its Dense layer lie."""
+        itemsize = self.dtype.itemsize
+        dense = block.dense
+        inputs = block.units if dense is None else dense.input_units
+        layer["input_units"] = inputs
+        layer["output_units"] = block.units
+        layer["input_vectors"] = -(-inputs // self.lanes)
+        layer["output_vectors"] = -(-block.units // self.lanes)
+        layer["inputs_stride"] = memory.row_stride(inputs, self.dtype) * itemsize
+        layer["outputs_stride"] = memory.row_stride(block.units, self.dtype) * itemsize
+        if dense is not None:
+            layer["weights"] = dense.weights_offset * itemsize
+            layer["weights_stride"] = dense.row_stride * itemsize
+            layer["biases"] = dense.biases_offset * itemsize
+            layer["activation"] = RELU if block.relu else IDENTITY
+
+    def _add_stages(
+        self, layer: np.void, block: Block, result: list[tuple[np.void, str]]
+    ) -> list[tuple[np.void, str]]:
+        """Describe the stages of a block; return who asks for the buffer of its result.
+
+        `result` are those who ask for the buffer that the first stage reads.
+        """
+        first = self._described_stages
+        stop = first + len(block.stages)
+        layer["first_stage"], layer["lowest_stage"], layer["stop_stage"] = first, stop, stop
+        self._described_stages = stop
+        for number, described in zip(range(first, stop), block.stages, strict=True):
+            stage = self.stages[number]
+            self._want(self.padded * layer["outputs_stride"], *result, (stage, "source"))
+            result = [(stage, "target")]
+            self._describe_stage(stage, described, layer)
+            if isinstance(described, Dropout):
+                self.dropouts.append(number)
+            if self._learned > 0:
+                layer["lowest_stage"] = min(layer["lowest_stage"], number)
+        return result
+
+    def _describe_stage(self, stage: np.void, described: Layer, layer: np.void) -> None:
+        """Write down the operations of a stage, and its numbers."""
+        itemsize = self.dtype.itemsize
+        forward, backward = OPERATIONS[type(described)]
+        if isinstance(described, BatchNorm) and not self.training:
+            forward = stages.batch_norm_inference
+        stage["forward"] = forward.address(self.dtype, stages.STAGE, stages.INTEGERS)
+        if self.training:
+            stage["backward"] = backward.address(self.dtype, stages.STAGE, stages.INTEGERS)
+        stage["stride"] = layer["outputs_stride"]
+        stage["units"] = layer["output_units"]
+        stage["lanes"] = self.lanes
+        stage["learned"] = -1
+        if isinstance(described, Rescaling):
+            stage["factor"] = described.scale
+        elif isinstance(described, Dropout):
+            stage["factor"] = 1 / (1 - described.p)
+            stage["threshold"] = round(described.p * 2**32)
+            stage["key"] = np.uint64(described.key).view(np.int64)
+            # whole blocks of the generator, and what the last vector reads beyond its row
+            words = self.padded * layer["output_units"] + memory.LINE_BYTES
+            self._want(words * 4, (stage, "words"))
+        elif isinstance(described, BatchNorm):
+            stage["learned"] = self._learned
+            self._learned += 1
+            stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
+            stage["scale"] = described.scale_offset * itemsize
+            stage["shift"] = described.shift_offset * itemsize
+            stage["running_mean"] = described.mean_offset * itemsize
+            stage["running_variance"] = described.variance_offset * itemsize
+            if self.training:
+                for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
+                    self._want(layer["outputs_stride"], (stage, name))
+
+    def _lay_out(self, layer: np.void, first: bool) -> None:
+        """Say which buffers a Dense layer needs, and how large they are."""
         itemsize = self.dtype.itemsize
         inputs = layer["input_vectors"] * self.lanes
-        outputs = layer["output_vectors"] * self.lanes
         words = -(-self.padded // 64)
         turned_stride = memory.row_stride(self.padded, self.dtype) * itemsize
-        output_bytes = self.padded * layer["outputs_stride"]
         ways = {int(layer["forward_by"])}
         if self.training:
             ways.add(int(layer["update_by"]))
 
-        if below is not None:
-            # what the layer below puts out is what this one takes in
-            size = self.padded * layer["inputs_stride"]
-            self._want(size, (layer, "inputs"), (below, "outputs"))
-        elif layer["forward_by"] != BY_UNIT:
+        if first and layer["forward_by"] != BY_UNIT:
             self._want(self.padded * layer["inputs_stride"], (layer, "inputs"))
 
-        turned = self.training and below is not None and layer["gradient_by"] == TURNED
+        layer["samples_stride"] = turned_stride
+        layer["group_bytes"] = GROUP_SAMPLES * itemsize
+        # the gradient is masked by the inputs as it comes out of the product, turned
+        turned = self.training and layer["mask_inputs"] and layer["gradient_by"] == TURNED
         if BY_UNIT in ways or turned:
-            layer["samples_stride"] = turned_stride
-            layer["group_bytes"] = GROUP_SAMPLES * itemsize
             size = inputs * turned_stride
-            if below is None and self.padded > GROUP_SAMPLES:
+            if first and self.padded > GROUP_SAMPLES:
                 # each group of samples is a matrix of its own, which fits the cache
                 layer["samples_stride"] = GROUP_SAMPLES * itemsize
                 layer["group_bytes"] = inputs * layer["samples_stride"]
@@ -312,11 +527,18 @@ class Table:
             layer["bits_by_sample_stride"] = -(-inputs // 64) * 8
             self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
 
-        layer["slot_bytes"] = output_bytes
-        self._want(output_bytes * layer["chunks"], (layer, "slots"))
-        if self.training:
-            self._want(output_bytes, (layer, "gradient"))
-            self._want(outputs * turned_stride, (layer, "gradient_transposed"))
+        layer["slot_bytes"] = self.padded * layer["outputs_stride"]
+        self._want(layer["slot_bytes"] * layer["chunks"], (layer, "slots"))
+
+    def _want_gradient(self, layer: np.void, is_top: bool) -> None:
+        """Ask for the buffers of a block's gradient, and of the same transposed."""
+        turned_stride = memory.row_stride(self.padded, self.dtype) * self.dtype.itemsize
+        asking = [(self.stages[number], "gradient") for number in _stages_of(layer)]
+        if is_top:
+            asking.append((self.shared[0], "result_gradient"))
+        self._want(self.padded * layer["outputs_stride"], (layer, "gradient"), *asking)
+        outputs = layer["output_vectors"] * self.lanes
+        self._want(outputs * turned_stride, (layer, "gradient_transposed"))
 
     def _want(self, nbytes: int, *fields: tuple[np.void, str]) -> None:
         self._buffers.append((memory.round_up(int(nbytes), memory.LINE_BYTES), list(fields)))
@@ -332,15 +554,17 @@ class Table:
             address += nbytes
 
 
-def _activations(layers: Sequence[Layer]) -> list[int]:
-    """Return the code of the activation after each Dense layer."""
-    codes: list[int] = []
-    for layer in layers:
-        if isinstance(layer, Dense):
-            codes.append(IDENTITY)
-        elif isinstance(layer, ReLU):
-            codes[-1] = RELU
-    return codes
+def _stages_of(layer: np.void) -> range:
+    """Return the numbers of a block's stages."""
+    return range(layer["first_stage"], layer["stop_stage"])
+
+
+def _end(layer: Learned, dtype: np.dtype) -> int:
+    """Return where the parameters of a layer end in the flat vector."""
+    if isinstance(layer, Dense):
+        return layer.biases_offset + memory.row_stride(layer.output_units, dtype)
+    last = max(layer.scale_offset, layer.shift_offset, layer.mean_offset, layer.variance_offset)
+    return last + memory.row_stride(layer.units, dtype)
 
 
 def choose_kernels(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from .jit import jit_part
 from .simd import Int, Kernel, Real, Vector, microkernel
 
 UINT8, FLOAT32, FLOAT64 = 0, 1, 2
@@ -46,6 +47,12 @@ def real_at(k: Kernel, like: Real, address: Int) -> Real:
 def put_real(k: Kernel, number: Real, address: Int) -> None:
     """Store a number at an address."""
     k.store_real(number, address)
+
+
+@jit_part
+def sample_at(order, position):
+    """The number of the sample at a position of the order; without an order, the position."""
+    return integer_at(order + 8 * position) if order != 0 else position
 
 
 @microkernel
@@ -93,6 +100,15 @@ def load_row(k: Kernel, scale: Real, source: Int, code: Int, count: Int, target:
                 loaded = k.load_as(source + i * nbytes, element, 1)
                 number = converted(k, loaded, k.element, nbytes)
                 k.store_real(number * scale, target + i * k.element_bytes)
+
+
+@microkernel
+def add_scaled(k: Kernel, factor: Real, source: Int, target: Int, vectors: Int) -> None:
+    """target += factor * source, both [vectors]."""
+    with k.loop(0, vectors) as j:
+        offset = j * k.vector_bytes
+        moved = k.fma(k.broadcast(factor), k.load(source + offset), k.load(target + offset))
+        k.store(moved, target + offset)
 
 
 @microkernel

@@ -1,0 +1,466 @@
+"""Stages and squared error of the compiled epoch against the same mathematics in NumPy float64."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastnn import memory
+from fastnn.backends.numba_backend import plan, stages
+from fastnn.backends.numba_backend.jit import call, jit
+from fastnn.backends.numba_backend.simd import MACHINE, lanes
+
+RATE = 0.1
+KEY = 2**63 + 12345
+MOMENTUM, EPSILON = 0.9, 1e-5
+
+D = "dense"
+MIXED = (30, D, 50, "norm", "relu", "dropout", D, 33, "tanh", D, 20, "sigmoid", D, 5)
+"""A network by its units and layers, as `Case` reads it."""
+
+
+class Case:
+    """A network with random parameters, its data, and the reference result."""
+
+    def __init__(
+        self, *spec, loss="softmax_cross_entropy", batch_size=32, samples=100, dtype=np.float32,
+        density=0.4, real_targets=False, seed=0,
+    ):  # fmt: skip
+        rng = np.random.default_rng(seed)
+        self.loss, self.batch_size, self.dtype = loss, batch_size, np.dtype(dtype)
+        self.layers, self.views, self._size = [], [], 0
+        units, values = spec[0], []
+        words = iter(spec[1:])
+        for word in words:
+            if word == D:
+                outputs = next(words)
+                weights = rng.standard_normal((units, outputs)) * np.sqrt(2 / (units + outputs))
+                values.append([weights, 0.1 * rng.standard_normal(outputs)])
+                w, b = self._slot(units, outputs), self._slot(1, outputs)
+                self.layers.append(plan.Dense(units, outputs, *w, b[0]))
+                units = outputs
+            elif word == "norm":
+                mean, variance = 0.1 * rng.standard_normal(units), 0.5 + rng.random(units)
+                scale, shift = 0.5 + rng.random(units), 0.1 * rng.standard_normal(units)
+                values.append([scale, shift, mean, variance])
+                slots = [self._slot(1, units)[0] for _ in range(4)]
+                self.layers.append(plan.BatchNorm(units, *slots, MOMENTUM, EPSILON))
+            else:
+                self.layers.append(
+                    {
+                        "relu": plan.ReLU(),
+                        "sigmoid": plan.Sigmoid(),
+                        "tanh": plan.Tanh(),
+                        "dropout": plan.Dropout(0.3, KEY + len(self.layers)),
+                        "rescale": plan.Rescaling(0.7),
+                    }[word]
+                )
+        self.parameters = memory.aligned_zeros(self._size, self.dtype)
+        for layer, numbers in zip(self.learned(), values, strict=True):
+            views = self._views(layer)
+            for view, number in zip(views, numbers, strict=True):
+                view[:] = number
+            self.views.append(views)
+        self.initial = self.parameters.copy()
+        total = 2 * samples
+        X = rng.standard_normal((total, spec[0])) * (rng.random((total, spec[0])) < density)
+        self.samples = np.ascontiguousarray(X, self.dtype)
+        self.targets = rng.integers(0, units, total)
+        if real_targets:
+            self.targets = rng.standard_normal((total, units)).astype(self.dtype)
+        self.order = rng.permutation(total)[:samples]
+        self.steps = np.array([7, 3, 0, 11], np.int64)[: self.count(plan.Dropout)]
+        self.rates = np.linspace(RATE, RATE / 2, len(self.views))
+
+    def _slot(self, rows, units):
+        stride = memory.row_stride(units, self.dtype)
+        offset = self._size
+        self._size += (memory.round_up(rows, memory.ROW_BLOCK) if rows > 1 else 1) * stride
+        return offset, stride
+
+    def _views(self, layer):
+        if isinstance(layer, plan.Dense):
+            w, stride, outputs = layer.weights_offset, layer.row_stride, layer.output_units
+            weights = self.parameters[w : w + layer.input_units * stride].reshape(-1, stride)
+            return [weights[:, :outputs], self.parameters[layer.biases_offset :][:outputs]]
+        places = layer.scale_offset, layer.shift_offset, layer.mean_offset, layer.variance_offset
+        return [self.parameters[place:][: layer.units] for place in places]
+
+    def count(self, kind):
+        return sum(isinstance(layer, kind) for layer in self.layers)
+
+    def learned(self):
+        return [la for la in self.layers if isinstance(la, plan.Dense | plan.BatchNorm)]
+
+    def program(self, density=0.4):
+        return plan.Program(
+            self.layers, self.loss, batch_size=self.batch_size, dtype=self.dtype,
+            input_dtype=self.dtype, density=density,
+        )  # fmt: skip
+
+    def run(self, program=None, **kind):
+        return (program or self.program(**kind)).run(
+            self.samples, self.targets, self.order, self.parameters, self.rates,
+            dropout_steps=self.steps,
+        )  # fmt: skip
+
+    def reference(self):
+        """The same steps, slowly: parameters, sum of losses, right answers."""
+        parameters = [[view.astype(np.float64) for view in views] for views in self.views]
+        loss, correct = 0.0, 0
+        for step, start in enumerate(range(0, len(self.order), self.batch_size)):
+            chosen = self.order[start : start + self.batch_size]
+            X = self.samples[chosen].astype(np.float64)
+            output, tape = forward(self.layers, parameters, X, self.steps + step)
+            value, right, gradient = LOSSES[self.loss](output, self.targets[chosen])
+            loss, correct = loss + value, correct + right
+            backward(tape, gradient, self.rates)
+        return parameters, loss, correct
+
+    def tolerance(self):
+        """Rounding: of the parameters at each step, and of sums as long as the layers are wide."""
+        eps = float(np.finfo(self.dtype).eps)
+        steps = -(-len(self.order) // self.batch_size)
+        widths = [la.input_units for la in self.layers if isinstance(la, plan.Dense)]
+        longest = sum(widths) + self.batch_size
+        moved = np.abs(self.parameters - self.initial).max()
+        return eps * (steps * np.abs(self.parameters).max() + 4 * longest * moved)
+
+    def check(self, **kind):
+        parameters, loss, correct = self.reference()
+        got_loss, got_correct = self.run(**kind)
+        tolerance = self.tolerance()
+        for views, numbers in zip(self.views, parameters, strict=True):
+            for view, number in zip(views, numbers, strict=True):
+                assert np.abs(view - number).max() <= tolerance
+        assert np.abs(self.parameters - self.initial).max() > 100 * tolerance
+        assert got_loss == pytest.approx(loss, rel=1e3 * float(np.finfo(self.dtype).eps))
+        assert got_correct == correct
+        # what is padding is zero still
+        for views in self.views:
+            for view in views:
+                view[:] = 0
+        assert not self.parameters.any()
+
+
+def forward(layers, parameters, X, steps, training=True):
+    """Output of a network, and for each layer a function from gradient to gradient."""
+    tape, learned, steps = [], enumerate(parameters), iter(steps)
+    for layer in layers:
+        if isinstance(layer, plan.Dense | plan.BatchNorm):
+            number, values = next(learned)
+        if isinstance(layer, plan.Dense):
+            X, back = dense(X, *values, number)
+        elif isinstance(layer, plan.BatchNorm) and training:
+            X, back = norm(X, *values, number)
+        elif isinstance(layer, plan.BatchNorm):
+            scale, shift, mean, variance = values
+            X = scale * (X - mean) / np.sqrt(variance + EPSILON) + shift
+        elif isinstance(layer, plan.Dropout):
+            mask = keep(layer, next(steps), X.shape) if training else 1.0
+            X, back = X * mask, lambda g, rates, mask=mask: g * mask
+        elif isinstance(layer, plan.Rescaling):
+            X, back = X * layer.scale, lambda g, rates, factor=layer.scale: g * factor
+        elif isinstance(layer, plan.ReLU):
+            X, back = np.maximum(X, 0), lambda g, rates, on=X > 0: g * on
+        elif isinstance(layer, plan.Sigmoid):
+            X = 1 / (1 + np.exp(-X))
+            back = lambda g, rates, y=X: g * y * (1 - y)  # noqa: E731
+        else:
+            X = np.tanh(X)
+            back = lambda g, rates, y=X: g * (1 - y * y)  # noqa: E731
+        if training:
+            tape.append(back)
+    return X, tape
+
+
+def backward(tape, gradient, rates):
+    for back in reversed(tape):
+        gradient = back(gradient, rates)
+
+
+def dense(X, weights, biases, number):
+    output = X @ weights + biases
+
+    def back(gradient, rates):
+        below = gradient @ weights.T
+        weights[:] -= rates[number] * (X.T @ gradient)
+        biases[:] -= rates[number] * gradient.sum(axis=0)
+        return below
+
+    return output, back
+
+
+def norm(X, scale, shift, running_mean, running_variance, number):
+    mean, variance = X.mean(axis=0), X.var(axis=0)
+    running_mean[:] = MOMENTUM * running_mean + (1 - MOMENTUM) * mean
+    running_variance[:] = MOMENTUM * running_variance + (1 - MOMENTUM) * variance
+    deviation = np.sqrt(variance + EPSILON)
+    normal = (X - mean) / deviation
+    output = scale * normal + shift
+
+    def back(gradient, rates):
+        dscale, dshift = (gradient * normal).sum(axis=0), gradient.sum(axis=0)
+        below = scale / deviation * (gradient - (dshift + normal * dscale) / len(X))
+        scale[:] -= rates[number] * dscale
+        shift[:] -= rates[number] * dshift
+        return below
+
+    return output, back
+
+
+def keep(layer, step, shape):
+    """What dropout multiplies by, drawn with NumPy's own generator."""
+    words = np.random.Philox(key=layer.key, counter=[0, step, 0, 0]).random_raw(
+        -(-shape[0] * shape[1] // 2)
+    )
+    words = words.view(np.uint32)[: shape[0] * shape[1]].reshape(shape)
+    return (words.astype(np.uint64) >= round(layer.p * 2**32)) / (1 - layer.p)
+
+
+def cross_entropy(output, labels):
+    every = np.arange(len(output))
+    shifted = output - output.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    sums = powers.sum(axis=1)
+    loss = (np.log(sums) - shifted[every, labels]).sum()
+    gradient = powers / sums[:, None]
+    gradient[every, labels] -= 1
+    return loss, (output.argmax(axis=1) == labels).sum(), gradient / len(output)
+
+
+def squared_error(output, targets):
+    correct = 0
+    if targets.ndim == 1:
+        correct = (output.argmax(axis=1) == targets).sum()
+        targets = np.eye(output.shape[1])[targets]
+    error = output - targets
+    return (error**2).mean(axis=1).sum(), correct, 2 * error / error.size
+
+
+LOSSES = {"softmax_cross_entropy": cross_entropy, "mse": squared_error}
+
+STAGES = ("relu", "sigmoid", "tanh", "dropout", "norm", "rescale")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [1, 7, 33])
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_between_and_last(stage, batch_size, dtype):
+    kind = {"batch_size": batch_size, "samples": min(100, 4 * batch_size), "dtype": dtype}
+    Case(20, D, 37, stage, D, 40, stage, D, 5, **kind).check()
+    Case(20, D, 37, "relu", stage, D, 3, stage, **kind).check(density=1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [1, 7, 33, 100])
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_before_the_first_dense_layer(stage, batch_size, dtype):
+    kind = {"batch_size": batch_size, "samples": 100, "dtype": dtype}
+    Case(21, stage, D, 37, "relu", D, 5, **kind).check()
+    Case(21, "rescale", "norm", stage, D, 5, **kind).check(density=1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("pair", list(itertools.product(STAGES, STAGES)), ids="-".join)
+def test_pairs_of_stages(pair, dtype):
+    Case(20, D, 37, *pair, D, 40, "relu", *pair, D, 5, dtype=dtype, batch_size=16).check()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mse"])
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 33, 130])
+def test_mixed(batch_size, loss, dtype):
+    samples = max(60, 2 * batch_size - 5)
+    Case(*MIXED, loss=loss, batch_size=batch_size, samples=samples, dtype=dtype).check()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("real_targets", [False, True])
+@pytest.mark.parametrize("units", [1, 5, 16, 35])
+@pytest.mark.parametrize("batch_size", [1, 7, 33])
+def test_squared_error(batch_size, units, real_targets, dtype):
+    Case(
+        20, D, 37, "tanh", D, units, "tanh", loss="mse", batch_size=batch_size, dtype=dtype,
+        real_targets=real_targets,
+    ).check()  # fmt: skip
+    Case(20, D, units, loss="mse", real_targets=real_targets, dtype=dtype).check()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mse"])
+@pytest.mark.parametrize("batch_size", [1, 5, 32])
+def test_workspace_holds_nothing_that_matters(batch_size, loss, dtype):
+    results = []
+    for poison in (0, 255):
+        case = Case(30, "norm", *MIXED[1:], loss=loss, batch_size=batch_size, dtype=dtype)
+        program = case.program()
+        program.training.workspace[:] = poison
+        results.append((*case.run(program), case.parameters.tobytes()))
+    assert results[0] == results[1]
+
+
+def test_a_stretch_in_two_calls_gives_the_same_bits():
+    whole, parts = Case(*MIXED), Case(*MIXED)
+    expected = whole.run()
+    program, order = parts.program(), parts.order
+    for part in (order[:64], order[64:]):
+        parts.order = part
+        got = parts.run(program)
+        parts.steps += 2
+    assert parts.parameters.tobytes() == whole.parameters.tobytes()
+    assert got == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("samples", [1, 63, 150])
+def test_predict(samples, dtype):
+    for spec in (MIXED, (30, "dropout", "norm", "sigmoid", D, 20, "relu", "norm", D, 7, "tanh")):
+        case = Case(*spec, dtype=dtype)
+        expected, _ = forward(
+            case.layers, case.views, case.samples[:samples].astype(np.float64), (), training=False
+        )
+        out = np.empty(expected.shape, dtype)
+        case.program().predict(case.samples[:samples], case.parameters, out)
+        assert np.abs(out - expected).max() <= 1e3 * np.finfo(dtype).eps * np.abs(expected).max()
+        assert case.parameters.tobytes() == case.initial.tobytes()
+
+
+def test_saturated_and_nan():
+    """Squashing saturates, and NaN is reported, not hidden."""
+    case = Case(20, D, 37, "sigmoid", D, 30, "tanh", D, 5, dtype=np.float32)
+    case.views[0][0][:] *= 1e4
+    case.views[1][0][:] *= 1e4
+    assert np.isfinite(case.run()[0])
+    assert np.isfinite(case.parameters).all()
+    for stage in STAGES:
+        case = Case(20, D, 37, stage, D, 5)
+        case.samples[case.order[0], :] = np.nan
+        assert np.isnan(case.run()[0])
+
+
+@pytest.mark.parametrize(("p", "share"), [(0.0, 1.0), (1 - 2.0**-40, 0.0)])
+def test_dropout_keeps_all_or_none(p, share):
+    case = Case(20, "dropout", D, 5)
+    case.layers[0] = plan.Dropout(p, KEY)
+    program = case.program()
+    case.run(program)
+    count = len(case.order) % case.batch_size
+    kept = np.count_nonzero(_matrix(program, program.training.stages[0], "target", count))
+    assert kept == share * np.count_nonzero(case.samples[case.order[-count:]])
+
+
+def _matrix(program, record, name, rows):
+    """A buffer of the workspace as a matrix, padded columns and all."""
+    table = program.training
+    stride, itemsize = int(record["stride"]), program.dtype.itemsize
+    start = int(record[name]) - table.workspace.ctypes.data
+    return (
+        table.workspace[start : start + rows * stride]
+        .view(program.dtype)
+        .reshape(rows, stride // itemsize)
+    )
+
+
+@jit
+def call_stage(one, operation, record, parameters, first, stop, count, step):
+    """Call an operation on a range of columns."""
+    call(operation, one, record, parameters, first, stop, count, step)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stage", STAGES)
+def test_columns_may_be_cut_anywhere(stage, dtype):
+    """No bit of a column depends on which columns are computed with it."""
+    units = 5 * lanes(np.dtype(dtype).itemsize) + 3
+    results = []
+    for cuts in ([0, 6], [0, 1, 6], [0, 2, 3, 6], [0, 5, 6], [0, 1, 2, 3, 4, 5, 6]):
+        case = Case(9, D, units, "relu", stage, D, 3, dtype=dtype, batch_size=13)
+        program = case.program()
+        table = program.training
+        record = table.stages[0]
+        rng = np.random.default_rng(1)
+        for name in ("source", "gradient"):
+            _matrix(program, record, name, 13)[:, :units] = rng.standard_normal((13, units))
+        address = table.stages.ctypes.data
+        for operation in ("forward", "backward"):
+            for first, stop in itertools.pairwise(cuts):
+                call_stage(
+                    dtype(1), int(record[operation]), address, case.parameters.ctypes.data,
+                    first, stop, 13, 5,
+                )  # fmt: skip
+        target, gradient = (_matrix(program, record, n, 13) for n in ("target", "gradient"))
+        assert not target[:, units:].any()
+        assert not gradient[:, units:].any()
+        results.append((target.tobytes(), gradient.tobytes(), case.parameters.tobytes()))
+    assert len(set(results)) == 1
+
+
+def test_a_plain_network_asks_for_no_operation(monkeypatch):
+    """What a network doesn't use is not compiled."""
+
+    def refuse(*arguments):
+        raise AssertionError("an operation was asked for")
+
+    monkeypatch.setattr(stages.tanh_forward.__class__, "address", refuse)
+    Case(20, "rescale", D, 37, "relu", D, 5).run()
+    with pytest.raises(AssertionError):
+        Case(20, D, 37, "tanh", D, 5).run()
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "part"),
+    [
+        ([plan.BatchNorm(4, 0, 16, 32, 48, 0.9, 1e-5)], "mse", "no Dense"),
+        (
+            [plan.Dense(4, 5, 0, 16, 256), plan.BatchNorm(4, 0, 16, 32, 48, 0.9, 1e-5)],
+            "mse",
+            "a BatchNorm layer of 4 inputs follows one of 5 outputs",
+        ),
+        ([plan.Dense(4, 5, 0, 16, 256)], "hinge", "'hinge' is not compiled"),
+    ],
+)
+def test_why_not(layers, loss, part):
+    assert part in plan.why_not(layers, loss)
+
+
+def test_wrong_targets_never_reach_a_kernel():
+    case = Case(20, D, 5, loss="mse", real_targets=True)
+    case.targets = case.targets.astype(np.float64)
+    with pytest.raises(TypeError, match="targets must be float32, not float64"):
+        case.run()
+    case.targets = case.targets[:, :4].astype(np.float32)
+    with pytest.raises(ValueError, match="targets must be a C-contiguous array of 200 x 5"):
+        case.run()
+    case = Case(20, D, 5, real_targets=True)
+    with pytest.raises(TypeError, match="targets must be int64"):
+        case.run()
+
+
+def test_density_behind_stages():
+    """What decides between kernels that skip zeros and those that don't."""
+    dense, relu, half = plan.Dense(4, 4, 0, 16, 256), plan.ReLU(), plan.Dropout(0.5, 0)
+    for layers, expected in (
+        ([], 1.0), ([relu], 0.5), ([relu, half], 0.25), ([half, relu], 0.25), ([relu, relu], 0.5),
+        ([relu, plan.Tanh(), half], 0.25), ([relu, plan.Sigmoid()], 1.0), ([half, half], 0.25),
+    ):  # fmt: skip
+        _, (block,) = plan.split([dense, *layers])
+        assert plan.density_after(block, 0.1) == expected
+    _, blocks = plan.split([half, dense])
+    assert plan.density_after(blocks[0], 0.4) == 0.2
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_narrower_vectors(bits):
+    """The whole file again, in a process that is told to use narrower vectors."""
+    if MACHINE.bits <= bits or "FASTNN_VECTOR_BITS" in os.environ:
+        pytest.skip("nothing narrower to ask for")
+    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "not narrower", __file__]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
