@@ -29,7 +29,6 @@ from .jit import call, jit, jit_part
 from .rows import (
     activate,
     add_column_sums,
-    add_scaled,
     copy_bytes,
     fill,
     integer_at,
@@ -45,7 +44,6 @@ from .rows import (
 )
 from .simd import MACHINE
 from .sparse import gather, scatter
-from .stages import STAGE_BYTES
 
 VECTOR_BYTES = MACHINE.bits // 8
 
@@ -89,8 +87,10 @@ SHARED = np.dtype(
         for name in (
             "batch_size", "itemsize", "lanes", "group",
             "input_code", "input_itemsize", "input_row_bytes",
-            # addresses of this record and of the first stage; whether the first block is the input
-            "record", "stages", "input_block",
+            # addresses: of this record, and of what stages need, 0 where there are none
+            "record", "stages", "forward_stages", "backward_stages",
+            # the first block, where it is the input itself: the operation that loads it, or 0
+            "load_input", "input_units", "input_rows", "input_rows_stride",
             # the loss: 0 for softmax cross-entropy, or an operation; what it reads and writes
             "loss", "result", "result_stride", "result_gradient",
             "output_units", "output_vectors",
@@ -235,52 +235,6 @@ def finish_forward(one, layer, parameters, count, padded):
     )  # fmt: skip
     fill(
         one * 0, layer.outputs + count * layer.outputs_stride, layer.outputs_stride,
-        padded - count, layer.output_vectors,
-    )  # fmt: skip
-
-
-@jit_part
-def forward_stages(one, shared, layer, stages, parameters, count, padded, step):
-    """Run the stages of a block, each on the output of the one before."""
-    for number in range(layer.first_stage, layer.stop_stage):
-        stage = stages[number]
-        call(
-            stage.forward, one, shared.stages + number * STAGE_BYTES, parameters,
-            0, layer.output_vectors, count, step,
-        )  # fmt: skip
-        fill(
-            one * 0, stage.target + count * stage.stride, stage.stride,
-            padded - count, layer.output_vectors,
-        )  # fmt: skip
-
-
-@jit_part
-def backward_stages(one, shared, layer, stages, parameters, rates, count, step):
-    """Take the gradient by a block's result back to that by the sums of its Dense layer."""
-    for number in range(layer.stop_stage - 1, layer.lowest_stage - 1, -1):
-        stage = stages[number]
-        call(
-            stage.backward, one, shared.stages + number * STAGE_BYTES, parameters,
-            0, layer.output_vectors, count, step,
-        )  # fmt: skip
-        if stage.learned >= 0:
-            rate = type(one)(rates[stage.learned])
-            vectors = layer.output_vectors
-            add_scaled(-rate, stage.scale_gradient, parameters + stage.scale, vectors)
-            add_scaled(-rate, stage.shift_gradient, parameters + stage.shift, vectors)
-    if layer.mask_gradient != 0:
-        mask_by_sign(
-            one, layer.gradient, layer.outputs_stride, layer.outputs, layer.outputs_stride,
-            count, layer.output_vectors,
-        )  # fmt: skip
-
-
-@jit_part
-def load_input(scale, shared, layer, samples, order, start, count, padded):
-    """Load the batch as the output of a block without a Dense layer."""
-    load_rows(scale, shared, layer, samples, order, start, count)
-    fill(
-        scale * 0, layer.outputs + count * layer.outputs_stride, layer.outputs_stride,
         padded - count, layer.output_vectors,
     )  # fmt: skip
 
@@ -435,8 +389,8 @@ def update(rate, shared, layer, parameters, count, padded):
 
 @jit
 def run(
-    scale, shared_record, layers, stages, samples, targets, order, total, parameters, rates,
-    outputs, loss, correct,
+    scale, shared_record, layers, samples, targets, order, total, parameters, rates, outputs,
+    loss, correct,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; return (sum of losses, right answers).
 
@@ -455,13 +409,18 @@ def run(
             layer = layers[number]
             if number > 0:
                 forward(one, shared, layer, parameters, count, padded, training)
-            elif shared.input_block != 0:
-                load_input(scale, shared, layer, samples, order, start, count, padded)
+            elif shared.load_input != 0:
+                call(shared.load_input, scale, shared.record, samples, order, start, count, padded)
             else:
                 forward_first(
                     scale, shared, layer, samples, order, start, parameters, count, padded
                 )
-            forward_stages(one, shared, layer, stages, parameters, count, padded, step)
+            if layer.first_stage != layer.stop_stage:
+                call(
+                    shared.forward_stages, one, shared.stages, parameters,
+                    layer.first_stage, layer.stop_stage, 0, layer.output_vectors,
+                    count, padded, step,
+                )  # fmt: skip
 
         if not training:
             for row in range(count):
@@ -477,8 +436,18 @@ def run(
         turned = False
         for number in range(len(layers) - 1, -1, -1):
             layer = layers[number]
-            backward_stages(one, shared, layer, stages, parameters, rates, count, step)
-            if number == 0 and shared.input_block != 0:
+            if layer.lowest_stage != layer.stop_stage:
+                call(
+                    shared.backward_stages, one, shared.stages, parameters,
+                    layer.lowest_stage, layer.stop_stage, 0, layer.output_vectors,
+                    count, step, rates.ctypes.data,
+                )  # fmt: skip
+            if layer.mask_gradient != 0:
+                mask_by_sign(
+                    one, layer.gradient, layer.outputs_stride,
+                    layer.outputs, layer.outputs_stride, count, layer.output_vectors,
+                )  # fmt: skip
+            if number == 0 and shared.load_input != 0:
                 break
             if layer.gradient_by != NONE:
                 below = layers[number - 1]

@@ -200,6 +200,6 @@ def jit_part(function: Callable[..., Any]) -> Any:
 
 
 @jit_part
-def record_at(address):
-    """The record that an operation was given."""
-    return numba.carray(address, 1)[0]  # type: ignore[attr-defined]
+def record_at(address, number):
+    """Record `number` of those at the address that an operation was given."""
+    return numba.carray(address, number + 1)[number]  # type: ignore[attr-defined]

@@ -275,7 +275,7 @@ class Program:
         table.shared["target_code"] = target_code
         table.stages["first_step"][table.dropouts] = dropout_steps
         loss, correct = run(
-            self.dtype.type(self.scale), table.shared, table.layers, table.stages,
+            self.dtype.type(self.scale), table.shared, table.layers,
             samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
             parameters.ctypes.data, learning_rates, 0, *self._totals,
         )  # fmt: skip
@@ -303,7 +303,7 @@ class Program:
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         table = self.prediction
         run(
-            self.dtype.type(self.scale), table.shared, table.layers, table.stages,
+            self.dtype.type(self.scale), table.shared, table.layers,
             samples.ctypes.data, 0, 0, len(samples),
             parameters.ctypes.data, np.zeros(0), out.ctypes.data, 0.0, 0,
         )  # fmt: skip
@@ -348,14 +348,16 @@ class Table:
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
         self._learned = self._described_stages = 0
 
-        self._describe_shared(program, blocks[0].dense is None)
+        self._describe_shared(program)
+        if blocks[0].dense is None:
+            self._describe_input(blocks[0].units)
         density = program.density
         result: list[tuple[np.void, str]] = []
         for number, block in enumerate(blocks):
             layer = self.layers[number]
             self._describe(layer, block)
             if block.dense is None:
-                result = [(layer, "inputs"), (layer, "outputs")]
+                result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
                 choose_kernels(layer, self.dtype, batch_size, number == 0, density)
                 if self._learned == 0:
@@ -378,7 +380,7 @@ class Table:
         self._describe_loss(program.loss, self.layers[-1], result)
         self._allocate()
 
-    def _describe_shared(self, program: Program, input_block: bool) -> None:
+    def _describe_shared(self, program: Program) -> None:
         shared = self.shared[0]
         shared["batch_size"] = self.batch_size
         shared["itemsize"] = self.dtype.itemsize
@@ -389,7 +391,14 @@ class Table:
         shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
         shared["record"] = self.shared.ctypes.data
         shared["stages"] = self.stages.ctypes.data
-        shared["input_block"] = input_block
+        if len(self.stages):
+            shared["forward_stages"] = stages.forward_stages.address(
+                self.dtype, stages.STAGE, stages.FORWARD_INTEGERS
+            )
+            if self.training:
+                shared["backward_stages"] = stages.backward_stages.address(
+                    self.dtype, stages.STAGE, stages.BACKWARD_INTEGERS
+                )
         for name in ("sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
         # always zero: the sample that pads a batch, and what follows the last units of a sample
@@ -399,6 +408,13 @@ class Table:
         self._tails = memory.aligned_zeros(int(shared["group"] * shared["tail_stride"]), byte)
         shared["zeros"] = self._zeros.ctypes.data
         shared["tails"] = self._tails.ctypes.data
+
+    def _describe_input(self, units: int) -> None:
+        """Write down how the input is loaded where it is a block of its own."""
+        shared = self.shared[0]
+        shared["load_input"] = stages.load_input.address(self.dtype, SHARED, stages.LOAD_INTEGERS)
+        shared["input_units"] = units
+        shared["input_rows_stride"] = memory.row_stride(units, self.dtype) * self.dtype.itemsize
 
     def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
         """Write down what the loss reads and where its results go."""
@@ -454,6 +470,7 @@ class Table:
             stage = self.stages[number]
             self._want(self.padded * layer["outputs_stride"], *result, (stage, "source"))
             result = [(stage, "target")]
+            stage["record"] = self.stages[number:].ctypes.data
             self._describe_stage(stage, described, layer)
             if isinstance(described, Dropout):
                 self.dropouts.append(number)

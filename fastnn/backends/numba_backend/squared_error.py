@@ -60,7 +60,7 @@ def mean_squared_error(one, record, targets, order, start, count):
     The loss of a sample is the mean over the outputs. Targets are class ids, which stand for rows
     of zeros with a one, or rows of numbers; there are no right answers then.
     """
-    shared = record_at(record)
+    shared = record_at(record, 0)
     units, stride = shared.output_units, shared.result_stride
     vectors = (units + shared.lanes - 1) // shared.lanes
     by_class = shared.target_code == CLASS_IDS

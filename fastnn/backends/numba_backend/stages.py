@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .elementary import sigmoid, tanh
-from .jit import operation, record_at
+from .jit import call, operation, record_at
 from .philox import BLOCK_WORDS, kept, random_words
-from .rows import mask_by_sign
+from .rows import add_scaled, fill, load_row, mask_by_sign, real_at, sample_at
 from .simd import MACHINE, Int, Kernel, Real, Vector, microkernel
 
 VECTOR_BYTES = MACHINE.bits // 8
@@ -29,8 +29,8 @@ STAGE = np.dtype(
     [
         (name, np.int64)
         for name in (
-            # operations, by their addresses
-            "forward", "backward",
+            # addresses: of this record, and of the operations
+            "record", "forward", "backward",
             # buffers, all of one stride
             "source", "target", "gradient", "stride", "units", "lanes",
             # batch norm: its number among the learned layers, bytes from the start of the flat
@@ -45,9 +45,12 @@ STAGE = np.dtype(
 )  # fmt: skip
 """One stage. `factor` is that of rescaling, or of what dropout keeps."""
 
-STAGE_BYTES = STAGE.itemsize
 INTEGERS = 5
-"""Integers among the arguments of an operation: parameters, first, stop, count and step."""
+"""Integers among the arguments of a stage's operation: parameters, first, stop, count and step."""
+FORWARD_INTEGERS, BACKWARD_INTEGERS = 8, 8
+"""Integers among the arguments of the operations that run all stages of a block."""
+LOAD_INTEGERS = 5
+"""Integers among the arguments of `load_input`."""
 
 
 @contextlib.contextmanager
@@ -57,6 +60,52 @@ def every_vector(
     """Loop over a range of columns of a matrix; yields row, column and where the vector lies."""
     with k.loop(0, rows) as row, k.loop(first, stop) as j:
         yield row, j, row * stride + j * k.vector_bytes
+
+
+# ------------------------------------------------------------------- all stages of a block
+
+
+@operation
+def forward_stages(one, record, parameters, lowest, beyond, first, stop, count, padded, step):
+    """Run stages `lowest` to `beyond` of the records, each on the output of the one before."""
+    for number in range(lowest, beyond):
+        stage = record_at(record, number)
+        call(stage.forward, one, stage.record, parameters, first, stop, count, step)
+        fill(
+            one * 0, stage.target + count * stage.stride + first * VECTOR_BYTES, stage.stride,
+            padded - count, stop - first,
+        )  # fmt: skip
+
+
+@operation
+def backward_stages(one, record, parameters, lowest, beyond, first, stop, count, step, rates):
+    """Take the gradient back through stages `beyond` to `lowest`; what they learn moves."""
+    for number in range(beyond - 1, lowest - 1, -1):
+        stage = record_at(record, number)
+        call(stage.backward, one, stage.record, parameters, first, stop, count, step)
+        if stage.learned >= 0:
+            rate = type(one)(real_at(0.0, rates + 8 * stage.learned))
+            offset, vectors = first * VECTOR_BYTES, stop - first
+            for gradient, place in (
+                (stage.scale_gradient, stage.scale), (stage.shift_gradient, stage.shift)
+            ):  # fmt: skip
+                add_scaled(-rate, gradient + offset, parameters + place + offset, vectors)
+
+
+@operation
+def load_input(scale, record, samples, order, start, count, padded):
+    """Load the batch for a network that does more than rescaling before its first Dense layer."""
+    shared = record_at(record, 0)
+    for i in range(count):
+        load_row(
+            scale, samples + sample_at(order, start + i) * shared.input_row_bytes,
+            shared.input_code,
+            shared.input_units, shared.input_rows + i * shared.input_rows_stride,
+        )  # fmt: skip
+    fill(
+        scale * 0, shared.input_rows + count * shared.input_rows_stride, shared.input_rows_stride,
+        padded - count, (shared.input_units + shared.lanes - 1) // shared.lanes,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------ activations
@@ -166,13 +215,13 @@ def multiply(
 
 @operation
 def relu_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     rectify(one, stage.source, stage.target, stage.stride, count, first, stop)
 
 
 @operation
 def relu_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     offset = first * VECTOR_BYTES
     mask_by_sign(
         one, stage.gradient + offset, stage.stride, stage.target + offset, stage.stride,
@@ -182,38 +231,38 @@ def relu_backward(one, record, parameters, first, stop, count, step):
 
 @operation
 def sigmoid_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     squash(one, stage.source, stage.target, stage.stride, count, stage.units, first, stop)
 
 
 @operation
 def sigmoid_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     squash_gradient(one, stage.target, stage.gradient, stage.stride, count, first, stop)
 
 
 @operation
 def tanh_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     flatten(one, stage.source, stage.target, stage.stride, count, first, stop)
 
 
 @operation
 def tanh_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     flatten_gradient(one, stage.target, stage.gradient, stage.stride, count, first, stop)
 
 
 @operation
 def rescaling_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     factor = type(one)(stage.factor)
     multiply(factor, stage.source, stage.target, stage.stride, count, first, stop)
 
 
 @operation
 def rescaling_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     factor = type(one)(stage.factor)
     multiply(factor, stage.gradient, stage.gradient, stage.stride, count, first, stop)
 
@@ -247,7 +296,7 @@ def keep_some(
 
 @operation
 def dropout_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     left, right = first * stage.lanes, min(stop * stage.lanes, stage.units)
     # the blocks in which these columns have words, row by row, none of them twice
     done = 0
@@ -264,7 +313,7 @@ def dropout_forward(one, record, parameters, first, stop, count, step):
 
 @operation
 def dropout_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     keep_some(
         type(one)(stage.factor), stage.gradient, stage.gradient, stage.stride,
         stage.words, stage.units, stage.threshold, count, first, stop,
@@ -411,7 +460,7 @@ def column_sums(
 
 @operation
 def batch_norm_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     real = type(one)
     offset = first * VECTOR_BYTES
     vectors = parameters + offset
@@ -426,7 +475,7 @@ def batch_norm_forward(one, record, parameters, first, stop, count, step):
 
 @operation
 def batch_norm_inference(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     offset = first * VECTOR_BYTES
     vectors = parameters + offset
     normalize_by(
@@ -438,7 +487,7 @@ def batch_norm_inference(one, record, parameters, first, stop, count, step):
 
 @operation
 def batch_norm_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record)
+    stage = record_at(record, 0)
     offset = first * VECTOR_BYTES
     normalize_gradient(
         one / type(one)(count), stage.source + offset, stage.gradient + offset, stage.stride,
