@@ -11,6 +11,7 @@ name: a digest of every source file of this backend, and the vector width.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,8 @@ class Operation:
     once for each dtype. So a function that offers many operations costs only those in use. A call
     takes a few nanoseconds more than that of a function known by name.
 
-    It returns nothing. Its first arguments are numbers of the dtype, at least one; the next is the
-    address of a record, and the others are integers.
+    It returns nothing. One of its parameters is called `record`, for the address of a record;
+    those before it are numbers of the dtype, at least one, and those behind it integers.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -113,9 +114,7 @@ class Operation:
         self._function = function
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
-    def address(
-        self, dtype: np.dtype[Any], record: np.dtype[Any], integers: int, reals: int = 1
-    ) -> int:
+    def address(self, dtype: np.dtype[Any], record: np.dtype[Any]) -> int:
         """Return where the machine code for `dtype` begins, compiled or read from the cache.
 
         Parameters
@@ -123,16 +122,14 @@ class Operation:
         dtype
             float32 or float64.
         record
-            What lies at the address that comes after them.
-        integers
-            How many arguments follow.
-        reals
-            How many numbers come first.
+            What lies at the address.
         """
+        names = list(inspect.signature(self._function).parameters)
+        reals = names.index("record")
         arguments = (
             *[numba.from_dtype(dtype)] * reals,
             types.CPointer(numba.from_dtype(record)),
-            *[types.int64] * integers,
+            *[types.int64] * (len(names) - reals - 1),
         )
         compiled = self._compiled.get(arguments)
         if compiled is None:

@@ -392,13 +392,9 @@ class Table:
         shared["record"] = self.shared.ctypes.data
         shared["stages"] = self.stages.ctypes.data
         if len(self.stages):
-            shared["forward_stages"] = stages.forward_stages.address(
-                self.dtype, stages.STAGE, stages.FORWARD_INTEGERS
-            )
+            shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
             if self.training:
-                shared["backward_stages"] = stages.backward_stages.address(
-                    self.dtype, stages.STAGE, stages.BACKWARD_INTEGERS
-                )
+                shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
         for name in ("sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
         # always zero: the sample that pads a batch, and what follows the last units of a sample
@@ -412,7 +408,7 @@ class Table:
     def _describe_input(self, units: int) -> None:
         """Write down how the input is loaded where it is a block of its own."""
         shared = self.shared[0]
-        shared["load_input"] = stages.load_input.address(self.dtype, SHARED, stages.LOAD_INTEGERS)
+        shared["load_input"] = stages.load_input.address(self.dtype, SHARED)
         shared["input_units"] = units
         shared["input_rows_stride"] = memory.row_stride(units, self.dtype) * self.dtype.itemsize
 
@@ -431,9 +427,7 @@ class Table:
         for name in ("labels", "predictions", "margins", "sums"):
             self._want(self.padded * 8, (shared, name))
         if loss == "mse":
-            shared["loss"] = squared_error.mean_squared_error.address(
-                self.dtype, SHARED, squared_error.INTEGERS
-            )
+            shared["loss"] = squared_error.mean_squared_error.address(self.dtype, SHARED)
             self._want(size, (shared, "targets"))
             for name in ("batch_loss", "batch_correct"):
                 self._want(8, (shared, name))
@@ -484,9 +478,9 @@ class Table:
         forward, backward = OPERATIONS[type(described)]
         if isinstance(described, BatchNorm) and not self.training:
             forward = stages.batch_norm_inference
-        stage["forward"] = forward.address(self.dtype, stages.STAGE, stages.INTEGERS)
+        stage["forward"] = forward.address(self.dtype, stages.STAGE)
         if self.training:
-            stage["backward"] = backward.address(self.dtype, stages.STAGE, stages.INTEGERS)
+            stage["backward"] = backward.address(self.dtype, stages.STAGE)
         stage["stride"] = layer["outputs_stride"]
         stage["units"] = layer["output_units"]
         stage["lanes"] = self.lanes

@@ -10,9 +10,6 @@ from .simd import Int, Kernel, Real, Vector, microkernel
 CLASS_IDS = -1
 """What `target_code` holds for targets that are class ids; otherwise the code of their type."""
 
-INTEGERS = 4
-"""Integers among the arguments of the operation: targets, order, start and count."""
-
 
 @microkernel
 def squared_error(

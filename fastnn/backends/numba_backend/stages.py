@@ -45,13 +45,6 @@ STAGE = np.dtype(
 )  # fmt: skip
 """One stage. `factor` is that of rescaling, or of what dropout keeps."""
 
-INTEGERS = 5
-"""Integers among the arguments of a stage's operation: parameters, first, stop, count and step."""
-FORWARD_INTEGERS, BACKWARD_INTEGERS = 8, 8
-"""Integers among the arguments of the operations that run all stages of a block."""
-LOAD_INTEGERS = 5
-"""Integers among the arguments of `load_input`."""
-
 
 @contextlib.contextmanager
 def every_vector(
