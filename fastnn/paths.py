@@ -134,13 +134,14 @@ class CompiledPath:
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
         learned = [layer for layer in network if isinstance(layer, Dense)]
-        rates = [layer.optimizer.rate(layer.steps) for layer in learned]
+        rates = [(layer.optimizer.rate(layer.steps), 1.0) for layer in learned]
+        steps = -(-len(order) // self._batch_size)
         self._program.scale = _scale(network)
         totals: tuple[float, int] = self._program.run(
-            X, y, order, network._parameters, np.array(rates)
+            X, y, order, network._parameters, np.broadcast_to(rates, (steps, len(rates), 2))
         )
         for layer in learned:
-            layer._steps += -(-len(order) // self._batch_size)
+            layer._steps += steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
             layer._layout.clear_padding(layer._drawn())

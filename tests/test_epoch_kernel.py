@@ -75,7 +75,7 @@ class Case:
             self.exact = self.samples.astype(np.float64)
         self.labels = rng.integers(0, sizes[-1], total)
         self.order = rng.permutation(total)[:samples]
-        self.rates = np.full(len(self.dense), RATE)
+        self.rates = np.broadcast_to([(RATE, 1.0)] * len(self.dense), (samples, len(self.dense), 2))
 
     def program(self, density=0.3, batch_size=None):
         return plan.Program(

@@ -104,9 +104,11 @@ class Case:
         )  # fmt: skip
 
     def run(self, program=None, **kind):
+        steps = -(-len(self.order) // self.batch_size)
+        rates = np.stack([self.rates, np.ones_like(self.rates)], axis=1)
         return (program or self.program(**kind)).run(
-            self.samples, self.targets, self.order, self.parameters, self.rates,
-            dropout_steps=self.steps,
+            self.samples, self.targets, self.order, self.parameters,
+            np.broadcast_to(rates, (steps, *rates.shape)), dropout_steps=self.steps,
         )  # fmt: skip
 
     def reference(self):

@@ -44,6 +44,7 @@ from .rows import (
 )
 from .simd import MACHINE
 from .sparse import gather, scatter
+from .steps import RATE_BYTES
 
 VECTOR_BYTES = MACHINE.bits // 8
 
@@ -62,7 +63,7 @@ LAYER = np.dtype(
         for name in (
             "input_units", "output_units", "input_vectors", "output_vectors",
             # parameters: bytes from the start of the flat vector
-            "weights", "weights_stride", "biases", "learned",
+            "weights", "weights_stride", "biases",
             # its ReLU: who multiplies the gradient by it, the block or the one above with its own
             "activation", "mask_gradient", "mask_inputs",
             # its stages, and the lowest of them that the gradient goes through
@@ -70,6 +71,9 @@ LAYER = np.dtype(
             # which kernels
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
             "scatter_tile", "gather_tile", "chunks", "chunk_units",
+            # its step; see `steps.py`
+            "learned", "step", "weights_rule", "biases_rule", "block_units", "blocks",
+            "block", "squares",
             # workspace: addresses, and strides in bytes
             "inputs", "inputs_stride", "inputs_transposed", "samples_stride", "group_bytes",
             "bits_by_unit", "bits_by_unit_stride", "bits_by_sample", "bits_by_sample_stride",
@@ -345,57 +349,107 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
 
 
 @jit_part
-def update(rate, shared, layer, parameters, count, padded):
-    """W -= rate * X^T G, b -= rate * sum(G); the gradient of W is never stored."""
+def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
+    """W -= rate * X^T G, b -= rate * sum(G), or another rule's step; return the penalty of W.
+
+    In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
+    `steps.py`, which takes it block by block. The penalty, times the samples as losses are, is
+    that of W before the step; squares are added block by block, and then in the order of blocks.
+    """
+    real = type(one)
+    rates += RATE_BYTES * layer.learned
+    rate, correction = real(real_at(0.0, rates)), real(real_at(0.0, rates + 8))
+    fused = layer.step == 0
+    factor = -rate if fused else one
+    for unit in range(0, layer.input_units, layer.block_units):
+        units = min(layer.block_units, layer.input_units - unit)
+        place = layer.weights + unit * layer.weights_stride
+        target = parameters + place if fused else layer.block
+        multiply_gradient(factor, shared, layer, unit, units, target, 1 if fused else 0, count)
+        if not fused:
+            call(
+                layer.step, rate, correction, layer.weights_rule, parameters + place, target,
+                first_state + place, second_state + place,
+                layer.weights_stride, units, layer.output_units,
+                layer.squares + 8 * (unit // layer.block_units),
+            )  # fmt: skip
+    biases = layer.biases
+    target = parameters + biases if fused else layer.block
+    if not fused:
+        fill(one * 0, target, 0, 1, layer.output_vectors)
+    add_column_sums(
+        factor, layer.gradient, layer.outputs_stride, padded, layer.output_vectors, target
+    )
+    if not fused:
+        call(
+            layer.step, rate, correction, layer.biases_rule, parameters + biases, target,
+            first_state + biases, second_state + biases,
+            0, 1, layer.output_units, layer.squares + 8 * layer.blocks,
+        )  # fmt: skip
+    decay = real_at(0.0, layer.weights_rule)
+    penalty = 0.0
+    if decay != 0:
+        for block in range(layer.blocks):
+            penalty += real_at(0.0, layer.squares + 8 * block)
+        penalty *= 0.5 * decay * count
+    return penalty
+
+
+@jit_part
+def multiply_gradient(factor, shared, layer, unit, units, target, keep, count):
+    """target = keep * target + factor * X^T G for `units` input units from `unit` on."""
     itemsize = shared.itemsize
-    weights = parameters + layer.weights
     if layer.update_by == DENSE:
         matmul(
-            -rate, layer.inputs, itemsize, layer.inputs_stride,
-            layer.gradient, layer.outputs_stride, weights, layer.weights_stride,
-            layer.input_units, layer.output_vectors, count, 1,
+            factor, layer.inputs + unit * itemsize, itemsize, layer.inputs_stride,
+            layer.gradient, layer.outputs_stride, target, layer.weights_stride,
+            units, layer.output_vectors, count, keep,
         )  # fmt: skip
     elif layer.update_by == BY_UNIT:
-        units = (layer.input_units + layer.update_rows - 1) // layer.update_rows
-        units *= layer.update_rows
+        rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
         for sample in range(0, count, GROUP_SAMPLES):
+            group = sample // GROUP_SAMPLES
             for column in range(0, layer.output_vectors, layer.update_tile):
                 gather(
-                    -rate, layer.inputs_transposed + sample // GROUP_SAMPLES * layer.group_bytes,
+                    factor,
+                    layer.inputs_transposed + group * layer.group_bytes
+                    + unit * layer.samples_stride,
                     layer.samples_stride,
-                    layer.bits_by_unit + sample // 64 * 8, layer.bits_by_unit_stride,
+                    layer.bits_by_unit + group * 8 + unit * layer.bits_by_unit_stride,
+                    layer.bits_by_unit_stride,
                     layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
                     layer.outputs_stride,
-                    weights + column * VECTOR_BYTES, layer.weights_stride,
-                    units, layer.update_rows,
-                    min(layer.update_tile, layer.output_vectors - column), 1,
+                    target + column * VECTOR_BYTES, layer.weights_stride,
+                    rows, layer.update_rows,
+                    min(layer.update_tile, layer.output_vectors - column),
+                    keep if sample == 0 else 1,
                 )  # fmt: skip
     else:
-        for unit in range(0, layer.input_units, 64):
+        if keep == 0:
+            fill(factor * 0, target, layer.weights_stride, units, layer.output_vectors)
+        for first in range(unit, unit + units, 64):
             for column in range(0, layer.output_vectors, layer.scatter_tile):
                 scatter(
-                    -rate, layer.inputs + unit * itemsize, layer.inputs_stride,
-                    layer.bits_by_sample + unit // 64 * 8, layer.bits_by_sample_stride,
+                    factor, layer.inputs + first * itemsize, layer.inputs_stride,
+                    layer.bits_by_sample + first // 64 * 8, layer.bits_by_sample_stride,
                     layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
-                    weights + unit * layer.weights_stride + column * VECTOR_BYTES,
+                    target + (first - unit) * layer.weights_stride + column * VECTOR_BYTES,
                     layer.weights_stride,
                     count, 1, min(layer.scatter_tile, layer.output_vectors - column),
                 )  # fmt: skip
-    add_column_sums(
-        -rate, layer.gradient, layer.outputs_stride, padded, layer.output_vectors,
-        parameters + layer.biases,
-    )  # fmt: skip
 
 
 @jit
 def run(
-    scale, shared_record, layers, samples, targets, order, total, parameters, rates, outputs,
-    loss, correct,
+    scale, shared_record, layers, samples, targets, order, total,
+    parameters, first_state, second_state, rates, rates_stride, outputs, loss, correct,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; return (sum of losses, right answers).
 
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
-    input and gives the network's type; `order` may be 0 for the order in which samples lie.
+    input and gives the network's type; `order` may be 0 for the order in which samples lie. The
+    state vectors are parallel to the parameters. `rates` is the address of a table of float64,
+    (rate, correction) for each learned layer; the next step's is `rates_stride` bytes further.
     `loss` and `correct` are the sums before, which go on from call to call.
     """
     shared = shared_record[0]
@@ -405,6 +459,7 @@ def run(
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
         step = start // shared.batch_size
+        step_rates = rates + step * rates_stride
         for number in range(len(layers)):
             layer = layers[number]
             if number > 0:
@@ -439,8 +494,9 @@ def run(
             if layer.lowest_stage != layer.stop_stage:
                 call(
                     shared.backward_stages, one, shared.stages, parameters,
+                    first_state, second_state,
                     layer.lowest_stage, layer.stop_stage, 0, layer.output_vectors,
-                    count, step, rates.ctypes.data,
+                    count, step, step_rates,
                 )  # fmt: skip
             if layer.mask_gradient != 0:
                 mask_by_sign(
@@ -460,5 +516,8 @@ def run(
                 # stages change the gradient where it lies by rows
                 turned = layer.gradient_by == TURNED and below.first_stage == below.stop_stage
                 input_gradient(one, shared, layer, below, parameters, count, padded)
-            update(type(scale)(rates[layer.learned]), shared, layer, parameters, count, padded)
+            loss += update(
+                one, shared, layer, parameters, first_state, second_state, step_rates,
+                count, padded,
+            )  # fmt: skip
     return loss, correct

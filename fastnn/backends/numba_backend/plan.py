@@ -16,7 +16,7 @@ import numpy as np
 
 from fastnn import memory
 
-from . import squared_error, stages
+from . import squared_error, stages, steps
 from .epoch import (
     BY_SAMPLE,
     BY_UNIT,
@@ -41,14 +41,33 @@ class Rescaling:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """How a gradient moves the parameters of a layer; `steps.py` has the formulas.
+
+    `beta1` is the momentum of "momentum" and "nesterov" and the rho of "rmsprop". `epsilon` is more
+    than 0 in the network's dtype where a rule divides by it.
+    """
+
+    kind: str = "sgd"
+    beta1: float = 0.0
+    beta2: float = 0.0
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True)
 class Dense:
-    """Output = input @ weights + biases; offsets and stride count elements of the flat vector."""
+    """Output = input @ weights + biases; offsets and stride count elements of the flat vector.
+
+    The loss has l2 * sum(weights^2) added to it.
+    """
 
     input_units: int
     output_units: int
     weights_offset: int
     row_stride: int
     biases_offset: int
+    l2: float = 0.0
+    rule: Rule = Rule()
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,7 @@ class BatchNorm:
     variance_offset: int
     momentum: float
     epsilon: float
+    rule: Rule = Rule()
 
 
 Layer = Rescaling | Dense | ReLU | Sigmoid | Tanh | Dropout | BatchNorm
@@ -116,6 +136,8 @@ HIDDEN_DENSITY = 0.5
 """Share of non-zeros expected after ReLU."""
 FEW_SAMPLES = 2
 """Batches up to this size are handled sample by sample."""
+STEP_UNITS = 64
+"""Rows of weights whose gradient lies in memory at a time, a multiple of a word of bits."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -139,6 +161,8 @@ def why_not(
             return f"the layer {type(layer).__name__} is not compiled"
         if isinstance(layer, Learned):
             dense = dense or isinstance(layer, Dense)
+            if layer.rule.kind not in steps.OPERATIONS:
+                return f"the rule {layer.rule.kind!r} is not compiled"
             inputs = layer.input_units if isinstance(layer, Dense) else layer.units
             if units not in (None, inputs):
                 name = type(layer).__name__
@@ -225,6 +249,7 @@ class Program:
         self.dropouts = sum(isinstance(layer, Dropout) for layer in layers)
         self.scale, self.blocks = split(layers)
         self._parameters_end = max(_end(layer, self.dtype) for layer in self.learned)
+        self.states = max(steps.STATES[layer.rule.kind] for layer in self.learned)
         self._totals = 0.0, 0
 
     @cached_property
@@ -243,7 +268,8 @@ class Program:
         targets: np.ndarray,
         order: np.ndarray,
         parameters: np.ndarray,
-        learning_rates: np.ndarray,
+        rates: np.ndarray,
+        states: Sequence[np.ndarray] = (),
         dropout_steps: np.ndarray | None = None,
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return sums of losses and right answers.
@@ -252,9 +278,11 @@ class Program:
         depend on how many calls there were.
 
         `targets` are class ids, int64 [n], or under "mse" numbers of the network's dtype
-        [n, outputs]; there are no right answers then. `parameters` changes in place.
-        `learning_rates` holds one float64 for each layer that learns. `dropout_steps`, int64, says
-        for each Dropout layer how many batches went through it before; 0 if it is left out.
+        [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
+        `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
+        layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
+        see `steps.py`; a rate that stays may be broadcast over the steps. `dropout_steps`, int64,
+        says for each Dropout layer how many batches went through it before; 0 if it is left out.
         Class ids and order are trusted to be in range.
         """
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
@@ -266,18 +294,24 @@ class Program:
             target_code = squared_error.CLASS_IDS
             _check("targets", targets, np.dtype(np.int64), (len(samples),))
         _check("order", order, np.dtype(np.int64), (None,))
-        self._check_parameters(parameters)
-        _check("learning_rates", learning_rates, np.dtype(np.float64), (len(self.learned),))
+        self._check_parameters("parameters", parameters)
+        if len(states) < self.states:
+            raise ValueError(f"states must be {self.states} vectors, not {len(states)}")
+        for state in states:
+            self._check_parameters("states", state)
+        _check_rates(rates, -(-len(order) // self.batch_size), len(self.learned))
         if dropout_steps is None:
             dropout_steps = np.zeros(self.dropouts, np.int64)
         _check("dropout_steps", dropout_steps, np.dtype(np.int64), (self.dropouts,))
         table = self.training
         table.shared["target_code"] = target_code
         table.stages["first_step"][table.dropouts] = dropout_steps
+        places = [*[state.ctypes.data for state in states], 0, 0][:2]
         loss, correct = run(
             self.dtype.type(self.scale), table.shared, table.layers,
             samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
-            parameters.ctypes.data, learning_rates, 0, *self._totals,
+            parameters.ctypes.data, *places, rates.ctypes.data, rates.strides[0],
+            0, *self._totals,
         )  # fmt: skip
         self._totals = float(loss), int(correct)
         return self._totals
@@ -286,26 +320,24 @@ class Program:
         """Begin an epoch: what `run` returns is added up from here."""
         self._totals = 0.0, 0
 
-    def _check_parameters(self, parameters: np.ndarray) -> None:
-        """Raise unless `parameters` holds what the table points to, where vectors expect it."""
-        _check("parameters", parameters, self.dtype, (None,))
-        if len(parameters) < self._parameters_end:
-            raise ValueError(
-                f"parameters must hold {self._parameters_end} numbers, not {len(parameters)}"
-            )
-        if parameters.ctypes.data % memory.LINE_BYTES:
-            raise ValueError(f"parameters must lie at a multiple of {memory.LINE_BYTES} bytes")
+    def _check_parameters(self, name: str, vector: np.ndarray) -> None:
+        """Raise unless a vector holds what the table points to, where vectors expect it."""
+        _check(name, vector, self.dtype, (None,))
+        if len(vector) < self._parameters_end:
+            raise ValueError(f"{name} must hold {self._parameters_end} numbers, not {len(vector)}")
+        if vector.ctypes.data % memory.LINE_BYTES:
+            raise ValueError(f"{name} must lie at a multiple of {memory.LINE_BYTES} bytes")
 
     def predict(self, samples: np.ndarray, parameters: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Write the result of all samples, in their order, to `out`, and return it."""
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
-        self._check_parameters(parameters)
+        self._check_parameters("parameters", parameters)
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         table = self.prediction
         run(
             self.dtype.type(self.scale), table.shared, table.layers,
             samples.ctypes.data, 0, 0, len(samples),
-            parameters.ctypes.data, np.zeros(0), out.ctypes.data, 0.0, 0,
+            parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0,
         )  # fmt: skip
         return out
 
@@ -323,6 +355,16 @@ def _check(name: str, array: np.ndarray, dtype: np.dtype, shape: tuple[int | Non
             f"{name} must be a C-contiguous array of {wanted}, not one of shape {array.shape}"
             f" and strides {array.strides}"
         )
+
+
+def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
+    """Raise unless there are rates for each step; those of one step must lie side by side."""
+    if rates.dtype != np.float64:
+        raise TypeError(f"rates must be float64, not {rates.dtype}")
+    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 2):
+        raise ValueError(f"rates must be {steps} x {learned} x 2, not of shape {rates.shape}")
+    if not rates[:1].flags.c_contiguous:
+        raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")
 
 
 class Table:
@@ -345,6 +387,7 @@ class Table:
         self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
         self.dropouts: list[int] = []
         """Numbers of the stages that are dropout."""
+        self._rules = np.zeros((len(program.learned), 2), steps.RULE)
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
         self._learned = self._described_stages = 0
 
@@ -362,7 +405,8 @@ class Table:
                 choose_kernels(layer, self.dtype, batch_size, number == 0, density)
                 if self._learned == 0:
                     layer["gradient_by"] = NONE
-                layer["learned"] = self._learned
+                if training:
+                    self._describe_step(layer, block.dense)
                 self._learned += 1
                 if number > 0:
                     # what the block below puts out is what this one takes in
@@ -496,6 +540,10 @@ class Table:
             self._want(words * 4, (stage, "words"))
         elif isinstance(described, BatchNorm):
             stage["learned"] = self._learned
+            if self.training:
+                stage["move"] = steps.address(described.rule.kind, self.dtype)
+                stage["rule"] = self._numbers_of(described.rule).ctypes.data
+                self._want(8, (stage, "squares"))
             self._learned += 1
             stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
             stage["scale"] = described.scale_offset * itemsize
@@ -505,6 +553,29 @@ class Table:
             if self.training:
                 for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
                     self._want(layer["outputs_stride"], (stage, name))
+
+    def _numbers_of(self, rule: Rule) -> np.ndarray:
+        """Write down the numbers of the next learned layer's rule, for two parameters."""
+        numbers: np.ndarray = self._rules[self._learned]
+        for name in ("beta1", "beta2", "epsilon"):
+            numbers[name] = getattr(rule, name)
+        return numbers
+
+    def _describe_step(self, layer: np.void, dense: Dense) -> None:
+        """Write down how the parameters of a Dense layer are moved, and in what blocks."""
+        rule = dense.rule
+        rules = self._numbers_of(rule)
+        rules["decay"] = 2 * dense.l2, 0.0
+        layer["learned"] = self._learned
+        layer["weights_rule"], layer["biases_rule"] = rules[:1].ctypes.data, rules[1:].ctypes.data
+        layer["block_units"] = dense.input_units
+        if rule.kind == "sgd" and dense.l2 == 0:
+            return
+        layer["step"] = steps.address(rule.kind, self.dtype)
+        layer["block_units"] = STEP_UNITS
+        self._want(STEP_UNITS * layer["weights_stride"], (layer, "block"))
+        layer["blocks"] = -(-dense.input_units // STEP_UNITS)
+        self._want((layer["blocks"] + 1) * 8, (layer, "squares"))
 
     def _lay_out(self, layer: np.void, first: bool) -> None:
         """Say which buffers a Dense layer needs, and how large they are."""

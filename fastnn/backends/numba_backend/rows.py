@@ -103,15 +103,6 @@ def load_row(k: Kernel, scale: Real, source: Int, code: Int, count: Int, target:
 
 
 @microkernel
-def add_scaled(k: Kernel, factor: Real, source: Int, target: Int, vectors: Int) -> None:
-    """target += factor * source, both [vectors]."""
-    with k.loop(0, vectors) as j:
-        offset = j * k.vector_bytes
-        moved = k.fma(k.broadcast(factor), k.load(source + offset), k.load(target + offset))
-        k.store(moved, target + offset)
-
-
-@microkernel
 def copy_bytes(k: Kernel, source: Int, target: Int, count: Int) -> None:
     """target[:count] = source[:count], byte by byte."""
     byte = ir.IntType(8)

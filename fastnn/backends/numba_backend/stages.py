@@ -20,8 +20,9 @@ import numpy as np
 from .elementary import sigmoid, tanh
 from .jit import call, operation, record_at
 from .philox import BLOCK_WORDS, kept, random_words
-from .rows import add_scaled, fill, load_row, mask_by_sign, real_at, sample_at
+from .rows import fill, load_row, mask_by_sign, real_at, sample_at
 from .simd import MACHINE, Int, Kernel, Real, Vector, microkernel
+from .steps import RATE_BYTES
 
 VECTOR_BYTES = MACHINE.bits // 8
 
@@ -37,6 +38,8 @@ STAGE = np.dtype(
             # vector, and addresses in the workspace
             "learned", "scale", "shift", "running_mean", "running_variance",
             "mean", "inverse_deviation", "scale_gradient", "shift_gradient",
+            # how scale and shift are moved; see `steps.py`
+            "move", "rule", "squares",
             # dropout: a number of a batch is kept if its word is not below the threshold
             "key", "first_step", "threshold", "words",
         )
@@ -71,18 +74,28 @@ def forward_stages(one, record, parameters, lowest, beyond, first, stop, count, 
 
 
 @operation
-def backward_stages(one, record, parameters, lowest, beyond, first, stop, count, step, rates):
+def backward_stages(
+    one, record, parameters, first_state, second_state, lowest, beyond, first, stop, count, step,
+    rates,
+):  # fmt: skip
     """Take the gradient back through stages `beyond` to `lowest`; what they learn moves."""
+    offset = first * VECTOR_BYTES
     for number in range(beyond - 1, lowest - 1, -1):
         stage = record_at(record, number)
         call(stage.backward, one, stage.record, parameters, first, stop, count, step)
         if stage.learned >= 0:
-            rate = type(one)(real_at(0.0, rates + 8 * stage.learned))
-            offset, vectors = first * VECTOR_BYTES, stop - first
-            for gradient, place in (
+            rate = type(one)(real_at(0.0, rates + RATE_BYTES * stage.learned))
+            correction = type(one)(real_at(0.0, rates + RATE_BYTES * stage.learned + 8))
+            units = min(stop * stage.lanes, stage.units) - first * stage.lanes
+            for gradient, parameter in (
                 (stage.scale_gradient, stage.scale), (stage.shift_gradient, stage.shift)
             ):  # fmt: skip
-                add_scaled(-rate, gradient + offset, parameters + place + offset, vectors)
+                place = parameter + offset
+                call(
+                    stage.move, rate, correction, stage.rule, parameters + place,
+                    gradient + offset, first_state + place, second_state + place,
+                    0, 1, units, stage.squares,
+                )  # fmt: skip
 
 
 @operation
