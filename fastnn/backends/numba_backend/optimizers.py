@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 from llvmlite import ir
 
+from . import rules
 from .arrays import (
     DONE,
     REFUSED,
@@ -19,6 +17,7 @@ from .arrays import (
     stride,
 )
 from .jit import jit, jit_part
+from .rules import Formula
 from .simd import DOUBLE, Int, Kernel, Real, Vector, microkernel
 
 SUMS = 4
@@ -61,23 +60,24 @@ def add_multiple(
             k.store_as((before + factor * number).code, target + i * target_step, 1)
 
 
-def update_vectors(
-    k: Kernel, count: Int, moved: Sequence[Int], gradient: Int, formula: Callable[..., Any]
+def move_all(
+    k: Kernel, formula: Formula, count: Int, parameters: Int, gradient: Int, *state: Int
 ) -> None:
-    """Write a loop that moves numbers, at any address, as a formula says.
+    """Write a loop that moves `count` parameters and their state, at any address, by a formula.
 
-    `formula(gradient, *moved)` returns new values for `moved`, all of them vectors.
+    Why it is fast: one pass, in which everything is read once and written once.
     """
+    moved = parameters, *state
     whole = count // k.lanes
     with k.loop(0, whole) as j:
         offset = j * k.vector_bytes
-        old = [k.load_anywhere(address + offset) for address in (gradient, *moved)]
+        old = [k.load_anywhere(address + offset) for address in (parameters, gradient, *state)]
         for value, address in zip(formula(*old), moved, strict=True):
             k.store_anywhere(value, address + offset)
     with k.when(count > whole * k.lanes):
         offset = whole * k.vector_bytes
         chosen = k.lane_before(count - whole * k.lanes)
-        old = [k.load_lanes(address + offset, chosen) for address in (gradient, *moved)]
+        old = [k.load_lanes(address + offset, chosen) for address in (parameters, gradient, *state)]
         for value, address in zip(formula(*old), moved, strict=True):
             k.store_lanes(value, address + offset, chosen)
 
@@ -86,25 +86,17 @@ def update_vectors(
 def move_by_momentum(
     k: Kernel,
     rate: Real,
-    momentum: Real,
+    share: Real,
     nesterov: Int,
     parameters: Int,
     gradient: Int,
     velocity: Int,
     count: Int,
 ) -> None:
-    """v <- momentum v + g; t <- t - rate v, or t <- t - rate (g + momentum v); all [count].
-
-    Why it is fast: one pass, in which everything is read once and written once.
-    """
-    rates, shares = k.broadcast(rate), k.broadcast(momentum)
+    """Move by `rules.momentum`; vectors are [count]."""
     for case in k.cases(nesterov, (0, 1)):
-
-        def formula(g: Vector, t: Vector, v: Vector, ahead: int = case) -> tuple[Vector, Vector]:
-            v = k.fma(shares, v, g)
-            return t - rates * (k.fma(shares, v, g) if ahead else v), v
-
-        update_vectors(k, count, (parameters, velocity), gradient, formula)
+        formula = rules.momentum(k, rate, share, bool(case))
+        move_all(k, formula, count, parameters, gradient, velocity)
 
 
 @microkernel
@@ -119,17 +111,9 @@ def move_by_rmsprop(
     mean_square: Int,
     count: Int,
 ) -> None:
-    """s <- rho s + rest g^2; t <- t - rate g / (sqrt(s) + epsilon); all [count], rest is 1 - rho.
-
-    Why it is fast: as `move_by_momentum`.
-    """
-    rates, kept, new, least = (k.broadcast(number) for number in (rate, rho, rest, epsilon))
-
-    def formula(g: Vector, t: Vector, s: Vector) -> tuple[Vector, Vector]:
-        s = k.fma(kept, s, new * (g * g))
-        return t - rates * g / (k.call("sqrt", s) + least), s
-
-    update_vectors(k, count, (parameters, mean_square), gradient, formula)
+    """Move by `rules.rmsprop`; vectors are [count]."""
+    formula = rules.rmsprop(k, rate, rho, rest, epsilon)
+    move_all(k, formula, count, parameters, gradient, mean_square)
 
 
 @microkernel
@@ -148,24 +132,9 @@ def move_by_adam(
     mean_square: Int,
     count: Int,
 ) -> None:
-    """m <- beta1 m + rest1 g; s <- beta2 s + rest2 g^2, and then
-
-    t <- t - rate m / (correction sqrt(s) + epsilon); all [count].
-
-    The corrections of both means for their start at zero are in two numbers: at step n, counted
-    from 1, rate = learning_rate / (1 - beta1^n) and correction = 1 / sqrt(1 - beta2^n). rest1 and
-    rest2 are 1 - beta1 and 1 - beta2.
-    Why it is fast: as `move_by_momentum`.
-    """
-    rates, corrections, least = (k.broadcast(number) for number in (rate, correction, epsilon))
-    kept1, new1, kept2, new2 = (k.broadcast(number) for number in (beta1, rest1, beta2, rest2))
-
-    def formula(g: Vector, t: Vector, m: Vector, s: Vector) -> tuple[Vector, Vector, Vector]:
-        m = k.fma(kept1, m, new1 * g)
-        s = k.fma(kept2, s, new2 * (g * g))
-        return t - rates * m / k.fma(corrections, k.call("sqrt", s), least), m, s
-
-    update_vectors(k, count, (parameters, mean, mean_square), gradient, formula)
+    """Move by `rules.adam`; vectors are [count]."""
+    formula = rules.adam(k, rate, correction, beta1, rest1, beta2, rest2, epsilon)
+    move_all(k, formula, count, parameters, gradient, mean, mean_square)
 
 
 @microkernel
