@@ -6,7 +6,6 @@ see the same batches, and their results are equal up to rounding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -136,7 +135,7 @@ class CompiledPath:
         learned = [layer for layer in network if isinstance(layer, Dense)]
         rates = [(layer.optimizer.rate(layer.steps), 1.0) for layer in learned]
         steps = -(-len(order) // self._batch_size)
-        self._program.scale = _scale(network)
+        self._program.describe(_described(network))
         totals: tuple[float, int] = self._program.run(
             X, y, order, network._parameters, np.broadcast_to(rates, (steps, len(rates), 2))
         )
@@ -156,7 +155,6 @@ class Predictions:
     """
 
     def __init__(self) -> None:
-        self._layers: tuple[Any, ...] | None = None
         self._idle: dict[Hashable, list[Any]] = {}
 
     @contextmanager
@@ -165,10 +163,9 @@ class Predictions:
         if len(X) <= FEW_ROWS or _reason_for_python(network) is not None:
             yield None
             return
-        if self._layers is None:
-            self._layers = tuple(_described(network))
+        layers = _described(network)
         compiler = _compiler(network)
-        if compiler.why_not(self._layers) is not None:
+        if compiler.why_not(layers) is not None:
             yield None
             return
         direct = _readable(network, X)
@@ -178,8 +175,8 @@ class Predictions:
         try:
             program = idle.pop()
         except IndexError:
-            program = _program(network, self._layers, X if direct else None, float(not sparse))
-        program.scale = _scale(network)
+            program = _program(network, layers, X if direct else None, float(not sparse))
+        program.describe(layers)
 
         def logits(rows: Array) -> Array:
             if not direct:
@@ -248,10 +245,6 @@ def _density(X: Array, rows: int) -> float:
     """Return the share of non-zeros in about `rows` rows of `X`, evenly spaced."""
     excerpt = X[:: -(-len(X) // rows)]
     return np.count_nonzero(excerpt) / excerpt.size
-
-
-def _scale(network: Trainable) -> float:
-    return math.prod(layer.scale for layer in network if isinstance(layer, Rescaling))
 
 
 def _program(

@@ -236,21 +236,31 @@ class Program:
         input_dtype: np.dtype | type = np.float32,
         density: float = 1.0,
     ):
-        reason = why_not(layers, loss, dtype, input_dtype)
-        if reason is not None:
-            raise ValueError(reason)
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.input_dtype = np.dtype(input_dtype)
         self.density = density
         self.loss = loss
+        self._totals = 0.0, 0
+        self._layers: tuple[Layer, ...] = ()
+        self.describe(layers)
+
+    def describe(self, layers: Sequence[Layer]) -> None:
+        """Take the layers as they are now: a user may change their numbers between two calls."""
+        if tuple(layers) == self._layers:
+            return
+        reason = why_not(layers, self.loss, self.dtype, self.input_dtype)
+        if reason is not None:
+            raise ValueError(reason)
+        self._layers = tuple(layers)
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
         self.dropouts = sum(isinstance(layer, Dropout) for layer in layers)
         self.scale, self.blocks = split(layers)
         self._parameters_end = max(_end(layer, self.dtype) for layer in self.learned)
         self.states = max(steps.STATES[layer.rule.kind] for layer in self.learned)
-        self._totals = 0.0, 0
+        for table in ("training", "prediction"):
+            vars(self).pop(table, None)
 
     @cached_property
     def training(self) -> Table:
