@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastnn import memory
+from fastnn.backends.numba_backend import jit as jit_module
 from fastnn.backends.numba_backend import plan, stages
 from fastnn.backends.numba_backend.jit import call, jit
 from fastnn.backends.numba_backend.simd import MACHINE, lanes
@@ -29,7 +30,7 @@ class Case:
 
     def __init__(
         self, *spec, loss="softmax_cross_entropy", batch_size=32, samples=100, dtype=np.float32,
-        density=0.4, real_targets=False, seed=0,
+        input_dtype=None, density=0.4, real_targets=False, seed=0,
     ):  # fmt: skip
         rng = np.random.default_rng(seed)
         self.loss, self.batch_size, self.dtype = loss, batch_size, np.dtype(dtype)
@@ -69,7 +70,9 @@ class Case:
         self.initial = self.parameters.copy()
         total = 2 * samples
         X = rng.standard_normal((total, spec[0])) * (rng.random((total, spec[0])) < density)
-        self.samples = np.ascontiguousarray(X, self.dtype)
+        self.samples = np.ascontiguousarray(X, input_dtype or self.dtype)
+        if input_dtype == np.uint8:
+            self.samples = rng.integers(0, 4, X.shape).astype(np.uint8)
         self.targets = rng.integers(0, units, total)
         if real_targets:
             self.targets = rng.standard_normal((total, units)).astype(self.dtype)
@@ -100,7 +103,7 @@ class Case:
     def program(self, density=0.4):
         return plan.Program(
             self.layers, self.loss, batch_size=self.batch_size, dtype=self.dtype,
-            input_dtype=self.dtype, density=density,
+            input_dtype=self.samples.dtype, density=density,
         )  # fmt: skip
 
     def run(self, program=None, **kind):
@@ -269,6 +272,14 @@ def test_each_stage_before_the_first_dense_layer(stage, batch_size, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("input_dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_any_samples_as_a_block(batch_size, input_dtype, dtype):
+    spec = (21, "rescale", "dropout", D, 37, "relu", D, 5)
+    Case(*spec, batch_size=batch_size, input_dtype=input_dtype, dtype=dtype).check()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("pair", list(itertools.product(STAGES, STAGES)), ids="-".join)
 def test_pairs_of_stages(pair, dtype):
     Case(20, D, 37, *pair, D, 40, "relu", *pair, D, 5, dtype=dtype, batch_size=16).check()
@@ -415,6 +426,47 @@ def test_a_plain_network_asks_for_no_operation(monkeypatch):
         Case(20, D, 37, "tanh", D, 5).run()
 
 
+def test_an_operation_without_a_writable_cache(monkeypatch):
+    def refuse(compiled):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(jit_module.CFunc, "enable_caching", refuse)
+    monkeypatch.setattr(jit_module, "_warned", False)
+
+    @jit_module.operation
+    def add(one, record, number):
+        jit_module.record_at(record, 0).total += one * number
+
+    sums = np.zeros(1, np.dtype([("total", np.float64)]))
+    with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR"):
+        address = add.address(np.dtype(np.float32), sums.dtype)
+    assert add.address(np.dtype(np.float32), sums.dtype) == address
+    call_one(np.float32(1.5), address, sums.ctypes.data, 4)
+    assert sums["total"] == 6
+
+
+@jit
+def call_one(one, operation, record, number):
+    call(operation, one, record, number)
+
+
+def test_numbers_may_change_between_calls():
+    """A program asks for its layers anew, and gives what a new one would."""
+    results = []
+    for again in (True, False):
+        case = Case(20, D, 37, "rescale", D, 5)
+        program = case.program()
+        if again:
+            case.run(program)
+            case.parameters[:] = case.initial
+            program.start()
+        case.layers[1] = plan.Rescaling(0.3)
+        if again:
+            program.describe(case.layers)
+        results.append((case.run(program if again else None), case.parameters.tobytes()))
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize(
     ("layers", "loss", "part"),
     [
@@ -459,10 +511,11 @@ def test_density_behind_stages():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    """The whole file again, in a process that is told to use narrower vectors."""
+    """Nearly the whole file again, in a process that is told to use narrower vectors."""
     if MACHINE.bits <= bits or "FASTNN_VECTOR_BITS" in os.environ:
         pytest.skip("nothing narrower to ask for")
     environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "not narrower", __file__]
+    chosen = "not narrower and not pairs"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, __file__]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-3000:]

@@ -242,7 +242,7 @@ class Program:
         self.density = density
         self.loss = loss
         self._totals = 0.0, 0
-        self._layers: tuple[Layer, ...] = ()
+        self._layers: tuple[Layer, ...] | None = None
         self.describe(layers)
 
     def describe(self, layers: Sequence[Layer]) -> None:
@@ -469,10 +469,8 @@ class Table:
     def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
         """Write down what the loss reads and where its results go."""
         shared = self.shared[0]
-        shared["output_units"], shared["output_vectors"] = (
-            top["output_units"],
-            top["output_vectors"],
-        )
+        for name in ("output_units", "output_vectors"):
+            shared[name] = top[name]
         shared["result_stride"] = top["outputs_stride"]
         size = self.padded * top["outputs_stride"]
         self._want(size, *result, (shared, "result"))
