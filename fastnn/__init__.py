@@ -9,16 +9,23 @@ print(network.evaluate(X_test, y_test).accuracy)
 """
 
 from fastnn import initializers, schedules
+from fastnn.activations import Activation, Sigmoid, Tanh
 from fastnn.backends import available_backends, get_backend, set_backend, use_backend
 from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
+from fastnn.dropout import Dropout
+from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.losses import (
     grad_softmax_crossentropy_with_logits,
+    mse,
+    mse_prime,
+    one_hot,
     softmax,
     softmax_crossentropy_with_logits,
 )
 from fastnn.network import Evaluation, Network, load
+from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 from fastnn.training import History
 
@@ -26,8 +33,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Activation",
     "Adam",
+    "BatchNorm",
     "Dense",
+    "Dropout",
     "Evaluation",
     "History",
     "Layer",
@@ -36,19 +46,27 @@ __all__ = [
     "RMSprop",
     "ReLU",
     "Rescaling",
+    "Sigmoid",
+    "Tanh",
     "available_backends",
     "eval_numerical_gradient",
+    "forward",
     "get_backend",
     "grad_softmax_crossentropy_with_logits",
     "initializers",
     "iterate_minibatches",
     "load",
     "load_dataset",
+    "mse",
+    "mse_prime",
     "normalize",
+    "one_hot",
+    "predict",
     "schedules",
     "set_backend",
     "softmax",
     "softmax_crossentropy_with_logits",
     "standardize",
+    "train",
     "use_backend",
 ]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Floating = npt.NDArray[np.floating[Any]]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -50,6 +53,20 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {_describe(value)}")
     return bool(value)
+
+
+def function(name: str, value: _Function) -> _Function:
+    """Return `value` if it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {_describe(value)}")
+    return value
+
+
+def read_only(array: Array) -> Array:
+    """Return a view of `array` that a user's function can't write to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def float_dtype(name: str, value: object) -> np.dtype[Any]:

@@ -255,9 +255,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not any(isinstance(layer, fastnn.Rescaling) for layer in network):
         # A network without that layer was trained on images scaled beforehand.
         X_test = X_test * network.dtype.type(PIXEL_SCALE)
-    loss, accuracy = network.evaluate(X_test, y_test)
-    print(f"test loss {loss:.4f}")
-    print(f"test accuracy {accuracy:.4f}")
+    test = network.evaluate(X_test, y_test)
+    print(f"test loss {test.loss:.4f}")
+    if test.accuracy is not None:
+        print(f"test accuracy {test.accuracy:.4f}")
     return 0
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class Layer:
 
     _network: weakref.ref[Any] | None = None
     _backend_name: str | None = None
+    _operations: tuple[str, ...] = ()
+    """What training asks of the backend, which may have to compile it."""
 
     def forward(self, input: Array) -> Array:
         """Return the layer's output for a batch.
@@ -83,7 +86,9 @@ class Layer:
         For a layer of your own this runs `backward` on a deep copy, so that an
         update made there is thrown away; override it to report gradients.
         """
-        return copy.deepcopy(self).backward(input, grad_output), {}
+        twin = copy.deepcopy(self)
+        twin.training = self.training
+        return twin.backward(input, grad_output), {}
 
     @property
     def parameters(self) -> Mapping[str, Array]:
@@ -102,9 +107,20 @@ class Layer:
     def _backend(self) -> backends.Backend:
         return backends.load(self._backend_name)
 
+    def _join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+        """Become part of a network, which lends its generator and computes in `dtype`."""
+
+    def _changed_by_forward(self) -> Any:
+        """Return what a forward pass in training changes, for `_change_back`."""
+
+    def _change_back(self, before: Any) -> None:
+        """Undo the forward passes since `_changed_by_forward` returned `before`."""
+
 
 class ReLU(Layer):
     """The rectified linear unit, max(0, x), on each element. NaN stays NaN."""
+
+    _operations = ("relu_forward", "relu_backward")
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return max(0, input).
@@ -136,7 +152,7 @@ class ReLU(Layer):
         TypeError
             If either does not hold real numbers.
         """
-        return self._backend.relu_backward(*_floating_pair(input, grad_output))
+        return self._backend.relu_backward(*floating_pair(input, grad_output))
 
 
 class Rescaling(Layer):
@@ -154,6 +170,8 @@ class Rescaling(Layer):
     TypeError
         If it is not a number.
     """
+
+    _operations = ("rescale",)
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -197,7 +215,7 @@ class Rescaling(Layer):
         TypeError
             If either does not hold real numbers.
         """
-        return self._backend.rescale(_floating_pair(input, grad_output)[1], self.scale)
+        return self._backend.rescale(floating_pair(input, grad_output)[1], self.scale)
 
     def __repr__(self) -> str:
         return f"Rescaling({self.scale!r})"
@@ -212,6 +230,8 @@ class ParametricLayer(Layer):
     slices of the network's as well, and are made at the first step.
     """
 
+    _statistics: tuple[str, ...] = ()
+    """Slots of the vector that are no parameters: nothing learns them by gradients."""
     _gradient: Array | None = None
     _state: tuple[Array, ...] = ()
     _steps: int = 0
@@ -282,7 +302,7 @@ class ParametricLayer(Layer):
         parameters.
         """
         vector = self._drawn()
-        return {name: self._layout.view(vector, name) for name in self._shapes}
+        return {name: self._layout.view(vector, name) for name in self._learned}
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return dL/dinput, taken before the layer's parameters move by one optimiser step.
@@ -325,12 +345,16 @@ class ParametricLayer(Layer):
         grad_input, layout, gradient = self._backpropagated(input, grad_output, input_gradient=True)
         assert grad_input is not None
         # Copies: the vector is scratch memory that the next call overwrites.
-        return grad_input, {name: layout.view(gradient, name).copy() for name in self._shapes}
+        return grad_input, {name: layout.view(gradient, name).copy() for name in self._learned}
 
     def __getstate__(self) -> dict[str, Any]:
         # Scratch memory is made anew.
         state = super().__getstate__()
         return {key: value for key, value in state.items() if key not in ("_gradient", "_views")}
+
+    @property
+    def _learned(self) -> list[str]:
+        return [name for name in self._shapes if name not in self._statistics]
 
     def _step(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
@@ -427,6 +451,10 @@ class ParametricLayer(Layer):
         layout = Layout(self._shapes, dtype)
         return layout, _converted(vector, self._layout, layout)
 
+    def _compute_dtype(self, name: str, *arrays: Array) -> np.dtype[Any]:
+        dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"]
+        return checks.compute_dtype(name, self._layout.dtype, *dtypes)
+
     def _gradient_in(self, layout: Layout) -> Array:
         """Return scratch memory for gradients; its padding is zero."""
         if layout is not self._layout:
@@ -497,6 +525,8 @@ class Dense(ParametricLayer):
     alone, the layer holds float64 and computes in the promoted type of input and
     parameters; integers are cast to the type of the parameters.
     """
+
+    _operations = ("dense_forward", "dense_backward")
 
     def __init__(
         self,
@@ -603,7 +633,7 @@ class Dense(ParametricLayer):
         layout, vector = self._parameters_in(dtype)
         views = self._viewed(layout, vector)
         return self._backend.dense_forward(
-            _cast(X, dtype), views["weights"], views["biases"], relu=relu
+            cast(X, dtype), views["weights"], views["biases"], relu=relu
         )
 
     def _backpropagated(
@@ -616,9 +646,9 @@ class Dense(ParametricLayer):
         gradient = self._gradient_in(layout)
         of_parameters = self._viewed(layout, gradient)
         grad_input = self._backend.dense_backward(
-            _cast(X, dtype),
+            cast(X, dtype),
             self._viewed(layout, vector)["weights"],
-            _cast(G, dtype),
+            cast(G, dtype),
             of_parameters["weights"],
             of_parameters["biases"],
             input_gradient=input_gradient,
@@ -632,21 +662,32 @@ class Dense(ParametricLayer):
         shape = self._shapes[name]
         return checks.shaped(name, self._initializers[name](rng, shape), shape)
 
-    def _compute_dtype(self, name: str, *arrays: Array) -> np.dtype[Any]:
-        dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"]
-        return checks.compute_dtype(name, self._layout.dtype, *dtypes)
+
+@contextmanager
+def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
+    """Tell `layers` whether they train; at the end, what they were told before."""
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.training = training
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, before, strict=True):
+            layer.training = mode
 
 
-def _floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:
+def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:
+    """Return input and gradient of an elementwise layer, checked, in the dtype to compute in."""
     X = checks.floating_matrix("input", input)
     G = checks.shaped("grad_output", grad_output, X.shape)
     dtype = X.dtype
     if G.dtype.kind == "f":
         dtype = checks.compute_dtype("grad_output", dtype, G.dtype)
-    return _cast(X, dtype), _cast(G, dtype)
+    return cast(X, dtype), cast(G, dtype)
 
 
-def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
+def cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return `array` in `dtype`, itself where it is."""
     return array if array.dtype is dtype else array.astype(dtype, copy=False)
 
 

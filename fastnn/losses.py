@@ -1,15 +1,25 @@
 """Losses: what a network minimises. The only place that knows what a label is.
 
+First the functions, which are called with arrays, then what a network needs of
+its loss, and the choice of one.
+
 Sources of the formulas: C. M. Bishop, "Pattern Recognition and Machine
 Learning", Springer 2006, sections 4.3.4 and 5.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import numpy.typing as npt
 
 from fastnn import backends, checks
+from fastnn.backends import Backend
 from fastnn.checks import Array
+
+LossFunction = Callable[[Any, Any], Any]
 
 
 def softmax(logits: npt.ArrayLike) -> Array:
@@ -93,3 +103,283 @@ def grad_softmax_crossentropy_with_logits(
 def _answers(reference_answers: npt.ArrayLike, logits: Array) -> backends.Labels:
     batch, classes = logits.shape
     return checks.labels("reference_answers", reference_answers, batch=batch, classes=classes)
+
+
+def mse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
+    """Return the mean squared error, Σ (y_pred - y_true)² / size, over all elements.
+
+    Parameters
+    ----------
+    y_true, y_pred : arrays of one shape
+        It computes in the promoted type of floating arrays, float64 where both hold integers.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or there is no element.
+    TypeError
+        If either does not hold real numbers.
+    """
+    target, output, _ = _compared(y_true, y_pred)
+    return float(backends.load().mean_squared_error(output, target).mean(dtype=np.float64))
+
+
+def mse_prime(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> Array:
+    """Return the gradient of `mse` with respect to `y_pred`: 2 (y_pred - y_true) / size.
+
+    Parameters
+    ----------
+    y_true, y_pred : arrays of one shape
+
+    Returns
+    -------
+    array of that shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `mse`.
+    """
+    target, output, shape = _compared(y_true, y_pred)
+    return backends.load().mean_squared_error_gradient(output, target).reshape(shape)
+
+
+def one_hot(labels: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float32) -> Array:
+    """Return a row for each class id, 1 in the column of that number and 0 elsewhere.
+
+    Parameters
+    ----------
+    labels : integers of shape [n]
+        From 0 to classes - 1.
+    classes
+        The number of columns.
+    dtype
+        float32 or float64.
+
+    Returns
+    -------
+    array of shape [n, classes]
+
+    Raises
+    ------
+    ValueError
+        If `labels` is not one-dimensional, a class id is fractional or out of range, or `classes`
+        is not positive.
+    TypeError
+        If `labels` does not hold real numbers, `classes` is not an integer, or `dtype` another.
+    """
+    columns = checks.integer("classes", classes, minimum=1)
+    array = np.atleast_1d(labels)
+    ids = checks.labels("labels", array, batch=len(array), classes=columns)
+    return _one_hot(ids, columns, checks.float_dtype("dtype", dtype))
+
+
+def _one_hot(labels: backends.Labels, classes: int, dtype: np.dtype[Any]) -> Array:
+    rows = np.zeros((len(labels), classes), dtype)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
+def _compared(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Array, Array, tuple[int, ...]]:
+    """Return both as matrices of one row in the dtype to compute in, and their shape."""
+    shape = np.shape(y_pred)
+    output = checks.floating_matrix("y_pred", np.reshape(y_pred, (1, -1)))
+    target = checks.shaped("y_true", y_true, shape).reshape(1, -1)
+    dtype = output.dtype
+    if target.dtype.kind == "f":
+        dtype = checks.compute_dtype("y_true", dtype, target.dtype)
+    return target.astype(dtype, copy=False), output.astype(dtype, copy=False), shape
+
+
+# What a network needs of its loss
+
+
+class Loss:
+    """What a network minimises: the mean of a loss over the samples of a batch.
+
+    `targets` checks what a user hands in; all other methods take what it returned, whole or some
+    rows of it.
+
+    Attributes
+    ----------
+    name : str
+        That of a loss of fastnn's own; the name of the function for a user's.
+    operations : tuple of str
+        What training asks of the backend.
+    """
+
+    name: str
+    operations: tuple[str, ...] = ()
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        """Return `y` checked, one row for each of `batch` samples of `outputs` outputs."""
+        raise NotImplementedError
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        """Say whether targets are class ids, so that answers are right or wrong."""
+        raise NotImplementedError
+
+    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+        """Return the sum of the losses of the samples."""
+        raise NotImplementedError
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        """Return the gradient of the mean loss with respect to `output`."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+class SoftmaxCrossEntropy(Loss):
+    """Cross-entropy of the softmax of the outputs, which are logits; targets are class ids."""
+
+    name = "softmax_cross_entropy"
+    operations = ("softmax_cross_entropy", "softmax_cross_entropy_gradient")
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        return checks.labels(name, y, batch=batch, classes=outputs)
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        return True
+
+    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+        _check_classes(targets, output)
+        return float(backend.softmax_cross_entropy(output, targets).sum(dtype=np.float64))
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        _check_classes(targets, output)
+        return backend.softmax_cross_entropy_gradient(output, targets)
+
+
+class MeanSquaredError(Loss):
+    """Mean squared error, over samples and outputs.
+
+    Targets are class ids [n], of which the outputs are to be the one-hot rows, or real numbers
+    [n, outputs].
+    """
+
+    name = "mse"
+    operations = ("mean_squared_error", "mean_squared_error_gradient")
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        y = np.asarray(y)
+        if y.ndim == 1 and outputs > 1:
+            return checks.labels(name, y, batch=batch, classes=outputs)
+        if y.shape == (batch,):
+            y = y[:, np.newaxis]
+        return np.ascontiguousarray(checks.shaped(name, y, (batch, outputs)), dtype)
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        return targets.ndim == 1
+
+    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+        rows = self._rows(output, targets)
+        return float(backend.mean_squared_error(output, rows).sum(dtype=np.float64))
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        return backend.mean_squared_error_gradient(output, self._rows(output, targets))
+
+    def _rows(self, output: Array, targets: Array) -> Array:
+        """Return the outputs that there should be."""
+        if targets.ndim == 1:
+            _check_classes(targets, output)
+            return _one_hot(targets, output.shape[1], output.dtype)
+        return checks.shaped("y", targets, output.shape)
+
+
+class UserLoss(Loss):
+    """A user's pair of functions of (y_true, y_pred), which are handed a batch at a time.
+
+    The first returns one number, the mean over the batch, the second an array of the shape of
+    y_pred. Targets are handed over as they came; where they are class ids, answers are counted.
+    """
+
+    def __init__(self, loss: LossFunction, loss_prime: LossFunction) -> None:
+        self.loss = checks.function("loss", loss)
+        self.loss_prime = checks.function("loss_prime", loss_prime)
+        self.name = getattr(loss, "__name__", repr(loss))
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        y = np.asarray(y)
+        if y.ndim == 0 or len(y) != batch:
+            raise ValueError(f"{name}: expected {batch} targets, one a row, got shape {y.shape}")
+        return y
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        return (
+            targets.ndim == 1
+            and targets.dtype.kind in "iu"
+            and outputs > 1
+            and bool(((targets >= 0) & (targets < outputs)).all())
+        )
+
+    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+        mean = np.asarray(self.loss(targets, checks.read_only(output)))
+        if mean.size != 1 or mean.dtype.kind not in "biuf":
+            raise ValueError(
+                f"loss: expected it to return one number, the mean over the batch, got shape "
+                f"{mean.shape} and dtype {mean.dtype}"
+            )
+        return float(mean.reshape(())) * len(output)
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        gradient = self.loss_prime(targets, checks.read_only(output))
+        return checks.shaped("loss_prime(y_true, y_pred)", gradient, output.shape).astype(
+            output.dtype, copy=False
+        )
+
+
+LOSSES: dict[str, type[Loss]] = {
+    kind.name: kind for kind in (SoftmaxCrossEntropy, MeanSquaredError)
+}
+"""fastnn's own losses by name."""
+
+
+def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
+    """Return the loss that a name or a pair of functions stands for; see `Network.use`."""
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            known = ", ".join(repr(name) for name in LOSSES)
+            raise ValueError(f"loss: expected {known} or a function, got {loss!r}")
+        if loss_prime is not None:
+            raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
+        return LOSSES[loss]()
+    if not callable(loss):
+        raise TypeError(f"loss: expected a name or a function, got {loss!r}")
+    if loss is mse and (loss_prime is None or loss_prime is mse_prime):
+        return MeanSquaredError()
+    if loss is softmax_crossentropy_with_logits:
+        # it takes its arguments the other way round, so it can't be a user's loss
+        if loss_prime is not None and loss_prime is not grad_softmax_crossentropy_with_logits:
+            raise ValueError(
+                "loss_prime: expected grad_softmax_crossentropy_with_logits beside "
+                f"softmax_crossentropy_with_logits, got {loss_prime!r}"
+            )
+        return SoftmaxCrossEntropy()
+    if loss_prime is None:
+        raise TypeError("loss_prime: expected a function beside a loss of your own, got None")
+    return UserLoss(loss, loss_prime)
+
+
+def right_answers(output: Array, labels: backends.Labels) -> int:
+    """Count the rows whose first largest output is the label's; a row with NaN has none."""
+    of_labels = output[np.arange(len(labels)), labels]
+    return int(((output.argmax(axis=1) == labels) & ~np.isnan(of_labels)).sum())
+
+
+def _check_classes(labels: backends.Labels, output: Array) -> None:
+    """Refuse labels that kernels could not look up: a user's layer may give fewer classes."""
+    if labels.max() >= output.shape[1]:
+        raise ValueError(
+            f"y: expected class ids from 0 to {output.shape[1] - 1}, as the network gave "
+            f"{output.shape[1]} outputs, got {labels.max()}"
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -13,9 +12,19 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, optimizers, paths, training
+from fastnn import backends, checks, losses, optimizers, paths, training
+from fastnn.activations import Activation, Sigmoid, Tanh
 from fastnn.checks import Array
-from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, Rescaling
+from fastnn.dropout import Dropout
+from fastnn.layers import (
+    Dense,
+    Gradients,
+    Layer,
+    ParametricLayer,
+    ReLU,
+    Rescaling,
+    training_mode,
+)
 from fastnn.memory import aligned_zeros
 from fastnn.optimizers import Optimizer
 
@@ -23,15 +32,15 @@ INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
 
 
-FIXED = (Layer, ReLU, Rescaling)
+FIXED = (Layer, ReLU, Rescaling, Sigmoid, Tanh, Dropout, Activation)
 """Layers that keep the width and learn nothing: exactly these, as a subclass may do anything."""
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, in nats, and the share of right answers."""
+    """Mean loss, and the share of right answers, None where targets are not class ids."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
@@ -60,8 +69,8 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
-        dtype, rng, optimizer, layers = saving.read(path)
-        network = Network(layers, backend=name, dtype=dtype, seed=rng)
+        dtype, rng, optimizer, layers, loss = saving.read(path)
+        network = Network(layers, loss=loss, backend=name, dtype=dtype, seed=rng)
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
         return network
@@ -72,12 +81,14 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
 
 
 class Network(Sequence[Layer]):
-    """A multi-layer perceptron with softmax cross-entropy on the last layer's output.
+    """A multi-layer perceptron with a loss on the last layer's output.
 
     Parameters
     ----------
     layers
         The layers in order; more can be added.
+    loss : {"softmax_cross_entropy", "mse"}
+        What training minimises; `use` sets another, or one of your own.
     optimizer
         Where given it serves all layers, also those added later, and replaces
         what they had. One optimiser can serve many layers, as its state
@@ -93,7 +104,7 @@ class Network(Sequence[Layer]):
     Raises
     ------
     ValueError
-        If there is no such backend, widths of neighbouring layers differ, or
+        If there is no such backend or loss, widths of neighbouring layers differ, or
         a layer belongs to another network.
     TypeError
         If `dtype` is another, something in `layers` is not a `Layer`, or
@@ -109,6 +120,7 @@ class Network(Sequence[Layer]):
         self,
         layers: Iterable[Layer] = (),
         *,
+        loss: str = "softmax_cross_entropy",
         optimizer: Optimizer | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
@@ -118,6 +130,7 @@ class Network(Sequence[Layer]):
         self._backend_name = backends.check_name("backend", name)
         self._dtype = checks.float_dtype("dtype", dtype)
         self._rng = checks.generator("seed", seed)
+        self._loss = losses.chosen(loss)
         if optimizer is not None:
             optimizers.checked("optimizer", optimizer)
         self._optimizer = optimizer
@@ -148,7 +161,9 @@ class Network(Sequence[Layer]):
     def __repr__(self) -> str:
         layers = "".join(f"\n    {layer!r}," for layer in self._layers)
         body = f"[{layers}\n]" if layers else "[]"
-        return f"Network({body}, backend={self._backend_name!r}, dtype={self._dtype.name!r})"
+        loss = f"loss={self._loss!r}"
+        options = f"{loss}, backend={self._backend_name!r}, dtype={self._dtype.name!r}"
+        return f"Network({body}, {options})"
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_parameters", "_states", "_predictions")
@@ -182,6 +197,47 @@ class Network(Sequence[Layer]):
         if self._fitting:
             raise RuntimeError("a network can't take in a layer while it is training")
         self._take_in([layer])
+
+    def use(
+        self, loss: str | losses.LossFunction, loss_prime: losses.LossFunction | None = None
+    ) -> None:
+        """Train by another loss from now on.
+
+        Parameters
+        ----------
+        loss
+            "softmax_cross_entropy" or "mse"; or the function of fastnn of one of them
+            (`softmax_crossentropy_with_logits`, `mse`), which means the same; or a function of
+            your own, called as `loss(y_true, y_pred)` with the targets and outputs of a batch, that
+            returns one number, the mean over the batch.
+        loss_prime
+            Beside a function of your own: called likewise, it returns the gradient of that number
+            with respect to `y_pred`, in its shape. `y_pred` is read-only.
+
+        Raises
+        ------
+        ValueError
+            If there is no loss of that name, or the two functions do not belong together.
+        TypeError
+            If `loss` is neither a name nor a function, or `loss_prime` is missing.
+        RuntimeError
+            While `fit` runs.
+
+        Notes
+        -----
+        Targets `y` under each loss: class ids [n] under cross-entropy; under squared error class
+        ids [n], which stand for one-hot rows, or real numbers [n, outputs], [n] with one output;
+        under a loss of your own whatever has one row a sample, and rows of it are what the
+        functions are handed.
+        """
+        if self._fitting:
+            raise RuntimeError("a network can't take another loss while it is training")
+        self._loss = losses.chosen(loss, loss_prime)
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss."""
+        return self._loss.name
 
     @property
     def backend(self) -> str:
@@ -235,21 +291,30 @@ class Network(Sequence[Layer]):
         """
         activation = self._cast(self._inputs(X))
         activations = []
-        with self._training_mode(False):
+        with training_mode(self._layers, False):
             for layer in self._layers:
                 activation = self._output(layer, activation)
                 activations.append(activation)
         return activations
 
-    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Return the class id with the largest logit for each row of `X` [n, input_units].
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Return an answer for each row of `X` [n, input_units].
+
+        Returns
+        -------
+        int64 array of shape [n], or array of shape [n, outputs]
+            Under cross-entropy the class id with the largest logit; under another loss the
+            outputs.
 
         Raises
         ------
         ValueError, TypeError
             As `forward`.
         """
-        return np.concatenate([logits.argmax(axis=1) for logits in self._logits(X)])
+        answers = self._outputs(X)
+        if isinstance(self._loss, losses.SoftmaxCrossEntropy):
+            answers = (logits.argmax(axis=1) for logits in answers)
+        return np.concatenate(list(answers))
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return class probabilities [n, classes] for each row of `X` [n, input_units].
@@ -261,30 +326,41 @@ class Network(Sequence[Layer]):
         ------
         ValueError, TypeError
             As `forward`.
+        TypeError
+            If the loss is not softmax cross-entropy, so that outputs are no logits.
         """
+        if not isinstance(self._loss, losses.SoftmaxCrossEntropy):
+            raise TypeError(
+                "predict_proba: expected a network with the loss 'softmax_cross_entropy', "
+                f"got {self._loss!r}, under which outputs are no logits"
+            )
         backend = backends.load(self._backend_name)
-        return np.concatenate([backend.softmax(logits) for logits in self._logits(X)])
+        return np.concatenate([backend.softmax(logits) for logits in self._outputs(X)])
 
     def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
-        """Return the mean loss and the accuracy on `X` [n, input_units] with class ids `y` [n].
+        """Return the mean loss and the accuracy on `X` [n, input_units] with targets `y`.
+
+        Accuracy is None where targets are not class ids. `use` says what targets may be.
 
         The layers' penalties are part of the loss, here and in training.
 
         Raises
         ------
         ValueError, TypeError
-            As `forward`, and if `y` does not hold one class id in range for each row.
+            As `forward`, and if `y` does not hold a target for each row, in range if a class id.
         """
         X, y = self._samples(X, y)
         backend = backends.load(self._backend_name)
+        classes = self._has_classes(X, y)
         loss, correct, start = 0.0, 0, 0
-        for logits in self._logits(X):
-            labels = y[start : start + len(logits)]
-            _check_classes(labels, logits)
-            loss += float(backend.softmax_cross_entropy(logits, labels).sum(dtype=np.float64))
-            correct += _right_answers(logits, labels)
-            start += len(logits)
-        return Evaluation(loss / len(y) + self._penalty(), correct / len(y))
+        for output in self._outputs(X):
+            targets = y[start : start + len(output)]
+            loss += self._loss.total(backend, output, targets)
+            if classes:
+                correct += losses.right_answers(output, targets)
+            start += len(output)
+        loss = loss / len(y) + self._penalty()
+        return Evaluation(loss, correct / len(y) if classes else None)
 
     # Training
 
@@ -294,7 +370,7 @@ class Network(Sequence[Layer]):
         Parameters
         ----------
         X : array of shape [batch, input_units]
-        y : class ids of shape [batch]
+        y : targets, one a sample; see `use`
 
         Raises
         ------
@@ -302,16 +378,19 @@ class Network(Sequence[Layer]):
             As `evaluate`.
         """
         X, y = self._samples(X, y)
-        with self._training_mode(True):
+        with training_mode(self._layers, True):
             return self._step(X, y)[0] / len(y)
 
     def gradients(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, list[Gradients]]:
         """Return the mean loss of a batch and the gradient of every parameter, without a step.
 
+        It computes as training does, and leaves the network as it was: the masks of dropout are
+        those of the next step, and running statistics stay.
+
         Parameters
         ----------
         X : array of shape [batch, input_units]
-        y : class ids of shape [batch]
+        y : targets, one a sample; see `use`
 
         Returns
         -------
@@ -326,12 +405,17 @@ class Network(Sequence[Layer]):
         """
         X, y = self._samples(X, y)
         found: list[Gradients] = []
-        with self._training_mode(True):
-            inputs, loss, _, gradient = self._forward_and_loss(X, y)
-            for layer, input in zip(reversed(self._layers), reversed(inputs), strict=True):
-                gradient, of_parameters = layer.gradients(input, gradient)
-                gradient = self._returned(layer, "gradients", gradient, input.shape)
-                found.append(of_parameters)
+        before = [layer._changed_by_forward() for layer in self._layers]
+        try:
+            with training_mode(self._layers, True):
+                inputs, loss, _, gradient = self._forward_and_loss(X, y)
+                for layer, input in zip(reversed(self._layers), reversed(inputs), strict=True):
+                    gradient, of_parameters = layer.gradients(input, gradient)
+                    gradient = self._returned(layer, "gradients", gradient, input.shape)
+                    found.append(of_parameters)
+        finally:
+            for layer, state in zip(self._layers, before, strict=True):
+                layer._change_back(state)
         return loss / len(y), found[::-1]
 
     def fit(
@@ -354,7 +438,7 @@ class Network(Sequence[Layer]):
         ----------
         X : array of shape [n, input_units]
             Any real dtype; it is cast batch by batch, never whole.
-        y : class ids of shape [n]
+        y : targets, one a sample; see `use`
         epochs
             Passes over the data.
         batch_size
@@ -412,12 +496,13 @@ class Network(Sequence[Layer]):
         self._fitting = True
         try:
             # Overflow is reported by the loss that it leads to, on every backend alike.
-            with self._training_mode(True), np.errstate(over="ignore", invalid="ignore"):
+            with training_mode(self._layers, True), np.errstate(over="ignore", invalid="ignore"):
                 training.fit(
                     self,
                     X,
                     y,
                     history,
+                    has_classes=self._has_classes(X, y),
                     epochs=epochs,
                     batch_size=batch_size,
                     shuffle=shuffle,
@@ -471,8 +556,9 @@ class Network(Sequence[Layer]):
 
     def _prepare(self) -> None:
         """Have the kernels compiled, or read from the cache, before anything is timed."""
+        operations = {name for layer in self._layers for name in layer._operations}
         backend = backends.load(self._backend_name)
-        backend.prepare(self._dtype)
+        backend.prepare(self._dtype, sorted(operations.union(self._loss.operations)))
         for layer in self._learned():
             optimizers.prepare(layer.optimizer, backend, self._dtype)
         self._penalty()
@@ -495,10 +581,9 @@ class Network(Sequence[Layer]):
                 )
             width = _width_after(layer, width)
         for layer in layers:
-            if isinstance(layer, ParametricLayer):
-                if self._optimizer is not None:
-                    layer.optimizer = self._optimizer
-                layer._join(self._rng, self._dtype)
+            if isinstance(layer, ParametricLayer) and self._optimizer is not None:
+                layer.optimizer = self._optimizer
+            layer._join(self._rng, self._dtype)
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
         self._layers = [*self._layers, *layers]
@@ -548,17 +633,6 @@ class Network(Sequence[Layer]):
             width = _width_after(layer, width)
         return width
 
-    @contextmanager
-    def _training_mode(self, training: bool) -> Iterator[None]:
-        before = [layer.training for layer in self._layers]
-        for layer in self._layers:
-            layer.training = training
-        try:
-            yield
-        finally:
-            for layer, mode in zip(self._layers, before, strict=True):
-                layer.training = mode
-
     def _inputs(self, X: npt.ArrayLike, name: str = "X") -> Array:
         if not self._layers:
             raise ValueError("the network has no layer yet: add one first")
@@ -567,12 +641,18 @@ class Network(Sequence[Layer]):
 
     def _samples(
         self, X: npt.ArrayLike, y: npt.ArrayLike, names: tuple[str, str] = ("X", "y")
-    ) -> tuple[Array, backends.Labels]:
+    ) -> tuple[Array, Array]:
         X = self._inputs(X, names[0])
-        classes = self._width()
-        if classes is None:
-            classes = self.forward(X[:1])[-1].shape[1]
-        return X, checks.labels(names[1], y, batch=len(X), classes=classes)
+        outputs = self._output_units(X)
+        targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
+        return X, targets
+
+    def _output_units(self, X: Array) -> int:
+        """Return the number of outputs, for which a row of `X` may have to be tried."""
+        return self._width() or self.forward(X[:1])[-1].shape[1]
+
+    def _has_classes(self, X: Array, targets: Array) -> bool:
+        return self._loss.has_classes(targets, self._output_units(X))
 
     def _cast(self, array: Array) -> Array:
         return array.astype(self._dtype, copy=False)
@@ -594,19 +674,19 @@ class Network(Sequence[Layer]):
             width = output.shape[1] if output.ndim == 2 and output.shape[1] > 0 else input.shape[1]
         return self._returned(layer, "forward", output, (len(input), width))
 
-    def _logits(self, X: npt.ArrayLike) -> Iterator[Array]:
+    def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
         X = self._inputs(X)
         with self._predictions.of(self, X) as compiled:
-            logits_of = compiled or self._infer
+            output_of = compiled or self._infer
             for start in range(0, len(X), INFERENCE_BATCH):
-                yield logits_of(X[start : start + INFERENCE_BATCH])
+                yield output_of(X[start : start + INFERENCE_BATCH])
 
     def _infer(self, X: Array) -> Array:
         """Return the last layer's output; a dense layer and the ReLU behind it are one pass."""
         activation = self._cast(X)
         layers = iter(zip(self._layers, [*self._layers[1:], None], strict=True))
-        with self._training_mode(False):
+        with training_mode(self._layers, False):
             for layer, following in layers:
                 if type(layer) is Dense and type(following) is ReLU:
                     activation = layer._forward(activation, relu=True)
@@ -615,22 +695,24 @@ class Network(Sequence[Layer]):
                     activation = self._output(layer, activation)
         return activation
 
-    def _forward_and_loss(
-        self, X: Array, y: backends.Labels
-    ) -> tuple[list[Array], float, int, Array]:
-        """Return every layer's input, the sum of the losses, right answers, and dL/dlogits."""
+    def _forward_and_loss(self, X: Array, y: Array) -> tuple[list[Array], float, int, Array]:
+        """Return every layer's input, the sum of the losses, right answers, and dL/doutput.
+
+        Right answers are counted where targets look like class ids; `_has_classes` says whether
+        they are.
+        """
         backend = backends.load(self._backend_name)
         inputs, activation = [], self._cast(X)
         for layer in self._layers:
             inputs.append(activation)
             activation = self._output(layer, activation)
-        _check_classes(y, activation)
-        loss = float(backend.softmax_cross_entropy(activation, y).sum(dtype=np.float64))
+        loss = self._loss.total(backend, activation, y)
         loss += len(y) * self._penalty()
-        correct = _right_answers(activation, y)
-        return inputs, loss, correct, backend.softmax_cross_entropy_gradient(activation, y)
+        classes = self._loss.has_classes(y, activation.shape[1])
+        correct = losses.right_answers(activation, y) if classes else 0
+        return inputs, loss, correct, self._loss.gradient(backend, activation, y)
 
-    def _step(self, X: Array, y: backends.Labels) -> tuple[float, int]:
+    def _step(self, X: Array, y: Array) -> tuple[float, int]:
         """Take one gradient step; return the sum of the losses and the right answers before it."""
         inputs, loss, correct, gradient = self._forward_and_loss(X, y)
         first = self._first_that_learns()
@@ -657,18 +739,3 @@ class Network(Sequence[Layer]):
 def _width_after(layer: Layer, width: int | None) -> int | None:
     """Return the output width of `layer` on input of `width`, None where only running it tells."""
     return width if type(layer) in FIXED else layer.output_units
-
-
-def _right_answers(logits: Array, labels: backends.Labels) -> int:
-    """Count the rows whose first largest logit is the label's; a row with NaN has none."""
-    of_labels = logits[np.arange(len(labels)), labels]
-    return int(((logits.argmax(axis=1) == labels) & ~np.isnan(of_labels)).sum())
-
-
-def _check_classes(labels: backends.Labels, logits: Array) -> None:
-    """Refuse labels that kernels could not look up: a user's layer may give fewer classes."""
-    if labels.max() >= logits.shape[1]:
-        raise ValueError(
-            f"y: expected class ids from 0 to {logits.shape[1] - 1}, as the network gave "
-            f"{logits.shape[1]} logits, got {labels.max()}"
-        )

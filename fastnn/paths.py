@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import backends
-from fastnn.backends import Labels
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
+from fastnn.losses import Loss, SoftmaxCrossEntropy
 from fastnn.optimizers import SGD
 
 Order = npt.NDArray[np.int64]
@@ -39,6 +39,7 @@ class Trainable(Protocol):
     """What the paths need of a network."""
 
     _parameters: Array
+    _loss: Loss
 
     @property
     def backend(self) -> str: ...
@@ -48,11 +49,11 @@ class Trainable(Protocol):
 
     def __iter__(self) -> Iterator[Layer]: ...
 
-    def _step(self, X: Array, y: Labels) -> tuple[float, int]: ...
+    def _step(self, X: Array, y: Array) -> tuple[float, int]: ...
 
     def _prepare(self) -> None: ...
 
-    def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float]: ...
+    def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float | None]: ...
 
 
 class Path(Protocol):
@@ -69,7 +70,7 @@ class Path(Protocol):
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
 
-def training_path(network: Trainable, X: Array, y: Labels, batch_size: int) -> Path:
+def training_path(network: Trainable, X: Array, y: Array, batch_size: int) -> Path:
     """Return the fastest path that `network` can take, with its kernels compiled."""
     # A batch can't be larger than the data, so no workspace has to be.
     batch_size = min(batch_size, len(X))
@@ -81,7 +82,7 @@ def training_path(network: Trainable, X: Array, y: Labels, batch_size: int) -> P
 class LayerPath:
     """Batch by batch through the layers' own methods: the reference, open to any layer."""
 
-    def __init__(self, network: Trainable, X: Array, y: Labels, batch_size: int) -> None:
+    def __init__(self, network: Trainable, X: Array, y: Array, batch_size: int) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         network._prepare()
         self.start()
@@ -103,7 +104,7 @@ class LayerPath:
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
 
-    def __init__(self, network: Trainable, X: Array, y: Labels, batch_size: int) -> None:
+    def __init__(self, network: Trainable, X: Array, y: Array, batch_size: int) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         self._direct = _readable(network, X)
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
@@ -128,7 +129,7 @@ class CompiledPath:
             totals = self._run(self._X[excerpt], self._y[excerpt], np.arange(len(excerpt)))
         return totals
 
-    def _run(self, X: Array, y: Labels, order: Order) -> tuple[float, int]:
+    def _run(self, X: Array, y: Array, order: Order) -> tuple[float, int]:
         network = self._network
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
@@ -197,6 +198,8 @@ def reason_for_layers(network: Trainable) -> str | None:
     if compiler is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
+    if reason is None and not isinstance(network._loss, SoftmaxCrossEntropy):
+        return f"the loss {network._loss!r} is known to Python alone"
     if reason is None:
         for layer in network:
             if isinstance(layer, Dense) and (of_python := _reason_for_learning(layer)):

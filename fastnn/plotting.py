@@ -37,15 +37,17 @@ def save_learning_curves(history: History, path: str | PathLike[str], title: str
 
     figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
     epochs = range(1, len(history) + 1)
     running = "training (running)"
-    panels = [
-        (loss_axes, "cross-entropy", history.loss, history.train_loss, history.val_loss),
-        (accuracy_axes, "accuracy", history.accuracy, history.train_accuracy, history.val_accuracy),
-    ]
+    panels = {
+        "loss": (history.loss, history.train_loss, history.val_loss),
+        "accuracy": (history.accuracy, history.train_accuracy, history.val_accuracy),
+    }
+    if not history.accuracy:
+        del panels["accuracy"]
+    (all_axes,) = figure.subplots(1, len(panels), squeeze=False)
     marker = "o" if len(history) < 40 else None
-    for axes, label, during, after, validation in panels:
+    for axes, (label, (during, after, validation)) in zip(all_axes, panels.items(), strict=True):
         axes.plot(epochs, after or during, color=BLUE, marker=marker, markersize=3,
                   label="training" if after else running)  # fmt: skip
         if validation:
@@ -58,8 +60,10 @@ def save_learning_curves(history: History, path: str | PathLike[str], title: str
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    loss_axes.set_ylim(bottom=0)
-    accuracy_axes.set_ylim(top=1.0)
+        if label == "loss":
+            axes.set_ylim(bottom=0)
+        else:
+            axes.set_ylim(top=1.0)
     if title:
         figure.suptitle(title, fontsize=11, color=GREY)
     figure.savefig(path)

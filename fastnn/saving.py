@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fastnn import checks, optimizers
+from fastnn.activations import Sigmoid, Tanh
+from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
+from fastnn.losses import LOSSES, SoftmaxCrossEntropy
+from fastnn.normalization import BatchNorm
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Constant, CosineDecay, Rate, StepDecay, WarmUp
 
@@ -32,6 +37,10 @@ _ARGUMENTS: dict[type[Layer], tuple[str, ...]] = {
     Dense: ("input_units", "output_units", "l2"),
     ReLU: (),
     Rescaling: ("scale",),
+    Sigmoid: (),
+    Tanh: (),
+    Dropout: ("p",),
+    BatchNorm: ("units", "momentum", "epsilon"),
     Layer: (),
 }
 """Of each layer that can be saved: the attributes that its constructor takes, but for what
@@ -47,19 +56,22 @@ def save(network: Network, path: str | PathLike[str]) -> None:
     """Write `network` to `path`; see `Network.save`."""
     tensors: dict[str, Any] = {}
     for i, layer in enumerate(network):
-        for name, array in layer.parameters.items():
+        for name, array in _arrays(layer).items():
             tensors[f"{i}.{name}"] = np.ascontiguousarray(array)
         if isinstance(layer, ParametricLayer) and layer.steps:
             for kind, vector in zip(layer.optimizer.state_names, layer._state, strict=True):
                 for name in layer.parameters:
                     array = layer._layout.view(vector, name)
                     tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
+    if type(network._loss) not in LOSSES.values():
+        raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
     state = network._rng.bit_generator.state
     header = {
         "fastnn": FORMAT,
         "dtype": network.dtype.name,
         "layers": json.dumps([_described(layer, network.optimizer) for layer in network]),
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
+        "loss": network.loss,
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
     }
     try:
@@ -70,8 +82,8 @@ def save(network: Network, path: str | PathLike[str]) -> None:
 
 def read(
     path: str | PathLike[str],
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer]]:
-    """Return dtype, random generator, optimiser and layers of a saved network.
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], str]:
+    """Return dtype, random generator, optimiser, layers and loss of a saved network.
 
     Raises whatever a damaged file leads to.
     """
@@ -88,7 +100,9 @@ def read(
     ]
     if tensors:
         raise ValueError(f"parameters of no layer: {', '.join(sorted(tensors))}")
-    return header["dtype"], _generator(json.loads(header["random"])), optimizer, layers
+    # a file without that entry is of a time when there was one loss
+    loss = header.get("loss", SoftmaxCrossEntropy.name)
+    return header["dtype"], _generator(json.loads(header["random"])), optimizer, layers, loss
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
@@ -100,7 +114,17 @@ def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
     if isinstance(layer, ParametricLayer):
         own = None if layer.optimizer is shared else _described_optimizer(layer.optimizer)
         arguments |= {"optimizer": own, "steps": layer.steps}
+    if isinstance(layer, Dropout):
+        arguments |= {"key": layer.key, "step": layer.step}
     return {"type": type(layer).__name__, **arguments}
+
+
+def _arrays(layer: Layer) -> dict[str, Any]:
+    """Return the layer's arrays by name: parameters, and statistics that no gradient moves."""
+    if not isinstance(layer, ParametricLayer):
+        return dict(layer.parameters)
+    vector = layer._drawn()
+    return {name: layer._layout.view(vector, name) for name in layer._shapes}
 
 
 def _built(
@@ -111,30 +135,38 @@ def _built(
     In a file from before layers had optimisers the description has a learning rate instead.
     """
     kinds = {kind.__name__: kind for kind in _ARGUMENTS}
-    left_out = ("type", "optimizer", "steps")
+    left_out = ("type", "optimizer", "steps", "key", "step")
     layer = kinds[description["type"]](
         **{name: value for name, value in description.items() if name not in left_out}
     )
     if isinstance(layer, ParametricLayer):
-        layer._fill(_taken(tensors, prefix, layer))
+        layer._fill(_taken(tensors, prefix, layer, layer._shapes))
         if "optimizer" in description:
             own = _built_optimizer(description["optimizer"])
             layer.optimizer = optimizers.checked("optimizer", own or shared)
             steps = checks.integer("steps", description["steps"], minimum=0)
             of_state = layer.optimizer.state_names if steps else ()
-            state = [_taken(tensors, prefix, layer, f".{kind}") for kind in of_state]
+            state = [
+                _taken(tensors, prefix, layer, layer.parameters, f".{kind}") for kind in of_state
+            ]
             layer._fill_state(steps, state)
+    if isinstance(layer, Dropout):
+        layer._resume(description["key"], description["step"])
     return layer
 
 
 def _taken(
-    tensors: dict[str, Any], prefix: str, layer: ParametricLayer, suffix: str = ""
+    tensors: dict[str, Any],
+    prefix: str,
+    layer: ParametricLayer,
+    names: Iterable[str],
+    suffix: str = "",
 ) -> dict[str, Any]:
-    """Take an array for each of a layer's parameters out of the tensors."""
+    """Take the arrays of these names out of the tensors, in the shapes that the layer has."""
     # Before any memory is taken: a damaged header can ask for any size.
     return {
-        name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), shape)
-        for name, shape in layer._shapes.items()
+        name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), layer._shapes[name])
+        for name in names
     }
 
 

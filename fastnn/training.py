@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.backends import Labels
 from fastnn.checks import Array
 from fastnn.paths import Path, Trainable, training_path
 
@@ -27,7 +26,8 @@ class History:
     Attributes
     ----------
     loss, accuracy : list of float
-        On the training data, running: each batch before its step.
+        On the training data, running: each batch before its step. No accuracy where targets are
+        not class ids; nor is there one on other data.
     val_loss, val_accuracy : list of float
         On the validation data after each epoch; empty without such data.
     train_loss, train_accuracy : list of float
@@ -77,14 +77,15 @@ STRETCH_SECONDS = 0.1
 def fit(
     network: Trainable,
     X: Array,
-    y: Labels,
+    y: Array,
     history: History,
     *,
+    has_classes: bool,
     epochs: int,
     batch_size: int,
     shuffle: bool,
     drop_last: bool,
-    validation_data: tuple[Array, Labels] | None,
+    validation_data: tuple[Array, Array] | None,
     train_accuracy: bool,
     progress: bool,
     callbacks: Sequence[Callback],
@@ -98,7 +99,7 @@ def fit(
     for epoch in range(1, epochs + 1):
         order = rng.permutation(len(y)) if shuffle else np.arange(len(y))
         with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
-            record = _train_epoch(path, order[:samples], batch_size, history, bar)
+            record = _train_epoch(path, order[:samples], batch_size, history, bar, has_classes)
         if not math.isfinite(record["loss"]):
             warnings.warn(
                 f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
@@ -107,9 +108,9 @@ def fit(
                 stacklevel=3,
             )
         if validation_data is not None:
-            record["val_loss"], record["val_accuracy"] = network.evaluate(*validation_data)
+            record |= _evaluated(network, "val", *validation_data)
         if train_accuracy:
-            record["train_loss"], record["train_accuracy"] = network.evaluate(X, y)
+            record |= _evaluated(network, "train", X, y)
         # All columns at once, so that Ctrl-C never leaves them of different lengths.
         for name, value in record.items():
             getattr(history, name).append(value)
@@ -124,6 +125,7 @@ def _train_epoch(
     batch_size: int,
     history: History,
     bar: tqdm[Any],
+    has_classes: bool,
 ) -> dict[str, float]:
     """Run one epoch; return its columns of the history."""
     loss, correct, done = 0.0, 0, 0
@@ -140,15 +142,24 @@ def _train_epoch(
         # Where an epoch is cut into calls changes no bit, so time may decide it.
         batches = max(1, min(8 * batches, int(batches * STRETCH_SECONDS / (now - before))))
         if not bar.disable:
-            averages = f"loss {loss / done:.4f}, accuracy {correct / done:.4f}"
+            averages = f"loss {loss / done:.4f}"
+            if has_classes:
+                averages += f", accuracy {correct / done:.4f}"
             bar.set_postfix_str(averages, refresh=False)
             bar.update(len(stretch))
-    return {
+    record = {
         "loss": loss / done,
-        "accuracy": correct / done,
         "seconds": now - start,
         "samples_per_second": done / (now - start),
     }
+    return record | {"accuracy": correct / done} if has_classes else record
+
+
+def _evaluated(network: Trainable, prefix: str, X: Array, y: Array) -> dict[str, float]:
+    """Return the columns of the history that an evaluation fills."""
+    loss, accuracy = network.evaluate(X, y)
+    record = {f"{prefix}_loss": loss}
+    return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
 
 
 def _bar(description: str, total: int, *, show: bool) -> tqdm[Any]:

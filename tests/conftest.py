@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,7 @@ for name in ("FASTNN_BACKEND", "FASTNN_DATA", "FASTNN_NUM_THREADS"):
     os.environ.pop(name, None)
 
 import fastnn  # noqa: E402
+from fastnn import backends  # noqa: E402
 
 BATCHES = (1, 7, 16, 33)
 """One sample, odd, a whole number of vectors, and one more than that."""
@@ -51,6 +54,47 @@ def digits():
     """A few hundred digits: X_train, y_train, X_val, y_val."""
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
     return X[:2000], y[:2000], X_val[:500], y_val[:500]
+
+
+@pytest.fixture
+def numba_backend():
+    return backends.load("numba")
+
+
+@pytest.fixture(params=["contiguous", "strided", "reversed", "unaligned", "fortran"])
+def arrange(request):
+    """Return a function that lays an array out as a user might have it."""
+
+    def lay_out(array: np.ndarray) -> np.ndarray:
+        if request.param == "strided":
+            filler = np.nan if array.dtype.kind == "f" else -1
+            wide = np.full((array.shape[0] * 2, array.shape[1] * 3), filler, array.dtype)
+            wide[::2, ::3] = array
+            return wide[::2, ::3]
+        if request.param == "reversed":
+            return np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1]
+        if request.param == "unaligned":
+            buffer = np.empty(array.nbytes + 1, np.uint8)
+            copy = buffer[1:].view(array.dtype).reshape(array.shape)
+            copy[...] = array
+            return copy
+        return np.asarray(array, order="F" if request.param == "fortran" else "C")
+
+    return lay_out
+
+
+def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
+    """Return a copy whose last byte is the last that may be read."""
+    page = mmap.PAGESIZE
+    size = -(-array.nbytes // page) * page
+    memory = mmap.mmap(-1, size + page)
+    everything = np.frombuffer(memory, np.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_access = 0
+    assert libc.mprotect(ctypes.c_void_p(everything.ctypes.data + size), page, no_access) == 0
+    copy = everything[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def sum_bound(terms: int, magnitude: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import inspect
-import mmap
 import os
 import subprocess
 import sys
@@ -13,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import BATCHES, ROOT, SHAPES, sum_bound
+from conftest import BATCHES, ROOT, SHAPES, at_the_end_of_memory, sum_bound
 
 import fastnn
 from fastnn import backends
@@ -38,33 +36,6 @@ def test_both_have_the_operations_of_the_protocol():
     assert set(protocol) >= {"dense_forward", "dense_backward", "softmax_cross_entropy"}
     for name in fastnn.available_backends():
         assert operations(backends.load(name)) == protocol, name
-
-
-@pytest.fixture
-def numba_backend():
-    return backends.load("numba")
-
-
-@pytest.fixture(params=["contiguous", "strided", "reversed", "unaligned", "fortran"])
-def arrange(request):
-    """Return a function that lays an array out as a user might have it."""
-
-    def lay_out(array: np.ndarray) -> np.ndarray:
-        if request.param == "strided":
-            filler = np.nan if array.dtype.kind == "f" else -1
-            wide = np.full((array.shape[0] * 2, array.shape[1] * 3), filler, array.dtype)
-            wide[::2, ::3] = array
-            return wide[::2, ::3]
-        if request.param == "reversed":
-            return np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1]
-        if request.param == "unaligned":
-            buffer = np.empty(array.nbytes + 1, np.uint8)
-            copy = buffer[1:].view(array.dtype).reshape(array.shape)
-            copy[...] = array
-            return copy
-        return np.asarray(array, order="F" if request.param == "fortran" else "C")
-
-    return lay_out
 
 
 def dense_case(rng, batch, shape, dtype):
@@ -339,20 +310,6 @@ def padded(shape, dtype, filler=np.nan):
     """Return a view of `shape` inside a larger array of `filler`, and that array."""
     whole = np.full((shape[0] + 2, shape[1] + 5), filler, dtype)
     return whole[1:-1, 2:-3], whole
-
-
-def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
-    """Return a copy whose last byte is the last that may be read."""
-    page = mmap.PAGESIZE
-    size = -(-array.nbytes // page) * page
-    memory = mmap.mmap(-1, size + page)
-    everything = np.frombuffer(memory, np.uint8)
-    libc = ctypes.CDLL(None, use_errno=True)
-    no_access = 0
-    assert libc.mprotect(ctypes.c_void_p(everything.ctypes.data + size), page, no_access) == 0
-    copy = everything[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def check_dense(module, X, W, b, G, out):

@@ -7,7 +7,17 @@ import pytest
 from conftest import perceptron
 
 import fastnn
-from fastnn import Dense, Network, ReLU, Rescaling
+from fastnn import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Network,
+    ReLU,
+    Rescaling,
+    Sigmoid,
+    Tanh,
+)
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -88,7 +98,20 @@ def test_labels_of_any_whole_type(network, kind):
     assert network.evaluate(X, answers.astype(kind)) == network.evaluate(X, answers)
 
 
-@pytest.mark.parametrize("layer", [Dense(4, 3), ReLU(), Rescaling(0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Dense(4, 3),
+        ReLU(),
+        Rescaling(0.5),
+        Sigmoid(),
+        Tanh(),
+        Dropout(0.5),
+        BatchNorm(4),
+        Activation(np.sin, np.cos),
+    ],
+    ids=repr,
+)
 def test_layers(layer):
     good = np.ones((6, 4))
     G = np.ones(layer.forward(good).shape)

@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy."""
+"""Softmax and cross-entropy, squared error, one-hot rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import pytest
 from fastnn import (
     eval_numerical_gradient,
     grad_softmax_crossentropy_with_logits,
+    mse,
+    mse_prime,
+    one_hot,
     softmax,
     softmax_crossentropy_with_logits,
 )
@@ -67,3 +70,70 @@ def test_rows_of_the_gradient_sum_to_zero(rng, dtype):
 
 def test_integer_logits_compute_in_float64():
     assert softmax(np.array([[1, 2, 3]])).dtype == np.float64
+
+
+class TestSquaredError:
+    def test_known_values(self):
+        y_true, y_pred = [[0, 1], [1, 0]], [[0.5, 1.0], [0.0, 0.0]]
+        assert mse(y_true, y_pred) == 0.3125
+        np.testing.assert_array_equal(mse_prime(y_true, y_pred), [[0.25, 0.0], [-0.5, 0.0]])
+
+    @pytest.mark.parametrize("shape", [(), (5,), (1, 1), (3, 4), (2, 3, 4)], ids=str)
+    def test_any_shape(self, rng, shape, dtype):
+        y_true, y_pred = rng.normal(size=(2, *shape)).astype(dtype)
+        tolerance = 40 * np.finfo(dtype).eps
+        expected = np.mean(np.power(y_true - y_pred, 2))
+        assert abs(mse(y_true, y_pred) - expected) <= tolerance * expected
+        gradient = mse_prime(y_true, y_pred)
+        assert gradient.shape == shape
+        assert gradient.dtype == dtype
+        expected = 2 * (y_pred - y_true) / max(np.size(y_true), 1)
+        np.testing.assert_allclose(gradient, expected, rtol=tolerance)
+
+    def test_dtypes(self):
+        single, double, whole = (np.ones((2, 2), kind) for kind in ("f4", "f8", "i8"))
+        for pair, dtype in [
+            ((whole, single), np.float32),
+            ((double, single), np.float64),
+            ((single, double), np.float64),
+            ((whole, whole), np.float64),
+        ]:
+            assert mse_prime(*pair).dtype == dtype
+
+    def test_nan_is_not_hidden(self):
+        assert np.isnan(mse([0.0, 1.0], [np.nan, 1.0]))
+
+    def test_bad_input(self):
+        for function in (mse, mse_prime):
+            with pytest.raises(ValueError, match=r"y_true: expected shape \(3, 2\), got \(3,\)"):
+                function([0, 1, 2], np.zeros((3, 2)))
+            with pytest.raises(ValueError, match="y_pred: expected at least one"):
+                function([], [])
+            with pytest.raises(TypeError, match="y_true: expected an array of real numbers"):
+                function(["a"], [1.0])
+            with pytest.raises(TypeError, match="y_pred: expected an array of real numbers"):
+                function([1.0], [1j])
+
+
+class TestOneHot:
+    def test_values(self):
+        rows = one_hot([2, 0], 3)
+        np.testing.assert_array_equal(rows, [[0, 0, 1], [1, 0, 0]])
+        assert rows.dtype == np.float32
+        assert one_hot([2, 0], 3, np.float64).dtype == np.float64
+        assert one_hot(np.array([], int), 3).shape == (0, 3)
+
+    def test_bad_input(self):
+        for labels, error, message in [
+            ([0, 3], ValueError, "labels: expected class ids from 0 to 2, got 3 at index 1"),
+            ([0, -1], ValueError, "labels: expected class ids from 0 to 2"),
+            ([0.5], ValueError, "labels: expected whole class ids"),
+            ([[0], [1]], ValueError, "labels: expected class ids of shape"),
+            (["one"], TypeError, "labels: expected an array of real numbers"),
+        ]:
+            with pytest.raises(error, match=message):
+                one_hot(labels, 3)
+        with pytest.raises(ValueError, match="classes: expected an integer of at least 1, got 0"):
+            one_hot([0], 0)
+        with pytest.raises(TypeError, match="dtype: expected float32 or float64"):
+            one_hot([0], 1, int)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import Dense, Layer, ReLU, eval_numerical_gradient
+from fastnn import Activation, Dense, Layer, Network, ReLU, Tanh, eval_numerical_gradient
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -99,3 +99,38 @@ def test_a_list_of_layers_trains_by_hand(digits):
             for i in reversed(range(len(network))):
                 gradient = network[i].backward(activations[i - 1] if i else X_batch, gradient)
     assert (forward(X_val)[-1].argmax(axis=1) == y_val).mean() > 0.8
+
+
+def tanh(x):
+    return np.tanh(x)
+
+
+def tanh_prime(x):
+    return 1 - np.tanh(x) ** 2
+
+
+@pytest.mark.parametrize("activation", [Tanh, lambda: Activation(tanh, tanh_prime)])
+def test_exclusive_or_one_sample_at_a_time(activation):
+    X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0], [1], [1], [0]])
+    network = Network(seed=0, dtype=np.float64)
+    network.add(Dense(2, 3))
+    network.add(activation())
+    network.add(Dense(3, 1))
+    network.add(activation())
+    network.use(fastnn.mse, fastnn.mse_prime)
+    history = network.fit(X, y, epochs=1000, batch_size=1, shuffle=False)
+    assert history.loss[-1] < 0.001
+    np.testing.assert_array_equal(network.predict(X).round(), y)
+
+
+def test_lists_of_layers_and_free_functions(digits):
+    X, y, X_val, y_val = digits
+    network = [Dense(784, 100, seed=0), ReLU(), Dense(100, 10, seed=1)]
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(3):
+        for X_batch, y_batch in fastnn.iterate_minibatches(X, y, 32, shuffle=True, rng=rng):
+            losses.append(fastnn.train(network, X_batch, y_batch))
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 2
+    assert (fastnn.predict(network, X_val) == y_val).mean() > 0.8
+    assert [a.shape[1] for a in fastnn.forward(network, X_val)] == [100, 100, 10]

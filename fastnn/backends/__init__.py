@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, cast
@@ -32,7 +32,7 @@ class Backend(Protocol):
     """
 
     @staticmethod
-    def prepare(dtype: np.dtype[Any]) -> None: ...
+    def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None: ...
 
     @staticmethod
     def rescale(input: Array, scale: float) -> Array: ...
@@ -60,6 +60,53 @@ class Backend(Protocol):
     def relu_backward(input: Array, grad_output: Array) -> Array: ...
 
     @staticmethod
+    def sigmoid_forward(input: Array) -> Array: ...
+
+    @staticmethod
+    def sigmoid_backward(output: Array, grad_output: Array) -> Array: ...
+
+    @staticmethod
+    def tanh_forward(input: Array) -> Array: ...
+
+    @staticmethod
+    def tanh_backward(output: Array, grad_output: Array) -> Array: ...
+
+    @staticmethod
+    def dropout(input: Array, p: float, key: int, step: int) -> Array: ...
+
+    @staticmethod
+    def batch_norm_forward(
+        input: Array, scale: Array, shift: Array, epsilon: float
+    ) -> tuple[Array, Array, Array]: ...
+
+    @staticmethod
+    def batch_norm_inference(
+        input: Array, scale: Array, shift: Array, mean: Array, variance: Array, epsilon: float
+    ) -> Array: ...
+
+    @staticmethod
+    def batch_norm_backward(
+        input: Array,
+        grad_output: Array,
+        scale: Array,
+        epsilon: float,
+        out_grad_scale: Array,
+        out_grad_shift: Array,
+    ) -> Array: ...
+
+    @staticmethod
+    def batch_norm_inference_backward(
+        input: Array,
+        grad_output: Array,
+        scale: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+        out_grad_scale: Array,
+        out_grad_shift: Array,
+    ) -> Array: ...
+
+    @staticmethod
     def softmax(logits: Array) -> Array: ...
 
     @staticmethod
@@ -73,6 +120,12 @@ class Backend(Protocol):
 
     @staticmethod
     def sum_of_squares(x: Array) -> float: ...
+
+    @staticmethod
+    def mean_squared_error(output: Array, target: Array) -> Array: ...
+
+    @staticmethod
+    def mean_squared_error_gradient(output: Array, target: Array) -> Array: ...
 
     @staticmethod
     def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None: ...

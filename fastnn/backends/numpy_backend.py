@@ -8,6 +8,7 @@ and sums over the batch give gradients of parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from fastnn.backends import Labels
 from fastnn.checks import Array
 
 
-def prepare(dtype: np.dtype[Any]) -> None:
-    """Make ready to compute in `dtype`: here nothing needs compiling."""
+def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None:
+    """Make `operations` ready to compute in `dtype`: here nothing needs compiling."""
 
 
 def rescale(input: Array, scale: float) -> Array:
@@ -57,6 +58,111 @@ def relu_backward(input: Array, grad_output: Array) -> Array:
     return np.where(input > 0, grad_output, 0)
 
 
+def sigmoid_forward(input: Array) -> Array:
+    """Y = 1 / (1 + exp(-X)); where X < 0, exp(X) / (1 + exp(X)), as exp(-X) could overflow."""
+    power = np.exp(-np.abs(input))
+    output: Array = np.where(input < 0, power, 1) / (1 + power)
+    return output
+
+
+def sigmoid_backward(output: Array, grad_output: Array) -> Array:
+    """dL/dX = G Y (1 - Y)."""
+    grad_input: Array = grad_output * output * (1 - output)
+    return grad_input
+
+
+def tanh_forward(input: Array) -> Array:
+    """Y = tanh(X)."""
+    output: Array = np.tanh(input)
+    return output
+
+
+def tanh_backward(output: Array, grad_output: Array) -> Array:
+    """dL/dX = G (1 - Y²)."""
+    grad_input: Array = grad_output * (1 - output * output)
+    return grad_input
+
+
+def dropout(input: Array, p: float, key: int, step: int) -> Array:
+    """Y = X / (1 - p) with probability 1 - p, else 0; backward does the same to G.
+
+    Every element has a 32-bit word of its own, from a generator that is nothing but a function of
+    key and step: so it is kept with the same probability, and by the same mask, whoever computes.
+    """
+    generator = np.random.Philox(key=key, counter=[0, step, 0, 0])
+    words = generator.random_raw(-(-input.size // 2)).astype("<u8").view("<u4")[: input.size]
+    kept = words.reshape(input.shape).astype(np.uint64) >= round(p * 2**32)
+    output: Array = np.where(kept, input * input.dtype.type(1 / (1 - p)), input.dtype.type(0))
+    return output
+
+
+def batch_norm_forward(
+    input: Array, scale: Array, shift: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """Y = scale (X - μ) / √(σ² + ε) + shift, with μ = Σ_n X_n / N and σ² = Σ_n (X_n - μ)² / N.
+
+    Returns Y, μ and σ².
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift", ICML 2015, algorithm 1.
+    """
+    mean, variance = input.mean(axis=0), input.var(axis=0)
+    return batch_norm_inference(input, scale, shift, mean, variance, epsilon), mean, variance
+
+
+def batch_norm_inference(
+    input: Array, scale: Array, shift: Array, mean: Array, variance: Array, epsilon: float
+) -> Array:
+    """Y = scale (X - μ) / √(σ² + ε) + shift."""
+    output: Array = scale * _normalized(input, mean, variance, epsilon) + shift
+    return output
+
+
+def batch_norm_backward(
+    input: Array,
+    grad_output: Array,
+    scale: Array,
+    epsilon: float,
+    out_grad_scale: Array,
+    out_grad_shift: Array,
+) -> Array:
+    """The gradients of `batch_norm_forward`; returns dL/dX.
+
+    With X̂ = (X - μ) / √(σ² + ε): dL/dscale = Σ_n G_n X̂_n, dL/dshift = Σ_n G_n, and, as μ and σ²
+    depend on X, dL/dX = scale (G - dL/dshift / N - X̂ dL/dscale / N) / √(σ² + ε).
+    """
+    mean, variance = input.mean(axis=0), input.var(axis=0)
+    direct = batch_norm_inference_backward(
+        input, grad_output, scale, mean, variance, epsilon, out_grad_scale, out_grad_shift
+    )
+    normalized = _normalized(input, mean, variance, epsilon)
+    through_statistics = (out_grad_shift + normalized * out_grad_scale) / len(input)
+    grad_input: Array = direct - scale * through_statistics / np.sqrt(variance + epsilon)
+    return grad_input
+
+
+def batch_norm_inference_backward(
+    input: Array,
+    grad_output: Array,
+    scale: Array,
+    mean: Array,
+    variance: Array,
+    epsilon: float,
+    out_grad_scale: Array,
+    out_grad_shift: Array,
+) -> Array:
+    """The gradients of `batch_norm_inference`; returns dL/dX = scale G / √(σ² + ε)."""
+    grad_input: Array = scale * grad_output / np.sqrt(variance + epsilon)
+    out_grad_scale[...] = (grad_output * _normalized(input, mean, variance, epsilon)).sum(axis=0)
+    out_grad_shift[...] = grad_output.sum(axis=0)
+    return grad_input
+
+
+def _normalized(input: Array, mean: Array, variance: Array, epsilon: float) -> Array:
+    """X̂ = (X - μ) / √(σ² + ε)."""
+    normalized: Array = (input - mean) / np.sqrt(variance + epsilon)
+    return normalized
+
+
 def softmax(logits: Array) -> Array:
     """p_nc = exp(z_nc - m_n) / Σ_k exp(z_nk - m_n), with m_n = max_k z_nk.
 
@@ -92,6 +198,18 @@ def add_multiple(target: Array, factor: float, source: Array) -> None:
 def sum_of_squares(x: Array) -> float:
     """Σ_i x_i², summed in float64."""
     return float(np.square(x, dtype=np.float64).sum())
+
+
+def mean_squared_error(output: Array, target: Array) -> Array:
+    """L_n = Σ_k (y_nk - t_nk)² / K, for each sample."""
+    losses: Array = np.square(output - target).mean(axis=1)
+    return losses
+
+
+def mean_squared_error_gradient(output: Array, target: Array) -> Array:
+    """d(mean L)/dy_nk = 2 (y_nk - t_nk) / (N K)."""
+    gradient: Array = (output - target) * output.dtype.type(2 / output.size)
+    return gradient
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:

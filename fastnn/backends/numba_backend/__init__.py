@@ -8,15 +8,27 @@ plain rows and handed over again.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from fastnn.backends import Labels
-from fastnn.backends.numba_backend import activations, dense, losses, optimizers
+from fastnn.backends.numba_backend import (
+    activations,
+    batch_norm,
+    curves,
+    dense,
+    losses,
+    masks,
+    optimizers,
+)
 from fastnn.backends.numba_backend.activations import RELU, RELU_GRADIENT, SCALE
 from fastnn.backends.numba_backend.arrays import Entries, fitting, plain
+from fastnn.backends.numba_backend.curves import SIGMOID, SIGMOID_GRADIENT, TANH, TANH_GRADIENT
 from fastnn.backends.numba_backend.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from fastnn.backends.numba_backend.philox import BLOCK_WORDS
+from fastnn.backends.numba_backend.simd import MACHINE
 from fastnn.checks import Array
 
 _empty, _empty_like = np.empty, np.empty_like
@@ -33,18 +45,12 @@ _sum_of_squares = Entries(optimizers.sum_of_squares, 3)
 _momentum = Entries(optimizers.momentum, 5, numbers=2)
 _rmsprop = Entries(optimizers.rmsprop, 4, numbers=4)
 _adam = Entries(optimizers.adam, 5, numbers=7)
-
-
-def prepare(dtype: np.dtype[Any]) -> None:
-    """Make ready to compute in `dtype`: run each kernel once, on one element."""
-    one, label = np.ones((1, 1), dtype), np.zeros(1, np.int64)
-    dense_forward(one, one, one[0])
-    dense_backward(one, one, one, np.empty_like(one), np.empty_like(one[0]))
-    relu_backward(relu_forward(rescale(one, 1.0)), one)
-    softmax(one)
-    softmax_cross_entropy(one, label)
-    softmax_cross_entropy_gradient(one, label)
-    sgd_step(one[0], one[0], 0.0)
+_curves = Entries(curves.run, 5)
+_dropout = Entries(masks.run, 7)
+_batch_norm = Entries(batch_norm.forward, 8)
+_batch_norm_gradient = Entries(batch_norm.backward, 10)
+_squared_error = Entries(losses.squared_error, 4)
+_squared_error_gradient = Entries(losses.squared_error_gradient, 4)
 
 
 def rescale(input: Array, scale: float) -> Array:
@@ -120,6 +126,78 @@ def relu_backward(input: Array, grad_output: Array) -> Array:
     return grad_input
 
 
+def sigmoid_forward(input: Array) -> Array:
+    return _on_curve(SIGMOID, input, input)
+
+
+def sigmoid_backward(output: Array, grad_output: Array) -> Array:
+    return _on_curve(SIGMOID_GRADIENT, output, grad_output)
+
+
+def tanh_forward(input: Array) -> Array:
+    return _on_curve(TANH, input, input)
+
+
+def tanh_backward(output: Array, grad_output: Array) -> Array:
+    return _on_curve(TANH_GRADIENT, output, grad_output)
+
+
+def dropout(input: Array, p: float, key: int, step: int) -> Array:
+    dtype = input.dtype
+    entry = _dropout[dtype]
+    output = _empty(input.shape, dtype)
+    # whole blocks of words, and the vector that reaches beyond the last element
+    words = _empty(input.size + BLOCK_WORDS + MACHINE.bits // 32, np.uint32)
+    signed_key = (key ^ 1 << 63) - (1 << 63)
+    rest = id(words), signed_key, step, round(p * 2**32)
+    scale = 1 / (1 - p)
+    if entry(scale, input.itemsize, id(input), id(output), *rest):
+        X = plain(input)
+        fitting(entry(scale, X.itemsize, id(X), id(output), *rest), X)
+    return output
+
+
+def batch_norm_forward(
+    input: Array, scale: Array, shift: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+    mean, variance = _empty((2, *input.shape[1:]), input.dtype)
+    output = _normalized(epsilon, False, input, scale, shift, mean, variance)
+    return output, mean, variance
+
+
+def batch_norm_inference(
+    input: Array, scale: Array, shift: Array, mean: Array, variance: Array, epsilon: float
+) -> Array:
+    return _normalized(epsilon, True, input, scale, shift, mean, variance)
+
+
+def batch_norm_backward(
+    input: Array,
+    grad_output: Array,
+    scale: Array,
+    epsilon: float,
+    out_grad_scale: Array,
+    out_grad_shift: Array,
+) -> Array:
+    mean, variance = _empty((2, *input.shape[1:]), input.dtype)
+    out = out_grad_scale, out_grad_shift
+    return _normalized_gradient(epsilon, False, input, grad_output, scale, mean, variance, *out)
+
+
+def batch_norm_inference_backward(
+    input: Array,
+    grad_output: Array,
+    scale: Array,
+    mean: Array,
+    variance: Array,
+    epsilon: float,
+    out_grad_scale: Array,
+    out_grad_shift: Array,
+) -> Array:
+    out = out_grad_scale, out_grad_shift
+    return _normalized_gradient(epsilon, True, input, grad_output, scale, mean, variance, *out)
+
+
 def softmax(logits: Array) -> Array:
     dtype = logits.dtype
     probabilities = _empty(logits.shape, dtype)
@@ -146,6 +224,27 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     if entry(1.0, logits.itemsize, id(logits), id(labels), _LABELS, id(gradient)):
         Z, ids = plain(logits), plain(labels, _INT64)
         fitting(entry(1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient)), Z, ids)
+    return gradient
+
+
+def mean_squared_error(output: Array, target: Array) -> Array:
+    dtype = output.dtype
+    entry = _squared_error[dtype]
+    values = _empty(len(output), dtype)
+    if entry(1.0, output.itemsize, id(output), id(target), id(values)):
+        Y, T = plain(output), plain(target, dtype)
+        fitting(entry(1.0, Y.itemsize, id(Y), id(T), id(values)), Y, T)
+    return values
+
+
+def mean_squared_error_gradient(output: Array, target: Array) -> Array:
+    dtype = output.dtype
+    entry = _squared_error_gradient[dtype]
+    factor = 2 / output.size
+    gradient = _empty(output.shape, dtype)
+    if entry(factor, output.itemsize, id(output), id(target), id(gradient)):
+        Y, T = plain(output), plain(target, dtype)
+        fitting(entry(factor, Y.itemsize, id(Y), id(T), id(gradient)), Y, T)
     return gradient
 
 
@@ -233,3 +332,87 @@ def _plain_elementwise(operation: int, input: Array, second: Array, factor: floa
     entry = _elementwise[X.dtype]
     fitting(entry(factor, operation, id(X), id(G), id(output)), X, G)
     return output
+
+
+def _on_curve(operation: int, input: Array, second: Array) -> Array:
+    entry, output = _curves[input.dtype], _empty_like(input)
+    if entry(1.0, operation, input.itemsize, id(input), id(second), id(output)):
+        X, G = plain(input), plain(second, input.dtype)
+        output = _empty_like(X)
+        fitting(entry(1.0, operation, X.itemsize, id(X), id(G), id(output)), X, G)
+    return output
+
+
+def _normalized(
+    epsilon: float,
+    given: bool,
+    input: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    variance: Array,
+) -> Array:
+    dtype = input.dtype
+    entry = _batch_norm[dtype]
+    output = _empty(input.shape, dtype)
+    arrays = [input, output, scale, shift, mean, variance]
+    if entry(epsilon, input.itemsize, given, *map(id, arrays)):
+        # what the kernel writes is plain, so it is not copied
+        arrays = [plain(array, dtype) for array in arrays]
+        fitting(entry(epsilon, input.itemsize, given, *map(id, arrays)), *arrays)
+    return output
+
+
+def _normalized_gradient(
+    epsilon: float,
+    given: bool,
+    input: Array,
+    grad_output: Array,
+    scale: Array,
+    mean: Array,
+    variance: Array,
+    out_grad_scale: Array,
+    out_grad_shift: Array,
+) -> Array:
+    dtype, out = input.dtype, (out_grad_scale, out_grad_shift)
+    entry = _batch_norm_gradient[dtype]
+    grad_input = _empty(input.shape, dtype)
+    arrays = [input, grad_output, grad_input, scale, mean, variance]
+    if entry(epsilon, input.itemsize, given, *map(id, arrays), *map(id, out)):
+        arrays = [plain(array, dtype) for array in arrays]
+        plain_out = [_empty(vector.shape, dtype.char) for vector in out]
+        code = entry(epsilon, input.itemsize, given, *map(id, arrays), *map(id, plain_out))
+        fitting(code, *arrays, *plain_out)
+        out_grad_scale[...], out_grad_shift[...] = plain_out
+        grad_input = arrays[2]
+    return grad_input
+
+
+_ON_ONE_ELEMENT: dict[str, Callable[[Array, Labels], object]] = {
+    "rescale": lambda one, _: rescale(one, 1.0),
+    "dense_forward": lambda one, _: dense_forward(one, one, one[0]),
+    "dense_backward": lambda one, _: dense_backward(one, one, one, one.copy(), one[0].copy()),
+    "relu_forward": lambda one, _: relu_forward(one),
+    "relu_backward": lambda one, _: relu_backward(one, one),
+    "sigmoid_forward": lambda one, _: sigmoid_forward(one),
+    "sigmoid_backward": lambda one, _: sigmoid_backward(one, one),
+    "tanh_forward": lambda one, _: tanh_forward(one),
+    "tanh_backward": lambda one, _: tanh_backward(one, one),
+    "dropout": lambda one, _: dropout(one, 0.5, 0, 0),
+    "batch_norm_forward": lambda one, _: batch_norm_forward(one, one[0], one[0], 1.0),
+    "batch_norm_backward": lambda one, _: batch_norm_backward(
+        one, one, one[0], 1.0, one[0].copy(), one[0].copy()
+    ),
+    "softmax_cross_entropy": lambda one, label: softmax_cross_entropy(one, label),
+    "softmax_cross_entropy_gradient": lambda one, label: softmax_cross_entropy_gradient(one, label),
+    "mean_squared_error": lambda one, _: mean_squared_error(one, one),
+    "mean_squared_error_gradient": lambda one, _: mean_squared_error_gradient(one, one),
+}
+"""A small call of each operation of training, which has its kernel compiled or read."""
+
+
+def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None:
+    """Make `operations` ready to compute in `dtype`: run each once, on one element."""
+    one, label = np.ones((1, 1), dtype), np.zeros(1, np.int64)
+    for name in operations:
+        _ON_ONE_ELEMENT[name](one, label)

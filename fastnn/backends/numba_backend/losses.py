@@ -1,4 +1,7 @@
-"""Kernels of softmax and cross-entropy. Each row's maximum is subtracted before any exponential."""
+"""Kernels of the losses.
+
+Of softmax and cross-entropy, each row's maximum is subtracted before any exponential.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from .arrays import DONE, REFUSED, data, dimensions, dtype_of, length, stride
 from .exponential import exponential
 from .jit import jit, jit_part
 from .simd import INT64, Int, Kernel, Real, Vector, microkernel
+from .spans import are_alike, is_rows, span
 
 
 @microkernel
@@ -168,4 +172,85 @@ def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
     share = one / type(one)(batch)
     softmax_rows(share, data(Z), stride(Z, 0), data(dZ), stride(dZ, 0), batch, units)
     subtract_at_labels(share, data(dZ), stride(dZ, 0), data(labels), stride(labels, 0), batch)
+    return DONE
+
+
+# ---------------------------------------------------------------------------- squared error
+
+
+@microkernel
+def squares_of_rows(
+    k: Kernel,
+    share: Real,
+    y: Int,
+    y_row: Int,
+    t: Int,
+    t_row: Int,
+    losses: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """losses_n = share Σ_k (Y_nk - T_nk)².
+
+    Shapes: Y and T [rows, columns], rows of neighbouring elements; losses [rows].
+    """
+    with k.loop(0, rows) as row:
+        total = k.variable(k.zero())
+
+        def body(offset: Int, count: int, load, store, row=row, total=total) -> None:
+            difference = load(y + row * y_row + offset) - load(t + row * t_row + offset)
+            total[0] = k.fma(difference, difference, total[0])
+
+        span(k, columns, body)
+        k.store_real(k.lane_sum(total[0]) * share, losses + row * k.element_bytes)
+
+
+@microkernel
+def scaled_difference(
+    k: Kernel,
+    factor: Real,
+    y: Int,
+    y_row: Int,
+    t: Int,
+    t_row: Int,
+    d: Int,
+    d_row: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """D = factor (Y - T).
+
+    Shapes: Y, T and D [rows, columns], rows of neighbouring elements.
+    """
+    factors = k.broadcast(factor)
+    with k.loop(0, rows) as row:
+
+        def body(offset: Int, count: int, load, store, row=row) -> None:
+            difference = load(y + row * y_row + offset) - load(t + row * t_row + offset)
+            store(difference * factors, d + row * d_row + offset)
+
+        span(k, columns, body)
+
+
+@jit
+def squared_error(one, itemsize, Y, T, values):
+    """values_n = Σ_k (Y_nk - T_nk)² / K; the arguments are array objects."""
+    if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
+        return REFUSED
+    squares_of_rows(
+        one / type(one)(length(Y, 1)), data(Y), stride(Y, 0), data(T), stride(T, 0), data(values),
+        length(Y, 0), length(Y, 1),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def squared_error_gradient(factor, itemsize, Y, T, D):
+    """D = factor (Y - T); the arguments are array objects."""
+    if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
+        return REFUSED
+    scaled_difference(
+        factor, data(Y), stride(Y, 0), data(T), stride(T, 0), data(D), stride(D, 0),
+        length(Y, 0), length(Y, 1),
+    )  # fmt: skip
     return DONE

@@ -1,0 +1,215 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import checks
+from fastnn.checks import Array
+from fastnn.layers import ParametricLayer, cast
+from fastnn.memory import Layout
+from fastnn.optimizers import Optimizer
+from fastnn.schedules import Rate
+
+
+class BatchNorm(ParametricLayer):
+    """Normalise each unit over the batch: y = scale (x - mean) / √(variance + epsilon) + shift.
+
+    In training, mean and (biased) variance are those of the batch, and enter running ones:
+    running <- momentum running + (1 - momentum) batch. In prediction they are the running ones.
+    A batch of one sample is normalised to 0, so it gives `shift`.
+
+    Parameters
+    ----------
+    units
+        The width of input and output.
+    learning_rate
+        Of the layer's own stochastic gradient descent.
+    momentum
+        How much of the running statistics each batch leaves, from 0 to 1.
+    epsilon
+        Added to the variance, positive.
+
+    Attributes
+    ----------
+    scale, shift : arrays of shape [units]
+        The parameters, 1 and 0 to begin with. Live views; assigning copies in.
+    running_mean, running_variance : arrays of shape [units]
+        0 and 1 to begin with. Live views; assigning copies in.
+
+    Raises
+    ------
+    ValueError
+        If `units` or `epsilon` is not positive, `momentum` not from 0 to 1, or `learning_rate`
+        negative, infinite or NaN.
+    TypeError
+        If `units` is not an integer, or another not a number.
+
+    Notes
+    -----
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift", ICML 2015; formulas in `fastnn/backends/numpy_backend.py`.
+    `backward` outside training belongs to the map of prediction, in which mean and variance are
+    constants.
+    """
+
+    _operations = ("batch_norm_forward", "batch_norm_backward")
+    _statistics = ("running_mean", "running_variance")
+
+    def __init__(
+        self,
+        units: int,
+        learning_rate: Rate = 0.1,
+        *,
+        optimizer: Optimizer | None = None,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+    ) -> None:
+        width = checks.integer("units", units, minimum=1)
+        names = ("scale", "shift", *self._statistics)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        super().__init__(dict.fromkeys(names, (width,)), learning_rate, None, optimizer)
+
+    @property
+    def units(self) -> int:
+        """The width of input and output; fixed."""
+        return self._shapes["scale"][0]
+
+    @property
+    def input_units(self) -> int:  # type: ignore[override]
+        """The width of the input; fixed."""
+        return self.units
+
+    @property
+    def output_units(self) -> int:  # type: ignore[override]
+        """The width of the output; fixed."""
+        return self.units
+
+    @property
+    def momentum(self) -> float:
+        """How much of the running statistics each batch leaves."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        momentum = checks.real("momentum", value, minimum=0.0)
+        if momentum > 1.0:
+            raise ValueError(f"momentum: expected a number from 0 to 1, got {momentum}")
+        self._momentum = momentum
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the variance."""
+        return self._epsilon
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        epsilon = checks.real("epsilon", value, minimum=0.0)
+        if epsilon == 0.0:
+            raise ValueError("epsilon: expected a positive number, got 0.0")
+        self._epsilon = epsilon
+
+    @property
+    def scale(self) -> Array:
+        """The factor of each unit, [units], a live view."""
+        return self.parameters["scale"]
+
+    @scale.setter
+    def scale(self, value: npt.ArrayLike) -> None:
+        self._assign("scale", value)
+
+    @property
+    def shift(self) -> Array:
+        """The addend of each unit, [units], a live view."""
+        return self.parameters["shift"]
+
+    @shift.setter
+    def shift(self, value: npt.ArrayLike) -> None:
+        self._assign("shift", value)
+
+    @property
+    def running_mean(self) -> Array:
+        """The mean of each unit that prediction subtracts, [units], a live view."""
+        return self._layout.view(self._drawn(), "running_mean")
+
+    @running_mean.setter
+    def running_mean(self, value: npt.ArrayLike) -> None:
+        self._assign("running_mean", value)
+
+    @property
+    def running_variance(self) -> Array:
+        """The variance of each unit that prediction divides by, [units], a live view."""
+        return self._layout.view(self._drawn(), "running_variance")
+
+    @running_variance.setter
+    def running_variance(self, value: npt.ArrayLike) -> None:
+        self._assign("running_variance", value)
+
+    def forward(self, input: npt.ArrayLike) -> Array:
+        """Return the normalised input; in training, move the running statistics as well.
+
+        Parameters
+        ----------
+        input : array of shape [batch, units]
+
+        Returns
+        -------
+        array of shape [batch, units]
+
+        Raises
+        ------
+        ValueError
+            If `input` has another shape or no row.
+        TypeError
+            If it does not hold real numbers.
+        """
+        X = checks.matrix("input", input, units=self.units)
+        dtype = self._compute_dtype("input", X)
+        layout, vector = self._parameters_in(dtype)
+        views = self._viewed(layout, vector)
+        X, scale, shift = cast(X, dtype), views["scale"], views["shift"]
+        if not self.training:
+            mean, variance = (views[name] for name in self._statistics)
+            return self._backend.batch_norm_inference(X, scale, shift, mean, variance, self.epsilon)
+        output, *of_batch = self._backend.batch_norm_forward(X, scale, shift, self.epsilon)
+        own = self._viewed(self._layout, self._drawn())
+        for name, batch in zip(self._statistics, of_batch, strict=True):
+            own[name][...] = self.momentum * own[name] + (1 - self.momentum) * batch
+        return output
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.units}, learning_rate={self.learning_rate!r})"
+
+    def _backpropagated(
+        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+    ) -> tuple[Array | None, Layout, Array]:
+        X = checks.matrix("input", input, units=self.units)
+        G = checks.shaped("grad_output", grad_output, X.shape)
+        dtype = self._compute_dtype("input and grad_output", X, G)
+        layout, vector = self._parameters_in(dtype)
+        gradient = self._gradient_in(layout)
+        views, of_parameters = self._viewed(layout, vector), self._viewed(layout, gradient)
+        X, G, scale = cast(X, dtype), cast(G, dtype), views["scale"]
+        out = of_parameters["scale"], of_parameters["shift"]
+        if self.training:
+            grad_input = self._backend.batch_norm_backward(X, G, scale, self.epsilon, *out)
+        else:
+            mean, variance = (views[name] for name in self._statistics)
+            grad_input = self._backend.batch_norm_inference_backward(
+                X, G, scale, mean, variance, self.epsilon, *out
+            )
+        return grad_input, layout, gradient
+
+    def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
+        return 1.0 if name in ("scale", "running_variance") else 0.0
+
+    def _changed_by_forward(self) -> list[Array]:
+        return [getattr(self, name).copy() for name in self._statistics]
+
+    def _change_back(self, before: list[Any]) -> None:
+        for name, value in zip(self._statistics, before, strict=True):
+            getattr(self, name)[...] = value

@@ -1,0 +1,168 @@
+"""Batch norm: statistics of the batch in training, running ones in prediction."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from fastnn import BatchNorm, Dense, Network, ReLU
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def trained(layer: BatchNorm) -> BatchNorm:
+    layer.training = True
+    return layer
+
+
+def test_training_normalises_the_batch(rng, dtype):
+    X = (5 + 3 * rng.normal(size=(64, 9))).astype(dtype)
+    network = Network([BatchNorm(9)], dtype=dtype)
+    output = trained(network[0]).forward(X)
+    assert output.dtype == dtype
+    tolerance = 100 * np.finfo(dtype).eps
+    np.testing.assert_allclose(output.mean(0), 0, atol=tolerance)
+    np.testing.assert_allclose(output.var(0), X.var(0) / (X.var(0) + 1e-5), rtol=tolerance)
+
+
+def test_running_statistics(rng):
+    layer = trained(BatchNorm(3, momentum=0.75))
+    mean, variance = np.zeros(3), np.ones(3)
+    for _ in range(5):
+        X = rng.normal(size=(8, 3))
+        layer.forward(X)
+        mean = 0.75 * mean + 0.25 * X.mean(0)
+        variance = 0.75 * variance + 0.25 * X.var(0)
+    np.testing.assert_allclose(layer.running_mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(layer.running_variance, variance, rtol=1e-12)
+    layer.training = False
+    X = rng.normal(size=(8, 3))
+    expected = (X - mean) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(layer.forward(X), expected, rtol=1e-12)
+    np.testing.assert_allclose(layer.running_mean, mean, rtol=1e-12)
+    # a row's answer does not depend on its neighbours
+    np.testing.assert_array_equal(layer.forward(X[:1]), layer.forward(X)[:1])
+
+
+def test_a_batch_of_one_gives_shift(rng):
+    layer = trained(BatchNorm(4))
+    layer.shift = [1, 2, 3, 4]
+    X, G = rng.normal(size=(2, 1, 4))
+    np.testing.assert_array_equal(layer.forward(X), [[1, 2, 3, 4]])
+    np.testing.assert_array_equal(layer.backward(X, G), np.zeros((1, 4)))
+    np.testing.assert_array_equal(layer.running_variance, np.full(4, 0.9))
+
+
+def test_a_step_moves_scale_and_shift_alone(rng):
+    layer = trained(BatchNorm(4, learning_rate=0.5))
+    X, G = rng.normal(size=(2, 9, 4))
+    layer.forward(X)
+    mean, variance = layer.running_mean.copy(), layer.running_variance.copy()
+    layer.backward(X, G)
+    normalized = (X - X.mean(0)) / np.sqrt(X.var(0) + 1e-5)
+    np.testing.assert_allclose(layer.scale, 1 - 0.5 * (G * normalized).sum(0), rtol=1e-10)
+    np.testing.assert_allclose(layer.shift, -0.5 * G.sum(0), rtol=1e-10)
+    np.testing.assert_array_equal(layer.running_mean, mean)
+    np.testing.assert_array_equal(layer.running_variance, variance)
+
+
+def test_parameters_are_the_learned_ones(rng, dtype):
+    network = Network([Dense(4, 5), BatchNorm(5), Dense(5, 2)], dtype=dtype)
+    layer = network[1]
+    assert set(layer.parameters) == {"scale", "shift"}
+    assert network.parameter_count == 4 * 5 + 5 + 2 * 5 + 5 * 2 + 2
+    for name in ("scale", "shift", "running_mean", "running_variance"):
+        values = rng.normal(size=5).astype(dtype)
+        setattr(layer, name, values)
+        np.testing.assert_array_equal(getattr(layer, name), values)
+        assert np.shares_memory(getattr(layer, name), network._parameters)
+        with pytest.raises(ValueError, match=rf"{name}: expected shape \(5,\)"):
+            setattr(layer, name, np.ones(4))
+
+
+def test_statistics_follow_the_layer_into_a_network(rng):
+    layer = trained(BatchNorm(3))
+    layer.forward(rng.normal(size=(8, 3)))
+    before = copy.deepcopy(layer)
+    network = Network([layer], dtype=np.float32)
+    network.add(Dense(3, 2))
+    np.testing.assert_allclose(layer.running_mean, before.running_mean, rtol=1e-6)
+    np.testing.assert_allclose(layer.running_variance, before.running_variance, rtol=1e-6)
+
+
+def test_dtypes(rng):
+    X = rng.normal(size=(6, 3))
+    single = trained(Network([BatchNorm(3)])[0])
+    assert single.forward(X.astype(np.float32)).dtype == np.float32
+    assert single.forward(np.ones((6, 3), np.uint8)).dtype == np.float32
+    assert single.forward(X).dtype == np.float64
+    assert single.backward(X, X.astype(np.float32)).dtype == np.float64
+    assert trained(BatchNorm(3)).forward(X.astype(np.float32)).dtype == np.float64
+
+
+def test_both_backends_agree(rng, dtype):
+    X, y = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
+    networks = [
+        Network(
+            [BatchNorm(6), Dense(6, 20), BatchNorm(20), ReLU(), Dense(20, 3)],
+            seed=1,
+            dtype=dtype,
+            backend=name,
+        )
+        for name in ("numpy", "numba")
+    ]
+    # Whole batches alone: of two samples batch norm makes -1 and 1, whatever they were, and its
+    # gradient is a difference of numbers that are almost equal.
+    losses = [network.fit(X, y, epochs=3, batch_size=25).loss for network in networks]
+    # 6 steps; each adds roundings of sums of 25 terms to numbers of order 1
+    tolerance = 6 * 100 * np.finfo(dtype).eps
+    np.testing.assert_allclose(*losses, rtol=tolerance)
+    np.testing.assert_allclose(
+        *(network._parameters for network in networks), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_it_makes_a_badly_scaled_network_learn(digits):
+    X, y, X_val, y_val = digits
+    network = Network(
+        [BatchNorm(784), Dense(784, 30), BatchNorm(30), ReLU(), Dense(30, 10)], seed=0
+    )
+    network.fit(1000 * X + 300, y, epochs=3)
+    assert network.evaluate(1000 * X_val + 300, y_val).accuracy > 0.8
+
+
+def test_a_diverged_loss_is_reported(rng):
+    X, y = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
+    X[4, 1] = np.nan
+    network = Network([BatchNorm(3), Dense(3, 2)], seed=0)
+    with pytest.warns(RuntimeWarning, match="loss of epoch 1 is nan"):
+        network.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"units": 0}, ValueError, "units: expected an integer of at least 1, got 0"),
+        ({"units": 2.5}, TypeError, "units: expected an integer"),
+        ({"learning_rate": -1}, ValueError, "learning_rate: expected"),
+        ({"momentum": 1.5}, ValueError, "momentum: expected a number from 0 to 1, got 1.5"),
+        ({"momentum": -0.5}, ValueError, "momentum: expected"),
+        ({"momentum": "much"}, TypeError, "momentum: expected"),
+        ({"epsilon": 0}, ValueError, "epsilon: expected a positive number, got 0.0"),
+        ({"epsilon": np.nan}, ValueError, "epsilon: expected"),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        BatchNorm(**{"units": 3} | options)
+
+
+def test_widths_must_match():
+    with pytest.raises(ValueError, match=r"expected 3 input units.*BatchNorm\(4"):
+        Network([Dense(5, 3), ReLU(), BatchNorm(4)])
+    with pytest.raises(ValueError, match=r"input: expected shape \[batch, 3\], got \(2, 4\)"):
+        BatchNorm(3).forward(np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"grad_output: expected shape \(2, 3\)"):
+        BatchNorm(3).backward(np.ones((2, 3)), np.ones((2, 4)))
