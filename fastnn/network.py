@@ -530,7 +530,7 @@ class Network(Sequence[Layer]):
         """
         reason = paths.reason_for_layers(self)
         if reason is None:
-            return "compiled epoch: every layer is one that the numba backend compiles"
+            return "compiled epoch: all layers, the loss and all optimisers have compiled kernels"
         return f"layer path: {reason}"
 
     # Files

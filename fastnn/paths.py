@@ -13,15 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends
+from fastnn import backends, optimizers
+from fastnn.activations import Sigmoid, Tanh
 from fastnn.checks import Array
-from fastnn.layers import Dense, Layer, ReLU, Rescaling
-from fastnn.losses import Loss, SoftmaxCrossEntropy
-from fastnn.optimizers import SGD
+from fastnn.dropout import Dropout
+from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
+from fastnn.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from fastnn.normalization import BatchNorm
+from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 
 Order = npt.NDArray[np.int64]
 
-COMPILED_LAYERS = (Layer, Dense, ReLU, Rescaling)
+COMPILED_LAYERS = (Layer, Dense, ReLU, Rescaling, Sigmoid, Tanh, Dropout, BatchNorm)
 """Exactly these: a subclass may do anything."""
 
 CAST_ROWS = 4096
@@ -39,6 +42,7 @@ class Trainable(Protocol):
     """What the paths need of a network."""
 
     _parameters: Array
+    _states: list[Array]
     _loss: Loss
 
     @property
@@ -112,6 +116,8 @@ class CompiledPath:
         self._program = _program(
             network, _described(network), X if self._direct else None, density, batch_size
         )
+        self._learned = [layer for layer in network if isinstance(layer, ParametricLayer)]
+        self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
         self._run(X[:1], y[:1], np.arange(0))
 
     def start(self) -> None:
@@ -133,14 +139,22 @@ class CompiledPath:
         network = self._network
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
-        learned = [layer for layer in network if isinstance(layer, Dense)]
-        rates = [(layer.optimizer.rate(layer.steps), 1.0) for layer in learned]
+        for layer in self._learned:
+            layer._needed_state()
         steps = -(-len(order) // self._batch_size)
         self._program.describe(_described(network))
         totals: tuple[float, int] = self._program.run(
-            X, y, order, network._parameters, np.broadcast_to(rates, (steps, len(rates), 2))
+            X,
+            y,
+            order,
+            network._parameters,
+            _rates(self._learned, steps),
+            network._states,
+            np.array([dropout.step for dropout in self._dropouts], np.int64),
         )
-        for layer in learned:
+        for dropout in self._dropouts:
+            dropout._step += steps
+        for layer in self._learned:
             layer._steps += steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
@@ -198,13 +212,14 @@ def reason_for_layers(network: Trainable) -> str | None:
     if compiler is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
-    if reason is None and not isinstance(network._loss, SoftmaxCrossEntropy):
-        return f"the loss {network._loss!r} is known to Python alone"
+    if reason is None and type(network._loss) not in LOSSES.values():
+        reason = f"the loss {network._loss!r} is known to Python alone"
+    for layer in network:
+        own = not isinstance(layer, ParametricLayer) or type(layer.optimizer) in optimizers.OWN
+        if reason is None and not own:
+            reason = f"{layer!r} has an optimiser that is known to Python alone"
     if reason is None:
-        for layer in network:
-            if isinstance(layer, Dense) and (of_python := _reason_for_learning(layer)):
-                return of_python
-        reason = compiler.why_not(_described(network), dtype=network.dtype)
+        reason = compiler.why_not(_described(network), network._loss.name, network.dtype)
     return reason
 
 
@@ -217,18 +232,6 @@ def _reason_for_python(network: Trainable) -> str | None:
             return f"{layer!r} is known to Python alone"
         if "forward" in vars(layer) or "backward" in vars(layer):
             return f"{layer!r} has a method of its own"
-    return None
-
-
-def _reason_for_learning(layer: Dense) -> str | None:
-    """Return why compiled code can't take the steps of a layer, None if it can."""
-    optimizer = layer.optimizer
-    if type(optimizer) is not SGD or optimizer.momentum:
-        return f"the optimiser {optimizer!r} is known to Python alone"
-    if callable(optimizer.learning_rate):
-        return f"the schedule {optimizer.learning_rate!r} is known to Python alone"
-    if layer.l2:
-        return f"the penalty of {layer!r} is known to Python alone"
     return None
 
 
@@ -260,6 +263,7 @@ def _program(
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None."""
     return _compiler(network).Program(
         layers,
+        network._loss.name if type(network._loss) in LOSSES.values() else SoftmaxCrossEntropy.name,
         batch_size=batch_size,
         dtype=network.dtype,
         input_dtype=network.dtype if X is None else X.dtype,
@@ -273,20 +277,69 @@ def _described(network: Trainable) -> list[Any]:
     layers: list[Any] = []
     start = 0
     for layer in network:
+        if isinstance(layer, ParametricLayer):
+            slots = layer._layout.slots
+            offsets = {f"{name}_offset": start + slot.offset for name, slot in slots.items()}
+            start += layer._layout.size
         if isinstance(layer, Dense):
-            weights, biases = (layer._layout.slots[name] for name in ("weights", "biases"))
             layers.append(
                 compiler.Dense(
                     layer.input_units,
                     layer.output_units,
-                    start + weights.offset,
-                    weights.stride,
-                    start + biases.offset,
+                    row_stride=slots["weights"].stride,
+                    l2=layer.l2,
+                    rule=_rule(compiler, layer.optimizer),
+                    **offsets,
                 )
             )
-            start += layer._layout.size
+        elif isinstance(layer, BatchNorm):
+            layers.append(
+                compiler.BatchNorm(
+                    layer.units,
+                    momentum=layer.momentum,
+                    epsilon=layer.epsilon,
+                    rule=_rule(compiler, layer.optimizer),
+                    **offsets,
+                )
+            )
         elif isinstance(layer, Rescaling):
             layers.append(compiler.Rescaling(layer.scale))
-        elif isinstance(layer, ReLU):
-            layers.append(compiler.ReLU())
+        elif isinstance(layer, Dropout):
+            layers.append(compiler.Dropout(layer.p, layer.key))
+        elif type(layer) is not Layer:
+            layers.append(getattr(compiler, type(layer).__name__)())
     return layers
+
+
+def _rule(compiler: Any, optimizer: Optimizer) -> Any:
+    """Return what compiled code has to know of an optimiser, but for the learning rate."""
+    match optimizer:
+        case SGD(momentum=0.0):
+            return compiler.Rule("sgd")
+        case SGD(momentum=momentum, nesterov=nesterov):
+            return compiler.Rule("nesterov" if nesterov else "momentum", momentum)
+        case RMSprop(rho=rho, epsilon=epsilon):
+            return compiler.Rule("rmsprop", rho, epsilon=epsilon)
+        case Adam(beta1=beta1, beta2=beta2, epsilon=epsilon):
+            return compiler.Rule("adam", beta1, beta2, epsilon)
+    return compiler.Rule()  # a user's own has no part in prediction
+
+
+def _rates(layers: Sequence[ParametricLayer], steps: int) -> npt.NDArray[np.float64]:
+    """Return rate and correction of the next steps of each layer, [steps, layers, 2].
+
+    Adam's correct its means for their start at 0: its rate is over 1 - beta1^t, and the root of
+    the mean square is times 1 / sqrt(1 - beta2^t).
+    """
+    rates = np.ones((steps, len(layers), 2))
+    for number, layer in enumerate(layers):
+        optimizer, first = layer.optimizer, layer.steps
+        if callable(optimizer.learning_rate):
+            rates[:, number, 0] = [optimizer.rate(first + step) for step in range(steps)]
+        else:
+            rates[:, number, 0] = optimizer.learning_rate
+        if isinstance(optimizer, Adam):
+            taken = np.arange(first + 1, first + steps + 1)
+            rates[:, number, 0] /= 1 - optimizer.beta1**taken
+            rates[:, number, 1] = 1 / np.sqrt(1 - optimizer.beta2**taken)
+    return rates

@@ -91,7 +91,12 @@ class Case:
             w, stride, outputs = layer.weights_offset, layer.row_stride, layer.output_units
             weights = self.parameters[w : w + layer.input_units * stride].reshape(-1, stride)
             return [weights[:, :outputs], self.parameters[layer.biases_offset :][:outputs]]
-        places = layer.scale_offset, layer.shift_offset, layer.mean_offset, layer.variance_offset
+        places = (
+            layer.scale_offset,
+            layer.shift_offset,
+            layer.running_mean_offset,
+            layer.running_variance_offset,
+        )
         return [self.parameters[place:][: layer.units] for place in places]
 
     def count(self, kind):

@@ -103,8 +103,8 @@ class BatchNorm:
     units: int
     scale_offset: int
     shift_offset: int
-    mean_offset: int
-    variance_offset: int
+    running_mean_offset: int
+    running_variance_offset: int
     momentum: float
     epsilon: float
     rule: Rule = Rule()
@@ -556,8 +556,8 @@ class Table:
             stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
             stage["scale"] = described.scale_offset * itemsize
             stage["shift"] = described.shift_offset * itemsize
-            stage["running_mean"] = described.mean_offset * itemsize
-            stage["running_variance"] = described.variance_offset * itemsize
+            stage["running_mean"] = described.running_mean_offset * itemsize
+            stage["running_variance"] = described.running_variance_offset * itemsize
             if self.training:
                 for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
                     self._want(layer["outputs_stride"], (stage, name))
@@ -653,7 +653,12 @@ def _end(layer: Learned, dtype: np.dtype) -> int:
     """Return where the parameters of a layer end in the flat vector."""
     if isinstance(layer, Dense):
         return layer.biases_offset + memory.row_stride(layer.output_units, dtype)
-    last = max(layer.scale_offset, layer.shift_offset, layer.mean_offset, layer.variance_offset)
+    last = max(
+        layer.scale_offset,
+        layer.shift_offset,
+        layer.running_mean_offset,
+        layer.running_variance_offset,
+    )
     return last + memory.row_stride(layer.units, dtype)
 
 

@@ -550,7 +550,9 @@ def microkernel(write: Callable[..., Any]) -> Any:
         codes = [llvm_types[kind] for kind in kinds]
 
         def generate(context: Any, builder: ir.IRBuilder, _: Any, arguments: Any) -> Any:
-            name = f"fastnn.{write.__name__}.{'f64' if element == DOUBLE else 'f32'}.{MACHINE.bits}"
+            # of all the code in a process, so that no other kernel may have it
+            kind = "f64" if element == DOUBLE else "f32"
+            name = f"{write.__module__}.{write.__qualname__}.{kind}.{MACHINE.bits}"
             kernel = builder.module.globals.get(name)
             if kernel is None:
                 kernel = ir.Function(
