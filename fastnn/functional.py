@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fastnn import checks, losses
 from fastnn.checks import Array
-from fastnn.layers import Layer, training_mode
+from fastnn.layers import Layer, ParametricLayer, training_mode
 from fastnn.network import Network
 
 
@@ -68,7 +68,7 @@ def predict(network: Sequence[Layer], X: npt.ArrayLike) -> Array:
 
 
 def train(network: Sequence[Layer], X: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Take one gradient step on a batch; return its mean loss before the step.
+    """Take one gradient step on a batch; return its mean loss, and the penalties, before it.
 
     Parameters
     ----------
@@ -87,11 +87,12 @@ def train(network: Sequence[Layer], X: npt.ArrayLike, y: npt.ArrayLike) -> float
     with training_mode(_checked(network), True):
         activations = [checks.matrix("X", X), *_activations(network, X)]
         logits = activations.pop()
-        loss = losses.softmax_crossentropy_with_logits(logits, y)
+        loss = losses.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
+        penalty = sum(layer.penalty for layer in network if isinstance(layer, ParametricLayer))
         gradient = losses.grad_softmax_crossentropy_with_logits(logits, y)
         for layer, input in zip(reversed(network), reversed(activations), strict=True):
             gradient = layer.backward(input, gradient)
-    return float(loss.mean(dtype=np.float64))
+    return float(loss) + penalty
 
 
 def _checked(network: Sequence[Layer]) -> Sequence[Layer]:

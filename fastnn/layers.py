@@ -477,6 +477,12 @@ class ParametricLayer(Layer):
             self._views = (*own, (vector, views))
         return views
 
+    def _learning(self) -> str:
+        """Return what `repr` says of the optimiser."""
+        if type(self.optimizer) is SGD and not self.optimizer.momentum:
+            return f"learning_rate={self.learning_rate!r}"
+        return f"optimizer={self.optimizer!r}"
+
     def _owns(self, vector: Array) -> bool:
         return vector is self._vector or vector is self._gradient
 
@@ -616,11 +622,8 @@ class Dense(ParametricLayer):
         return self._forward(input)
 
     def __repr__(self) -> str:
-        optimizer = f"optimizer={self.optimizer!r}"
-        if type(self.optimizer) is SGD and not self.optimizer.momentum:
-            optimizer = f"learning_rate={self.learning_rate!r}"
         l2 = f", l2={self.l2!r}" if self.l2 else ""
-        return f"Dense({self.input_units}, {self.output_units}, {optimizer}{l2})"
+        return f"Dense({self.input_units}, {self.output_units}, {self._learning()}{l2})"
 
     def __getstate__(self) -> dict[str, Any]:
         # Drawn parameters have no need of initialisers, which may be functions without a pickle.

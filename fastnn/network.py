@@ -359,8 +359,7 @@ class Network(Sequence[Layer]):
             if classes:
                 correct += losses.right_answers(output, targets)
             start += len(output)
-        loss = loss / len(y) + self._penalty()
-        return Evaluation(loss, correct / len(y) if classes else None)
+        return Evaluation(loss / len(y) + self._penalty(), correct / len(y) if classes else None)
 
     # Training
 
@@ -706,8 +705,7 @@ class Network(Sequence[Layer]):
         for layer in self._layers:
             inputs.append(activation)
             activation = self._output(layer, activation)
-        loss = self._loss.total(backend, activation, y)
-        loss += len(y) * self._penalty()
+        loss = self._loss.total(backend, activation, y) + len(y) * self._penalty()
         classes = self._loss.has_classes(y, activation.shape[1])
         correct = losses.right_answers(activation, y) if classes else 0
         return inputs, loss, correct, self._loss.gradient(backend, activation, y)

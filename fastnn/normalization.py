@@ -27,7 +27,9 @@ class BatchNorm(ParametricLayer):
     units
         The width of input and output.
     learning_rate
-        Of the layer's own stochastic gradient descent.
+        Short for `optimizer=SGD(learning_rate)`, as in `Dense`.
+    optimizer
+        What moves scale and shift; `Network(optimizer=...)` replaces it.
     momentum
         How much of the running statistics each batch leaves, from 0 to 1.
     epsilon
@@ -182,7 +184,7 @@ class BatchNorm(ParametricLayer):
         return output
 
     def __repr__(self) -> str:
-        return f"BatchNorm({self.units}, learning_rate={self.learning_rate!r})"
+        return f"BatchNorm({self.units}, {self._learning()})"
 
     def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool

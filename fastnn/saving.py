@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,8 @@ def read(
         raise ValueError(f"parameters of no layer: {', '.join(sorted(tensors))}")
     # a file without that entry is of a time when there was one loss
     loss = header.get("loss", SoftmaxCrossEntropy.name)
-    return header["dtype"], _generator(json.loads(header["random"])), optimizer, layers, loss
+    rng = _generator(json.loads(header["random"]))
+    return header["dtype"], rng, optimizer, layers, loss
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
@@ -119,14 +120,6 @@ def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
     return {"type": type(layer).__name__, **arguments}
 
 
-def _arrays(layer: Layer) -> dict[str, Any]:
-    """Return the layer's arrays by name: parameters, and statistics that no gradient moves."""
-    if not isinstance(layer, ParametricLayer):
-        return dict(layer.parameters)
-    vector = layer._drawn()
-    return {name: layer._layout.view(vector, name) for name in layer._shapes}
-
-
 def _built(
     description: dict[str, Any], shared: Optimizer | None, tensors: dict[str, Any], prefix: str
 ) -> Layer:
@@ -140,15 +133,14 @@ def _built(
         **{name: value for name, value in description.items() if name not in left_out}
     )
     if isinstance(layer, ParametricLayer):
-        layer._fill(_taken(tensors, prefix, layer, layer._shapes))
+        layer._fill(_taken(tensors, prefix, layer._shapes))
         if "optimizer" in description:
             own = _built_optimizer(description["optimizer"])
             layer.optimizer = optimizers.checked("optimizer", own or shared)
             steps = checks.integer("steps", description["steps"], minimum=0)
+            learned = {name: layer._shapes[name] for name in layer.parameters}
             of_state = layer.optimizer.state_names if steps else ()
-            state = [
-                _taken(tensors, prefix, layer, layer.parameters, f".{kind}") for kind in of_state
-            ]
+            state = [_taken(tensors, prefix, learned, f".{kind}") for kind in of_state]
             layer._fill_state(steps, state)
     if isinstance(layer, Dropout):
         layer._resume(description["key"], description["step"])
@@ -156,17 +148,13 @@ def _built(
 
 
 def _taken(
-    tensors: dict[str, Any],
-    prefix: str,
-    layer: ParametricLayer,
-    names: Iterable[str],
-    suffix: str = "",
+    tensors: dict[str, Any], prefix: str, shapes: Mapping[str, tuple[int, ...]], suffix: str = ""
 ) -> dict[str, Any]:
-    """Take the arrays of these names out of the tensors, in the shapes that the layer has."""
+    """Take an array for each name out of the tensors."""
     # Before any memory is taken: a damaged header can ask for any size.
     return {
-        name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), layer._shapes[name])
-        for name in names
+        name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), shape)
+        for name, shape in shapes.items()
     }
 
 
@@ -208,6 +196,14 @@ def _built_rate(description: float | dict[str, Any]) -> Rate:
         arguments["schedule"] = _built_rate(arguments["schedule"])
     schedule: Rate = _SCHEDULES[description["type"]](**arguments)
     return schedule
+
+
+def _arrays(layer: Layer) -> dict[str, Any]:
+    """Return the layer's arrays by name: parameters, and statistics that no gradient moves."""
+    if not isinstance(layer, ParametricLayer):
+        return {}
+    vector = layer._drawn()
+    return {name: layer._layout.view(vector, name) for name in layer._shapes}
 
 
 def _generator(state: dict[str, Any] | None) -> np.random.Generator:

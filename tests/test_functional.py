@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 
 def layers() -> list[Layer]:
-    return [Dense(4, 6, seed=1), ReLU(), Layer(), Dense(6, 3, seed=2)]
+    return [Dense(4, 6, seed=1), ReLU(), Layer(), Dense(6, 3, l2=0.1, seed=2)]
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def huber_prime(y_true, y_pred):
 
 STACKS = {
     "batch norm and dropout": lambda: [
-        Dense(4, 9), BatchNorm(9), ReLU(), Dropout(0.3), Dense(9, 6), Tanh(), Dense(6, 3),
+        Dense(4, 9), BatchNorm(9), ReLU(), Dropout(0.3), Dense(9, 6, l2=0.1), Tanh(),
+        Dense(6, 3, l2=0.02),
     ],
     "everything before the first dense layer": lambda: [
         Rescaling(0.5), BatchNorm(4), Sigmoid(), Dropout(0.2), Dense(4, 3),

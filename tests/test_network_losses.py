@@ -11,6 +11,7 @@ from conftest import perceptron
 
 import fastnn
 from fastnn import (
+    Adam,
     BatchNorm,
     Dense,
     Dropout,
@@ -335,7 +336,7 @@ def everything() -> list[Layer]:
         BatchNorm(6, 0.05, momentum=0.8, epsilon=1e-3),
         Tanh(),
         Dropout(0.3),
-        Dense(6, 5),
+        Dense(6, 5, l2=0.01),
         ReLU(),
         Dropout(0.1),
         BatchNorm(5),
@@ -345,9 +346,10 @@ def everything() -> list[Layer]:
 
 
 class TestFiles:
-    def test_round_trip_goes_on_with_the_same_bits(self, tmp_path, blobs, dtype):
+    @pytest.mark.parametrize("optimizer", [None, Adam(0.01)], ids=repr)
+    def test_round_trip_goes_on_with_the_same_bits(self, tmp_path, blobs, dtype, optimizer):
         X, y = blobs
-        network = Network(everything(), loss="mse", seed=1, dtype=dtype)
+        network = Network(everything(), loss="mse", seed=1, dtype=dtype, optimizer=optimizer)
         network.fit(X, y, epochs=2, batch_size=7)
         network.save(tmp_path / "model")
         loaded = fastnn.load(tmp_path / "model")

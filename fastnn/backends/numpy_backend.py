@@ -190,16 +190,6 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     return gradient / len(logits)
 
 
-def add_multiple(target: Array, factor: float, source: Array) -> None:
-    """t <- t + factor s, in place."""
-    target += target.dtype.type(factor) * source
-
-
-def sum_of_squares(x: Array) -> float:
-    """Σ_i x_i², summed in float64."""
-    return float(np.square(x, dtype=np.float64).sum())
-
-
 def mean_squared_error(output: Array, target: Array) -> Array:
     """L_n = Σ_k (y_nk - t_nk)² / K, for each sample."""
     losses: Array = np.square(output - target).mean(axis=1)
@@ -210,6 +200,16 @@ def mean_squared_error_gradient(output: Array, target: Array) -> Array:
     """d(mean L)/dy_nk = 2 (y_nk - t_nk) / (N K)."""
     gradient: Array = (output - target) * output.dtype.type(2 / output.size)
     return gradient
+
+
+def add_multiple(target: Array, factor: float, source: Array) -> None:
+    """t <- t + factor s, in place."""
+    target += target.dtype.type(factor) * source
+
+
+def sum_of_squares(x: Array) -> float:
+    """Σ_i x_i², summed in float64."""
+    return float(np.square(x, dtype=np.float64).sum())
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:
