@@ -72,8 +72,8 @@ LAYER = np.dtype(
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
             "scatter_tile", "gather_tile", "chunks", "chunk_units",
             # its step; see `steps.py`
-            "learned", "step", "weights_rule", "biases_rule", "block_units", "blocks",
-            "block", "squares",
+            "learned", "step", "step_units", "weights_region", "biases_region", "block",
+            "penalty",
             # workspace: addresses, and strides in bytes
             "inputs", "inputs_stride", "inputs_transposed", "samples_stride", "group_bytes",
             "bits_by_unit", "bits_by_unit_stride", "bits_by_sample", "bits_by_sample_stride",
@@ -350,93 +350,74 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
 
 @jit_part
 def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
-    """W -= rate * X^T G, b -= rate * sum(G), or another rule's step; return the penalty of W.
+    """W -= rate * X^T G, b -= rate * sum(G), or another rule's step.
 
     In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
-    `steps.py`, which takes it block by block. The penalty, times the samples as losses are, is
-    that of W before the step; squares are added block by block, and then in the order of blocks.
+    `steps.py`, which takes the gradient block by block.
     """
-    real = type(one)
-    rates += RATE_BYTES * layer.learned
-    rate, correction = real(real_at(0.0, rates)), real(real_at(0.0, rates + 8))
+    itemsize = shared.itemsize
     fused = layer.step == 0
-    factor = -rate if fused else one
-    for unit in range(0, layer.input_units, layer.block_units):
-        units = min(layer.block_units, layer.input_units - unit)
-        place = layer.weights + unit * layer.weights_stride
-        target = parameters + place if fused else layer.block
-        multiply_gradient(factor, shared, layer, unit, units, target, 1 if fused else 0, count)
+    factor = -type(one)(real_at(0.0, rates)) if fused else one
+    keep = 1 if fused else 0
+    for unit in range(0, layer.input_units, layer.step_units):
+        units = min(layer.step_units, layer.input_units - unit)
+        target = layer.block
+        if fused:
+            target = parameters + layer.weights
+        if layer.update_by == DENSE:
+            matmul(
+                factor, layer.inputs + unit * itemsize, itemsize, layer.inputs_stride,
+                layer.gradient, layer.outputs_stride, target, layer.weights_stride,
+                units, layer.output_vectors, count, keep,
+            )  # fmt: skip
+        elif layer.update_by == BY_UNIT:
+            rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
+            for sample in range(0, count, GROUP_SAMPLES):
+                values = layer.inputs_transposed + sample // GROUP_SAMPLES * layer.group_bytes
+                bits = layer.bits_by_unit + sample // 64 * 8
+                for column in range(0, layer.output_vectors, layer.update_tile):
+                    gather(
+                        factor, values + unit * layer.samples_stride, layer.samples_stride,
+                        bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+                        layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
+                        layer.outputs_stride,
+                        target + column * VECTOR_BYTES, layer.weights_stride,
+                        rows, layer.update_rows,
+                        min(layer.update_tile, layer.output_vectors - column),
+                        keep if sample == 0 else 1,
+                    )  # fmt: skip
+        else:
+            if not fused:
+                fill(one * 0, target, layer.weights_stride, units, layer.output_vectors)
+            for first in range(0, units, 64):
+                for column in range(0, layer.output_vectors, layer.scatter_tile):
+                    scatter(
+                        factor, layer.inputs + (unit + first) * itemsize, layer.inputs_stride,
+                        layer.bits_by_sample + (unit + first) // 64 * 8,
+                        layer.bits_by_sample_stride,
+                        layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
+                        target + first * layer.weights_stride + column * VECTOR_BYTES,
+                        layer.weights_stride,
+                        count, 1, min(layer.scatter_tile, layer.output_vectors - column),
+                    )  # fmt: skip
         if not fused:
             call(
-                layer.step, rate, correction, layer.weights_rule, parameters + place, target,
-                first_state + place, second_state + place,
-                layer.weights_stride, units, layer.output_units,
-                layer.squares + 8 * (unit // layer.block_units),
+                layer.step, one, layer.weights_region, rates,
+                parameters, target, first_state, second_state, unit, units,
             )  # fmt: skip
-    biases = layer.biases
-    target = parameters + biases if fused else layer.block
-    if not fused:
+    target = layer.block
+    if fused:
+        target = parameters + layer.biases
+    else:
         fill(one * 0, target, 0, 1, layer.output_vectors)
     add_column_sums(
         factor, layer.gradient, layer.outputs_stride, padded, layer.output_vectors, target
     )
     if not fused:
         call(
-            layer.step, rate, correction, layer.biases_rule, parameters + biases, target,
-            first_state + biases, second_state + biases,
-            0, 1, layer.output_units, layer.squares + 8 * layer.blocks,
+            layer.step, one, layer.biases_region, rates,
+            parameters, target, first_state, second_state, 0, 1,
         )  # fmt: skip
-    decay = real_at(0.0, layer.weights_rule)
-    penalty = 0.0
-    if decay != 0:
-        for block in range(layer.blocks):
-            penalty += real_at(0.0, layer.squares + 8 * block)
-        penalty *= 0.5 * decay * count
-    return penalty
-
-
-@jit_part
-def multiply_gradient(factor, shared, layer, unit, units, target, keep, count):
-    """target = keep * target + factor * X^T G for `units` input units from `unit` on."""
-    itemsize = shared.itemsize
-    if layer.update_by == DENSE:
-        matmul(
-            factor, layer.inputs + unit * itemsize, itemsize, layer.inputs_stride,
-            layer.gradient, layer.outputs_stride, target, layer.weights_stride,
-            units, layer.output_vectors, count, keep,
-        )  # fmt: skip
-    elif layer.update_by == BY_UNIT:
-        rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
-        for sample in range(0, count, GROUP_SAMPLES):
-            group = sample // GROUP_SAMPLES
-            for column in range(0, layer.output_vectors, layer.update_tile):
-                gather(
-                    factor,
-                    layer.inputs_transposed + group * layer.group_bytes
-                    + unit * layer.samples_stride,
-                    layer.samples_stride,
-                    layer.bits_by_unit + group * 8 + unit * layer.bits_by_unit_stride,
-                    layer.bits_by_unit_stride,
-                    layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
-                    layer.outputs_stride,
-                    target + column * VECTOR_BYTES, layer.weights_stride,
-                    rows, layer.update_rows,
-                    min(layer.update_tile, layer.output_vectors - column),
-                    keep if sample == 0 else 1,
-                )  # fmt: skip
-    else:
-        if keep == 0:
-            fill(factor * 0, target, layer.weights_stride, units, layer.output_vectors)
-        for first in range(unit, unit + units, 64):
-            for column in range(0, layer.output_vectors, layer.scatter_tile):
-                scatter(
-                    factor, layer.inputs + first * itemsize, layer.inputs_stride,
-                    layer.bits_by_sample + first // 64 * 8, layer.bits_by_sample_stride,
-                    layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
-                    target + (first - unit) * layer.weights_stride + column * VECTOR_BYTES,
-                    layer.weights_stride,
-                    count, 1, min(layer.scatter_tile, layer.output_vectors - column),
-                )  # fmt: skip
 
 
 @jit
@@ -516,8 +497,11 @@ def run(
                 # stages change the gradient where it lies by rows
                 turned = layer.gradient_by == TURNED and below.first_stage == below.stop_stage
                 input_gradient(one, shared, layer, below, parameters, count, padded)
-            loss += update(
-                one, shared, layer, parameters, first_state, second_state, step_rates,
+            update(
+                one, shared, layer, parameters, first_state, second_state,
+                step_rates + RATE_BYTES * layer.learned,
                 count, padded,
             )  # fmt: skip
+            if layer.penalty != 0:
+                loss += count * real_at(0.0, layer.penalty)
     return loss, correct

@@ -136,8 +136,6 @@ HIDDEN_DENSITY = 0.5
 """Share of non-zeros expected after ReLU."""
 FEW_SAMPLES = 2
 """Batches up to this size are handled sample by sample."""
-STEP_UNITS = 64
-"""Rows of weights whose gradient lies in memory at a time, a multiple of a word of bits."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -397,7 +395,7 @@ class Table:
         self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
         self.dropouts: list[int] = []
         """Numbers of the stages that are dropout."""
-        self._rules = np.zeros((len(program.learned), 2), steps.RULE)
+        self._regions = np.zeros((len(program.learned), 2), steps.REGION)
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
         self._learned = self._described_stages = 0
 
@@ -548,11 +546,6 @@ class Table:
             self._want(words * 4, (stage, "words"))
         elif isinstance(described, BatchNorm):
             stage["learned"] = self._learned
-            if self.training:
-                stage["move"] = steps.address(described.rule.kind, self.dtype)
-                stage["rule"] = self._numbers_of(described.rule).ctypes.data
-                self._want(8, (stage, "squares"))
-            self._learned += 1
             stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
             stage["scale"] = described.scale_offset * itemsize
             stage["shift"] = described.shift_offset * itemsize
@@ -561,29 +554,45 @@ class Table:
             if self.training:
                 for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
                     self._want(layer["outputs_stride"], (stage, name))
+                # a vector of parameters is a row, so that ranges of columns can be moved
+                shape = MACHINE.bits // 8, layer["output_vectors"], self.lanes
+                stage["move"] = steps.address(described.rule.kind, self.dtype)
+                for which, name in enumerate(("scale", "shift")):
+                    region = self._region(which, described.rule, stage[name], *shape)
+                    stage[f"{name}_region"] = region
+            self._learned += 1
 
-    def _numbers_of(self, rule: Rule) -> np.ndarray:
-        """Write down the numbers of the next learned layer's rule, for two parameters."""
-        numbers: np.ndarray = self._rules[self._learned]
-        for name in ("beta1", "beta2", "epsilon"):
-            numbers[name] = getattr(rule, name)
-        return numbers
+    def _region(
+        self, which: int, rule: Rule, parameters: int, stride: int, rows: int, units: int
+    ) -> int:
+        """Describe region 0 or 1 of the next learned layer; return the address of its record."""
+        region = self._regions[self._learned, which]
+        region["parameters"], region["stride"] = parameters, stride
+        region["rows"], region["units"] = rows, units
+        for constant in ("beta1", "beta2", "epsilon"):
+            region[constant] = getattr(rule, constant)
+        self._want(-(-rows // steps.BLOCK_ROWS) * 8, (region, "squares"))
+        return int(self._regions[self._learned, which:].ctypes.data)
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
         """Write down how the parameters of a Dense layer are moved, and in what blocks."""
-        rule = dense.rule
-        rules = self._numbers_of(rule)
-        rules["decay"] = 2 * dense.l2, 0.0
+        rule, stride = dense.rule, layer["weights_stride"]
         layer["learned"] = self._learned
-        layer["weights_rule"], layer["biases_rule"] = rules[:1].ctypes.data, rules[1:].ctypes.data
-        layer["block_units"] = dense.input_units
+        layer["step_units"] = dense.input_units
         if rule.kind == "sgd" and dense.l2 == 0:
             return
         layer["step"] = steps.address(rule.kind, self.dtype)
-        layer["block_units"] = STEP_UNITS
-        self._want(STEP_UNITS * layer["weights_stride"], (layer, "block"))
-        layer["blocks"] = -(-dense.input_units // STEP_UNITS)
-        self._want((layer["blocks"] + 1) * 8, (layer, "squares"))
+        layer["step_units"] = steps.BLOCK_ROWS
+        self._want(steps.BLOCK_ROWS * stride, (layer, "block"))
+        units = dense.output_units
+        layer["biases_region"] = self._region(1, rule, layer["biases"], stride, 1, units)
+        layer["weights_region"] = self._region(
+            0, rule, layer["weights"], stride, dense.input_units, units
+        )
+        if dense.l2 != 0:
+            region = self._regions[self._learned, 0]
+            region["decay"] = 2 * dense.l2
+            self._want(8, (region, "penalty"), (layer, "penalty"))
 
     def _lay_out(self, layer: np.void, first: bool) -> None:
         """Say which buffers a Dense layer needs, and how large they are."""

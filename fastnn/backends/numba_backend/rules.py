@@ -14,13 +14,23 @@ Formula = Callable[..., Sequence[Vector]]
 """formula(w, g, *state) returns the new (w, *state)."""
 
 
+def sgd(k: Kernel, rate: Real) -> Formula:
+    """w <- w - rate g."""
+    backwards = k.broadcast(rate) * -1.0
+
+    def formula(w: Vector, g: Vector) -> list[Vector]:
+        return [k.fma(backwards, g, w)]
+
+    return formula
+
+
 def momentum(k: Kernel, rate: Real, share: Real, nesterov: bool) -> Formula:
     """v <- share v + g; w <- w - rate v, or w - rate (g + share v)."""
-    rates, shares = k.broadcast(rate), k.broadcast(share)
+    backwards, shares = k.broadcast(rate) * -1.0, k.broadcast(share)
 
     def formula(w: Vector, g: Vector, v: Vector) -> list[Vector]:
         v = k.fma(shares, v, g)
-        return [w - rates * (k.fma(shares, v, g) if nesterov else v), v]
+        return [k.fma(backwards, k.fma(shares, v, g) if nesterov else v, w), v]
 
     return formula
 

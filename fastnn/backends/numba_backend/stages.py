@@ -20,7 +20,7 @@ import numpy as np
 from .elementary import sigmoid, tanh
 from .jit import call, operation, record_at
 from .philox import BLOCK_WORDS, kept, random_words
-from .rows import fill, load_row, mask_by_sign, real_at, sample_at
+from .rows import fill, load_row, mask_by_sign, sample_at
 from .simd import MACHINE, Int, Kernel, Real, Vector, microkernel
 from .steps import RATE_BYTES
 
@@ -39,7 +39,7 @@ STAGE = np.dtype(
             "learned", "scale", "shift", "running_mean", "running_variance",
             "mean", "inverse_deviation", "scale_gradient", "shift_gradient",
             # how scale and shift are moved; see `steps.py`
-            "move", "rule", "squares",
+            "move", "scale_region", "shift_region",
             # dropout: a number of a batch is kept if its word is not below the threshold
             "key", "first_step", "threshold", "words",
         )
@@ -79,22 +79,18 @@ def backward_stages(
     rates,
 ):  # fmt: skip
     """Take the gradient back through stages `beyond` to `lowest`; what they learn moves."""
-    offset = first * VECTOR_BYTES
     for number in range(beyond - 1, lowest - 1, -1):
         stage = record_at(record, number)
         call(stage.backward, one, stage.record, parameters, first, stop, count, step)
         if stage.learned >= 0:
-            rate = type(one)(real_at(0.0, rates + RATE_BYTES * stage.learned))
-            correction = type(one)(real_at(0.0, rates + RATE_BYTES * stage.learned + 8))
-            units = min(stop * stage.lanes, stage.units) - first * stage.lanes
-            for gradient, parameter in (
-                (stage.scale_gradient, stage.scale), (stage.shift_gradient, stage.shift)
+            for gradient, region in (
+                (stage.scale_gradient, stage.scale_region),
+                (stage.shift_gradient, stage.shift_region),
             ):  # fmt: skip
-                place = parameter + offset
                 call(
-                    stage.move, rate, correction, stage.rule, parameters + place,
-                    gradient + offset, first_state + place, second_state + place,
-                    0, 1, units, stage.squares,
+                    stage.move, one, region, rates + RATE_BYTES * stage.learned,
+                    parameters, gradient + first * VECTOR_BYTES, first_state, second_state,
+                    first, stop - first,
                 )  # fmt: skip
 
 

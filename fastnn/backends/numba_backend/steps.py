@@ -7,14 +7,14 @@ of cache, and an operation of this file goes once through these rows and their s
 
 A network compiles the operation of its own rule alone. All have the same arguments:
 
-    rate, correction        of this step, of the dtype; the correction is Adam's
-    record                  address of a record of RULE
-    parameters, gradient    addresses of the rows
-    first, second           addresses of the same rows of the state vectors, as far as there are any
-    stride                  bytes from row to row
-    rows, units             shape
-    squares                 address of a float64, which is set to the sum of the squares of the
-                            parameters before the step: what the penalty of L2 asks for
+    one                         of the dtype
+    record                      address of a REGION: some matrix or vector of parameters
+    rates                       address of two float64: the rate of this step, Adam's correction
+    parameters                  address of the flat vector of parameters
+    gradient                    address of the gradient of the first row, rows as far apart as those
+                                of the parameters
+    first_state, second_state   addresses of the state vectors parallel to it, as far as there are
+    first, rows                 which rows
 
 The gradient has decay * parameter added to it, the gradient of that penalty.
 
@@ -25,26 +25,40 @@ counts as zero: a gradient of infinity leaves NaN there, which the state would k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .jit import operation, record_at
-from .rows import put_real
-from .simd import Int, Kernel, Real, Vector, microkernel
+from . import rules
+from .jit import jit_part, operation, record_at
+from .rows import put_real, real_at
+from .rules import Formula
+from .simd import FLOAT, Int, Kernel, Real, microkernel
 
-RULE = np.dtype([(name, np.float64) for name in ("decay", "beta1", "beta2", "epsilon")])
-"""The numbers of a rule. `beta1` is also the momentum, and the rho of RMSprop."""
+BLOCK_ROWS = 64
+"""Rows that an operation moves at a time, a multiple of the bits of a word."""
+
+REGION = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # the parameters: bytes from the start of the flat vector, bytes from row to row, shape
+            "parameters", "stride", "rows", "units",
+            # addresses: a float64 for the sum of squares of each block, one for the penalty
+            "squares", "penalty",
+        )
+    ]
+    # twice the L2 factor; beta1 is also the momentum, and the rho of RMSprop
+    + [(name, np.float64) for name in ("decay", "beta1", "beta2", "epsilon")]
+)  # fmt: skip
+"""Where a matrix or a vector of parameters lies, and the numbers of its rule."""
 
 RATE_BYTES = 16
 """Of the two float64, rate and correction, of a learned layer in one step."""
 
 UNROLL = 4
 """Vectors that a pass loads before it stores the first."""
-
-Formula = Callable[..., Sequence[Vector]]
-"""From a parameter, its gradient and its state to the new parameter and its new state."""
 
 
 def _pass(
@@ -57,6 +71,7 @@ def _pass(
     sum of squares are two multiply-adds, done while the pass waits for memory.
     """
     decays = k.broadcast(decay)
+    smallest = 2.0**-126 if k.element == FLOAT else 2.0**-1022
     squares = k.variables(k.zero(), UNROLL)
     last = (units - 1) // k.lanes
     chosen = k.lane_before(units - last * k.lanes)
@@ -68,8 +83,9 @@ def _pass(
         for i, (place, g, (w, *state)) in enumerate(zip(places, gradients, before, strict=True)):
             g = g if whole else k.where(chosen, g, k.zero())
             squares[i] = k.fma(w, w, squares[i])
-            after = formula(w, k.fma(decays, w, g), *state)
-            for address, vector in zip(moved, after, strict=True):
+            w, *state = formula(w, k.fma(decays, w, g), *state)
+            state = [k.where(k.call("fabs", s) < smallest, k.zero(), s) for s in state]
+            for address, vector in zip(moved, [w, *state], strict=True):
                 k.store(vector, address + place)
 
     with k.loop(0, rows) as row:
@@ -89,13 +105,8 @@ def sgd_pass(
     k: Kernel, rate: Real, decay: Real,
     parameters: Int, gradient: Int, stride: Int, rows: Int, units: Int,
 ) -> Real:  # fmt: skip
-    """w <- w - rate g."""
-    rates = k.broadcast(rate)
-
-    def formula(w: Vector, g: Vector) -> list[Vector]:
-        return [w - rates * g]
-
-    return _pass(k, formula, decay, gradient, [parameters], stride, rows, units)
+    """Move rows by `rules.sgd`; the passes below do so by the rules of their names."""
+    return _pass(k, rules.sgd(k, rate), decay, gradient, [parameters], stride, rows, units)
 
 
 @microkernel
@@ -103,13 +114,7 @@ def momentum_pass(
     k: Kernel, rate: Real, decay: Real, momentum: Real,
     parameters: Int, gradient: Int, velocity: Int, stride: Int, rows: Int, units: Int,
 ) -> Real:  # fmt: skip
-    """v <- momentum v + g;  w <- w - rate v."""
-    rates, momenta = k.broadcast(rate), k.broadcast(momentum)
-
-    def formula(w: Vector, g: Vector, v: Vector) -> list[Vector]:
-        v = k.fma(momenta, v, g)
-        return [w - rates * v, v]
-
+    formula = rules.momentum(k, rate, momentum, nesterov=False)
     return _pass(k, formula, decay, gradient, [parameters, velocity], stride, rows, units)
 
 
@@ -118,13 +123,7 @@ def nesterov_pass(
     k: Kernel, rate: Real, decay: Real, momentum: Real,
     parameters: Int, gradient: Int, velocity: Int, stride: Int, rows: Int, units: Int,
 ) -> Real:  # fmt: skip
-    """v <- momentum v + g;  w <- w - rate (g + momentum v)."""
-    rates, momenta = k.broadcast(rate), k.broadcast(momentum)
-
-    def formula(w: Vector, g: Vector, v: Vector) -> list[Vector]:
-        v = k.fma(momenta, v, g)
-        return [w - rates * k.fma(momenta, v, g), v]
-
+    formula = rules.momentum(k, rate, momentum, nesterov=True)
     return _pass(k, formula, decay, gradient, [parameters, velocity], stride, rows, units)
 
 
@@ -133,13 +132,7 @@ def rmsprop_pass(
     k: Kernel, rate: Real, decay: Real, rho: Real, rest: Real, epsilon: Real,
     parameters: Int, gradient: Int, mean_square: Int, stride: Int, rows: Int, units: Int,
 ) -> Real:  # fmt: skip
-    """s <- rho s + rest g^2;  w <- w - rate g / (sqrt(s) + epsilon)."""
-    rates, rhos, rests, epsilons = (k.broadcast(n) for n in (rate, rho, rest, epsilon))
-
-    def formula(w: Vector, g: Vector, s: Vector) -> list[Vector]:
-        s = k.fma(rhos, s, rests * (g * g))
-        return [w - rates * g / (k.call("sqrt", s) + epsilons), s]
-
+    formula = rules.rmsprop(k, rate, rho, rest, epsilon)
     return _pass(k, formula, decay, gradient, [parameters, mean_square], stride, rows, units)
 
 
@@ -149,86 +142,91 @@ def adam_pass(
     beta1: Real, rest1: Real, beta2: Real, rest2: Real, epsilon: Real,
     parameters: Int, gradient: Int, mean: Int, mean_square: Int, stride: Int, rows: Int, units: Int,
 ) -> Real:  # fmt: skip
-    """m <- beta1 m + rest1 g;  s <- beta2 s + rest2 g^2;  w <- w - rate m / (c sqrt(s) + epsilon).
-
-    Both means begin at zero, and what that lacks is made up for by the rate, which is the learning
-    rate / (1 - beta1^t) in step t = 1, 2, ..., and by the correction c = 1 / sqrt(1 - beta2^t)
-    (D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1).
-    """
-    rates, corrections, epsilons = (k.broadcast(n) for n in (rate, correction, epsilon))
-    beta1s, rest1s, beta2s, rest2s = (k.broadcast(n) for n in (beta1, rest1, beta2, rest2))
-
-    def formula(w: Vector, g: Vector, m: Vector, s: Vector) -> list[Vector]:
-        m = k.fma(beta1s, m, rest1s * g)
-        s = k.fma(beta2s, s, rest2s * (g * g))
-        return [w - rates * m / k.fma(k.call("sqrt", s), corrections, epsilons), m, s]
-
+    formula = rules.adam(k, rate, correction, beta1, rest1, beta2, rest2, epsilon)
     return _pass(k, formula, decay, gradient, [parameters, mean, mean_square], stride, rows, units)
+
+
+@jit_part
+def note_squares(of, total, first, rows):
+    """Keep a block's sum of squares; the last one adds them up, in their order, to the penalty."""
+    put_real(total, of.squares + first // BLOCK_ROWS * 8)
+    if first + rows == of.rows and of.decay != 0:
+        for block in range(first // BLOCK_ROWS):
+            total += real_at(0.0, of.squares + block * 8)
+        put_real(0.5 * of.decay * total, of.penalty)
 
 
 @operation
 def sgd(
-    rate, correction, record, parameters, gradient, first, second, stride, rows, units, squares
+    one, record, rates, parameters, gradient, first_state, second_state, first, rows
 ):  # fmt: skip
     """For layers with a penalty; without one, update kernels do all there is to do."""
-    real, numbers = type(rate), record_at(record, 0)
-    total = sgd_pass(rate, real(numbers.decay), parameters, gradient, stride, rows, units)
-    put_real(np.float64(total), squares)
+    of, real = record_at(record, 0), type(one)
+    place = of.parameters + first * of.stride
+    total = sgd_pass(
+        real(real_at(0.0, rates)), real(of.decay),
+        parameters + place, gradient, of.stride, rows, of.units,
+    )  # fmt: skip
+    note_squares(of, np.float64(total), first, rows)
 
 
 @operation
 def momentum(
-    rate, correction, record, parameters, gradient, first, second, stride, rows, units, squares
+    one, record, rates, parameters, gradient, first_state, second_state, first, rows
 ):  # fmt: skip
     """SGD with momentum; the first state is the velocity."""
-    real, numbers = type(rate), record_at(record, 0)
+    of, real = record_at(record, 0), type(one)
+    place = of.parameters + first * of.stride
     total = momentum_pass(
-        rate, real(numbers.decay), real(numbers.beta1),
-        parameters, gradient, first, stride, rows, units,
+        real(real_at(0.0, rates)), real(of.decay), real(of.beta1),
+        parameters + place, gradient, first_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    put_real(np.float64(total), squares)
+    note_squares(of, np.float64(total), first, rows)
 
 
 @operation
 def nesterov(
-    rate, correction, record, parameters, gradient, first, second, stride, rows, units, squares
+    one, record, rates, parameters, gradient, first_state, second_state, first, rows
 ):  # fmt: skip
     """SGD with Nesterov's momentum; the first state is the velocity."""
-    real, numbers = type(rate), record_at(record, 0)
+    of, real = record_at(record, 0), type(one)
+    place = of.parameters + first * of.stride
     total = nesterov_pass(
-        rate, real(numbers.decay), real(numbers.beta1),
-        parameters, gradient, first, stride, rows, units,
+        real(real_at(0.0, rates)), real(of.decay), real(of.beta1),
+        parameters + place, gradient, first_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    put_real(np.float64(total), squares)
+    note_squares(of, np.float64(total), first, rows)
 
 
 @operation
 def rmsprop(
-    rate, correction, record, parameters, gradient, first, second, stride, rows, units, squares
+    one, record, rates, parameters, gradient, first_state, second_state, first, rows
 ):  # fmt: skip
     """RMSprop; the first state is the mean square of the gradient."""
-    real, numbers = type(rate), record_at(record, 0)
+    of, real = record_at(record, 0), type(one)
+    place = of.parameters + first * of.stride
     total = rmsprop_pass(
-        rate, real(numbers.decay),
-        real(numbers.beta1), real(1.0 - numbers.beta1), real(numbers.epsilon),
-        parameters, gradient, first, stride, rows, units,
+        real(real_at(0.0, rates)), real(of.decay),
+        real(of.beta1), real(1.0 - of.beta1), real(of.epsilon),
+        parameters + place, gradient, first_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    put_real(np.float64(total), squares)
+    note_squares(of, np.float64(total), first, rows)
 
 
 @operation
 def adam(
-    rate, correction, record, parameters, gradient, first, second, stride, rows, units, squares
+    one, record, rates, parameters, gradient, first_state, second_state, first, rows
 ):  # fmt: skip
     """Adam; the states are the means of the gradient and of its square."""
-    real, numbers = type(rate), record_at(record, 0)
+    of, real = record_at(record, 0), type(one)
+    place = of.parameters + first * of.stride
     total = adam_pass(
-        rate, correction, real(numbers.decay),
-        real(numbers.beta1), real(1.0 - numbers.beta1),
-        real(numbers.beta2), real(1.0 - numbers.beta2), real(numbers.epsilon),
-        parameters, gradient, first, second, stride, rows, units,
+        real(real_at(0.0, rates)), real(real_at(0.0, rates + 8)), real(of.decay),
+        real(of.beta1), real(1.0 - of.beta1), real(of.beta2), real(1.0 - of.beta2),
+        real(of.epsilon), parameters + place, gradient,
+        first_state + place, second_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    put_real(np.float64(total), squares)
+    note_squares(of, np.float64(total), first, rows)
 
 
 OPERATIONS = {
@@ -242,4 +240,4 @@ STATES = {"sgd": 0, "momentum": 1, "nesterov": 1, "rmsprop": 1, "adam": 2}
 
 def address(kind: str, dtype: np.dtype[Any]) -> int:
     """Return where the operation of a kind of rule begins, for compiled code to call it."""
-    return OPERATIONS[kind].address(dtype, RULE)
+    return OPERATIONS[kind].address(dtype, REGION)
