@@ -12,7 +12,7 @@ import pytest
 
 from fastnn import bench
 from fastnn.bench import command, costs, measuring, report
-from fastnn.bench.cases import LABELS, PEERS, Case, Comparison, against
+from fastnn.bench.cases import LABELS, PEERS, VARIANTS, Case, Comparison, against
 
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
 
@@ -75,7 +75,9 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
     assert all(found.cases[0].contender == "numba" for found in comparisons)
     names = [found.name for found in comparisons]
     assert (
-        len(set(names)) == len(names) == {"quick": 1, "default": 3, "grid": 60, "table": 7}[suite]
+        len(set(names))
+        == len(names)
+        == {"quick": 1, "default": 3, "variants": 4, "grid": 60, "table": 11}[suite]
     )
 
 
@@ -91,6 +93,13 @@ def test_workers_of_both_backends_agree(task):
     if task == "train":
         assert ours[2] < ours[0]
     assert result.peak_gflops > 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_backends_agree_on_every_variant(variant):
+    cases = [replace(TINY, variant=variant, contender=name) for name in ("numba", "numpy")]
+    result = measuring.measure(Comparison(tuple(cases)), rounds=1)
+    assert [found.error for found in result.outcomes] == [None, None]
 
 
 def test_a_contender_that_fails_is_reported_and_the_others_go_on(monkeypatch):

@@ -18,6 +18,14 @@ PEERS = {"torch": ("torch", "torch.compile"), "jax": ("jax",), "sklearn": ("skle
 
 MATMUL_SIZE = 1024
 
+VARIANTS = ("momentum", "adam", "dropout", "batch norm")
+"""What else is trained than plain SGD on dense layers with ReLU."""
+VARIANT_PEERS = ("torch",)
+"""Contenders that know them."""
+MOMENTUM = 0.9
+DROPPED = 0.2
+"""Share of the hidden units that dropout drops."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -38,6 +46,9 @@ class Case:
         MNIST scaled to `dtype`, its raw pixels scaled by the contender, or dense random numbers.
     avx2 : bool
         Whether every library is told to leave wider vectors than AVX2's alone.
+    variant : {"plain", "momentum", "adam", "dropout", "batch norm"}
+        What is trained: dense layers with ReLU between them by plain SGD, or that with another
+        optimiser, dropout after each ReLU, or batch norm before it.
     """
 
     contender: str
@@ -49,6 +60,7 @@ class Case:
     input: str = "float"
     threads: int = 1
     avx2: bool = False
+    variant: str = "plain"
 
     def __post_init__(self) -> None:
         if len(self.shape) < 2 or min(*self.shape, self.batch_size, self.samples, self.threads) < 1:
@@ -71,8 +83,9 @@ class Case:
 
     @property
     def learning_rate(self) -> float:
-        """0.1, and in proportion to the batch below 32 samples, where 0.1 diverges."""
-        return 0.1 * min(1.0, self.batch_size / 32)
+        """0.1, or what moves parameters as far, in proportion to the batch below 32 samples."""
+        rate = {"momentum": 0.1 * (1 - MOMENTUM), "adam": 0.001}.get(self.variant, 0.1)
+        return rate * min(1.0, self.batch_size / 32)
 
     @property
     def steps(self) -> int:
@@ -113,6 +126,7 @@ class Comparison:
                 form,
                 f"{case.threads} thread{'s' if case.threads > 1 else ''}",
                 *(["AVX2"] if case.avx2 else []),
+                *([case.variant] if case.variant != "plain" else []),
             ]
         )
 

@@ -7,18 +7,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fastnn.bench.cases import PEERS, Case, Comparison, against
+from fastnn.bench.cases import PEERS, VARIANT_PEERS, VARIANTS, Case, Comparison, against
 from fastnn.bench.costs import measure_costs
 from fastnn.bench.measuring import measure
 from fastnn.bench.report import Report, as_json, describe_environment
 
 #: Timed rounds by suite, unless told.
-ROUNDS = {"quick": 3, "default": 7, "grid": 5, "table": 7}
+ROUNDS = {"quick": 3, "default": 7, "variants": 7, "grid": 5, "table": 7}
 
 #: What a suite varies or fixes by itself, so that no option may.
 FIXED_OPTIONS = {
     "quick": (),
     "default": (),
+    "variants": (),
     "grid": ("shape", "batch_size", "input"),
     "table": ("shape", "batch_size", "dtype", "input", "threads"),
 }
@@ -54,8 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=ROUNDS,
         default="default",
         help="quick: one network, in a minute; default: training and prediction of one network; "
-        "grid: 60 pairs of network and batch size; table: float64, AVX2, single layers, "
-        "start-up and memory as well",
+        "variants: momentum, Adam, dropout and batch norm; grid: 60 pairs of network and batch "
+        "size; table: float64, AVX2, single layers, variants, start-up and memory as well",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
@@ -84,7 +85,7 @@ def suite_comparisons(
 
     Parameters
     ----------
-    suite : {"quick", "default", "grid", "table"}
+    suite : {"quick", "default", "variants", "grid", "table"}
     contenders : iterable of str
         Peers to compare with.
     options : dict
@@ -97,6 +98,10 @@ def suite_comparisons(
         for form in [options["input"]] if "input" in options else ["float", "uint8"]:
             yield against(contenders, **options | {"input": form})
         yield against(contenders, task="predict", samples=10_000, **options)
+    elif suite == "variants":
+        known = [name for name in contenders if name in VARIANT_PEERS]
+        for variant in VARIANTS:
+            yield against(known, variant=variant, **options)
     elif suite == "grid":
         for form, hidden, batch_size in product(("float", "random"), GRID_HIDDEN, GRID_BATCH_SIZES):
             shape = (784, *hidden, 10)
@@ -108,6 +113,7 @@ def suite_comparisons(
         yield from suite_comparisons("default", contenders, {})
         yield against(contenders, dtype="float64")
         yield against(contenders, avx2=True)
+        yield from suite_comparisons("variants", contenders, {})
         for batch_size, *units in DENSE_LAYERS:
             yield against(
                 [name for name in contenders if name == "torch"],

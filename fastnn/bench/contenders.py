@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.bench.cases import MATMUL_SIZE, Case
+from fastnn.bench.cases import DROPPED, MATMUL_SIZE, MOMENTUM, Case
 
 Array = NDArray[Any]
 Parameters = list[tuple[Array, Array]]
@@ -45,13 +45,27 @@ class FastNN:
         import fastnn
 
         self.case, self.X, self.y = case, X, y
-        rate = case.learning_rate
-        dense = [fastnn.Dense(*units, learning_rate=rate) for units in pairwise(case.shape)]
+        dense = [fastnn.Dense(*units) for units in pairwise(case.shape)]
         layers: list[fastnn.Layer] = [fastnn.Rescaling(1 / 255)] if case.input == "uint8" else []
         for layer in dense[:-1]:
-            layers += [layer, fastnn.ReLU()]
+            layers.append(layer)
+            if case.variant == "batch norm":
+                layers.append(fastnn.BatchNorm(layer.output_units))
+            layers.append(fastnn.ReLU())
+            if case.variant == "dropout":
+                layers.append(fastnn.Dropout(DROPPED))
+        rate = case.learning_rate
+        optimizer: fastnn.SGD | fastnn.Adam = fastnn.SGD(rate)
+        if case.variant == "momentum":
+            optimizer = fastnn.SGD(rate, momentum=MOMENTUM)
+        elif case.variant == "adam":
+            optimizer = fastnn.Adam(rate)
         self.network = fastnn.Network(
-            [*layers, dense[-1]], backend=case.contender, dtype=np.dtype(case.dtype)
+            [*layers, dense[-1]],
+            backend=case.contender,
+            dtype=np.dtype(case.dtype),
+            optimizer=optimizer,
+            seed=SEED,
         )
         self.dense_layers = dense
         self.assign(parameters)
@@ -75,7 +89,7 @@ class FastNN:
 
 
 class TorchEager:
-    """``torch.nn`` and ``torch.optim.SGD``, operation by operation."""
+    """``torch.nn`` and ``torch.optim``, operation by operation."""
 
     def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
         import torch
@@ -90,13 +104,25 @@ class TorchEager:
         )
         layers: list[Any] = []
         for weights, biases in parameters:
+            if layers:
+                if case.variant == "batch norm":
+                    layers.append(torch.nn.BatchNorm1d(len(weights), dtype=self.dtype))
+                layers.append(torch.nn.ReLU())
+                if case.variant == "dropout":
+                    layers.append(torch.nn.Dropout(DROPPED))
             linear = torch.nn.Linear(*weights.shape, dtype=self.dtype)
             with torch.no_grad():
                 linear.weight.copy_(torch.from_numpy(weights.T))
                 linear.bias.copy_(torch.from_numpy(biases))
-            layers += [linear, torch.nn.ReLU()]
-        self.model = torch.nn.Sequential(*layers[:-1])
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=case.learning_rate)
+            layers.append(linear)
+        self.model = torch.nn.Sequential(*layers)
+        rate, learned = case.learning_rate, self.model.parameters()
+        # of the forms of each optimiser, the fused one is the fastest
+        if case.variant == "adam":
+            self.optimizer = torch.optim.Adam(learned, rate, fused=True)
+        else:
+            momentum = MOMENTUM if case.variant == "momentum" else 0.0
+            self.optimizer = torch.optim.SGD(learned, rate, momentum, fused=True)
 
     def logits(self, x: Any) -> Any:
         return self.model(x if x.is_floating_point() else x.to(self.dtype) * (1 / 255))
