@@ -39,8 +39,6 @@ print(json.dumps([seconds, len(run.signatures) - compiled]))
 _MEMORY = """
 import json, resource, sys
 import numba
-if sys.argv[1] == "trivial":
-    numba.njit(lambda: None)()
 if sys.argv[1] == "train":
     import numpy as np
     import fastnn
@@ -74,8 +72,6 @@ class Costs:
     memory_megabytes : float
         Peak memory of training MNIST from raw pixels, over that of `import numba` and over the
         raw pixels themselves.
-    numba_megabytes : float
-        Of these, what Numba takes for the first compiled function of a process, whichever it is.
     """
 
     import_milliseconds: float
@@ -83,7 +79,6 @@ class Costs:
     warm_seconds: float
     compiled_for_new_shape: int
     memory_megabytes: float
-    numba_megabytes: float
 
 
 def measure_costs(rounds: int = 7) -> Costs:
@@ -97,8 +92,8 @@ def measure_costs(rounds: int = 7) -> Costs:
         warm = [_run(_FIRST_STEP, NUMBA_CACHE_DIR=cache) for _ in range(rounds)]
         # Once more where everything is compiled, as compiling takes memory of its own.
         _run(_MEMORY, "train", NUMBA_CACHE_DIR=cache)
-        training, trivial, imported = (
-            _run(_MEMORY, what, NUMBA_CACHE_DIR=cache) for what in ("train", "trivial", "import")
+        training, imported = (
+            _run(_MEMORY, what, NUMBA_CACHE_DIR=cache) for what in ("train", "import")
         )
     return Costs(
         import_milliseconds=median(imports) * 1e3,
@@ -106,7 +101,6 @@ def measure_costs(rounds: int = 7) -> Costs:
         warm_seconds=median(seconds for seconds, _ in warm),
         compiled_for_new_shape=max(compiled for _, compiled in warm),
         memory_megabytes=(training - imported - DATA_BYTES) / 1e6,
-        numba_megabytes=(trivial - imported) / 1e6,
     )
 
 

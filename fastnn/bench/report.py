@@ -180,10 +180,6 @@ def _costs(costs: Costs) -> str:
                 "peak memory of training over `import numba` and the raw pixels",
                 f"{costs.memory_megabytes:.0f} MB",
             ],
-            [
-                "of which Numba's own, for any compiled function",
-                f"{costs.numba_megabytes:.0f} MB",
-            ],
         ],
     )
 
