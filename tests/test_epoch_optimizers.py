@@ -65,8 +65,10 @@ def rates_of(rules, learning_rates):
 
 
 @numba.njit
-def call_operation(operation, one, region, rates, parameters, first, second, start, rows):
-    call(operation, one, region, rates, parameters, first, second, start, rows)
+def call_operation(
+    operation, one, region, rates, parameters, gradient, first, second, start, rows
+):  # fmt: skip
+    call(operation, one, region, rates, parameters, gradient, first, second, start, rows)
 
 
 class Block:
@@ -100,11 +102,10 @@ class Block:
         size = steps.BLOCK_ROWS
         starts = range(0, self.rows, size)
         for start, stop in blocks or [(s, min(s + size, self.rows)) for s in starts]:
-            region["gradient"] = gradient[start:].ctypes.data
             call_operation(
                 steps.address(rule.kind, self.dtype), self.dtype.type(1), self.region.ctypes.data,
-                rates.ctypes.data, parameters.ctypes.data, first.ctypes.data, second.ctypes.data,
-                start, stop - start,
+                rates.ctypes.data, parameters.ctypes.data, gradient[start:].ctypes.data,
+                first.ctypes.data, second.ctypes.data, start, stop - start,
             )  # fmt: skip
 
     def inside(self):
@@ -163,6 +164,26 @@ def test_operations_keep_to_their_rows_and_columns(kind, dtype):
             assert not array[:9, 21:behind].any()
             assert (array[:9, behind:] == 7.0).all()
             assert (array[9] == 7.0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [kind for kind in RULES if kind != "sgd"])
+def test_state_never_stays_denormal(kind, dtype):
+    block = Block(3, 21, dtype)
+    smallest = np.finfo(dtype).smallest_normal
+    for array in block.arrays[1:]:
+        array[:] = 0
+    for state in block.arrays[2:]:
+        state[:3, :7] = 0.5 * smallest
+        state[:3, 7:14] = 1.001 * smallest
+        state[:3, 14:21] = 4 * smallest
+    before = block.arrays[0].copy()
+    block.region["decay"] = 0
+    block.step(RULES[kind], 0.1, 1.0)
+    for state in block.arrays[2 : 2 + steps.STATES[kind]]:
+        assert not state[:3, :14].any()
+        assert (state[:3, 14:21] > smallest).all()
+    assert np.array_equal(block.arrays[0], before)
 
 
 # -------------------------------------------------------------------------- the whole epoch

@@ -34,7 +34,7 @@ from . import rules
 from .jit import jit_part, operation, record_at
 from .rows import put_real, real_at
 from .rules import Formula
-from .simd import FLOAT, Int, Kernel, Real, microkernel
+from .simd import Int, Kernel, Real, microkernel
 
 BLOCK_ROWS = 64
 """Rows that an operation moves at a time, a multiple of the bits of a word."""
@@ -71,7 +71,6 @@ def _pass(
     sum of squares are two multiply-adds, done while the pass waits for memory.
     """
     decays = k.broadcast(decay)
-    smallest = 2.0**-126 if k.element == FLOAT else 2.0**-1022
     squares = k.variables(k.zero(), UNROLL)
     last = (units - 1) // k.lanes
     chosen = k.lane_before(units - last * k.lanes)
@@ -83,9 +82,8 @@ def _pass(
         for i, (place, g, (w, *state)) in enumerate(zip(places, gradients, before, strict=True)):
             g = g if whole else k.where(chosen, g, k.zero())
             squares[i] = k.fma(w, w, squares[i])
-            w, *state = formula(w, k.fma(decays, w, g), *state)
-            state = [k.where(k.call("fabs", s) < smallest, k.zero(), s) for s in state]
-            for address, vector in zip(moved, [w, *state], strict=True):
+            after = formula(w, k.fma(decays, w, g), *state)
+            for address, vector in zip(moved, after, strict=True):
                 k.store(vector, address + place)
 
     with k.loop(0, rows) as row:
