@@ -49,7 +49,10 @@ def real(name: str, value: object, *, minimum: float = -math.inf, below: float =
 
 
 def flag(name: str, value: object) -> bool:
-    """Return `value` as a bool; nothing but a bool will do."""
+    """Return `value` as a bool; nothing but a bool will do.
+
+    Anything has a truth value, so a path or a generator in the place of a flag would go unnoticed.
+    """
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {_describe(value)}")
     return bool(value)

@@ -88,7 +88,7 @@ def load_dataset(
         If a file is truncated, corrupt or too long, if images and labels differ in
         number, or if training and test images differ in size.
     """
-    _check_bool("flatten", flatten)
+    checks.flag("flatten", flatten)
     dtype = _check_pixel_dtype(dtype)
     directory = _data_directory(path)
 
@@ -170,7 +170,7 @@ def iterate_minibatches(
         raise TypeError(f"batchsize: expected an int, got {_described(batchsize)}")
     if batchsize < 1:
         raise ValueError(f"batchsize: expected at least 1, got {batchsize}")
-    _check_bool("shuffle", shuffle)
+    checks.flag("shuffle", shuffle)
     if not isinstance(rng, np.random.Generator | None):
         raise TypeError(f"rng: expected a numpy.random.Generator or None, got {_described(rng)}")
 
@@ -297,13 +297,6 @@ def _described(value: object) -> str:
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _check_bool(name: str, value: object) -> None:
-    # Anything has a truth value, so a path or a generator passed in the place of a
-    # flag would go unnoticed.
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected a bool, got {_described(value)}")
 
 
 def _check_pixel_dtype(dtype: DTypeLike) -> np.dtype[Any]:

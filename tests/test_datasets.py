@@ -203,7 +203,7 @@ class TestBadArguments:
             load_dataset(path=directory, dtype=dtype)
 
     def test_path_in_the_place_of_flatten(self, directory):
-        with pytest.raises(TypeError, match=r"flatten: expected a bool, got .* of type str"):
+        with pytest.raises(TypeError, match="flatten: expected True or False, got str "):
             load_dataset(str(directory))
 
     def test_path_of_wrong_type(self):
@@ -421,7 +421,7 @@ class TestMinibatches:
             ({"batchsize": np.True_}, TypeError, "batchsize: expected an int"),
             ({"batchsize": 4.0}, TypeError, "batchsize: expected an int, got 4.0 of type float"),
             ({"batchsize": "4"}, TypeError, "batchsize: expected an int, got '4' of type str"),
-            ({"shuffle": np.random.default_rng(0)}, TypeError, "shuffle: expected a bool"),
+            ({"shuffle": np.random.default_rng(0)}, TypeError, "shuffle: expected True or False"),
             ({"rng": 0}, TypeError, "rng: expected a numpy.random.Generator or None, got 0"),
             ({"rng": np.random}, TypeError, "rng: expected a numpy.random.Generator or None"),
         ],
