@@ -17,7 +17,8 @@ from fastnn import checks
 from fastnn.checks import Array
 
 Shape = tuple[int, ...]
-Initializer = Callable[[np.random.Generator, Shape], Array]
+# In quotes, as NumPy loads its random numbers, 10 ms of an import, when they are first asked for.
+Initializer = Callable[["np.random.Generator", Shape], Array]
 
 
 def zeros(rng: np.random.Generator, shape: Shape) -> Array:
