@@ -142,23 +142,22 @@ class CompiledPath:
         for layer in self._learned:
             layer._needed_state()
         steps = -(-len(order) // self._batch_size)
+        rates = _rates(self._learned, steps)
+        dropout_steps = np.array([dropout.step for dropout in self._dropouts], np.int64)
         self._program.describe(_described(network))
-        totals: tuple[float, int] = self._program.run(
-            X,
-            y,
-            order,
-            network._parameters,
-            _rates(self._learned, steps),
-            network._states,
-            np.array([dropout.step for dropout in self._dropouts], np.int64),
-        )
-        for dropout in self._dropouts:
-            dropout._step += steps
-        for layer in self._learned:
-            layer._steps += steps
-            # An update writes whole vectors: of an infinite gradient, NaN into the padding,
-            # where it would outlive weights that a user restores.
-            layer._layout.clear_padding(layer._drawn())
+        try:
+            totals: tuple[float, int] = self._program.run(
+                X, y, order, network._parameters, rates, network._states, dropout_steps
+            )
+        finally:
+            # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
+            for dropout in self._dropouts:
+                dropout._step += steps
+            for layer in self._learned:
+                layer._steps += steps
+                # An update writes whole vectors: of an infinite gradient, NaN into the padding,
+                # where it would outlive weights that a user restores.
+                layer._layout.clear_padding(layer._drawn())
         return totals
 
 

@@ -26,6 +26,7 @@ from fastnn import (
     load,
     schedules,
 )
+from fastnn.backends.numba_backend.plan import Program
 
 
 class PythonReLU(ReLU):
@@ -202,6 +203,33 @@ def test_where_an_epoch_is_cut_changes_no_bit(digits, monkeypatch, capsys):
         losses = network.fit(X, y, epochs=2, **options).loss
         results.append((network._parameters.tobytes(), losses))
     assert results[0] == results[1] == results[2]
+
+
+def test_an_interrupt_counts_the_steps_that_were_taken(rng, monkeypatch):
+    X, y = samples(rng, 64, np.float32, 1.0)
+    layers = [Dense(9, 7), Dropout(0.5), Dense(7, 4)]
+    network = Network(layers, optimizer=Adam(0.01), backend="numba", seed=0)
+    network.fit(X[:1], y[:1])
+    whole, run = copy.deepcopy(network), Program.run
+
+    def interrupted(program, samples, targets, order, *rest):
+        # as the interpreter does where the signal came in the compiled call
+        run(program, samples, targets, order, *rest)
+        if len(order):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            network.fit(X, y, batch_size=64, shuffle=False)
+    whole.fit(X, y, batch_size=64, shuffle=False)
+    for a in (network, whole):
+        a.fit(X, y, batch_size=7, shuffle=False)
+    assert network[0].steps == whole[0].steps == 12
+    assert network[1].step == whole[1].step == 12
+    for a, b in zip(network, whole, strict=True):
+        for name, array in a.parameters.items():
+            np.testing.assert_array_equal(array, b.parameters[name])
 
 
 @pytest.mark.parametrize(
