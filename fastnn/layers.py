@@ -231,7 +231,7 @@ class ParametricLayer(Layer):
     """
 
     _statistics: tuple[str, ...] = ()
-    """Slots of the vector that are no parameters: nothing learns them by gradients."""
+    """Slots of the vector, the last ones, that are no parameters: no optimiser gets to see them."""
     _gradient: Array | None = None
     _state: tuple[Array, ...] = ()
     _steps: int = 0
@@ -365,8 +365,17 @@ class ParametricLayer(Layer):
         vector = self._drawn()
         if layout.dtype != self._layout.dtype:
             gradient = _converted(gradient, layout, self._layout)
-        self._optimizer.step(self._backend, vector, gradient, self._needed_state(), self._steps)
+        state: Sequence[Array] = self._needed_state()
+        if self._statistics:
+            end = self._layout.slots[self._statistics[0]].offset
+            vector, gradient, *state = (flat[:end] for flat in (vector, gradient, *state))
+        self._optimizer.step(self._backend, vector, gradient, state, self._steps)
         self._steps += 1
+        if type(self._optimizer) not in optimizers.OWN:
+            # One of a user's own may move what it can't know to be padding.
+            self._layout.clear_padding(self._drawn())
+            if self._gradient is not None:
+                self._layout.clear_padding(self._gradient)
         return grad_input
 
     def _backpropagated(

@@ -90,7 +90,7 @@ class Optimizer(ABC):
             The operations that compute.
         parameters, gradient : flat arrays of one layout and dtype
             `gradient` is scratch memory. Between the parameters lies padding,
-            where the gradient is always zero and nothing may move.
+            where both are zero before a step and put to zero after it.
         state : arrays of the same layout and dtype, one for each of `state_names`
             Zeros at first; what is written to them is there in the next step.
         step

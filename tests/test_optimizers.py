@@ -406,6 +406,37 @@ class TestOfTheUsersOwn:
             Incomplete(0.1)
 
 
+class Careless(fastnn.Optimizer):
+    """A user's optimiser that moves all that it is handed, and writes on the gradient."""
+
+    state_names = ("velocity",)
+
+    def step(self, backend, parameters, gradient, state, step):
+        gradient += 0.1 * parameters + 1.0
+        state[0][...] = gradient
+        parameters -= self.rate(step) * state[0]
+
+
+@pytest.mark.usefixtures("backend")
+def test_an_optimizer_of_ones_own_moves_parameters_alone(rng):
+    X, y = rng.normal(size=(12, 3)), rng.integers(0, 5, 12)
+    layers = [Dense(3, 7, l2=0.5, seed=0), fastnn.BatchNorm(7), Dense(7, 5, seed=1)]
+    network = Network(layers, optimizer=Careless(0.01), dtype=np.float64)
+    alone = fastnn.BatchNorm(3, optimizer=Careless(0.01))
+    for _ in range(3):
+        _, gradients = network.gradients(X, y)
+        before = [{k: v.copy() for k, v in layer.parameters.items()} for layer in network]
+        network.train_step(X, y)
+        for layer, old, gradient in zip(network, before, gradients, strict=True):
+            for name, value in layer.parameters.items():
+                expected = old[name] - 0.01 * (gradient[name] + 0.1 * old[name] + 1.0)
+                np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-14)
+        alone.backward(X, X)
+    assert network[0].penalty == pytest.approx(0.5 * np.square(network[0].weights).sum(), 1e-12)
+    assert (alone.running_mean == 0).all()
+    assert (alone.running_variance == 1).all()
+
+
 @pytest.mark.usefixtures("backend")
 class TestPenalty:
     @pytest.mark.parametrize(
