@@ -237,8 +237,9 @@ def standardize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArra
     if low == high:  # whose mean, rounded, may be another
         return _moved_and_scaled(array, low, 0.0)
     mean = sum(float(chunk.sum()) for chunk in _chunks(of)) / of.size
-    squares = sum(float(np.square(chunk - mean).sum()) for chunk in _chunks(of))
-    return _moved_and_scaled(array, mean, math.sqrt(squares / of.size))
+    spread = high - low  # in units of which no square overflows, nor do all vanish
+    squares = sum(float(np.square((chunk - mean) / spread).sum()) for chunk in _chunks(of))
+    return _moved_and_scaled(array, mean, spread * math.sqrt(squares / of.size))
 
 
 def _limits(

@@ -526,6 +526,13 @@ class TestScaling:
         np.testing.assert_array_equal(normalize(values), np.array([0.0, 0.5, 1.0], np.float32))
         np.testing.assert_allclose(standardize(values), [-np.sqrt(1.5), 0.0, np.sqrt(1.5)], 1e-6)
 
+    @pytest.mark.parametrize("size", [1e200, 1e-200])
+    def test_numbers_whose_squares_are_out_of_range(self, size):
+        values = size * np.array([-1.0, 0.0, 1.0])
+        np.testing.assert_allclose(normalize(values), [0.0, 0.5, 1.0], rtol=4 * EPS)
+        expected = [-np.sqrt(1.5), 0.0, np.sqrt(1.5)]
+        np.testing.assert_allclose(standardize(values), expected, rtol=8 * EPS)
+
     def test_the_data_are_left_as_they_are(self):
         values = np.arange(6.0)
         values.flags.writeable = False
