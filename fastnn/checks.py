@@ -40,7 +40,11 @@ def real(name: str, value: object, *, minimum: float = -math.inf, below: float =
     """Return `value` as a finite float that is at least `minimum` and less than `below`."""
     expected = "a finite number" + ("" if minimum == -math.inf else f" of at least {minimum:g}")
     expected += "" if below == math.inf else f" and below {below:g}"
-    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":  # type: ignore[arg-type]
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged lists
+        array = np.empty(0)
+    if array.ndim != 0 or array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected {expected}, got {_describe(value)}")
     number = float(value)  # type: ignore[arg-type]
     if not math.isfinite(number) or not minimum <= number < below:
@@ -95,12 +99,27 @@ def generator(name: str, seed: object) -> np.random.Generator:
         raise type(error)(f"{name}: {expected}, got {_describe(seed)}") from None
 
 
+def numeric(name: str, value: npt.ArrayLike) -> Array:
+    """Return `value` as an array of real numbers, of any shape."""
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name}: expected an array without masked elements")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected a regular array of numbers, got ragged data") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype}")
+    return array
+
+
 def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Array:
     """Return `value` as a numeric array of shape [batch, units] with at least one row.
 
     Nothing is converted or copied but sequences that are not arrays yet.
     """
-    array = _numeric(name, value)
+    array = numeric(name, value)
     shape = array.shape
     if len(shape) == 2 and units in (None, shape[1]) and 0 not in shape:
         return array
@@ -119,7 +138,7 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
 
 def filled(name: str, value: npt.ArrayLike) -> Array:
     """Return `value` as a numeric array, of any shape, with at least one element."""
-    array = _numeric(name, value)
+    array = numeric(name, value)
     if array.size == 0:
         raise ValueError(f"{name}: expected at least one number, got shape {array.shape}")
     return array
@@ -127,7 +146,7 @@ def filled(name: str, value: npt.ArrayLike) -> Array:
 
 def shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return `value` as a numeric array of exactly `shape`."""
-    array = _numeric(name, value)
+    array = numeric(name, value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array
@@ -148,7 +167,7 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
 
     Whole numbers in a floating dtype are taken, as tables often hold labels so.
     """
-    array = _numeric(name, value)
+    array = numeric(name, value)
     if array.ndim != 1:
         raise ValueError(f"{name}: expected class ids of shape [{batch}], got shape {array.shape}")
     if len(array) != batch:
@@ -177,20 +196,6 @@ def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
     if dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected data that computes in float32 or float64, got {dtype}")
     return dtype
-
-
-def _numeric(name: str, value: npt.ArrayLike) -> Array:
-    if type(value) is np.ndarray and value.dtype.kind in "biuf":
-        return value
-    if np.ma.is_masked(value):
-        raise TypeError(f"{name}: expected an array without masked elements")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected a regular array of numbers, got ragged data") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype}")
-    return array
 
 
 def _describe(value: object) -> str:

@@ -182,8 +182,9 @@ def _one_hot(labels: backends.Labels, classes: int, dtype: np.dtype[Any]) -> Arr
 
 def _compared(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Array, Array, tuple[int, ...]]:
     """Return both as matrices of one row in the dtype to compute in, and their shape."""
-    shape = np.shape(y_pred)
-    output = checks.floating_matrix("y_pred", np.reshape(y_pred, (1, -1)))
+    given = checks.filled("y_pred", y_pred)
+    shape = given.shape
+    output = checks.floating_matrix("y_pred", given.reshape(1, -1))
     target = checks.shaped("y_true", y_true, shape).reshape(1, -1)
     dtype = output.dtype
     if target.dtype.kind == "f":
@@ -269,12 +270,13 @@ class MeanSquaredError(Loss):
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
     ) -> Array:
-        y = np.asarray(y)
+        y = checks.numeric(name, y)
         if y.ndim == 1 and outputs > 1:
             return checks.labels(name, y, batch=batch, classes=outputs)
         if y.shape == (batch,):
             y = y[:, np.newaxis]
-        return np.ascontiguousarray(checks.shaped(name, y, (batch, outputs)), dtype)
+        with np.errstate(over="ignore"):  # infinite targets give an infinite loss, which tells
+            return np.ascontiguousarray(checks.shaped(name, y, (batch, outputs)), dtype)
 
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return targets.ndim == 1
@@ -309,7 +311,10 @@ class UserLoss(Loss):
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
     ) -> Array:
-        y = np.asarray(y)
+        try:
+            y = np.asarray(y)
+        except ValueError:
+            raise ValueError(f"{name}: expected a regular array, got ragged data") from None
         if y.ndim == 0 or len(y) != batch:
             raise ValueError(f"{name}: expected {batch} targets, one a row, got shape {y.shape}")
         return y

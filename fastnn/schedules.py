@@ -91,7 +91,10 @@ class StepDecay:
 
     def __call__(self, step: int) -> float:
         """Return the rate at `step`."""
-        return self.rate * self.factor ** (step // self.every)
+        try:
+            return self.rate * self.factor ** (step // self.every)
+        except OverflowError:  # of a factor above 1
+            return math.inf
 
 
 @dataclass(frozen=True)

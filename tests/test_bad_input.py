@@ -76,6 +76,28 @@ def test_bad_samples(network, bad, error, message):
         network.fit(X, Y, validation_data=(bad, Y))
 
 
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (np.ma.masked_equal(np.zeros((6, 3)), 0), TypeError, "y: expected an array without masked"),
+        ([[1, 2, 3], [1]], ValueError, "y: expected a regular array"),
+        ([None] * 6, TypeError, "y: expected an array of real numbers"),
+        (np.zeros((6, 2)), ValueError, r"y: expected shape \(6, 3\), got \(6, 2\)"),
+    ],
+)
+def test_bad_real_targets(network, bad, error, message):
+    network.use("mse")
+    for call in (network.fit, network.evaluate, network.train_step, network.gradients):
+        with pytest.raises(error, match=message):
+            call(X, bad)
+
+
+def test_ragged_targets_of_a_loss_of_ones_own(network):
+    network.use(lambda t, p: 0.0, lambda t, p: p)
+    with pytest.raises(ValueError, match="y: expected a regular array"):
+        network.fit(X, [[1], [1, 2]])
+
+
 @pytest.mark.parametrize(("bad", "error", "message"), BAD_Y)
 def test_bad_labels(network, bad, error, message):
     before = network[0].weights.copy()

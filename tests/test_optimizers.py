@@ -688,6 +688,7 @@ class TestFiles:
         (lambda: SGD(0.1, 1.0), ValueError, "^momentum: expected .*at least 0 and below 1, got 1"),
         (lambda: SGD(0.1, -0.1), ValueError, "^momentum: expected"),
         (lambda: SGD(0.1, "0.9"), TypeError, "^momentum: expected"),
+        (lambda: Adam([[1], [1, 2]]), TypeError, "^learning_rate: expected a finite number"),
         (lambda: SGD(0.1, 0.9, 1), TypeError, "^nesterov: expected True or False, got int 1"),
         (lambda: SGD(0.1, nesterov=True), ValueError, "^nesterov: expected False without momentum"),
         (lambda: RMSprop(rho=1), ValueError, "^rho: expected .*below 1, got 1"),

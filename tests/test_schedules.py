@@ -24,6 +24,13 @@ def test_step_decay():
     assert StepDecay(1.0, 0.5, 1)(3) == 0.125
 
 
+def test_a_rate_that_grows_out_of_range_is_refused():
+    optimizer = SGD(StepDecay(0.1, 10.0, every=1))
+    assert optimizer.rate(300) == pytest.approx(1e299)
+    with pytest.raises(ValueError, match=r"^learning_rate: expected .* inf .* step 400"):
+        optimizer.rate(400)
+
+
 def test_cosine_decay():
     schedule = CosineDecay(0.5, steps=8, final_rate=0.1)
     assert schedule(0) == 0.5
