@@ -543,7 +543,8 @@ class Network(Sequence[Layer]):
         Raises
         ------
         TypeError
-            If a layer is not one of fastnn's own: its class can't be written.
+            If a layer, the loss, an optimiser or a schedule is not one of fastnn's own: functions
+            and classes can't be written.
         OSError
             If the file can't be written.
         """
