@@ -352,6 +352,13 @@ class ParametricLayer(Layer):
         state = super().__getstate__()
         return {key: value for key, value in state.items() if key not in ("_gradient", "_views")}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # Into memory that is aligned, which a copy or a pickle is not.
+        if self._vector is not None:
+            self._vector = _converted(self._vector, self._layout, self._layout)
+        self._state = tuple(_converted(old, self._layout, self._layout) for old in self._state)
+
     @property
     def _learned(self) -> list[str]:
         return [name for name in self._shapes if name not in self._statistics]

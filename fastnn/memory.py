@@ -41,6 +41,14 @@ def row_stride(units: int, dtype: np.dtype[Any]) -> int:
     return lines * LINE_BYTES // dtype.itemsize
 
 
+def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the one object for `dtype`, of which copies and pickles make another.
+
+    Kernels compare dtypes by identity, and what they refuse is copied first.
+    """
+    return np.dtype(dtype.char)
+
+
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
     """Return a flat array of `size` zeros whose address is a multiple of `LINE_BYTES`."""
     nbytes = size * dtype.itemsize
@@ -89,6 +97,10 @@ class Layout:
             slot = Slot(shape, self.size, row_stride(shape[-1], dtype))
             self.slots[name] = slot
             self.size += slot.size
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.dtype = canonical(self.dtype)
 
     def view(self, vector: Array, name: str) -> Array:
         """Return parameter `name` as a view of `vector`, without its padding."""

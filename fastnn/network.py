@@ -25,7 +25,7 @@ from fastnn.layers import (
     Rescaling,
     training_mode,
 )
-from fastnn.memory import aligned_zeros
+from fastnn.memory import aligned_zeros, canonical
 from fastnn.optimizers import Optimizer
 
 INFERENCE_BATCH = 4096
@@ -175,6 +175,7 @@ class Network(Sequence[Layer]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._dtype = canonical(self._dtype)
         self._predictions = paths.Predictions()
         self._fitting = False
         for layer in self._layers:

@@ -406,6 +406,25 @@ class TestOfTheUsersOwn:
             Incomplete(0.1)
 
 
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, 0.9), RMSprop(), Adam()], ids=repr)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_of_a_trained_layer_go_on_as_it_does(copied, optimizer, rng):
+    X, G = rng.normal(size=(2, 5, 4)).astype(np.float32)
+    network = Network([Dense(4, 4, seed=0)], optimizer=optimizer)
+    network.train_step(X, np.arange(5) % 4)
+    twins = [copied(network[0]), copied(network)[0]]
+    expected = network[0].backward(X, G)
+    for twin in twins:
+        np.testing.assert_array_equal(twin.backward(X, G), expected)
+        np.testing.assert_array_equal(twin.weights, network[0].weights)
+        assert twin.steps == 2
+        # kernels know dtypes by identity, and what is aligned they read faster
+        assert twin.weights.dtype is np.dtype(np.float32)
+        assert twin.weights.ctypes.data % 64 == 0
+        twin.backward(X.astype(np.float64), G)
+
+
 class Careless(fastnn.Optimizer):
     """A user's optimiser that moves all that it is handed, and writes on the gradient."""
 

@@ -323,7 +323,7 @@ def adam_step(
 
 def _copies(parameters: Array, *others: Array) -> list[Array]:
     """Return copies as kernels like them: contiguous, writeable, with no memory in common."""
-    return [np.array(array, parameters.dtype.char) for array in (parameters, *others)]
+    return [plain(array.copy(), parameters.dtype) for array in (parameters, *others)]
 
 
 def _plain_elementwise(operation: int, input: Array, second: Array, factor: float = 1.0) -> Array:
