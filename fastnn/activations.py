@@ -15,8 +15,9 @@ from fastnn.layers import Layer, floating_pair
 class _Curve(Layer):
     """An activation whose derivative is computed from its output.
 
-    In training the output is kept for `backward`, which needs it once. Outside, where an array
-    might be changed between the two calls, it is computed again.
+    In training the output is kept for `backward`, which needs it once, and is read-only: a layer
+    of a user's own that changed its input in place would change the derivative. Outside, where an
+    array might be changed between the two calls, it is computed again.
     """
 
     _kept: tuple[Array, Array] | None = None
@@ -24,7 +25,10 @@ class _Curve(Layer):
     def forward(self, input: npt.ArrayLike) -> Array:
         X = checks.floating_matrix("input", input)
         output: Array = getattr(self._backend, self._operations[0])(X)
-        self._kept = (X, output) if self.training else None
+        self._kept = None
+        if self.training:
+            output.flags.writeable = False
+            self._kept = X, output
         return output
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:

@@ -32,7 +32,8 @@ class Layer:
 
     A layer of your own overrides `forward` and `backward`, in plain NumPy if
     you like; it needs no `__init__`, and updates its own parameters, if it has
-    any, in `backward`. The names below, `parameters` and `gradients` are taken.
+    any, in `backward`. It leaves its input as it is, which other layers may
+    need. The names below, `parameters` and `gradients` are taken.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from fastnn import Activation, Dense, Network, Sigmoid, Tanh
+from fastnn import Activation, Dense, Layer, Network, Sigmoid, Tanh
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -123,3 +123,15 @@ class TestOwn:
         network = Network([Dense(3, 2), Activation(np.sin, np.cos)])
         with pytest.raises(TypeError, match=r"can't save Activation\(sin, cos\)"):
             network.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("curve", [Sigmoid, Tanh])
+def test_a_layer_that_writes_on_the_output_is_told(curve, rng):
+    class Doubling(Layer):
+        def forward(self, input):
+            input *= 2
+            return input
+
+    network = Network([Dense(4, 3), curve(), Doubling()], seed=0)
+    with pytest.raises(ValueError, match="read-only"):
+        network.train_step(rng.normal(size=(5, 4)), np.arange(5) % 3)
