@@ -370,6 +370,46 @@ def test_a_damaged_cache_costs_time_only(tmp_path):
             path.write_bytes(path.read_bytes()[:20])
 
 
+def test_a_cached_file_for_another_dtype_is_not_taken(tmp_path):
+    """Processes that start together may write code for different dtypes to files of one name."""
+    program = """
+import sys
+import numpy as np
+from fastnn import memory
+from fastnn.backends.numba_backend import jit, stages
+
+@jit.jit
+def rescale(one, operation, record):
+    jit.call(operation, one, record, 0, 0, 1, 1, 0)
+
+dtype = np.dtype(sys.argv[1])
+numbers = memory.aligned_zeros(16, dtype)
+numbers[:] = np.arange(16)
+record = np.zeros(1, stages.STAGE)
+record["source"] = record["target"] = numbers.ctypes.data
+record["factor"] = 0.3
+address = stages.rescaling_forward.address(dtype, stages.STAGE)
+rescale(dtype.type(1), address, record.ctypes.data)
+print(numbers)
+"""
+    path = tmp_path / "program.py"
+    path.write_text(program)
+
+    def output(dtype, cache):
+        return subprocess.check_output(
+            [sys.executable, path, dtype],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)},
+            text=True,
+        )
+
+    single, double = tmp_path / "single", tmp_path / "double"
+    output("float32", single)
+    expected = output("float64", double)
+    for path_of_code in single.rglob("*.nbc"):
+        (double / path_of_code.relative_to(single)).write_bytes(path_of_code.read_bytes())
+    assert output("float64", double) == expected
+
+
 # ------------------------------------------------------------------------- microkernels
 
 

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import extending, types
-from numba.core import cgutils
+from numba.core import cgutils, sigutils
 from numba.core.ccallback import CFunc
 from numba.core.runtime.nrt import rtsys
 
@@ -89,13 +89,18 @@ def _load(cache: Any, signature: Any, target: Any) -> Any:
     Numba's own `load_overload` first imports everything that it can compile, linear algebra and
     typed lists among it: 55 MB and half of a warm start. Code that is compiled already needs
     nothing but the symbols of the runtime.
+
+    Two processes that compile a function at the same moment, each for another dtype, may choose
+    one name for two files; then the index leads to code for other types, which would crash.
     """
     try:
         rtsys.initialize(target)
         load = cache._load_overload
     except AttributeError:  # a Numba that arranges this in another way
         load = cache.load_overload
-    return load(signature, target)
+    found = load(signature, target)
+    asked, _ = sigutils.normalize_signature(signature)
+    return found if found is not None and found.signature.args == asked else None
 
 
 class Operation:
