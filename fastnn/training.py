@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -124,12 +125,14 @@ def _train_epoch(
     order: npt.NDArray[np.int64],
     batch_size: int,
     history: History,
-    bar: tqdm[Any],
+    bar: tqdm[Any] | None,
     has_classes: bool,
 ) -> dict[str, float]:
     """Run one epoch; return its columns of the history."""
     loss, correct, done = 0.0, 0, 0
-    batches = 1
+    # By the epoch before; the first one begins with a single batch.
+    speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
+    batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
     path.start()
     start = now = time.perf_counter()
     while done < len(order):
@@ -141,7 +144,7 @@ def _train_epoch(
         now = time.perf_counter()
         # Where an epoch is cut into calls changes no bit, so time may decide it.
         batches = max(1, min(8 * batches, int(batches * STRETCH_SECONDS / (now - before))))
-        if not bar.disable:
+        if bar is not None:
             averages = f"loss {loss / done:.4f}"
             if has_classes:
                 averages += f", accuracy {correct / done:.4f}"
@@ -162,19 +165,22 @@ def _evaluated(network: Trainable, prefix: str, X: Array, y: Array) -> dict[str,
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
 
 
-def _bar(description: str, total: int, *, show: bool) -> tqdm[Any]:
+def _bar(description: str, total: int, *, show: bool) -> AbstractContextManager[tqdm[Any] | None]:
+    """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
+    if not show:
+        return nullcontext()
     # Imported here as it would be half of the time that `import fastnn` takes.
     from tqdm import tqdm
 
     # Fits 80 columns with everything in it.
     layout = "{desc} {bar:12} {rate_fmt}{postfix}"
-    return tqdm(
+    bar: AbstractContextManager[tqdm[Any]] = tqdm(
         desc=description,
         total=total,
         unit=" samples",
         unit_scale=True,
-        disable=not show,
         leave=False,
         dynamic_ncols=True,
         bar_format=layout,
     )
+    return bar

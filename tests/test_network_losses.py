@@ -431,8 +431,6 @@ def test_progress_without_accuracy(blobs, monkeypatch):
     shown = []
 
     class Bar(contextlib.nullcontext):
-        disable = False
-
         def __enter__(self):
             return self
 

@@ -24,6 +24,7 @@ from fastnn import (
     Sigmoid,
     Tanh,
     load,
+    paths,
     schedules,
 )
 from fastnn.backends.numba_backend.plan import Program
@@ -230,6 +231,22 @@ def test_an_interrupt_counts_the_steps_that_were_taken(rng, monkeypatch):
     for a, b in zip(network, whole, strict=True):
         for name, array in a.parameters.items():
             np.testing.assert_array_equal(array, b.parameters[name])
+
+
+def test_later_epochs_take_the_calls_they_need(rng, monkeypatch):
+    """The first epoch finds out how many batches a call can take, the others know."""
+    X, y = samples(rng, 320, np.float32, 0.3)
+    calls = []
+    run = paths.CompiledPath.run
+
+    def counted(self, order):
+        calls.append(len(order))
+        return run(self, order)
+
+    monkeypatch.setattr(paths.CompiledPath, "run", counted)
+    monkeypatch.setattr(fastnn.training, "STRETCH_SECONDS", 1e9)
+    Network([Dense(9, 4)], backend="numba", seed=0).fit(X, y, epochs=3)
+    assert calls == [32, 256, 32, 320, 320]
 
 
 @pytest.mark.parametrize(

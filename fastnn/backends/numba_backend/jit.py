@@ -117,7 +117,7 @@ class Operation:
     def __init__(self, function: Callable[..., None]) -> None:
         function.__qualname__ = f"{function.__qualname__}_{_VARIANT}"
         self._function = function
-        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._compiled: dict[tuple[np.dtype[Any], np.dtype[Any]], Any] = {}
 
     def address(self, dtype: np.dtype[Any], record: np.dtype[Any]) -> int:
         """Return where the machine code for `dtype` begins, compiled or read from the cache.
@@ -129,6 +129,12 @@ class Operation:
         record
             What lies at the address.
         """
+        compiled = self._compiled.get((dtype, record))
+        if compiled is None:
+            compiled = self._compiled[dtype, record] = self._compile(dtype, record)
+        return int(compiled.address)
+
+    def _compile(self, dtype: np.dtype[Any], record: np.dtype[Any]) -> Any:
         names = list(inspect.signature(self._function).parameters)
         reals = names.index("record")
         arguments = (
@@ -136,12 +142,6 @@ class Operation:
             types.CPointer(numba.from_dtype(record)),
             *[types.int64] * (len(names) - reals - 1),
         )
-        compiled = self._compiled.get(arguments)
-        if compiled is None:
-            compiled = self._compile(arguments)
-        return int(compiled.address)
-
-    def _compile(self, arguments: tuple[Any, ...]) -> Any:
         compiled: Any = CFunc(self._function, (arguments, types.void), {}, FLAGS)
         try:
             compiled.enable_caching()
@@ -149,7 +149,6 @@ class Operation:
         except RuntimeError as error:  # no cache directory can be written
             _warn_of_no_cache(error)
         compiled.compile()
-        self._compiled[arguments] = compiled
         return compiled
 
 
