@@ -116,11 +116,13 @@ class Layout:
         slot = self.slots[name]
         return vector[slot.offset : slot.offset + slot.size]
 
-    def clear_padding(self, vector: Array) -> None:
-        """Set what `vector` holds between and behind the parameters to zero."""
+    def padding(self, vector: Array) -> list[Array]:
+        """Return what `vector` holds between and behind the parameters, as views."""
+        parts = []
         ends = [*[slot.offset for slot in self.slots.values()][1:], self.size]
         for slot, end in zip(self.slots.values(), ends, strict=True):
             rows = vector[slot.offset : end].reshape(-1, slot.stride)
-            rows[:, slot.shape[-1] :] = 0
+            parts.append(rows[:, slot.shape[-1] :])
             if len(slot.shape) == 2:
-                rows[slot.shape[0] :] = 0
+                parts.append(rows[slot.shape[0] :])
+        return [part for part in parts if part.size]

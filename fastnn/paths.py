@@ -118,6 +118,8 @@ class CompiledPath:
         )
         self._learned = [layer for layer in network if isinstance(layer, ParametricLayer)]
         self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
+        # Views made once: to make them takes longer than a batch of a tiny network.
+        self._padding = [part for la in self._learned for part in la._layout.padding(la._drawn())]
         self._run(X[:1], y[:1], np.arange(0))
 
     def start(self) -> None:
@@ -155,9 +157,10 @@ class CompiledPath:
                 dropout._step += steps
             for layer in self._learned:
                 layer._steps += steps
-                # An update writes whole vectors: of an infinite gradient, NaN into the padding,
-                # where it would outlive weights that a user restores.
-                layer._layout.clear_padding(layer._drawn())
+            # An update writes whole vectors: of an infinite gradient, NaN into the padding,
+            # where it would outlive weights that a user restores.
+            for part in self._padding:
+                part[...] = 0
         return totals
 
 
