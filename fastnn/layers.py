@@ -381,9 +381,9 @@ class ParametricLayer(Layer):
         self._steps += 1
         if type(self._optimizer) not in optimizers.OWN:
             # One of a user's own may move what it can't know to be padding.
-            self._layout.clear_padding(self._drawn())
-            if self._gradient is not None:
-                self._layout.clear_padding(self._gradient)
+            for flat in (self._drawn(), self._gradient):
+                for part in () if flat is None else self._layout.padding(flat):
+                    part[...] = 0
         return grad_input
 
     def _backpropagated(

@@ -425,6 +425,7 @@ class Network(Sequence[Layer]):
         *,
         epochs: int = 1,
         batch_size: int = 32,
+        threads: int | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
@@ -443,6 +444,13 @@ class Network(Sequence[Layer]):
             Passes over the data.
         batch_size
             Samples in a step. The last batch of an epoch may be shorter.
+        threads
+            Threads that share each step of the compiled epoch; the bits of the
+            result don't depend on it. By default, the environment variable
+            FASTNN_NUM_THREADS, or else a number chosen by the work: one for small
+            steps, two for others if the process may use two cores. A network can
+            be shared by 1, 2 or 4 threads, depending on its size (`explain`
+            tells); no more than that are used. The layer path takes no notice.
         shuffle
             Draw a new order for every epoch.
         drop_last
@@ -473,6 +481,7 @@ class Network(Sequence[Layer]):
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        threads = paths.threads_asked(threads)
         options = {"shuffle": shuffle, "drop_last": drop_last}
         options |= {"train_accuracy": train_accuracy, "progress": progress}
         for name, value in options.items():
@@ -505,6 +514,7 @@ class Network(Sequence[Layer]):
                     has_classes=self._has_classes(X, y),
                     epochs=epochs,
                     batch_size=batch_size,
+                    threads=threads,
                     shuffle=shuffle,
                     drop_last=drop_last,
                     validation_data=validation_data,
@@ -523,14 +533,19 @@ class Network(Sequence[Layer]):
         return self._history
 
     def explain(self) -> str:
-        """Say which path `fit` takes through an epoch, and why.
+        """Say which path `fit` takes through an epoch, and why; and how many threads can share it.
 
         The compiled epoch runs whole minibatches in one call; the layer path
         calls the layers one by one. Their results are equal up to rounding.
         """
         reason = paths.reason_for_layers(self)
         if reason is None:
-            return "compiled epoch: all layers, the loss and all optimisers have compiled kernels"
+            most = paths.most_threads(self)
+            sharing = f"up to {most} threads share a step" if most > 1 else "on one thread"
+            return (
+                "compiled epoch: all layers, the loss and all optimisers have compiled kernels; "
+                f"{sharing}"
+            )
         return f"layer path: {reason}"
 
     # Files

@@ -6,6 +6,7 @@ see the same batches, and their results are equal up to rounding.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, optimizers
+from fastnn import backends, checks, optimizers
 from fastnn.activations import Sigmoid, Tanh
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
@@ -21,6 +22,8 @@ from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
 from fastnn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
+
+THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
 Order = npt.NDArray[np.int64]
 
@@ -74,12 +77,17 @@ class Path(Protocol):
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
 
-def training_path(network: Trainable, X: Array, y: Array, batch_size: int) -> Path:
-    """Return the fastest path that `network` can take, with its kernels compiled."""
+def training_path(
+    network: Trainable, X: Array, y: Array, batch_size: int, threads: int | None = None
+) -> Path:
+    """Return the fastest path that `network` can take, with its kernels compiled.
+
+    `threads` is the number that share the work on the compiled path, None for a choice by the work.
+    """
     # A batch can't be larger than the data, so no workspace has to be.
     batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
-        return CompiledPath(network, X, y, batch_size)
+        return CompiledPath(network, X, y, batch_size, threads)
     return LayerPath(network, X, y, batch_size)
 
 
@@ -108,7 +116,14 @@ class LayerPath:
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
 
-    def __init__(self, network: Trainable, X: Array, y: Array, batch_size: int) -> None:
+    def __init__(
+        self,
+        network: Trainable,
+        X: Array,
+        y: Array,
+        batch_size: int,
+        threads: int | None = None,
+    ) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
         self._direct = _readable(network, X)
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
@@ -120,6 +135,7 @@ class CompiledPath:
         self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [part for la in self._learned for part in la._layout.padding(la._drawn())]
+        self._threads = self._program.default_threads if threads is None else threads
         self._run(X[:1], y[:1], np.arange(0))
 
     def start(self) -> None:
@@ -149,7 +165,14 @@ class CompiledPath:
         self._program.describe(_described(network))
         try:
             totals: tuple[float, int] = self._program.run(
-                X, y, order, network._parameters, rates, network._states, dropout_steps
+                X,
+                y,
+                order,
+                network._parameters,
+                rates,
+                network._states,
+                dropout_steps,
+                threads=self._threads,
             )
         finally:
             # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
@@ -235,6 +258,23 @@ def _reason_for_python(network: Trainable) -> str | None:
         if "forward" in vars(layer) or "backward" in vars(layer):
             return f"{layer!r} has a method of its own"
     return None
+
+
+def threads_asked(threads: object) -> int | None:
+    """Return how many threads the caller, or else the environment, wants; None for no wish."""
+    if threads is not None:
+        return checks.integer("threads", threads, minimum=1)
+    asked = os.environ.get(THREADS_VARIABLE, "").strip()
+    if not asked:
+        return None
+    if not asked.isascii() or not asked.isdigit():
+        raise ValueError(f"{THREADS_VARIABLE}: expected an integer of at least 1, got {asked!r}")
+    return checks.integer(THREADS_VARIABLE, int(asked), minimum=1)
+
+
+def most_threads(network: Trainable) -> int:
+    """Return how many threads can share the compiled epoch of a network that has one."""
+    return int(_compiler(network).most_threads(_described(network)))
 
 
 def _compiler(network: Trainable) -> Any:

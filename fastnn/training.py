@@ -84,6 +84,7 @@ def fit(
     has_classes: bool,
     epochs: int,
     batch_size: int,
+    threads: int | None,
     shuffle: bool,
     drop_last: bool,
     validation_data: tuple[Array, Array] | None,
@@ -94,7 +95,7 @@ def fit(
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments."""
     start = time.perf_counter()
-    path = training_path(network, X, y, batch_size)
+    path = training_path(network, X, y, batch_size, threads)
     history.compile_seconds = time.perf_counter() - start
     samples = len(y) // batch_size * batch_size if drop_last else len(y)
     for epoch in range(1, epochs + 1):

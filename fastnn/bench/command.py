@@ -3,6 +3,7 @@
 import importlib.util
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ GRID_FLOPS = 16_000_000_000
 #: Batch, input units and output units of single layers, and how often a round runs them.
 DENSE_LAYERS = ((128, 512, 512), (512, 1024, 1024))
 DENSE_STEPS = 50
+THREAD_PAIRS = (((100, 200), 32), ((100, 200), 128), ((512, 512), 32))
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -56,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="default",
         help="quick: one network, in a minute; default: training and prediction of one network; "
         "variants: momentum, Adam, dropout and batch norm; grid: 60 pairs of network and batch "
-        "size; table: float64, AVX2, single layers, variants, start-up and memory as well",
+        "size; table: float64, AVX2, single layers, variants, threads, start-up and memory as well",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
@@ -123,6 +125,9 @@ def suite_comparisons(
                 samples=DENSE_STEPS * batch_size,
                 input="random",
             )
+        for hidden, batch_size in THREAD_PAIRS:
+            one = Case("numba", shape=(784, *hidden, 10), batch_size=batch_size)
+            yield Comparison((replace(one, threads=2), one, replace(one, contender="numpy")))
 
 
 def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> Report:

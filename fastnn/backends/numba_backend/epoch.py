@@ -14,9 +14,11 @@ rows of X, A and G:
 Rows past the last sample of a batch, up to the next multiple of the vector length, are zero in
 every buffer that is read by whole vectors of samples, so they add nothing.
 
-Order of sums: the input units of a layer are cut into chunks that its shape alone decides. The
-product of each chunk goes into a slot of its own, and the slots are added in a fixed order; so no
-sum would change if several threads shared the chunks, or the rows of the weights in an update.
+Order of sums: the input units of every layer are cut into as many chunks as the network's shape
+decides. The product of each chunk goes into a slot of its own, and the slots are added in a fixed
+order; so no bit depends on how many threads share the chunks. What a thread does is written in its
+table: its own chunks of the input units, and its own columns of the output. One thread has all of
+them; `sharing.py` says who does what in a team.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 
 from .cross_entropy import softmax_cross_entropy
 from .dense_tiles import matmul, matmul_transposed
-from .jit import call, jit, jit_part
+from .jit import call, jit, jit_part, operation, record_at
 from .rows import (
     activate,
     add_column_sums,
@@ -40,11 +42,23 @@ from .rows import (
     put_real,
     real_at,
     sample_at,
+    transfer,
     transpose,
 )
 from .simd import MACHINE
 from .sparse import gather, scatter
 from .steps import RATE_BYTES
+from .threads import (
+    END,
+    answer,
+    arrive,
+    call_members,
+    clock,
+    consider_parting,
+    note_alone,
+    parted,
+    wait,
+)
 
 VECTOR_BYTES = MACHINE.bits // 8
 
@@ -68,12 +82,18 @@ LAYER = np.dtype(
             "activation", "mask_gradient", "mask_inputs",
             # its stages, and the lowest of them that the gradient goes through
             "first_stage", "stop_stage", "lowest_stage",
+            # what is this thread's own: chunks of the input units, which begin where a list at an
+            # address says, so units, and columns of the output; and how many parts a sum has
+            "first_chunk", "stop_chunk", "chunk_units", "first_unit", "stop_unit",
+            "first_vector", "stop_vector", "parts", "part_bytes",
+            # messages to the other members of a team, and from them
+            "products_out", "products_in", "gradient_out", "gradient_in",
             # which kernels
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
-            "scatter_tile", "gather_tile", "chunks", "chunk_units",
+            "scatter_tile", "gather_tile", "chunk_words",
             # its step; see `steps.py`
             "learned", "step", "step_units", "weights_region", "biases_region", "block",
-            "penalty",
+            "decay", "block_squares", "squares",
             # workspace: addresses, and strides in bytes
             "inputs", "inputs_stride", "inputs_transposed", "samples_stride", "group_bytes",
             "bits_by_unit", "bits_by_unit_stride", "bits_by_sample", "bits_by_sample_stride",
@@ -89,7 +109,7 @@ SHARED = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "batch_size", "itemsize", "lanes", "group",
+            "batch_size", "itemsize", "lanes", "group", "chunks",
             "input_code", "input_itemsize", "input_row_bytes",
             # addresses: of this record, and of what stages need, 0 where there are none
             "record", "stages", "forward_stages", "backward_stages",
@@ -100,6 +120,8 @@ SHARED = np.dtype(
             "output_units", "output_vectors",
             "target_code", "targets", "labels", "predictions", "margins", "sums",
             "batch_loss", "batch_correct",
+            # penalties: 0, or the operation that adds them up, the blocks, and the sum
+            "add_penalties", "layers", "penalty",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
@@ -109,48 +131,52 @@ SHARED = np.dtype(
 
 @jit_part
 def load_rows(scale, shared, layer, samples, order, start, count):
-    """X = scale * samples, row by row, for a layer that multiplies by rows."""
+    """X = scale * samples, row by row, for a layer that multiplies by rows; own units of it."""
+    unit = layer.first_unit
     for i in range(count):
+        source = samples + sample_at(order, start + i) * shared.input_row_bytes
         load_row(
-            scale, samples + sample_at(order, start + i) * shared.input_row_bytes,
-            shared.input_code,
-            layer.input_units, layer.inputs + i * layer.inputs_stride,
+            scale, source + unit * shared.input_itemsize, shared.input_code,
+            min(layer.stop_unit, layer.input_units) - unit,
+            layer.inputs + i * layer.inputs_stride + unit * shared.itemsize,
         )  # fmt: skip
 
 
 @jit_part
 def load_units(scale, shared, layer, samples, order, start, count, first, stop):
-    """X^T = scale * samples^T and its non-zeros, for samples `first` to `stop` of the batch."""
-    blocks = layer.input_units // shared.lanes
-    unit = blocks * shared.lanes
-    whole_bytes = unit * shared.input_itemsize
-    tail_bytes = shared.input_row_bytes - whole_bytes
+    """X^T = scale * samples^T and its non-zeros: own units, samples `first` to `stop`."""
+    unit = layer.first_unit
+    # the last units of a row, if they fill no vector, are copied: nothing is read beyond its end
+    tail = min(layer.stop_unit, layer.input_units // shared.lanes * shared.lanes)
+    tail_bytes = 0
+    if tail < layer.stop_unit:
+        tail_bytes = shared.input_row_bytes - tail * shared.input_itemsize
     word = layer.bits_by_unit + first // 64 * 8
-    for row in range(layer.input_vectors * shared.lanes):
+    for row in range(unit, layer.stop_unit):
         put_integer(0, word + row * layer.bits_by_unit_stride)
     for group in range(first, stop, shared.group):
         for i in range(shared.group):
             source = shared.zeros
             if group + i < count:
                 source = samples + sample_at(order, start + group + i) * shared.input_row_bytes
-            put_integer(source, shared.sources + 8 * i)
+            put_integer(source + unit * shared.input_itemsize, shared.sources + 8 * i)
             if tail_bytes != 0:
-                # the last units of a row are copied, so that nothing is read beyond its end
-                tail = shared.tails + i * shared.tail_stride
-                copy_bytes(source + whole_bytes, tail, tail_bytes)
-                put_integer(tail, shared.tail_sources + 8 * i)
+                copied = shared.tails + i * shared.tail_stride
+                copy_bytes(source + tail * shared.input_itemsize, copied, tail_bytes)
+                put_integer(copied, shared.tail_sources + 8 * i)
         target = layer.inputs_transposed + first // GROUP_SAMPLES * layer.group_bytes
         target += (group - first) * shared.itemsize
         bits = layer.bits_by_unit + group // 8
         load_transposed(
-            scale, shared.sources, shared.input_code, blocks,
-            target, layer.samples_stride, bits, layer.bits_by_unit_stride,
+            scale, shared.sources, shared.input_code, (tail - unit) // shared.lanes,
+            target + unit * layer.samples_stride, layer.samples_stride,
+            bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
         )  # fmt: skip
         if tail_bytes != 0:
             load_transposed(
                 scale, shared.tail_sources, shared.input_code, 1,
-                target + unit * layer.samples_stride, layer.samples_stride,
-                bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+                target + tail * layer.samples_stride, layer.samples_stride,
+                bits + tail * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
             )  # fmt: skip
 
 
@@ -164,27 +190,32 @@ def load_labels(shared, labels, order, start, count):
 
 @jit_part
 def find_zeros(one, shared, layer, count, padded, training):
-    """Note which inputs of the layer are not zero, in the order in which its kernels ask."""
+    """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
+        unit = layer.first_unit
         nonzero_bits(
-            one, layer.inputs_transposed, layer.samples_stride,
-            layer.input_vectors * shared.lanes, padded // shared.lanes,
-            layer.bits_by_unit, layer.bits_by_unit_stride,
+            one, layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
+            layer.stop_unit - unit, padded // shared.lanes,
+            layer.bits_by_unit + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
         )  # fmt: skip
     if layer.forward_by == BY_SAMPLE or (training and layer.update_by == BY_SAMPLE):
-        nonzero_bits(
-            one, layer.inputs, layer.inputs_stride, count, layer.input_vectors,
-            layer.bits_by_sample, layer.bits_by_sample_stride,
-        )  # fmt: skip
+        for chunk in range(layer.first_chunk, layer.stop_chunk):
+            unit = integer_at(layer.chunk_units + 8 * chunk)
+            units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
+            nonzero_bits(
+                one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
+                count, (units + shared.lanes - 1) // shared.lanes,
+                layer.bits_by_sample + chunk * layer.chunk_words * 8, layer.bits_by_sample_stride,
+            )  # fmt: skip
 
 
 @jit_part
 def multiply_units(one, shared, layer, parameters, first, stop):
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
-    for chunk in range(layer.chunks):
+    for chunk in range(layer.first_chunk, layer.stop_chunk):
         slot = layer.slots + chunk * layer.slot_bytes + first * layer.outputs_stride
-        unit = chunk * layer.chunk_units
-        units = min(layer.chunk_units, layer.input_units - unit)
+        unit = integer_at(layer.chunk_units + 8 * chunk)
+        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
         fill(one * 0, slot, layer.outputs_stride, stop - first, layer.output_vectors)
         for column in range(0, layer.output_vectors, layer.scatter_tile):
             scatter(
@@ -204,12 +235,14 @@ def multiply_units(one, shared, layer, parameters, first, stop):
 @jit_part
 def multiply_rows(one, shared, layer, parameters, count):
     """Slots = X W for the whole batch, sample by sample or densely."""
-    for chunk in range(layer.chunks):
+    for chunk in range(layer.first_chunk, layer.stop_chunk):
         slot = layer.slots + chunk * layer.slot_bytes
-        first = chunk * layer.chunk_units
-        last = min(first + layer.chunk_units, layer.input_units)
+        first = integer_at(layer.chunk_units + 8 * chunk)
+        last = integer_at(layer.chunk_units + 8 * (chunk + 1))
         weights = parameters + layer.weights
-        if layer.forward_by == DENSE:
+        if first == last:
+            fill(one * 0, slot, layer.outputs_stride, count, layer.output_vectors)
+        elif layer.forward_by == DENSE:
             matmul(
                 one, layer.inputs + first * shared.itemsize, layer.inputs_stride, shared.itemsize,
                 weights + first * layer.weights_stride, layer.weights_stride,
@@ -217,11 +250,12 @@ def multiply_rows(one, shared, layer, parameters, count):
                 count, layer.output_vectors, last - first, 0,
             )  # fmt: skip
         else:
+            bits = layer.bits_by_sample + chunk * layer.chunk_words * 8
             for column in range(0, layer.output_vectors, layer.gather_tile):
                 for unit in range(first, last, 64):
                     gather(
                         one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
-                        layer.bits_by_sample + unit // 64 * 8, layer.bits_by_sample_stride,
+                        bits + (unit - first) // 64 * 8, layer.bits_by_sample_stride,
                         weights + unit * layer.weights_stride + column * VECTOR_BYTES,
                         layer.weights_stride,
                         slot + column * VECTOR_BYTES, layer.outputs_stride,
@@ -231,47 +265,44 @@ def multiply_rows(one, shared, layer, parameters, count):
 
 
 @jit_part
+def multiply(
+    scale, shared, layer, first, samples, order, start, parameters, count, padded, training
+):  # fmt: skip
+    """Multiply own inputs by the weights; the first layer loads them, others have them already."""
+    one = type(scale)(1)
+    if first and layer.forward_by == BY_UNIT:
+        # a group of samples is used while it is in the cache
+        for group in range(0, count, GROUP_SAMPLES):
+            stop = min(group + GROUP_SAMPLES, padded)
+            load_units(scale, shared, layer, samples, order, start, count, group, stop)
+            multiply_units(one, shared, layer, parameters, group, min(stop, count))
+    else:
+        if first:
+            load_rows(scale, shared, layer, samples, order, start, count)
+        elif layer.inputs_transposed != 0:
+            unit = layer.first_unit
+            transpose(
+                one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
+                layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
+                padded // shared.lanes, (layer.stop_unit - unit) // shared.lanes,
+            )  # fmt: skip
+        find_zeros(one, shared, layer, count, padded, training)
+        multiply_rows(one, shared, layer, parameters, count)
+
+
+@jit_part
 def finish_forward(one, layer, parameters, count, padded):
-    """A = activation(sum of the slots + b)."""
+    """A = activation(sum of the slots + b), own columns of it."""
+    first = layer.first_vector * VECTOR_BYTES
+    vectors = layer.stop_vector - layer.first_vector
     activate(
-        one, layer.slots, layer.slot_bytes, layer.chunks, parameters + layer.biases,
-        layer.activation, layer.outputs, layer.outputs_stride, count, layer.output_vectors,
+        one, layer.slots + first, layer.part_bytes, layer.parts, parameters + layer.biases + first,
+        layer.activation, layer.outputs + first, layer.outputs_stride, count, vectors,
     )  # fmt: skip
     fill(
-        one * 0, layer.outputs + count * layer.outputs_stride, layer.outputs_stride,
-        padded - count, layer.output_vectors,
+        one * 0, layer.outputs + first + count * layer.outputs_stride, layer.outputs_stride,
+        padded - count, vectors,
     )  # fmt: skip
-
-
-@jit_part
-def forward_first(scale, shared, layer, samples, order, start, parameters, count, padded):
-    """Load the batch and run the first layer."""
-    one = type(scale)(1)
-    if layer.forward_by == BY_UNIT:
-        # a group of samples is used while it is in the cache
-        for first in range(0, count, GROUP_SAMPLES):
-            stop = min(first + GROUP_SAMPLES, padded)
-            load_units(scale, shared, layer, samples, order, start, count, first, stop)
-            multiply_units(one, shared, layer, parameters, first, min(stop, count))
-    else:
-        load_rows(scale, shared, layer, samples, order, start, count)
-        find_zeros(one, shared, layer, count, padded, False)
-        multiply_rows(one, shared, layer, parameters, count)
-    finish_forward(one, layer, parameters, count, padded)
-
-
-@jit_part
-def forward(one, shared, layer, parameters, count, padded, training):
-    """Run a layer whose input is the output of the one before."""
-    if layer.inputs_transposed != 0:
-        transpose(
-            one, layer.inputs, layer.inputs_stride,
-            layer.inputs_transposed, layer.samples_stride,
-            padded // shared.lanes, layer.input_vectors,
-        )  # fmt: skip
-    find_zeros(one, shared, layer, count, padded, training)
-    multiply_rows(one, shared, layer, parameters, count)
-    finish_forward(one, layer, parameters, count, padded)
 
 
 @jit_part
@@ -303,8 +334,25 @@ def loss_gradient(one, shared, targets, order, start, count, padded):
 
 
 @jit_part
+def turn_gradient(one, shared, layer, padded, turned):
+    """G^T; where `turned`, own columns are there already, and there are others only in a team."""
+    first, stop = layer.first_vector, layer.stop_vector
+    if not turned:
+        first = stop = layer.output_vectors
+    for side in range(2):
+        begin = 0 if side == 0 else stop
+        end = first if side == 0 else layer.output_vectors
+        transpose(
+            one, layer.gradient + begin * VECTOR_BYTES, layer.outputs_stride,
+            layer.gradient_transposed + begin * shared.lanes * layer.samples_stride,
+            layer.samples_stride, padded // shared.lanes, end - begin,
+        )  # fmt: skip
+
+
+@jit_part
 def input_gradient(one, shared, layer, below, parameters, count, padded):
-    """dX = G W^T, into the gradient of the block below, through its ReLU if nothing is between.
+    """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
+    is between.
 
     TURNED computes (W G^T)^T and reads the weights row by row, as they lie: they are never
     transposed. SMALL computes G W^T with vectors along the rows of both, for batches that don't
@@ -312,11 +360,14 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
     Tried and lost: a transposed copy of the weights and skipping the zeros that ReLU left in G; the
     copy eats what the zeros save.
     """
-    weights = parameters + layer.weights
-    units = layer.input_vectors * shared.lanes
+    unit = layer.first_unit
+    units = layer.stop_unit - unit
+    vectors = units // shared.lanes
+    weights = parameters + layer.weights + unit * layer.weights_stride
     samples = padded // shared.lanes
+    gradient = below.gradient + unit * shared.itemsize
     if layer.gradient_by == TURNED:
-        transposed = below.gradient_transposed
+        transposed = below.gradient_transposed + unit * layer.samples_stride
         matmul(
             one, weights, layer.weights_stride, shared.itemsize,
             layer.gradient_transposed, layer.samples_stride, transposed, layer.samples_stride,
@@ -325,32 +376,34 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
         if layer.mask_inputs != 0:
             mask_by_sign(
                 one, transposed, layer.samples_stride,
-                layer.inputs_transposed, layer.samples_stride, units, samples,
+                layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
+                units, samples,
             )  # fmt: skip
         transpose(
-            one, transposed, layer.samples_stride, below.gradient, below.outputs_stride,
-            layer.input_vectors, samples,
+            one, transposed, layer.samples_stride, gradient, below.outputs_stride,
+            vectors, samples,
         )  # fmt: skip
     else:
         matmul_transposed(
             one, layer.gradient, layer.outputs_stride, weights, layer.weights_stride,
-            below.gradient, below.outputs_stride,
-            count, layer.input_vectors, layer.output_vectors,
+            gradient, below.outputs_stride,
+            count, vectors, layer.output_vectors,
         )  # fmt: skip
         if layer.mask_inputs != 0:
             mask_by_sign(
-                one, below.gradient, below.outputs_stride, layer.inputs, layer.inputs_stride,
-                count, layer.input_vectors,
+                one, gradient, below.outputs_stride,
+                layer.inputs + unit * shared.itemsize, layer.inputs_stride,
+                count, vectors,
             )  # fmt: skip
         fill(
-            one * 0, below.gradient + count * below.outputs_stride, below.outputs_stride,
-            padded - count, layer.input_vectors,
+            one * 0, gradient + count * below.outputs_stride, below.outputs_stride,
+            padded - count, vectors,
         )  # fmt: skip
 
 
 @jit_part
 def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
-    """W -= rate * X^T G, b -= rate * sum(G), or another rule's step.
+    """W -= rate * X^T G, b -= rate * sum(G), or another rule's step: own rows of W, own part of b.
 
     In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
     `steps.py`, which takes the gradient block by block.
@@ -359,71 +412,99 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
     fused = layer.step == 0
     factor = -type(one)(real_at(0.0, rates)) if fused else one
     keep = 1 if fused else 0
-    for unit in range(0, layer.input_units, layer.step_units):
-        units = min(layer.step_units, layer.input_units - unit)
-        target = layer.block
-        if fused:
-            target = parameters + layer.weights
-        if layer.update_by == DENSE:
-            matmul(
-                factor, layer.inputs + unit * itemsize, itemsize, layer.inputs_stride,
-                layer.gradient, layer.outputs_stride, target, layer.weights_stride,
-                units, layer.output_vectors, count, keep,
-            )  # fmt: skip
-        elif layer.update_by == BY_UNIT:
-            rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
-            for sample in range(0, count, GROUP_SAMPLES):
-                values = layer.inputs_transposed + sample // GROUP_SAMPLES * layer.group_bytes
-                bits = layer.bits_by_unit + sample // 64 * 8
-                for column in range(0, layer.output_vectors, layer.update_tile):
-                    gather(
-                        factor, values + unit * layer.samples_stride, layer.samples_stride,
-                        bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
-                        layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
-                        layer.outputs_stride,
-                        target + column * VECTOR_BYTES, layer.weights_stride,
-                        rows, layer.update_rows,
-                        min(layer.update_tile, layer.output_vectors - column),
-                        keep if sample == 0 else 1,
-                    )  # fmt: skip
-        else:
+    # with kernels that ask for no bits by sample, plain SGD takes all chunks at once
+    chunks = 1
+    if fused and layer.update_by != BY_SAMPLE:
+        chunks = layer.stop_chunk - layer.first_chunk
+    for chunk in range(layer.first_chunk, layer.stop_chunk, chunks):
+        begin = integer_at(layer.chunk_units + 8 * chunk)
+        end = integer_at(layer.chunk_units + 8 * (chunk + chunks))
+        squares = 0.0
+        for unit in range(begin, end, layer.step_units):
+            units = min(layer.step_units, end - unit)
+            target = layer.block
+            if fused:
+                target = parameters + layer.weights + unit * layer.weights_stride
+            if layer.update_by == DENSE:
+                matmul(
+                    factor, layer.inputs + unit * itemsize, itemsize, layer.inputs_stride,
+                    layer.gradient, layer.outputs_stride, target, layer.weights_stride,
+                    units, layer.output_vectors, count, keep,
+                )  # fmt: skip
+            elif layer.update_by == BY_UNIT:
+                rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
+                for sample in range(0, count, GROUP_SAMPLES):
+                    values = layer.inputs_transposed + sample // GROUP_SAMPLES * layer.group_bytes
+                    bits = layer.bits_by_unit + sample // 64 * 8
+                    for column in range(0, layer.output_vectors, layer.update_tile):
+                        gather(
+                            factor, values + unit * layer.samples_stride, layer.samples_stride,
+                            bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+                            layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
+                            layer.outputs_stride,
+                            target + column * VECTOR_BYTES, layer.weights_stride,
+                            rows, layer.update_rows,
+                            min(layer.update_tile, layer.output_vectors - column),
+                            keep if sample == 0 else 1,
+                        )  # fmt: skip
+            else:
+                if not fused:
+                    fill(one * 0, target, layer.weights_stride, units, layer.output_vectors)
+                bits = layer.bits_by_sample + chunk * layer.chunk_words * 8
+                for first in range(0, units, 64):
+                    for column in range(0, layer.output_vectors, layer.scatter_tile):
+                        scatter(
+                            factor, layer.inputs + (unit + first) * itemsize, layer.inputs_stride,
+                            bits + (unit + first - begin) // 64 * 8, layer.bits_by_sample_stride,
+                            layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
+                            target + first * layer.weights_stride + column * VECTOR_BYTES,
+                            layer.weights_stride,
+                            count, 1, min(layer.scatter_tile, layer.output_vectors - column),
+                        )  # fmt: skip
             if not fused:
-                fill(one * 0, target, layer.weights_stride, units, layer.output_vectors)
-            for first in range(0, units, 64):
-                for column in range(0, layer.output_vectors, layer.scatter_tile):
-                    scatter(
-                        factor, layer.inputs + (unit + first) * itemsize, layer.inputs_stride,
-                        layer.bits_by_sample + (unit + first) // 64 * 8,
-                        layer.bits_by_sample_stride,
-                        layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
-                        target + first * layer.weights_stride + column * VECTOR_BYTES,
-                        layer.weights_stride,
-                        count, 1, min(layer.scatter_tile, layer.output_vectors - column),
-                    )  # fmt: skip
+                call(
+                    layer.step, one, layer.weights_region, rates,
+                    parameters, target, first_state, second_state, unit, units,
+                )  # fmt: skip
+                squares += real_at(0.0, layer.block_squares)
         if not fused:
-            call(
-                layer.step, one, layer.weights_region, rates,
-                parameters, target, first_state, second_state, unit, units,
-            )  # fmt: skip
+            put_real(squares, layer.squares + 8 * chunk)
+    first = layer.first_vector * VECTOR_BYTES
+    vectors = layer.stop_vector - layer.first_vector
     target = layer.block
     if fused:
-        target = parameters + layer.biases
+        target = parameters + layer.biases + first
     else:
-        fill(one * 0, target, 0, 1, layer.output_vectors)
-    add_column_sums(
-        factor, layer.gradient, layer.outputs_stride, padded, layer.output_vectors, target
-    )
-    if not fused:
+        fill(one * 0, target, 0, 1, vectors)
+    add_column_sums(factor, layer.gradient + first, layer.outputs_stride, padded, vectors, target)
+    if not fused and vectors != 0:
         call(
             layer.step, one, layer.biases_region, rates,
             parameters, target, first_state, second_state, 0, 1,
         )  # fmt: skip
 
 
+@operation
+def add_penalties(one, record, blocks, chunks, target):
+    """The penalty of all W before the step: 0.5 decay * (sum of squares), for each of them.
+
+    Squares are added block by block, chunk by chunk and layer by layer, whoever moved which.
+    """
+    total = 0.0
+    for number in range(blocks):
+        layer = record_at(record, number)
+        if layer.decay != 0:
+            squares = 0.0
+            for chunk in range(chunks):
+                squares += real_at(0.0, layer.squares + 8 * chunk)
+            total += 0.5 * real_at(0.0, layer.decay) * squares
+    put_real(total, target)
+
+
 @jit
 def run(
-    scale, shared_record, layers, samples, targets, order, total,
-    parameters, first_state, second_state, rates, rates_stride, outputs, loss, correct,
+    scale, shared_record, tables, samples, targets, order, total,
+    parameters, first_state, second_state, rates, rates_stride, outputs, loss, correct, team,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; return (sum of losses, right answers).
 
@@ -432,29 +513,60 @@ def run(
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
     (rate, correction) for each learned layer; the next step's is `rates_stride` bytes further.
     `loss` and `correct` are the sums before, which go on from call to call.
+
+    `tables` holds the records of the blocks for a thread that works alone and, second, for it as a
+    member of a team. `team` is what a member knows of its team, or None: then this is compiled
+    without the branches for a team, so that one thread pays nothing for what it doesn't use.
     """
     shared = shared_record[0]
     one = type(scale)(1)
+    last = tables.shape[1] - 1
+    first_dense = 0 if shared.load_input == 0 else 1
     training = targets != 0
-    for start in range(0, total, shared.batch_size):
+    member = 0
+    members = 1  # that share this step
+    called = 0
+    meeting = 0
+    layers = tables[0]
+    start = 0
+    while start < total:
+        if team is not None:
+            words = team[0].words
+            if members == 1:
+                member = team[0].member
+                if member != 0:
+                    called = answer(words, member, called)
+                    if called == END:
+                        break
+                    start = called - 1
+                    members = team[0].members
+                elif call_members(words, team[0].members, start + 1):
+                    members = team[0].members
+            layers = tables[0 if members == 1 else 1]
+            began = clock()
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
         step = start // shared.batch_size
         step_rates = rates + step * rates_stride
-        for number in range(len(layers)):
+        for number in range(last + 1):
             layer = layers[number]
-            if number > 0:
-                forward(one, shared, layer, parameters, count, padded, training)
-            elif shared.load_input != 0:
+            if number < first_dense:
                 call(shared.load_input, scale, shared.record, samples, order, start, count, padded)
             else:
-                forward_first(
-                    scale, shared, layer, samples, order, start, parameters, count, padded
-                )
-            if layer.first_stage != layer.stop_stage:
+                multiply(
+                    scale, shared, layer, number == 0, samples, order, start,
+                    parameters, count, padded, training,
+                )  # fmt: skip
+                if team is not None and members > 1:
+                    transfer(one, layer.products_out, members, count)
+                    meeting = arrive(words, member, meeting)
+                    wait(words, members, meeting)
+                    transfer(one, layer.products_in, members, count)
+                finish_forward(one, layer, parameters, count, padded)
+            if layer.first_stage != layer.stop_stage and layer.first_vector != layer.stop_vector:
                 call(
                     shared.forward_stages, one, shared.stages, parameters,
-                    layer.first_stage, layer.stop_stage, 0, layer.output_vectors,
+                    layer.first_stage, layer.stop_stage, layer.first_vector, layer.stop_vector,
                     count, padded, step,
                 )  # fmt: skip
 
@@ -464,44 +576,67 @@ def run(
                 target = outputs + (start + row) * shared.output_units * shared.itemsize
                 for j in range(0, shared.output_units * shared.itemsize, shared.itemsize):
                     put_real(real_at(one, source + j), target + j)
+            start += shared.batch_size
             continue
 
-        batch_loss, batch_correct = loss_gradient(one, shared, targets, order, start, count, padded)
-        loss += batch_loss
-        correct += batch_correct
+        if member == 0:
+            batch_loss, batch_correct = loss_gradient(
+                one, shared, targets, order, start, count, padded
+            )
+            loss += batch_loss
+            correct += batch_correct
         turned = False
-        for number in range(len(layers) - 1, -1, -1):
-            layer = layers[number]
-            if layer.lowest_stage != layer.stop_stage:
+        for number in range(last, first_dense - 2, -1):
+            layer = layers[max(number, 0)]
+            own = layer.stop_vector - layer.first_vector
+            if number >= 0 and layer.lowest_stage != layer.stop_stage and own != 0:
                 call(
                     shared.backward_stages, one, shared.stages, parameters,
                     first_state, second_state,
-                    layer.lowest_stage, layer.stop_stage, 0, layer.output_vectors,
+                    layer.lowest_stage, layer.stop_stage, layer.first_vector, layer.stop_vector,
                     count, step, step_rates,
                 )  # fmt: skip
-            if layer.mask_gradient != 0:
+            if number >= 0 and layer.mask_gradient != 0:
+                offset = layer.first_vector * VECTOR_BYTES
                 mask_by_sign(
-                    one, layer.gradient, layer.outputs_stride,
-                    layer.outputs, layer.outputs_stride, count, layer.output_vectors,
+                    one, layer.gradient + offset, layer.outputs_stride,
+                    layer.outputs + offset, layer.outputs_stride, count, own,
                 )  # fmt: skip
-            if number == 0 and shared.load_input != 0:
-                break
-            if layer.gradient_by != NONE:
+            if team is not None and members > 1 and number >= first_dense:
+                if number == first_dense and member == 0:
+                    consider_parting(words, start + 1)
+                transfer(one, layer.gradient_out, members, padded)
+                meeting = arrive(words, member, meeting)
+            if number < last:
+                # the layer above; a team does it while messages are on their way
+                update(
+                    one, shared, layers[number + 1], parameters, first_state, second_state,
+                    step_rates + RATE_BYTES * layers[number + 1].learned, count, padded,
+                )  # fmt: skip
+            if team is not None and members > 1 and number >= first_dense:
+                wait(words, members, meeting)
+                transfer(one, layer.gradient_in, members, padded)
+            if number >= first_dense and layer.gradient_by != NONE:
                 below = layers[number - 1]
-                if layer.gradient_by == TURNED and not turned:
-                    transpose(
-                        one, layer.gradient, layer.outputs_stride,
-                        layer.gradient_transposed, layer.samples_stride,
-                        padded // shared.lanes, layer.output_vectors,
-                    )  # fmt: skip
+                if layer.gradient_by == TURNED:
+                    turn_gradient(one, shared, layer, padded, turned)
                 # stages change the gradient where it lies by rows
                 turned = layer.gradient_by == TURNED and below.first_stage == below.stop_stage
                 input_gradient(one, shared, layer, below, parameters, count, padded)
-            update(
-                one, shared, layer, parameters, first_state, second_state,
-                step_rates + RATE_BYTES * layer.learned,
-                count, padded,
-            )  # fmt: skip
-            if layer.penalty != 0:
-                loss += count * real_at(0.0, layer.penalty)
+        if shared.add_penalties != 0:
+            if team is not None and members > 1:
+                meeting = arrive(words, member, meeting)
+                wait(words, members, meeting)
+            call(shared.add_penalties, one, shared.layers, last + 1, shared.chunks, shared.penalty)
+            loss += count * real_at(0.0, shared.penalty)
+        if team is not None:
+            if members == 1:
+                if count == shared.batch_size:
+                    note_alone(words, clock() - began)
+            elif parted(words, start + 1):
+                # from here on the caller changes everybody's weights
+                meeting = arrive(words, member, meeting)
+                wait(words, members, meeting)
+                members = 1
+        start += shared.batch_size
     return loss, correct

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 
-import numba
 from llvmlite import binding
 
 from fastnn.backends.numba_backend.dense import product
 from fastnn.backends.numba_backend.simd import MACHINE
+from fastnn.backends.numba_backend.threads import MOST_MEMBERS, cores
 
 
 def describe() -> dict[str, str]:
@@ -19,7 +19,8 @@ def describe() -> dict[str, str]:
     return {
         "cpu": f"{_model_name()} ({binding.get_host_cpu_name()})",
         "vectors": f"{MACHINE.bits} bits",
-        "threads": f"{numba.get_num_threads()} for Numba; fastnn trains on one",
+        "threads": f"{min(2, len(cores()))} for training steps that are large enough; "
+        f"FASTNN_NUM_THREADS asks for up to {MOST_MEMBERS}",
         "cache": f"{cache} ({'writable' if writable else 'NOT writable'})"
         if cache
         else "none: no directory can be written; set NUMBA_CACHE_DIR to one that can",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,13 @@ from .epoch import (
     SHARED,
     SMALL,
     TURNED,
+    add_penalties,
     run,
 )
 from .rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
+from .sharing import TEAM, Messages, chunk_starts, share_out
 from .simd import MACHINE, lanes
+from .threads import MOST_MEMBERS, Words, cores, run_together
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,6 @@ OPERATIONS = {
 
 LOSSES = ("softmax_cross_entropy", "mse")
 
-
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
 
 PREDICTION_BATCH = 64
@@ -136,6 +139,8 @@ HIDDEN_DENSITY = 0.5
 """Share of non-zeros expected after ReLU."""
 FEW_SAMPLES = 2
 """Batches up to this size are handled sample by sample."""
+WORK_FOR_TWO = 4e6
+"""Multiplications in a step, zeros left out, from which two threads share them."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -167,6 +172,11 @@ def why_not(
                 return f"a {name} layer of {inputs} inputs follows one of {units} outputs"
             units = layer.output_units if isinstance(layer, Dense) else inputs
     return None if dense else "there is no Dense layer"
+
+
+def most_threads(layers: Sequence[Layer]) -> int:
+    """Return how many threads can share a training step."""
+    return min(chunks_of([layer for layer in layers if isinstance(layer, Dense)]), MOST_MEMBERS)
 
 
 @dataclass
@@ -240,6 +250,7 @@ class Program:
         self.density = density
         self.loss = loss
         self._totals = 0.0, 0
+        self._words = Words()
         self._layers: tuple[Layer, ...] | None = None
         self.describe(layers)
 
@@ -257,8 +268,32 @@ class Program:
         self.scale, self.blocks = split(layers)
         self._parameters_end = max(_end(layer, self.dtype) for layer in self.learned)
         self.states = max(steps.STATES[layer.rule.kind] for layer in self.learned)
+        # a step of few samples is not worth sharing, and one chunk saves it the adding of slots
+        self.chunks = 1 if self.batch_size <= FEW_SAMPLES else chunks_of(self.dense)
+        self._teams: dict[int, Team] = {}
         for table in ("training", "prediction"):
             vars(self).pop(table, None)
+
+    @property
+    def default_threads(self) -> int:
+        """How many threads share the work unless the user says so, by the work of a step.
+
+        Two where they gain much: what members tell each other costs the same in a small step as
+        in a large one, and several times as much between cores that share no cache. Never four:
+        where one of four cores is busy with something else, all wait for it.
+        """
+        work = 0.0
+        for number, layer in enumerate(self.dense):
+            density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
+            products = 2 if number == 0 else 3
+            work += products * density * layer.input_units * layer.output_units
+        work *= self.batch_size
+        return self.members(min(1 if work < WORK_FOR_TWO else 2, len(cores())))
+
+    def members(self, threads: int) -> int:
+        """Return how many threads form a team: a power of two, at most one for each chunk."""
+        most = min(threads, self.chunks, MOST_MEMBERS)
+        return 4 if most >= 4 else 2 if most >= 2 else 1
 
     @cached_property
     def training(self) -> Table:
@@ -279,11 +314,13 @@ class Program:
         rates: np.ndarray,
         states: Sequence[np.ndarray] = (),
         dropout_steps: np.ndarray | None = None,
+        threads: int = 1,
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return sums of losses and right answers.
 
         They are sums since `start`, over all calls, so that their order of addition does not
-        depend on how many calls there were.
+        depend on how many calls there were. Up to `threads` threads share each step; no bit depends
+        on their number.
 
         `targets` are class ids, int64 [n], or under "mse" numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
@@ -311,18 +348,31 @@ class Program:
         if dropout_steps is None:
             dropout_steps = np.zeros(self.dropouts, np.int64)
         _check("dropout_steps", dropout_steps, np.dtype(np.int64), (self.dropouts,))
-        table = self.training
-        table.shared["target_code"] = target_code
-        table.stages["first_step"][table.dropouts] = dropout_steps
         places = [*[state.ctypes.data for state in states], 0, 0][:2]
-        loss, correct = run(
-            self.dtype.type(self.scale), table.shared, table.layers,
+        arguments = (
             samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
             parameters.ctypes.data, *places, rates.ctypes.data, rates.strides[0],
             0, *self._totals,
         )  # fmt: skip
+        scale = self.dtype.type(self.scale)
+        members = self.members(threads)
+        team = self._team(members) if members > 1 else None
+        for table in team.tables if team else [self.training]:
+            table.shared["target_code"] = target_code
+            table.stages["first_step"][table.dropouts] = dropout_steps
+        if team is None:
+            table = self.training
+            loss, correct = run(scale, table.shared, table.layers[None], *arguments, None)
+        else:
+            loss, correct = team.run(self._words, scale, arguments)
         self._totals = float(loss), int(correct)
         return self._totals
+
+    def _team(self, members: int) -> Team:
+        """Return the tables of a team, made when first asked for."""
+        if members not in self._teams:
+            self._teams[members] = Team(self, members)
+        return self._teams[members]
 
     def start(self) -> None:
         """Begin an epoch: what `run` returns is added up from here."""
@@ -343,9 +393,9 @@ class Program:
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         table = self.prediction
         run(
-            self.dtype.type(self.scale), table.shared, table.layers,
+            self.dtype.type(self.scale), table.shared, table.layers[None],
             samples.ctypes.data, 0, 0, len(samples),
-            parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0,
+            parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0, None,
         )  # fmt: skip
         return out
 
@@ -395,7 +445,9 @@ class Table:
         self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
         self.dropouts: list[int] = []
         """Numbers of the stages that are dropout."""
-        self._regions = np.zeros((len(program.learned), 2), steps.REGION)
+        self.regions = np.zeros((len(program.learned), 2), steps.REGION)
+        self.starts = np.zeros((len(blocks), program.chunks + 1), np.int64)
+        """Where the chunks of each layer begin."""
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
         self._learned = self._described_stages = 0
 
@@ -407,6 +459,10 @@ class Table:
         for number, block in enumerate(blocks):
             layer = self.layers[number]
             self._describe(layer, block)
+            starts = chunk_starts(int(layer["input_units"]), program.chunks, self.dtype.itemsize)
+            self.starts[number] = starts
+            layer["chunk_units"] = self.starts[number:].ctypes.data
+            layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
             if block.dense is None:
                 result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
@@ -430,6 +486,7 @@ class Table:
                 self._want_gradient(layer, is_top)
             density = density_after(block, density)
         self._describe_loss(program.loss, self.layers[-1], result)
+        share_out(self.layers, self.starts, self.lanes, 0, 1)
         self._allocate()
 
     def _describe_shared(self, program: Program) -> None:
@@ -438,6 +495,7 @@ class Table:
         shared["itemsize"] = self.dtype.itemsize
         shared["lanes"] = self.lanes
         shared["group"] = sample_group(self.lanes)
+        shared["chunks"] = program.chunks
         shared["input_code"] = INPUT_CODES[program.input_dtype.name]
         shared["input_itemsize"] = program.input_dtype.itemsize
         shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
@@ -476,6 +534,10 @@ class Table:
             return
         for name in ("labels", "predictions", "margins", "sums"):
             self._want(self.padded * 8, (shared, name))
+        if self.layers["decay"].any():
+            shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
+            shared["layers"] = self.layers.ctypes.data
+            self._want(8, (shared, "penalty"))
         if loss == "mse":
             shared["loss"] = squared_error.mean_squared_error.address(self.dtype, SHARED)
             self._want(size, (shared, "targets"))
@@ -555,7 +617,7 @@ class Table:
                 for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
                     self._want(layer["outputs_stride"], (stage, name))
                 # a vector of parameters is a row, so that ranges of columns can be moved
-                shape = MACHINE.bits // 8, layer["output_vectors"], self.lanes
+                shape = MACHINE.bits // 8, self.lanes
                 stage["move"] = steps.address(described.rule.kind, self.dtype)
                 for which, name in enumerate(("scale", "shift")):
                     region = self._region(which, described.rule, stage[name], *shape)
@@ -563,16 +625,17 @@ class Table:
             self._learned += 1
 
     def _region(
-        self, which: int, rule: Rule, parameters: int, stride: int, rows: int, units: int
-    ) -> int:
+        self, which: int, rule: Rule, parameters: int, stride: int, units: int,
+        *asking: tuple[np.void, str],
+    ) -> int:  # fmt: skip
         """Describe region 0 or 1 of the next learned layer; return the address of its record."""
-        region = self._regions[self._learned, which]
+        region = self.regions[self._learned, which]
         region["parameters"], region["stride"] = parameters, stride
-        region["rows"], region["units"] = rows, units
+        region["units"] = units
         for constant in ("beta1", "beta2", "epsilon"):
             region[constant] = getattr(rule, constant)
-        self._want(-(-rows // steps.BLOCK_ROWS) * 8, (region, "squares"))
-        return int(self._regions[self._learned, which:].ctypes.data)
+        self._want(8, (region, "squares"), *asking)
+        return int(self.regions[self._learned, which:].ctypes.data)
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
         """Write down how the parameters of a Dense layer are moved, and in what blocks."""
@@ -585,14 +648,15 @@ class Table:
         layer["step_units"] = steps.BLOCK_ROWS
         self._want(steps.BLOCK_ROWS * stride, (layer, "block"))
         units = dense.output_units
-        layer["biases_region"] = self._region(1, rule, layer["biases"], stride, 1, units)
+        layer["biases_region"] = self._region(1, rule, layer["biases"], stride, units)
         layer["weights_region"] = self._region(
-            0, rule, layer["weights"], stride, dense.input_units, units
+            0, rule, layer["weights"], stride, units, (layer, "block_squares")
         )
+        self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:
-            region = self._regions[self._learned, 0]
-            region["decay"] = 2 * dense.l2
-            self._want(8, (region, "penalty"), (layer, "penalty"))
+            decays = self.regions["decay"][self._learned]
+            decays[0] = 2 * dense.l2
+            layer["decay"] = decays.ctypes.data
 
     def _lay_out(self, layer: np.void, first: bool) -> None:
         """Say which buffers a Dense layer needs, and how large they are."""
@@ -623,11 +687,11 @@ class Table:
             layer["bits_by_unit_stride"] = words * 8
             self._want(inputs * words * 8, (layer, "bits_by_unit"))
         if BY_SAMPLE in ways:
-            layer["bits_by_sample_stride"] = -(-inputs // 64) * 8
+            layer["bits_by_sample_stride"] = layer["chunk_words"] * self.shared["chunks"][0] * 8
             self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
 
         layer["slot_bytes"] = self.padded * layer["outputs_stride"]
-        self._want(layer["slot_bytes"] * layer["chunks"], (layer, "slots"))
+        self._want(layer["slot_bytes"] * self.shared["chunks"][0], (layer, "slots"))
 
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""
@@ -651,6 +715,56 @@ class Table:
             for record, name in fields:
                 record[name] = address
             address += nbytes
+
+
+class Team:
+    """What the members of a team work with: a table for each of them, and their messages."""
+
+    def __init__(self, program: Program, members: int):
+        # the caller, member 0, uses the table with which it works alone
+        others = [Table(program, program.batch_size, training=True) for _ in range(1, members)]
+        self.tables = [program.training, *others]
+        self._records = np.zeros(members, TEAM)
+        self._records["member"] = np.arange(members)
+        self._records["members"] = members
+        caller = self.tables[0]
+        layers = [np.stack([table.layers, table.layers]) for table in self.tables]
+        self._regions = [table.regions[:, 1].copy() for table in self.tables]
+        for member, (_, shared_out) in enumerate(layers):
+            share_out(shared_out, caller.starts, caller.lanes, member, members)
+            # of the whole layer, for the caller to add up
+            shared_out["squares"] = caller.layers["squares"]
+            for layer in shared_out:
+                if layer["biases_region"] != 0:
+                    self._cut_biases(layer, self._regions[member][layer["learned"] :], caller.lanes)
+        self._layers = layers
+        together = [shared_out for _, shared_out in layers]
+        self._messages = Messages(together, caller.starts, caller.lanes, caller.padded)
+
+    @staticmethod
+    def _cut_biases(layer: np.void, regions: np.ndarray, lanes: int) -> None:
+        """Make the first of `regions`, the biases of a layer, that of a member's own columns."""
+        first = layer["first_vector"] * lanes
+        stop = min(layer["stop_vector"] * lanes, layer["output_units"])
+        regions["parameters"][0] += layer["first_vector"] * (MACHINE.bits // 8)
+        regions["units"][0] = max(stop - first, 0)
+        layer["biases_region"] = regions.ctypes.data
+
+    def run(self, words: Words, scale: Any, arguments: tuple[Any, ...]) -> tuple[float, int]:
+        """Run the compiled epoch on all members; return what the caller's returned."""
+        said = words.new()
+        self._records["words"] = said.ctypes.data
+        results: dict[int, tuple[float, int]] = {}
+
+        def work(member: int) -> None:
+            results[member] = run(
+                scale, self.tables[member].shared, self._layers[member], *arguments,
+                self._records[member : member + 1],
+            )  # fmt: skip
+
+        run_together(work, len(self.tables), said)
+        words.keep(said)
+        return results[0]
 
 
 def _stages_of(layer: np.void) -> range:
@@ -698,9 +812,6 @@ def choose_kernels(
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
-    layer["chunks"], layer["chunk_units"] = chunks_of(
-        int(layer["input_units"]), int(layer["output_units"])
-    )
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:
@@ -717,16 +828,10 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     return -(-vectors // tiles)
 
 
-def chunks_of(input_units: int, output_units: int) -> tuple[int, int]:
-    """Return into how many chunks the input units are cut, 1, 2 or 4, and how long they are.
+def chunks_of(dense: Sequence[Dense]) -> int:
+    """Return into how many chunks the layers are cut, 1, 2 or 4: what threads can share.
 
-    It depends on the layer's shape alone. Small layers are not worth sharing. Chunks are multiples
-    of 64 units, a word of bits, and none is empty.
+    It depends on the network's shape alone, as it decides the order of sums.
     """
-    weights = input_units * output_units
-    chunks = 1 if weights < 1 << 14 else 2 if weights < 1 << 18 else 4
-    while True:
-        units = memory.round_up(-(-input_units // chunks), 64)
-        if -(-input_units // units) == chunks:
-            return chunks, units
-        chunks //= 2
+    weights = sum(layer.input_units * layer.output_units for layer in dense)
+    return 1 if weights < 1 << 14 else 2 if weights < 1 << 20 else 4

@@ -24,6 +24,11 @@ def sample_group(lanes: int) -> int:
 IDENTITY, RELU = 0, 1
 """Codes of the activations."""
 
+MESSAGE_FIELDS = (
+    "source", "source_stride", "parts", "part_bytes", "target", "target_stride", "vectors",
+)  # fmt: skip
+"""What `transfer` moves: addresses and distances in bytes, how many parts are added."""
+
 
 @microkernel
 def integer_at(k: Kernel, address: Int) -> Int:
@@ -224,6 +229,26 @@ def nonzero_bits(
                 nonzero = k.load(first + j * k.vector_bytes).differs(0.0)
                 word[0] = word[0] | (k.bits(nonzero) << ((j - start) * k.lanes))
             k.store_integer(word[0], bits + row * bits_stride + start // per_word * 8)
+
+
+@microkernel
+def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> None:
+    """For each of `count` messages: target = the sum of its parts, one or two of them.
+
+    Shapes: messages [count] records of MESSAGE_FIELDS, each a 64-bit integer; parts and target
+    [rows, vectors]. The target may be the first part.
+    """
+    with k.loop(0, count) as number:
+        message = messages + number * (8 * len(MESSAGE_FIELDS))
+        fields = [k.load_integer(message + 8 * i) for i in range(len(MESSAGE_FIELDS))]
+        source, source_stride, parts, part_bytes, target, target_stride, vectors = fields
+        for case in k.cases(parts, (1, 2)):
+            with k.loop(0, rows) as row, k.loop(0, vectors) as j:
+                address = source + row * source_stride + j * k.vector_bytes
+                value = k.load(address)
+                if case == 2:
+                    value = value + k.load(address + part_bytes)
+                k.store(value, target + row * target_stride + j * k.vector_bytes)
 
 
 @microkernel

@@ -31,6 +31,7 @@ import contextlib
 import inspect
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -41,6 +42,7 @@ from numba.extending import intrinsic
 
 V = TypeVar("V", bound="Value")
 
+INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 FLOAT = ir.FloatType()
 DOUBLE = ir.DoubleType()
@@ -103,6 +105,9 @@ def _this_machine() -> Machine:
 
 
 MACHINE = _this_machine()
+
+HAS_POSIX = os.name == "posix" and hasattr(time, "CLOCK_MONOTONIC")
+"""Whether kernels can yield, sleep and ask for the time; threads that wait for each other do."""
 
 
 def lanes(itemsize: int) -> int:
@@ -356,6 +361,45 @@ class Kernel:
         function = _declare(self.builder.module, f"llvm.masked.{name}.{suffix}", signature)
         return self.builder.call(function, codes)
 
+    # memory that threads share, and the operating system
+
+    def load_shared(self, address: Int) -> Int:
+        """Load a 64-bit integer that another thread stores; what it stored before is visible."""
+        pointer = self._pointer(address, INT64)
+        return Int(self, self.builder.load_atomic(pointer, "acquire", 8))
+
+    def store_shared(self, number: int | Int, address: Int) -> None:
+        """Store a 64-bit integer that another thread loads, after all that was stored before."""
+        number = self.integer(number)
+        self.builder.store_atomic(number.code, self._pointer(address, INT64), "release", 8)
+
+    def yield_processor(self) -> None:
+        """Let another thread that is ready run on this processor."""
+        if HAS_POSIX:
+            self._system("sched_yield")
+
+    def sleep(self, microseconds: int) -> None:
+        """Leave the processor for a while."""
+        if HAS_POSIX:
+            self._system("usleep", ir.Constant(INT32, microseconds))
+
+    def clock(self) -> Int:
+        """Nanoseconds, as `time.monotonic_ns` counts them."""
+        if not HAS_POSIX:
+            return self.integer(0)
+        with self.builder.goto_entry_block():
+            pair = self.builder.alloca(ir.ArrayType(INT64, 2))
+        seconds = self.builder.bitcast(pair, INT64.as_pointer())
+        self._system("clock_gettime", ir.Constant(INT32, time.CLOCK_MONOTONIC), seconds)
+        fraction = self.builder.gep(seconds, [ir.Constant(INT32, 1)])
+        whole = Int(self, self.builder.load(seconds))
+        return whole * 1_000_000_000 + Int(self, self.builder.load(fraction))
+
+    def _system(self, name: str, *codes: ir.Value) -> None:
+        """Call a function of the C library."""
+        signature = ir.FunctionType(INT32, [code.type for code in codes])
+        self.builder.call(_declare(self.builder.module, name, signature), codes)
+
     # arithmetic
 
     def call(self, name: str, *arguments: V) -> V:
@@ -376,8 +420,8 @@ class Kernel:
     def broadcast(self, number: Real) -> Vector:
         """Return a vector whose lanes are all `number`."""
         empty = ir.Constant(self.vector_type, ir.Undefined)
-        first = self.builder.insert_element(empty, number.code, ir.Constant(ir.IntType(32), 0))
-        every = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        first = self.builder.insert_element(empty, number.code, ir.Constant(INT32, 0))
+        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
         return Vector(self, self.builder.shuffle_vector(first, empty, every))
 
     def where(self, condition: ir.Value, yes: V, no: V) -> V:
@@ -408,10 +452,10 @@ class Kernel:
         while half > 1:
             half //= 2
             upper = [half + i if i < half else i for i in range(self.lanes)]
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), upper)
+            mask = ir.Constant(ir.VectorType(INT32, self.lanes), upper)
             moved = builder.shuffle_vector(code, undefined, mask)
             code = operation(Vector(self, code), Vector(self, moved)).code
-        return Real(self, builder.extract_element(code, ir.Constant(ir.IntType(32), 0)))
+        return Real(self, builder.extract_element(code, ir.Constant(INT32, 0)))
 
     def bits(self, condition: ir.Value) -> Int:
         """One bit a lane, lane 0 lowest: set where the condition holds."""
@@ -427,8 +471,8 @@ class Kernel:
         """The lanes whose number is below `count`."""
         numbers = ir.VectorType(INT64, self.lanes)
         empty = ir.Constant(numbers, ir.Undefined)
-        first = self.builder.insert_element(empty, count.code, ir.Constant(ir.IntType(32), 0))
-        every = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        first = self.builder.insert_element(empty, count.code, ir.Constant(INT32, 0))
+        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
         limit = self.builder.shuffle_vector(first, empty, every)
         return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(self.lanes))), limit)
 
@@ -443,7 +487,7 @@ class Kernel:
         into the lane number; after log2(lanes) rounds the two have changed places.
         """
         half = self.lanes // 2
-        positions = ir.VectorType(ir.IntType(32), self.lanes)
+        positions = ir.VectorType(INT32, self.lanes)
         low = [p for i in range(half) for p in (i, self.lanes + i)]
         high = [p for i in range(half, self.lanes) for p in (i, self.lanes + i)]
         for _ in range(self.lanes.bit_length() - 1):

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from . import rules
-from .jit import jit_part, operation, record_at
+from .jit import operation, record_at
 from .rows import put_real, real_at
 from .rules import Formula
 from .simd import Int, Kernel, Real, microkernel
@@ -43,10 +43,11 @@ REGION = np.dtype(
     [
         (name, np.int64)
         for name in (
-            # the parameters: bytes from the start of the flat vector, bytes from row to row, shape
-            "parameters", "stride", "rows", "units",
-            # addresses: a float64 for the sum of squares of each block, one for the penalty
-            "squares", "penalty",
+            # the parameters: bytes from the start of the flat vector, bytes from row to row, units
+            # of a row
+            "parameters", "stride", "units",
+            # address of a float64 for the sum of squares of rows that were moved, before they were
+            "squares",
         )
     ]
     # twice the L2 factor; beta1 is also the momentum, and the rho of RMSprop
@@ -144,16 +145,6 @@ def adam_pass(
     return _pass(k, formula, decay, gradient, [parameters, mean, mean_square], stride, rows, units)
 
 
-@jit_part
-def note_squares(of, total, first, rows):
-    """Keep a block's sum of squares; the last one adds them up, in their order, to the penalty."""
-    put_real(total, of.squares + first // BLOCK_ROWS * 8)
-    if first + rows == of.rows and of.decay != 0:
-        for block in range(first // BLOCK_ROWS):
-            total += real_at(0.0, of.squares + block * 8)
-        put_real(0.5 * of.decay * total, of.penalty)
-
-
 @operation
 def sgd(
     one, record, rates, parameters, gradient, first_state, second_state, first, rows
@@ -165,7 +156,7 @@ def sgd(
         real(real_at(0.0, rates)), real(of.decay),
         parameters + place, gradient, of.stride, rows, of.units,
     )  # fmt: skip
-    note_squares(of, np.float64(total), first, rows)
+    put_real(np.float64(total), of.squares)
 
 
 @operation
@@ -179,7 +170,7 @@ def momentum(
         real(real_at(0.0, rates)), real(of.decay), real(of.beta1),
         parameters + place, gradient, first_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    note_squares(of, np.float64(total), first, rows)
+    put_real(np.float64(total), of.squares)
 
 
 @operation
@@ -193,7 +184,7 @@ def nesterov(
         real(real_at(0.0, rates)), real(of.decay), real(of.beta1),
         parameters + place, gradient, first_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    note_squares(of, np.float64(total), first, rows)
+    put_real(np.float64(total), of.squares)
 
 
 @operation
@@ -208,7 +199,7 @@ def rmsprop(
         real(of.beta1), real(1.0 - of.beta1), real(of.epsilon),
         parameters + place, gradient, first_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    note_squares(of, np.float64(total), first, rows)
+    put_real(np.float64(total), of.squares)
 
 
 @operation
@@ -224,7 +215,7 @@ def adam(
         real(of.epsilon), parameters + place, gradient,
         first_state + place, second_state + place, of.stride, rows, of.units,
     )  # fmt: skip
-    note_squares(of, np.float64(total), first, rows)
+    put_real(np.float64(total), of.squares)
 
 
 OPERATIONS = {

@@ -1,0 +1,411 @@
+"""A team of threads: same bits as one thread, whoever leaves, whoever else is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import perceptron
+from test_epoch_kernel import Case
+from test_epoch_stages import MIXED, D
+from test_epoch_stages import Case as StagesCase
+
+import fastnn
+from fastnn import memory
+from fastnn.backends.numba_backend import plan, sharing
+from fastnn.backends.numba_backend import threads as team
+
+pytestmark = pytest.mark.skipif(team.MOST_MEMBERS == 1, reason="no teams on this system")
+
+RESTLESS = {
+    team.ENOUGH_TIME: 0, team.ENOUGH_STEPS: 1, team.PAUSE_FACTOR: 0,
+    team.ALONE_TIME: 0, team.ALONE_STEPS: 1 << 62,
+}  # fmt: skip
+"""Members believe that the caller is faster alone: they part after every step, and come back."""
+
+SIZES = [
+    (784, 100, 200, 10),
+    (784, 800, 800, 10),  # large enough for four
+    (130, 257, 129, 65),  # no widths that are multiples of a vector
+    (40, 700, 33, 700, 5),
+    (500, 40),  # a single layer
+    (17000, 1, 2),  # a layer that cannot be cut
+    (700, 33, 700, 700, 3),  # chunks without units
+]
+
+STAGED = {
+    "input": (300, "norm", "dropout", D, 100, "relu", D, 50, "tanh", D, 10),
+    "deep": (*MIXED[:-2], D, 300, "norm", "relu", "dropout", D, 200, "sigmoid", D, 5),
+    "top": (300, "rescale", D, 100, "norm", D, 40, "norm", "sigmoid"),
+}
+
+
+def result(case: Case, threads: int, density: float = 0.3, settings=None, poison: int = 0):
+    program = case.program(density)
+    program.training.workspace[:] = poison
+    program._words.settings.update(settings or {})
+    totals = program.run(
+        case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
+    )
+    return case.parameters.tobytes(), *totals
+
+
+@pytest.mark.parametrize("settings", [{}, RESTLESS], ids=["patient", "restless"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 32, 100])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_same_bits(sizes, batch_size, density, dtype, settings):
+    results = []
+    for threads in (1, 2, 3, 4):
+        input_dtype = np.float32 if batch_size == 7 else np.uint8
+        case = Case(sizes, batch_size, min(10 * batch_size, 150), dtype, input_dtype, density)
+        # what lay in the workspace before doesn't matter either
+        results.append(result(case, threads, density, settings, poison=255 * (threads % 2)))
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("settings", [{}, RESTLESS], ids=["patient", "restless"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("rule", "l2"), [("sgd", 0.0), ("sgd", 0.01), ("adam", 0.01)])
+@pytest.mark.parametrize("batch_size", [1, 3, 40])
+@pytest.mark.parametrize("spec", STAGED.values(), ids=STAGED)
+def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, settings):
+    results = []
+    for threads in (1, 2, 4):
+        case = StagesCase(
+            *spec, loss="mse", batch_size=batch_size, samples=4 * batch_size - 1,
+            dtype=dtype, real_targets=True,
+        )  # fmt: skip
+        kind = plan.Rule(rule, 0.9, 0.999, 1e-8)
+        layers = [
+            replace(layer, rule=kind, l2=l2) if isinstance(layer, plan.Dense)
+            else replace(layer, rule=kind) if isinstance(layer, plan.BatchNorm)
+            else layer
+            for layer in case.layers
+        ]  # fmt: skip
+        program = plan.Program(layers, "mse", batch_size, dtype, case.samples.dtype, 0.4)
+        assert program.chunks > 1 or batch_size <= plan.FEW_SAMPLES
+        program._words.settings.update(settings)
+        states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
+        totals = program.run(
+            case.samples, case.targets, case.order, case.parameters,
+            np.full((4, len(program.learned), 2), 0.01), states,
+            dropout_steps=case.steps, threads=threads,
+        )  # fmt: skip
+        vectors = (case.parameters, *states)
+        results.append((*(vector.tobytes() for vector in vectors), *totals))
+    assert len(set(results)) == 1
+    assert np.isfinite(totals[0])
+
+
+def test_a_team_works_together(monkeypatch):
+    """A team whose members never came in time would give the right bits as well."""
+    said = []
+    keep = team.Words.keep
+
+    def noting(words, after):
+        said.append(int(after[team.ARRIVED // 8]))
+        keep(words, after)
+
+    monkeypatch.setattr(team.Words, "keep", noting)
+    for threads in (2, 4):
+        said.clear()
+        for _ in range(100):
+            result(Case((784, 800, 800, 10), 32, 2000), threads)
+            if said[-1] > 0:
+                break
+        else:
+            pytest.fail(f"{threads} threads never met")
+
+
+def test_four_threads_against_numpy():
+    case = Case((784, 800, 800, 10), 32, 100)
+    parameters, loss, correct = case.reference()
+    _, got_loss, got_correct = result(case, 4)
+    for (weights, biases), (w, b) in zip(case.views, parameters, strict=True):
+        assert np.abs(weights - w).max() <= case.tolerance()
+        assert np.abs(biases - b).max() <= case.tolerance()
+    assert got_loss == pytest.approx(loss, rel=1e-4)
+    assert got_correct == correct
+
+
+@pytest.mark.parametrize("units", [1, 15, 33, 100, 784, 1000])
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_chunks_are_lines_and_about_equal(units, itemsize):
+    line = memory.LINE_BYTES // itemsize
+    for chunks in (1, 2, 4):
+        starts = sharing.chunk_starts(units, chunks, itemsize)
+        assert starts[0] == 0
+        assert starts[-1] == units
+        assert all(start % line == 0 for start in starts[:-1])
+        lengths = np.diff(starts)
+        assert lengths.min() >= 0
+        assert lengths.max() <= units / chunks + line
+
+
+def test_a_slow_team_parts():
+    """A caller that is faster alone sends the others away, and no bit changes."""
+    expected = result(Case((784, 100, 200, 10), 32, 2000), 1)
+    for _ in range(100):  # until the others come in time
+        case = Case((784, 100, 200, 10), 32, 2000)
+        program = case.program()
+        program._words.settings.update(RESTLESS | {team.PAUSE_FACTOR: 10})
+        totals = program.run(
+            case.samples, case.labels, case.order, case.parameters, case.rates, threads=2
+        )
+        assert (case.parameters.tobytes(), *totals) == expected
+        if program._words.settings[team.RETURN_AT] > 0:
+            return
+    pytest.fail("the team stayed together")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
+def test_members_keep_away_from_the_caller():
+    if len(team.cores()) < 2:
+        pytest.skip("one core")
+    before = os.sched_getaffinity(0)
+    found = []
+
+    def function(member):
+        if member == 1:
+            found.append(os.sched_getaffinity(0))
+
+    team._team.run(function, 2, team.Words().new())
+    assert found[0] < before
+    assert os.sched_getaffinity(0) == before
+
+
+def busy():
+    """Return a process that is always busy."""
+    return subprocess.Popen([sys.executable, "-c", "while True: pass"])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
+def test_same_bits_on_one_core_beside_a_busy_process():
+    """The threads of the team, and another program, all on one core."""
+    expected = result(Case((784, 100, 200, 10), 32, 2000), 1)
+    cores = os.sched_getaffinity(0)
+    other = busy()
+    try:
+        os.sched_setaffinity(other.pid, {min(cores)})
+        os.sched_setaffinity(0, {min(cores)})
+        for _ in range(3):
+            assert result(Case((784, 100, 200, 10), 32, 2000), 2) == expected
+    finally:
+        os.sched_setaffinity(0, cores)
+        other.kill()
+        other.wait()
+
+
+def weights_after_fit(threads, X, y, seed=0):
+    network = perceptron(784, 256, 128, 10, seed=seed, backend="numba")
+    history = network.fit(X, y, epochs=2, threads=threads)
+    return network._parameters.tobytes(), tuple(history.loss)
+
+
+def test_fit(digits):
+    X, y, _, _ = digits
+    results = {weights_after_fit(threads, X, y) for threads in (None, 1, 2, 3, 4, 1000)}
+    assert len(results) == 1
+
+
+def test_several_fits_at_once(digits):
+    X, y, _, _ = digits
+    expected = [weights_after_fit(1, X, y, seed) for seed in range(4)]
+    got = [None] * 4
+
+    def fit(seed):
+        got[seed] = weights_after_fit(2, X, y, seed)
+
+    fits = [threading.Thread(target=fit, args=(seed,), daemon=True) for seed in range(4)]
+    for thread in fits:
+        thread.start()
+    for thread in fits:
+        thread.join(60)
+    assert got == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_fork(digits):
+    X, y, _, _ = digits
+    expected = weights_after_fit(2, X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Python warns of a fork with several threads
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if weights_after_fit(2, X, y) == expected else 1)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert weights_after_fit(2, X, y) == expected
+
+
+def processor_seconds():
+    """Seconds that this process has computed."""
+    times = os.times()
+    return times.user + times.system
+
+
+def test_idle_threads_sleep(digits):
+    X, y, _, _ = digits
+    weights_after_fit(2, X, y)
+    assert team._team._threads
+    assert all(thread.daemon for thread in team._team._threads)
+    start = processor_seconds()
+    time.sleep(0.5)
+    assert processor_seconds() - start < 0.1
+
+
+def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
+    case = Case((784, 100, 200, 10), 32, 2000)
+    ended = threading.Event()
+    real = plan.run
+
+    def failing(*arguments):
+        member = arguments[-1][0]["member"]
+        if member == 0:
+            raise KeyboardInterrupt
+        real(*arguments)
+        ended.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "run", failing)
+        with pytest.raises(KeyboardInterrupt):
+            result(case, 2)
+    assert ended.is_set()
+    assert case.parameters.tobytes() == case.initial.tobytes()
+    # the team goes on
+    expected = result(Case((784, 100, 200, 10)), 1)
+    assert result(Case((784, 100, 200, 10)), 2) == expected
+
+
+def test_an_exception_of_another_member_is_raised_here():
+    words = team.Words().new()
+
+    def function(member):
+        if member == 1:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        team._team.run(function, 2, words)
+
+
+def test_interrupt_and_exit():
+    """Ctrl-C ends a fit on two threads soon, and the process can end."""
+    program = (
+        "import fastnn, numpy as np, _thread, threading\n"
+        "X = np.random.default_rng(0).random((20000, 784), np.float32)\n"
+        "y = np.zeros(20000, int)\n"
+        "layers = [fastnn.Dense(784, 256), fastnn.ReLU(), fastnn.Dense(256, 10)]\n"
+        "network = fastnn.Network(layers, backend='numba')\n"
+        "network.fit(X[:100], y[:100], threads=2)\n"
+        "threading.Timer(1, _thread.interrupt_main).start()\n"
+        "try:\n"
+        "    network.fit(X, y, epochs=10**6, threads=2)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopped', np.isfinite(network._parameters).all())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "stopped True\n"
+
+
+def test_words_of_different_writers_share_no_line():
+    assert len(set(team.PLACES.values())) == len(team.PLACES)
+    assert all(place % team.PLACE_BYTES == 0 for place in team.PLACES.values())
+    assert team.Words().new().nbytes == len(team.PLACES) * team.PLACE_BYTES
+
+
+class TestChoice:
+    """How many threads share the work."""
+
+    @staticmethod
+    def chosen(*sizes, batch_size=32, density=0.2):
+        case = Case(sizes, batch_size, samples=1)
+        return plan.Program(
+            case.layers, batch_size=batch_size, density=density
+        ).default_threads  # fmt: skip
+
+    def test_by_work(self, monkeypatch):
+        monkeypatch.setattr(plan, "cores", lambda: [{n} for n in range(64)])
+        assert self.chosen(784, 10) == 1
+        assert self.chosen(784, 100, 200, 10) == 1
+        assert self.chosen(784, 100, 200, 10, batch_size=128) == 2
+        assert self.chosen(784, 800, 800, 10) == 2
+        assert self.chosen(784, 2048, 2048, 10, batch_size=512) == 2
+
+    @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 2)])
+    def test_never_more_than_cores(self, cores, threads, monkeypatch):
+        monkeypatch.setattr(plan, "cores", lambda: [{n} for n in range(cores)])
+        assert self.chosen(784, 2048, 2048, 10, batch_size=512) == threads
+
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
+    def test_cores_that_the_process_may_use(self):
+        cores = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, {min(cores)})
+            assert len(team.cores()) == 1
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    @pytest.mark.parametrize(
+        ("value", "error"),
+        [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)],
+    )
+    def test_bad_numbers(self, value, error):
+        network = perceptron(3, 2)
+        with pytest.raises(error, match="threads: expected an integer of at least 1"):
+            network.fit(np.zeros((4, 3)), np.zeros(4, int), threads=value)
+
+    @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+    def test_bad_environment(self, value, monkeypatch):
+        monkeypatch.setenv("FASTNN_NUM_THREADS", value)
+        network = perceptron(3, 2)
+        with pytest.raises(ValueError, match="FASTNN_NUM_THREADS: expected an integer"):
+            network.fit(np.zeros((4, 3)), np.zeros(4, int))
+        network.fit(np.zeros((4, 3)), np.zeros(4, int), threads=1)
+
+    @pytest.mark.parametrize(
+        ("environment", "argument", "expected"),
+        [("2", None, 2), ("", None, 1), ("3", 1, 1), (" 4 ", 2, 2)],
+    )
+    def test_environment(self, environment, argument, expected, monkeypatch):
+        monkeypatch.setenv("FASTNN_NUM_THREADS", environment)
+        asked = set()
+        real = plan.run_together
+
+        def noting(function, members, words):
+            asked.add(members)
+            real(function, members, words)
+
+        monkeypatch.setattr(plan, "run_together", noting)
+        network = perceptron(784, 100, 10, backend="numba")
+        network.fit(np.zeros((100, 784)), np.zeros(100, int), threads=argument)
+        assert asked == ({2} if expected > 1 else set())
+
+    def test_explanation(self):
+        large = perceptron(784, 800, 800, 10, backend="numba")
+        assert large.explain().endswith("up to 4 threads share a step")
+        assert perceptron(3, 2, backend="numba").explain().endswith("on one thread")
+
+    def test_layer_path_takes_no_notice(self):
+        network = fastnn.Network([fastnn.Dense(3, 2)], backend="numpy", seed=0)
+        network.fit(np.zeros((4, 3)), np.zeros(4, int), threads=2)
