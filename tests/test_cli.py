@@ -57,7 +57,7 @@ def test_train_and_evaluate(tmp_path, small_data, backend):
     model, plot = tmp_path / "model.safetensors", tmp_path / "curves.png"
     common = ("--data", small_data, "--backend", backend)
     options = ("--hidden", 30, 20, "--epochs", 12, "--batch-size", 16, "--learning-rate", 0.2)
-    options = (*options, "--threads", 2)
+    options += ("--threads", 2)
     done = run("train", *common, *options, "--seed", 3, "--save", model, "--plot", plot)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
