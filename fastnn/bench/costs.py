@@ -107,9 +107,11 @@ def measure_costs(rounds: int = 7) -> Costs:
 def _run(program: str, *arguments: str, **variables: str) -> Any:
     package_root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": path} | variables
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports compile once, not every time
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env=os.environ | {"PYTHONPATH": path} | variables,
+        env=environment,
         stdout=subprocess.PIPE,
         check=True,
         text=True,
