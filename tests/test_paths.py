@@ -213,9 +213,9 @@ def test_an_interrupt_counts_the_steps_that_were_taken(rng, monkeypatch):
     network.fit(X[:1], y[:1])
     whole, run = copy.deepcopy(network), Program.run
 
-    def interrupted(program, samples, targets, order, *rest):
+    def interrupted(program, samples, targets, order, *rest, **options):
         # as the interpreter does where the signal came in the compiled call
-        run(program, samples, targets, order, *rest)
+        run(program, samples, targets, order, *rest, **options)
         if len(order):
             raise KeyboardInterrupt
 
