@@ -324,6 +324,13 @@ def checked(name: str, value: Any) -> Optimizer:
     """Return `value` if it is an optimiser."""
     if not isinstance(value, Optimizer):
         raise TypeError(f"{name}: expected an Optimizer, as SGD(0.1) or Adam(), got {value!r}")
+    kind, names = type(value).__name__, value.state_names
+    if not hasattr(value, "_learning_rate"):
+        raise TypeError(f"{name}: expected {kind}.__init__ to call super().__init__(learning_rate)")
+    if not isinstance(names, tuple) or not all(isinstance(entry, str) for entry in names):
+        raise TypeError(
+            f"{name}: expected {kind}.state_names to be a tuple of names, got {names!r}"
+        )
     return value
 
 

@@ -406,6 +406,26 @@ class TestOfTheUsersOwn:
         with pytest.raises(TypeError, match="step"):
             Incomplete(0.1)
 
+    def test_a_class_that_is_not_whole_is_refused(self):
+        class Uninitialised(fastnn.Optimizer):
+            def __init__(self):
+                pass
+
+            step = SGD.step
+
+        class OneName(SGD):
+            state_names = "velocity"
+
+            def __init__(self):
+                fastnn.Optimizer.__init__(self, 0.1)
+
+        for optimizer, message in [
+            (Uninitialised(), r"expected Uninitialised.__init__ to call super"),
+            (OneName(), r"expected OneName.state_names to be a tuple of names, got 'velocity'"),
+        ]:
+            with pytest.raises(TypeError, match=message):
+                Dense(2, 2, optimizer=optimizer)
+
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, 0.9), RMSprop(), Adam()], ids=repr)
