@@ -159,7 +159,7 @@ def main() -> None:
     lowest = {name: min(values) for name, values in accuracy.items()}
     highest = {name: max(values) for name, values in accuracy.items()}
     claims = {
-        "raw pixels: right on less than 0.4 of the test images on every seed": highest["raw"] < 0.4,
+        "raw pixels: right on less than half of the images on every seed": highest["raw"] < 0.5,
         "scaled pixels: right on more than 0.6 on every seed": (
             min(lowest["normalised"], lowest["standardised"]) > 0.6
         ),
