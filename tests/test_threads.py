@@ -294,6 +294,22 @@ def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
     assert result(Case((784, 100, 200, 10)), 2) == expected
 
 
+def test_no_threads_left(monkeypatch):
+    """The caller goes on alone, as it does beside another team."""
+    expected = result(Case((784, 100, 200, 10)), 1)
+    team._team.end()
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert result(Case((784, 100, 200, 10)), 2) == expected
+        assert not team._team._threads
+    assert result(Case((784, 100, 200, 10)), 2) == expected
+    assert team._team._threads
+
+
 def test_an_exception_of_another_member_is_raised_here():
     words = team.Words().new()
 

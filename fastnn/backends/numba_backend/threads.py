@@ -3,11 +3,11 @@
 The members of a team are the thread that calls, member 0, and daemon threads of Python
 that were started once and sleep between calls. The compiled function, which runs
 without the interpreter's lock, divides its work by the member's number, and its members wait for
-each other at meetings. What they say to each other are 64-bit words, each in a place of its
-own that only one of them writes:
+each other at meetings. What they say to each other are 64-bit words, each in cache lines of its
+own. Only one of them writes a word, but for `ready`, which the caller takes back:
 
     arrived     of each member: how many meetings it has come to
-    ready       of each member: it waits to be called
+    ready       of each member: whether it waits to be called
     called      by the caller: the number of the step that all begin with, or END
     parting     by the caller: the number of the step after which all part
 
@@ -284,7 +284,8 @@ class Team:
     def run(self, function: Callable[[int], object], members: int, words: np.ndarray) -> None:
         """Run function(0) here and function(1), ... in other threads; return when all have ended.
 
-        Those of the others end soon after that of member 0, or when an exception stops it.
+        Those of the others end soon after that of member 0, or when an exception stops it. Where
+        the system has no threads left, function(0) runs alone.
         """
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
         asked = 0
@@ -292,6 +293,9 @@ class Team:
             # a thread may run where the one that started it might at that time
             self.end()
             self._processors, self._cores = _processors(), cores()
+        if not self._start(members - 1):
+            function(0)
+            return
         caller = threading.get_native_id()
 
         def work(member: int) -> None:
@@ -301,7 +305,6 @@ class Team:
 
         try:
             for member in range(1, members):
-                self._start(member)
                 self._asked[member - 1].put((work, member, ended))
                 asked += 1
             function(0)
@@ -319,15 +322,19 @@ class Team:
             thread.join()
         self._asked, self._threads = [], []
 
-    def _start(self, member: int) -> None:
-        """Start the thread of a member unless it is there."""
-        while len(self._threads) < member:
+    def _start(self, count: int) -> bool:
+        """Have at least `count` threads; return whether the system let them start."""
+        while len(self._threads) < count:
             asked: SimpleQueue[Any] = SimpleQueue()
             name = f"fastnn-{len(self._threads) + 1}"
             thread = threading.Thread(target=_serve, args=(asked,), name=name, daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # too many of them, or Python is about to exit
+                return False
             self._asked.append(asked)
             self._threads.append(thread)
+        return True
 
 
 def _collect(ended: SimpleQueue[Any], count: int) -> list[BaseException]:
