@@ -373,6 +373,11 @@ class TestChoice:
         monkeypatch.setattr(plan, "cores", lambda: [{n} for n in range(cores)])
         assert self.chosen(784, 2048, 2048, 10, batch_size=512) == threads
 
+    def test_a_tiny_fit_looks_for_no_cores(self, monkeypatch):
+        """That reads a file for each processor, which takes as long as the fit."""
+        monkeypatch.setattr(plan, "cores", lambda: pytest.fail("looked for cores"))
+        assert self.chosen(2, 4, 2) == 1
+
     @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
     def test_cores_that_the_process_may_use(self):
         cores = os.sched_getaffinity(0)

@@ -287,8 +287,9 @@ class Program:
             density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
             products = 2 if number == 0 else 3
             work += products * density * layer.input_units * layer.output_units
-        work *= self.batch_size
-        return self.members(min(1 if work < WORK_FOR_TWO else 2, len(cores())))
+        if work * self.batch_size < WORK_FOR_TWO:
+            return 1  # to look for cores would take as long as a tiny fit
+        return self.members(min(2, len(cores())))
 
     def members(self, threads: int) -> int:
         """Return how many threads form a team: a power of two, at most one for each chunk."""
