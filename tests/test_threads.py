@@ -310,6 +310,33 @@ def test_no_threads_left(monkeypatch):
     assert team._team._threads
 
 
+def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
+    """Python looks for Ctrl-C when `get` has returned and nobody has what it returned yet."""
+    words = team.Words().new()
+    team._team.run(lambda member: None, 2, words)  # its threads have queues by now
+
+    class Losing(team.SimpleQueue):
+        def get(self):
+            super().get()
+            raise KeyboardInterrupt
+
+    raised = []
+
+    def run():
+        try:
+            team._team.run(lambda member: time.sleep(0.1 * member), 2, words)
+        except KeyboardInterrupt:
+            raised.append(True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(team, "SimpleQueue", Losing)
+        caller = threading.Thread(target=run, daemon=True)
+        caller.start()
+        caller.join(20)
+    assert raised
+    assert not caller.is_alive()
+
+
 def test_an_exception_of_another_member_is_raised_here():
     words = team.Words().new()
 

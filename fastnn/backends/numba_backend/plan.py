@@ -754,13 +754,15 @@ class Team:
     def run(self, words: Words, scale: Any, arguments: tuple[Any, ...]) -> tuple[float, int]:
         """Run the compiled epoch on all members; return what the caller's returned."""
         said = words.new()
-        self._records["words"] = said.ctypes.data
+        # of this call alone: an interrupt may leave a member behind that is still about to begin
+        records = self._records.copy()
+        records["words"] = said.ctypes.data
         results: dict[int, tuple[float, int]] = {}
 
         def work(member: int) -> None:
             results[member] = run(
                 scale, self.tables[member].shared, self._layers[member], *arguments,
-                self._records[member : member + 1],
+                records[member : member + 1],
             )  # fmt: skip
 
         run_together(work, len(self.tables), said)

@@ -287,7 +287,8 @@ class Team:
         Those of the others end soon after that of member 0, or when an exception stops it. Where
         the system has no threads left, function(0) runs alone.
         """
-        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        ended: list[BaseException | None] = []
+        bell: SimpleQueue[None] = SimpleQueue()
         asked = 0
         if self._processors != _processors():
             # a thread may run where the one that started it might at that time
@@ -305,12 +306,12 @@ class Team:
 
         try:
             for member in range(1, members):
-                self._asked[member - 1].put((work, member, ended))
+                self._asked[member - 1].put((work, member, ended, bell))
                 asked += 1
             function(0)
         finally:
             words[CALLED // 8] = END
-            failures = _collect(ended, asked)
+            failures = _collect(ended, bell, asked)
         for failure in failures:
             raise failure
 
@@ -337,33 +338,36 @@ class Team:
         return True
 
 
-def _collect(ended: SimpleQueue[Any], count: int) -> list[BaseException]:
-    """Wait until `count` threads have ended; return what went wrong, Ctrl-C meanwhile included."""
-    failures: list[BaseException] = []
-    while count:
+def _collect(
+    ended: list[BaseException | None], bell: SimpleQueue[None], count: int
+) -> list[BaseException]:
+    """Wait until `count` threads have ended; return what went wrong, Ctrl-C meanwhile included.
+
+    Each thread notes in `ended` how it ended, and then rings. The note is what counts: Ctrl-C may
+    come when a ring has been taken out of the queue, and before it is here.
+    """
+    interrupts: list[BaseException] = []
+    while len(ended) < count:
         try:
-            failure = ended.get()
+            bell.get()
         except KeyboardInterrupt as interrupt:
-            failures.append(interrupt)
-            continue
-        count -= 1
-        if failure is not None:
-            failures.append(failure)
-    return failures
+            interrupts.append(interrupt)
+    return interrupts + [failure for failure in ended if failure is not None]
 
 
 def _serve(asked: SimpleQueue[Any]) -> None:
     """Run what is asked for, until None is."""
     while (job := asked.get()) is not None:
-        work, member, ended = job
+        work, member, ended, bell = job
         failure = None
         try:
             work(member)
         except BaseException as error:
             failure = error
-        ended.put(failure)
+        ended.append(failure)
+        bell.put(None)
         # an idle thread keeps nobody's memory
-        del job, work, ended, failure
+        del job, work, ended, bell, failure
 
 
 _team = Team()
