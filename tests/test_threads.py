@@ -126,6 +126,14 @@ def test_a_team_works_together(monkeypatch):
             pytest.fail(f"{threads} threads never met")
 
 
+@pytest.mark.parametrize("samples", [0, 5, 32])
+def test_nobody_is_woken_for_a_single_step(samples, monkeypatch):
+    """As full batches take: one step an epoch, which the caller begins before others are awake."""
+    expected = result(Case((784, 100, 10), 32, samples), 1)
+    monkeypatch.setattr(plan, "run_together", lambda *_: pytest.fail("somebody was woken"))
+    assert result(Case((784, 100, 10), 32, samples), 2) == expected
+
+
 def test_four_threads_against_numpy():
     case = Case((784, 800, 800, 10), 32, 100)
     parameters, loss, correct = case.reference()

@@ -345,7 +345,8 @@ class Program:
             raise ValueError(f"states must be {self.states} vectors, not {len(states)}")
         for state in states:
             self._check_parameters("states", state)
-        _check_rates(rates, -(-len(order) // self.batch_size), len(self.learned))
+        count = -(-len(order) // self.batch_size)
+        _check_rates(rates, count, len(self.learned))
         if dropout_steps is None:
             dropout_steps = np.zeros(self.dropouts, np.int64)
         _check("dropout_steps", dropout_steps, np.dtype(np.int64), (self.dropouts,))
@@ -365,7 +366,7 @@ class Program:
             table = self.training
             loss, correct = run(scale, table.shared, table.layers[None], *arguments, None)
         else:
-            loss, correct = team.run(self._words, scale, arguments)
+            loss, correct = team.run(self._words, scale, arguments, count)
         self._totals = float(loss), int(correct)
         return self._totals
 
@@ -751,8 +752,13 @@ class Team:
         regions["units"][0] = max(stop - first, 0)
         layer["biases_region"] = regions.ctypes.data
 
-    def run(self, words: Words, scale: Any, arguments: tuple[Any, ...]) -> tuple[float, int]:
-        """Run the compiled epoch on all members; return what the caller's returned."""
+    def run(
+        self, words: Words, scale: Any, arguments: tuple[Any, ...], count: int
+    ) -> tuple[float, int]:
+        """Run `count` steps on all members; return what the caller's returned.
+
+        In a single step the caller is alone: it waits for nobody, and who is woken would be late.
+        """
         said = words.new()
         # of this call alone: an interrupt may leave a member behind that is still about to begin
         records = self._records.copy()
@@ -765,7 +771,10 @@ class Team:
                 records[member : member + 1],
             )  # fmt: skip
 
-        run_together(work, len(self.tables), said)
+        if count > 1:
+            run_together(work, len(self.tables), said)
+        else:
+            work(0)
         words.keep(said)
         return results[0]
 
