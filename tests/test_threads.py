@@ -175,6 +175,24 @@ def test_a_slow_team_parts():
     pytest.fail("the team stayed together")
 
 
+def test_a_slow_team_parts_in_short_calls(monkeypatch):
+    """Steps together are compared over many calls, and who is to stay away is not woken."""
+    case = Case((784, 800, 800, 10), 32, 8 * 32)
+    program = case.program()
+    program._words.settings.update(
+        RESTLESS | {team.ENOUGH_STEPS: 10, team.PAUSE_FACTOR: 1_000_000}  # no call has ten steps
+    )
+    arguments = case.samples, case.labels, case.order, case.parameters, case.rates
+    for _ in range(1000):
+        program.run(*arguments, threads=2)
+        if program._words.apart():
+            break
+    else:
+        pytest.fail("the team stayed together")
+    monkeypatch.setattr(plan, "run_together", lambda *_: pytest.fail("somebody was woken"))
+    program.run(*arguments, threads=2)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
 def test_members_keep_away_from_the_caller():
     if len(team.cores()) < 2:

@@ -758,6 +758,8 @@ class Team:
         """Run `count` steps on all members; return what the caller's returned.
 
         In a single step the caller is alone: it waits for nobody, and who is woken would be late.
+        So it is in a call that begins while the members are to stay away: to end a short call, they
+        would have to be waited for.
         """
         said = words.new()
         # of this call alone: an interrupt may leave a member behind that is still about to begin
@@ -771,7 +773,7 @@ class Team:
                 records[member : member + 1],
             )  # fmt: skip
 
-        if count > 1:
+        if count > 1 and not words.apart():
             run_together(work, len(self.tables), said)
         else:
             work(0)

@@ -31,6 +31,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -62,7 +63,7 @@ PLACES = {
             *(f"ready {member}" for member in range(4)),
             "called", "parting", "return at",
             # what the caller notes for itself
-            "since", "steps", "alone time", "alone steps",
+            "since", "time", "steps", "alone time", "alone steps",
             # settings
             "enough time", "enough steps", "pause factor",
         )
@@ -72,7 +73,7 @@ PLACES = {
 
 ARRIVED, READY = PLACES["arrived 0"], PLACES["ready 0"]
 CALLED, PARTING, RETURN_AT = PLACES["called"], PLACES["parting"], PLACES["return at"]
-SINCE, STEPS = PLACES["since"], PLACES["steps"]
+SINCE, TIME, STEPS = PLACES["since"], PLACES["time"], PLACES["steps"]
 ALONE_TIME, ALONE_STEPS = PLACES["alone time"], PLACES["alone steps"]
 ENOUGH_TIME, ENOUGH_STEPS = PLACES["enough time"], PLACES["enough steps"]
 PAUSE_FACTOR = PLACES["pause factor"]
@@ -85,6 +86,8 @@ SETTINGS = {
     PAUSE_FACTOR: 16,
     # handed on from call to call
     RETURN_AT: 0,
+    TIME: 0,
+    STEPS: 0,
     ALONE_TIME: 0,
     ALONE_STEPS: 0,
 }
@@ -161,7 +164,6 @@ def call_members(words, members, step):
             return False
     for other in range(1, members):
         say(0, words + READY + other * PLACE_BYTES)
-    say(0, words + STEPS)
     say(clock(), words + SINCE)
     say(step, words + CALLED)
     return True
@@ -188,17 +190,21 @@ def note_alone(words, nanoseconds):
 
 @jit_part
 def consider_parting(words, step):
-    """The caller, before the last meeting of a step: have all part after it if that is better."""
+    """The caller, before the last meeting of a step: have all part after it if that is better.
+
+    Time and steps together are added up over calls: those of a short epoch are too few to tell.
+    """
     steps = heard(words + STEPS) + 1
     now = clock()
-    time = now - heard(words + SINCE)
+    time = heard(words + TIME) + now - heard(words + SINCE)
     if steps >= heard(words + ENOUGH_STEPS) and time >= heard(words + ENOUGH_TIME):
         alone = heard(words + ALONE_TIME) * steps // max(heard(words + ALONE_STEPS), 1)
         if alone < time and heard(words + ALONE_STEPS) != 0:
             say(now + heard(words + PAUSE_FACTOR) * (time - alone), words + RETURN_AT)
             say(step, words + PARTING)
-        steps = 0
-        say(now, words + SINCE)
+        time = steps = 0
+    say(now, words + SINCE)
+    say(time, words + TIME)
     say(steps, words + STEPS)
 
 
@@ -267,9 +273,14 @@ class Words:
         return words
 
     def keep(self, words: np.ndarray) -> None:
-        """Remember from a call how long the members stay away, and how long steps took alone."""
-        for place in (RETURN_AT, ALONE_TIME, ALONE_STEPS):
+        """Remember from a call how long the members stay away, and how long steps took."""
+        for place in (RETURN_AT, TIME, STEPS, ALONE_TIME, ALONE_STEPS):
             self.settings[place] = int(words[place // 8])
+
+    def apart(self) -> bool:
+        """Return whether it is not yet time for the members to come back."""
+        later = self.settings[RETURN_AT]
+        return later > 0 and time.clock_gettime_ns(time.CLOCK_MONOTONIC) < later
 
 
 class Team:
