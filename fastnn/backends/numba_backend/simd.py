@@ -78,7 +78,7 @@ MACHINES = {
     for machine in (
         Machine(
             bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
-            cached_bytes=20480, block_inner=256, block_columns=12,
+            cached_bytes=20480, block_inner=1024, block_columns=3,
         ),
         Machine(
             bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
