@@ -62,10 +62,7 @@ class Dropout(Layer):
 
     @p.setter
     def p(self, value: float) -> None:
-        p = checks.real("p", value, minimum=0.0)
-        if p >= 1.0:
-            raise ValueError(f"p: expected a probability below 1, got {p}")
-        self._p = p
+        self._p = checks.real("p", value, minimum=0.0, below=1.0)
 
     @property
     def key(self) -> int:

@@ -9,6 +9,7 @@ Learning", Springer 2006, sections 4.3.4 and 5.2.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -195,7 +196,7 @@ def _compared(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Array, Arra
 # What a network needs of its loss
 
 
-class Loss:
+class Loss(ABC):
     """What a network minimises: the mean of a loss over the samples of a batch.
 
     `targets` checks what a user hands in; all other methods take what it returned, whole or some
@@ -212,26 +213,26 @@ class Loss:
     name: str
     operations: tuple[str, ...] = ()
 
+    @abstractmethod
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
     ) -> Array:
         """Return `y` checked, one row for each of `batch` samples of `outputs` outputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has_classes(self, targets: Array, outputs: int) -> bool:
         """Say whether targets are class ids, so that answers are right or wrong."""
-        raise NotImplementedError
 
+    @abstractmethod
     def total(self, backend: Backend, output: Array, targets: Array) -> float:
         """Return the sum of the losses of the samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
         """Return the gradient of the mean loss with respect to `output`.
 
         Of what `total` was asked before, which has checked that the two go together.
         """
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return repr(self.name)
@@ -349,6 +350,11 @@ LOSSES: dict[str, type[Loss]] = {
     kind.name: kind for kind in (SoftmaxCrossEntropy, MeanSquaredError)
 }
 """fastnn's own losses by name."""
+
+
+def is_own(loss: Loss) -> bool:
+    """Say whether a loss is exactly one of fastnn's, which files and compiled code know by name."""
+    return type(loss) in LOSSES.values()
 
 
 def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> Loss:

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, optimizers
+from fastnn import backends, checks, losses, optimizers
 from fastnn.activations import Sigmoid, Tanh
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
-from fastnn.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from fastnn.losses import Loss
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 
@@ -129,7 +129,12 @@ class CompiledPath:
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
         density = _density(X, TRAINING_DENSITY_ROWS)
         self._program = _program(
-            network, _described(network), X if self._direct else None, density, batch_size
+            network,
+            _described(network),
+            X if self._direct else None,
+            density,
+            batch_size=batch_size,
+            loss=network._loss.name,
         )
         self._learned = [layer for layer in network if isinstance(layer, ParametricLayer)]
         self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
@@ -237,7 +242,7 @@ def reason_for_layers(network: Trainable) -> str | None:
     if compiler is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
-    if reason is None and type(network._loss) not in LOSSES.values():
+    if reason is None and not losses.is_own(network._loss):
         reason = f"the loss {network._loss!r} is known to Python alone"
     for layer in network:
         own = not isinstance(layer, ParametricLayer) or type(layer.optimizer) in optimizers.OWN
@@ -301,12 +306,16 @@ def _program(
     X: Array | None,
     density: float,
     batch_size: int = 1,
+    loss: str = losses.SoftmaxCrossEntropy.name,
 ) -> Any:
-    """Return a program that reads arrays of the dtype of `X`, or of the network's for None."""
+    """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
+
+    Prediction has no use for the name of a loss.
+    """
     return _compiler(network).Program(
         layers,
-        network._loss.name if type(network._loss) in LOSSES.values() else SoftmaxCrossEntropy.name,
-        batch_size=batch_size,
+        loss,
+        batch_size,
         dtype=network.dtype,
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,

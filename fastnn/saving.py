@@ -15,11 +15,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fastnn import checks, optimizers
+from fastnn import checks, losses, optimizers
 from fastnn.activations import Sigmoid, Tanh
 from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
-from fastnn.losses import LOSSES, SoftmaxCrossEntropy
+from fastnn.losses import SoftmaxCrossEntropy
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Constant, CosineDecay, Rate, StepDecay, WarmUp
@@ -63,7 +63,7 @@ def save(network: Network, path: str | PathLike[str]) -> None:
                 for name in layer.parameters:
                     array = layer._layout.view(vector, name)
                     tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
-    if type(network._loss) not in LOSSES.values():
+    if not losses.is_own(network._loss):
         raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
     state = network._rng.bit_generator.state
     header = {
