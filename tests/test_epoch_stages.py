@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fastnn import memory
+from fastnn.backends.numba_backend import description, plan, stages
 from fastnn.backends.numba_backend import jit as jit_module
-from fastnn.backends.numba_backend import plan, stages
 from fastnn.backends.numba_backend.jit import call, jit
 from fastnn.backends.numba_backend.simd import MACHINE, lanes
 
@@ -508,10 +508,10 @@ def test_density_behind_stages():
         ([], 1.0), ([relu], 0.5), ([relu, half], 0.25), ([half, relu], 0.25), ([relu, relu], 0.5),
         ([relu, plan.Tanh(), half], 0.25), ([relu, plan.Sigmoid()], 1.0), ([half, half], 0.25),
     ):  # fmt: skip
-        _, (block,) = plan.split([dense, *layers])
-        assert plan.density_after(block, 0.1) == expected
-    _, blocks = plan.split([half, dense])
-    assert plan.density_after(blocks[0], 0.4) == 0.2
+        _, (block,) = description.split([dense, *layers])
+        assert description.density_after(block, 0.1) == expected
+    _, blocks = description.split([half, dense])
+    assert description.density_after(blocks[0], 0.4) == 0.2
 
 
 @pytest.mark.parametrize("bits", [256, 128])

@@ -19,10 +19,14 @@ from test_epoch_stages import Case as StagesCase
 
 import fastnn
 from fastnn import memory
-from fastnn.backends.numba_backend import plan, sharing
+from fastnn.backends.numba_backend import plan, sharing, table
 from fastnn.backends.numba_backend import threads as team
+from fastnn.backends.numba_backend.epoch import run
+from fastnn.backends.numba_backend.threads import run_together
 
 pytestmark = pytest.mark.skipif(team.MOST_MEMBERS == 1, reason="no teams on this system")
+
+TEAM = "fastnn.backends.numba_backend.team"
 
 RESTLESS = {
     team.ENOUGH_TIME: 0, team.ENOUGH_STEPS: 1, team.PAUSE_FACTOR: 0,
@@ -92,7 +96,7 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
             for layer in case.layers
         ]  # fmt: skip
         program = plan.Program(layers, "mse", batch_size, dtype, case.samples.dtype, 0.4)
-        assert program.chunks > 1 or batch_size <= plan.FEW_SAMPLES
+        assert program.chunks > 1 or batch_size <= table.FEW_SAMPLES
         program._words.settings.update(settings)
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.run(
@@ -130,7 +134,7 @@ def test_a_team_works_together(monkeypatch):
 def test_nobody_is_woken_for_a_single_step(samples, monkeypatch):
     """As full batches take: one step an epoch, which the caller begins before others are awake."""
     expected = result(Case((784, 100, 10), 32, samples), 1)
-    monkeypatch.setattr(plan, "run_together", lambda *_: pytest.fail("somebody was woken"))
+    monkeypatch.setattr(f"{TEAM}.run_together", lambda *_: pytest.fail("somebody was woken"))
     assert result(Case((784, 100, 10), 32, samples), 2) == expected
 
 
@@ -189,7 +193,7 @@ def test_a_slow_team_parts_in_short_calls(monkeypatch):
             break
     else:
         pytest.fail("the team stayed together")
-    monkeypatch.setattr(plan, "run_together", lambda *_: pytest.fail("somebody was woken"))
+    monkeypatch.setattr(f"{TEAM}.run_together", lambda *_: pytest.fail("somebody was woken"))
     program.run(*arguments, threads=2)
 
 
@@ -300,7 +304,7 @@ def test_idle_threads_sleep(digits):
 def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
     case = Case((784, 100, 200, 10), 32, 2000)
     ended = threading.Event()
-    real = plan.run
+    real = run
 
     def failing(*arguments):
         member = arguments[-1][0]["member"]
@@ -310,7 +314,7 @@ def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
         ended.set()
 
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "run", failing)
+        patch.setattr(f"{TEAM}.run", failing)
         with pytest.raises(KeyboardInterrupt):
             result(case, 2)
     assert ended.is_set()
@@ -464,13 +468,13 @@ class TestChoice:
     def test_environment(self, environment, argument, expected, monkeypatch):
         monkeypatch.setenv("FASTNN_NUM_THREADS", environment)
         asked = set()
-        real = plan.run_together
+        real = run_together
 
         def noting(function, members, words):
             asked.add(members)
             real(function, members, words)
 
-        monkeypatch.setattr(plan, "run_together", noting)
+        monkeypatch.setattr(f"{TEAM}.run_together", noting)
         network = perceptron(784, 100, 10, backend="numba")
         network.fit(np.zeros((100, 784)), np.zeros(100, int), threads=argument)
         assert asked == ({2} if expected > 1 else set())

@@ -3,7 +3,7 @@
 A network is an array of records, one for each block: a Dense layer, or the input itself where
 something comes before the first Dense layer, a ReLU right after it, and the stages after that. A
 record holds sizes, where parameters lie in the flat vector, where buffers lie in the workspace,
-and which of the kernels are used. `plan.py` writes the records; nothing here is compiled again for
+and which of the kernels are used. `table.py` writes the records; nothing here is compiled again for
 a new network. The functions below read like the layers of the NumPy backend, with the batch in
 rows of X, A and G:
 

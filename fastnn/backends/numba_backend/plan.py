@@ -1,148 +1,60 @@
-"""From a list of layers to the table and the workspace of the compiled epoch.
+"""A network, ready to train and to predict in compiled calls: what the rest of fastnn sees of them.
 
-Everything that depends on a shape is decided here, once, in Python: which kernels a
-layer uses, how wide their tiles are, where each buffer lies. The choice depends on shapes, types,
-the share of non-zeros in the training set and the machine, never on timing, so that the same
-training gives the same bits every time.
+The layers come as the records of `description.py`; `table.py` makes the table of them that
+`epoch.run` walks, and `team.py` shares it among threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from fastnn import memory
 
-from . import squared_error, stages, steps
-from .epoch import (
-    BY_SAMPLE,
-    BY_UNIT,
-    DENSE,
-    GROUP_SAMPLES,
-    LAYER,
-    NONE,
-    SHARED,
-    SMALL,
-    TURNED,
-    add_penalties,
-    run,
+from . import squared_error, steps
+from .description import (
+    HIDDEN_DENSITY,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    Learned,
+    ReLU,
+    Rescaling,
+    Rule,
+    Sigmoid,
+    Tanh,
+    split,
 )
-from .rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
-from .sharing import TEAM, Messages, chunk_starts, share_out
-from .simd import MACHINE, lanes
-from .threads import MOST_MEMBERS, Words, cores, run_together
+from .epoch import run
+from .table import FEW_SAMPLES, INPUT_CODES, SPARSE_BELOW, Table
+from .team import Team
+from .threads import MOST_MEMBERS, Words, cores
 
-
-@dataclass(frozen=True)
-class Rescaling:
-    """Multiplies its input by a number."""
-
-    scale: float
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a gradient moves the parameters of a layer; `steps.py` has the formulas.
-
-    `beta1` is the momentum of "momentum" and "nesterov" and the rho of "rmsprop". `epsilon` is more
-    than 0 in the network's dtype where a rule divides by it.
-    """
-
-    kind: str = "sgd"
-    beta1: float = 0.0
-    beta2: float = 0.0
-    epsilon: float = 0.0
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Output = input @ weights + biases; offsets and stride count elements of the flat vector.
-
-    The loss has l2 * sum(weights^2) added to it.
-    """
-
-    input_units: int
-    output_units: int
-    weights_offset: int
-    row_stride: int
-    biases_offset: int
-    l2: float = 0.0
-    rule: Rule = Rule()
-
-
-@dataclass(frozen=True)
-class ReLU:
-    """Output = max(input, 0)."""
-
-
-@dataclass(frozen=True)
-class Sigmoid:
-    """Output = 1 / (1 + exp(-input))."""
-
-
-@dataclass(frozen=True)
-class Tanh:
-    """Output = tanh(input)."""
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Output = input / (1 - p) where a random word is not below p, 0 elsewhere; by `key`."""
-
-    p: float
-    key: int
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """Output = scale * (input - mean) / sqrt(variance + epsilon) + shift, of each unit.
-
-    Offsets count elements of the flat vector, in which the running statistics lie as well.
-    """
-
-    units: int
-    scale_offset: int
-    shift_offset: int
-    running_mean_offset: int
-    running_variance_offset: int
-    momentum: float
-    epsilon: float
-    rule: Rule = Rule()
-
-
-Layer = Rescaling | Dense | ReLU | Sigmoid | Tanh | Dropout | BatchNorm
-Learned = Dense | BatchNorm
-
-OPERATIONS = {
-    Rescaling: (stages.rescaling_forward, stages.rescaling_backward),
-    ReLU: (stages.relu_forward, stages.relu_backward),
-    Sigmoid: (stages.sigmoid_forward, stages.sigmoid_backward),
-    Tanh: (stages.tanh_forward, stages.tanh_backward),
-    Dropout: (stages.dropout_forward, stages.dropout_backward),
-    BatchNorm: (stages.batch_norm_forward, stages.batch_norm_backward),
-}
-"""What a stage does in training, forward and backward."""
+__all__ = [
+    "INPUT_CODES",
+    "SPARSE_BELOW",
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "Program",
+    "ReLU",
+    "Rescaling",
+    "Rule",
+    "Sigmoid",
+    "Tanh",
+    "most_threads",
+    "why_not",
+]
 
 LOSSES = ("softmax_cross_entropy", "mse")
 
-INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
-
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
-SPARSE_BELOW = 0.55
-"""Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
-HIDDEN_DENSITY = 0.5
-"""Share of non-zeros expected after ReLU."""
-FEW_SAMPLES = 2
-"""Batches up to this size are handled sample by sample."""
 WORK_FOR_TWO = 4e6
 """Multiplications in a step, zeros left out, from which two threads share them."""
-NARROW_VECTORS = 4
-"""Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
 
 def why_not(
@@ -177,56 +89,6 @@ def why_not(
 def most_threads(layers: Sequence[Layer]) -> int:
     """Return how many threads can share a training step."""
     return min(chunks_of([layer for layer in layers if isinstance(layer, Dense)]), MOST_MEMBERS)
-
-
-@dataclass
-class Block:
-    """A Dense layer, or the input itself, a ReLU right after it, and the stages after that."""
-
-    dense: Dense | None
-    units: int
-    relu: bool = False
-    stages: list[Layer] = field(default_factory=list)
-
-
-def split(layers: Sequence[Layer]) -> tuple[float, list[Block]]:
-    """Return the scale of the input and the blocks.
-
-    There is a block for the input where more than rescaling comes before the first Dense layer.
-    """
-    scale = 1.0
-    blocks: list[Block] = []
-    for layer in layers:
-        if isinstance(layer, Dense):
-            blocks.append(Block(layer, layer.output_units))
-        elif not blocks and isinstance(layer, Rescaling):
-            scale *= layer.scale
-        else:
-            if not blocks:
-                units = next(la.input_units for la in layers if isinstance(la, Dense))
-                blocks.append(Block(None, units))
-            block = blocks[-1]
-            if isinstance(layer, ReLU) and block.dense and not (block.relu or block.stages):
-                block.relu = True
-            else:
-                block.stages.append(layer)
-    return scale, blocks
-
-
-def density_after(block: Block, density: float) -> float:
-    """Return the share of non-zeros expected behind a block, from that of the data."""
-    if block.dense is not None:
-        density = HIDDEN_DENSITY if block.relu else 1.0
-    positive = block.relu
-    for stage in block.stages:
-        if isinstance(stage, ReLU):
-            density *= 1.0 if positive else HIDDEN_DENSITY
-            positive = True
-        elif isinstance(stage, Dropout):
-            density *= 1 - stage.p
-        elif isinstance(stage, Sigmoid | BatchNorm):
-            density, positive = 1.0, isinstance(stage, Sigmoid)
-    return density
 
 
 class Program:
@@ -427,365 +289,6 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")
 
 
-class Table:
-    """The records of one way to run a network, and the workspace to which they point."""
-
-    def __init__(self, program: Program, batch_size: int, training: bool):
-        self.dtype = program.dtype
-        self.lanes = lanes(self.dtype.itemsize)
-        self.padded = memory.round_up(batch_size, sample_group(self.lanes))
-        self.batch_size = batch_size
-        self.training = training
-        blocks = program.blocks
-        if not training:  # dropout does nothing
-            blocks = [
-                replace(b, stages=[la for la in b.stages if not isinstance(la, Dropout)])
-                for b in blocks
-            ]
-        self.shared = np.zeros(1, SHARED)
-        self.layers = np.zeros(len(blocks), LAYER)
-        self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
-        self.dropouts: list[int] = []
-        """Numbers of the stages that are dropout."""
-        self.regions = np.zeros((len(program.learned), 2), steps.REGION)
-        self.starts = np.zeros((len(blocks), program.chunks + 1), np.int64)
-        """Where the chunks of each layer begin."""
-        self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
-        self._learned = self._described_stages = 0
-
-        self._describe_shared(program)
-        if blocks[0].dense is None:
-            self._describe_input(blocks[0].units)
-        density = program.density
-        result: list[tuple[np.void, str]] = []
-        for number, block in enumerate(blocks):
-            layer = self.layers[number]
-            self._describe(layer, block)
-            starts = chunk_starts(int(layer["input_units"]), program.chunks, self.dtype.itemsize)
-            self.starts[number] = starts
-            layer["chunk_units"] = self.starts[number:].ctypes.data
-            layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
-            if block.dense is None:
-                result = [(self.shared[0], "input_rows"), (layer, "outputs")]
-            else:
-                choose_kernels(layer, self.dtype, batch_size, number == 0, density)
-                if self._learned == 0:
-                    layer["gradient_by"] = NONE
-                if training:
-                    self._describe_step(layer, block.dense)
-                self._learned += 1
-                if number > 0:
-                    # what the block below puts out is what this one takes in
-                    layer["mask_inputs"] = blocks[number - 1].relu and not blocks[number - 1].stages
-                    result.append((layer, "inputs"))
-                    self._want(self.padded * layer["inputs_stride"], *result)
-                self._lay_out(layer, number == 0)
-                result = [(layer, "outputs")]
-            result = self._add_stages(layer, block, result)
-            is_top = number == len(blocks) - 1
-            layer["mask_gradient"] = block.relu and (bool(block.stages) or is_top)
-            if training and self._learned > 0:
-                self._want_gradient(layer, is_top)
-            density = density_after(block, density)
-        self._describe_loss(program.loss, self.layers[-1], result)
-        share_out(self.layers, self.starts, self.lanes, 0, 1)
-        self._allocate()
-
-    def _describe_shared(self, program: Program) -> None:
-        shared = self.shared[0]
-        shared["batch_size"] = self.batch_size
-        shared["itemsize"] = self.dtype.itemsize
-        shared["lanes"] = self.lanes
-        shared["group"] = sample_group(self.lanes)
-        shared["chunks"] = program.chunks
-        shared["input_code"] = INPUT_CODES[program.input_dtype.name]
-        shared["input_itemsize"] = program.input_dtype.itemsize
-        shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
-        shared["record"] = self.shared.ctypes.data
-        shared["stages"] = self.stages.ctypes.data
-        if len(self.stages):
-            shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
-            if self.training:
-                shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
-        for name in ("sources", "tail_sources"):
-            self._want(self.padded * 8, (shared, name))
-        # always zero: the sample that pads a batch, and what follows the last units of a sample
-        byte = np.dtype(np.uint8)
-        self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
-        shared["tail_stride"] = self.lanes * program.input_dtype.itemsize
-        self._tails = memory.aligned_zeros(int(shared["group"] * shared["tail_stride"]), byte)
-        shared["zeros"] = self._zeros.ctypes.data
-        shared["tails"] = self._tails.ctypes.data
-
-    def _describe_input(self, units: int) -> None:
-        """Write down how the input is loaded where it is a block of its own."""
-        shared = self.shared[0]
-        shared["load_input"] = stages.load_input.address(self.dtype, SHARED)
-        shared["input_units"] = units
-        shared["input_rows_stride"] = memory.row_stride(units, self.dtype) * self.dtype.itemsize
-
-    def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
-        """Write down what the loss reads and where its results go."""
-        shared = self.shared[0]
-        for name in ("output_units", "output_vectors"):
-            shared[name] = top[name]
-        shared["result_stride"] = top["outputs_stride"]
-        size = self.padded * top["outputs_stride"]
-        self._want(size, *result, (shared, "result"))
-        if not self.training:
-            return
-        for name in ("labels", "predictions", "margins", "sums"):
-            self._want(self.padded * 8, (shared, name))
-        if self.layers["decay"].any():
-            shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
-            shared["layers"] = self.layers.ctypes.data
-            self._want(8, (shared, "penalty"))
-        if loss == "mse":
-            shared["loss"] = squared_error.mean_squared_error.address(self.dtype, SHARED)
-            self._want(size, (shared, "targets"))
-            for name in ("batch_loss", "batch_correct"):
-                self._want(8, (shared, name))
-
-    def _describe(self, layer: np.void, block: Block) -> None:
-        """Write down the shape of a block and where the parameters of its Dense layer lie."""
-        itemsize = self.dtype.itemsize
-        dense = block.dense
-        inputs = block.units if dense is None else dense.input_units
-        layer["input_units"] = inputs
-        layer["output_units"] = block.units
-        layer["input_vectors"] = -(-inputs // self.lanes)
-        layer["output_vectors"] = -(-block.units // self.lanes)
-        layer["inputs_stride"] = memory.row_stride(inputs, self.dtype) * itemsize
-        layer["outputs_stride"] = memory.row_stride(block.units, self.dtype) * itemsize
-        if dense is not None:
-            layer["weights"] = dense.weights_offset * itemsize
-            layer["weights_stride"] = dense.row_stride * itemsize
-            layer["biases"] = dense.biases_offset * itemsize
-            layer["activation"] = RELU if block.relu else IDENTITY
-
-    def _add_stages(
-        self, layer: np.void, block: Block, result: list[tuple[np.void, str]]
-    ) -> list[tuple[np.void, str]]:
-        """Describe the stages of a block; return who asks for the buffer of its result.
-
-        `result` are those who ask for the buffer that the first stage reads.
-        """
-        first = self._described_stages
-        stop = first + len(block.stages)
-        layer["first_stage"], layer["lowest_stage"], layer["stop_stage"] = first, stop, stop
-        self._described_stages = stop
-        for number, described in zip(range(first, stop), block.stages, strict=True):
-            stage = self.stages[number]
-            self._want(self.padded * layer["outputs_stride"], *result, (stage, "source"))
-            result = [(stage, "target")]
-            stage["record"] = self.stages[number:].ctypes.data
-            self._describe_stage(stage, described, layer)
-            if isinstance(described, Dropout):
-                self.dropouts.append(number)
-            if self._learned > 0:
-                layer["lowest_stage"] = min(layer["lowest_stage"], number)
-        return result
-
-    def _describe_stage(self, stage: np.void, described: Layer, layer: np.void) -> None:
-        """Write down the operations of a stage, and its numbers."""
-        itemsize = self.dtype.itemsize
-        forward, backward = OPERATIONS[type(described)]
-        if isinstance(described, BatchNorm) and not self.training:
-            forward = stages.batch_norm_inference
-        stage["forward"] = forward.address(self.dtype, stages.STAGE)
-        if self.training:
-            stage["backward"] = backward.address(self.dtype, stages.STAGE)
-        stage["stride"] = layer["outputs_stride"]
-        stage["units"] = layer["output_units"]
-        stage["lanes"] = self.lanes
-        stage["learned"] = -1
-        if isinstance(described, Rescaling):
-            stage["factor"] = described.scale
-        elif isinstance(described, Dropout):
-            stage["factor"] = 1 / (1 - described.p)
-            stage["threshold"] = round(described.p * 2**32)
-            stage["key"] = np.uint64(described.key).view(np.int64)
-            # whole blocks of the generator, and what the last vector reads beyond its row
-            words = self.padded * layer["output_units"] + memory.LINE_BYTES
-            self._want(words * 4, (stage, "words"))
-        elif isinstance(described, BatchNorm):
-            stage["learned"] = self._learned
-            stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
-            stage["scale"] = described.scale_offset * itemsize
-            stage["shift"] = described.shift_offset * itemsize
-            stage["running_mean"] = described.running_mean_offset * itemsize
-            stage["running_variance"] = described.running_variance_offset * itemsize
-            if self.training:
-                for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
-                    self._want(layer["outputs_stride"], (stage, name))
-                # a vector of parameters is a row, so that ranges of columns can be moved
-                shape = MACHINE.bits // 8, self.lanes
-                stage["move"] = steps.address(described.rule.kind, self.dtype)
-                for which, name in enumerate(("scale", "shift")):
-                    region = self._region(which, described.rule, stage[name], *shape)
-                    stage[f"{name}_region"] = region
-            self._learned += 1
-
-    def _region(
-        self, which: int, rule: Rule, parameters: int, stride: int, units: int,
-        *asking: tuple[np.void, str],
-    ) -> int:  # fmt: skip
-        """Describe region 0 or 1 of the next learned layer; return the address of its record."""
-        region = self.regions[self._learned, which]
-        region["parameters"], region["stride"] = parameters, stride
-        region["units"] = units
-        for constant in ("beta1", "beta2", "epsilon"):
-            region[constant] = getattr(rule, constant)
-        self._want(8, (region, "squares"), *asking)
-        return int(self.regions[self._learned, which:].ctypes.data)
-
-    def _describe_step(self, layer: np.void, dense: Dense) -> None:
-        """Write down how the parameters of a Dense layer are moved, and in what blocks."""
-        rule, stride = dense.rule, layer["weights_stride"]
-        layer["learned"] = self._learned
-        layer["step_units"] = dense.input_units
-        if rule.kind == "sgd" and dense.l2 == 0:
-            return
-        layer["step"] = steps.address(rule.kind, self.dtype)
-        layer["step_units"] = steps.BLOCK_ROWS
-        self._want(steps.BLOCK_ROWS * stride, (layer, "block"))
-        units = dense.output_units
-        layer["biases_region"] = self._region(1, rule, layer["biases"], stride, units)
-        layer["weights_region"] = self._region(
-            0, rule, layer["weights"], stride, units, (layer, "block_squares")
-        )
-        self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
-        if dense.l2 != 0:
-            decays = self.regions["decay"][self._learned]
-            decays[0] = 2 * dense.l2
-            layer["decay"] = decays.ctypes.data
-
-    def _lay_out(self, layer: np.void, first: bool) -> None:
-        """Say which buffers a Dense layer needs, and how large they are."""
-        itemsize = self.dtype.itemsize
-        inputs = layer["input_vectors"] * self.lanes
-        words = -(-self.padded // 64)
-        turned_stride = memory.row_stride(self.padded, self.dtype) * itemsize
-        ways = {int(layer["forward_by"])}
-        if self.training:
-            ways.add(int(layer["update_by"]))
-
-        if first and layer["forward_by"] != BY_UNIT:
-            self._want(self.padded * layer["inputs_stride"], (layer, "inputs"))
-
-        layer["samples_stride"] = turned_stride
-        layer["group_bytes"] = GROUP_SAMPLES * itemsize
-        # the gradient is masked by the inputs as it comes out of the product, turned
-        turned = self.training and layer["mask_inputs"] and layer["gradient_by"] == TURNED
-        if BY_UNIT in ways or turned:
-            size = inputs * turned_stride
-            if first and self.padded > GROUP_SAMPLES:
-                # each group of samples is a matrix of its own, which fits the cache
-                layer["samples_stride"] = GROUP_SAMPLES * itemsize
-                layer["group_bytes"] = inputs * layer["samples_stride"]
-                size = -(-self.padded // GROUP_SAMPLES) * layer["group_bytes"]
-            self._want(size, (layer, "inputs_transposed"))
-        if BY_UNIT in ways:
-            layer["bits_by_unit_stride"] = words * 8
-            self._want(inputs * words * 8, (layer, "bits_by_unit"))
-        if BY_SAMPLE in ways:
-            layer["bits_by_sample_stride"] = layer["chunk_words"] * self.shared["chunks"][0] * 8
-            self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
-
-        layer["slot_bytes"] = self.padded * layer["outputs_stride"]
-        self._want(layer["slot_bytes"] * self.shared["chunks"][0], (layer, "slots"))
-
-    def _want_gradient(self, layer: np.void, is_top: bool) -> None:
-        """Ask for the buffers of a block's gradient, and of the same transposed."""
-        turned_stride = memory.row_stride(self.padded, self.dtype) * self.dtype.itemsize
-        asking = [(self.stages[number], "gradient") for number in _stages_of(layer)]
-        if is_top:
-            asking.append((self.shared[0], "result_gradient"))
-        self._want(self.padded * layer["outputs_stride"], (layer, "gradient"), *asking)
-        outputs = layer["output_vectors"] * self.lanes
-        self._want(outputs * turned_stride, (layer, "gradient_transposed"))
-
-    def _want(self, nbytes: int, *fields: tuple[np.void, str]) -> None:
-        self._buffers.append((memory.round_up(int(nbytes), memory.LINE_BYTES), list(fields)))
-
-    def _allocate(self) -> None:
-        """Lay all buffers end to end in one workspace and write their addresses."""
-        total = sum(nbytes for nbytes, _ in self._buffers)
-        self.workspace = memory.aligned_zeros(total, np.dtype(np.uint8))
-        address = self.workspace.ctypes.data
-        for nbytes, fields in self._buffers:
-            for record, name in fields:
-                record[name] = address
-            address += nbytes
-
-
-class Team:
-    """What the members of a team work with: a table for each of them, and their messages."""
-
-    def __init__(self, program: Program, members: int):
-        # the caller, member 0, uses the table with which it works alone
-        others = [Table(program, program.batch_size, training=True) for _ in range(1, members)]
-        self.tables = [program.training, *others]
-        self._records = np.zeros(members, TEAM)
-        self._records["member"] = np.arange(members)
-        self._records["members"] = members
-        caller = self.tables[0]
-        layers = [np.stack([table.layers, table.layers]) for table in self.tables]
-        self._regions = [table.regions[:, 1].copy() for table in self.tables]
-        for member, (_, shared_out) in enumerate(layers):
-            share_out(shared_out, caller.starts, caller.lanes, member, members)
-            # of the whole layer, for the caller to add up
-            shared_out["squares"] = caller.layers["squares"]
-            for layer in shared_out:
-                if layer["biases_region"] != 0:
-                    self._cut_biases(layer, self._regions[member][layer["learned"] :], caller.lanes)
-        self._layers = layers
-        together = [shared_out for _, shared_out in layers]
-        self._messages = Messages(together, caller.starts, caller.lanes, caller.padded)
-
-    @staticmethod
-    def _cut_biases(layer: np.void, regions: np.ndarray, lanes: int) -> None:
-        """Make the first of `regions`, the biases of a layer, that of a member's own columns."""
-        first = layer["first_vector"] * lanes
-        stop = min(layer["stop_vector"] * lanes, layer["output_units"])
-        regions["parameters"][0] += layer["first_vector"] * (MACHINE.bits // 8)
-        regions["units"][0] = max(stop - first, 0)
-        layer["biases_region"] = regions.ctypes.data
-
-    def run(
-        self, words: Words, scale: Any, arguments: tuple[Any, ...], count: int
-    ) -> tuple[float, int]:
-        """Run `count` steps on all members; return what the caller's returned.
-
-        In a single step the caller is alone: it waits for nobody, and who is woken would be late.
-        So it is in a call that begins while the members are to stay away: to end a short call, they
-        would have to be waited for.
-        """
-        said = words.new()
-        # of this call alone: an interrupt may leave a member behind that is still about to begin
-        records = self._records.copy()
-        records["words"] = said.ctypes.data
-        results: dict[int, tuple[float, int]] = {}
-
-        def work(member: int) -> None:
-            results[member] = run(
-                scale, self.tables[member].shared, self._layers[member], *arguments,
-                records[member : member + 1],
-            )  # fmt: skip
-
-        if count > 1 and not words.apart():
-            run_together(work, len(self.tables), said)
-        else:
-            work(0)
-        words.keep(said)
-        return results[0]
-
-
-def _stages_of(layer: np.void) -> range:
-    """Return the numbers of a block's stages."""
-    return range(layer["first_stage"], layer["stop_stage"])
-
-
 def _end(layer: Learned, dtype: np.dtype) -> int:
     """Return where the parameters of a layer end in the flat vector."""
     if isinstance(layer, Dense):
@@ -797,49 +300,6 @@ def _end(layer: Learned, dtype: np.dtype) -> int:
         layer.running_variance_offset,
     )
     return last + memory.row_stride(layer.units, dtype)
-
-
-def choose_kernels(
-    layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float
-) -> None:
-    """Decide how a layer multiplies, and how its work is cut.
-
-    `density` is the share of non-zeros expected among the layer's inputs.
-    """
-    vectors = int(layer["output_vectors"])
-    if batch_size <= FEW_SAMPLES:  # nothing is transposed
-        layer["forward_by"] = layer["update_by"] = BY_SAMPLE
-    elif density >= SPARSE_BELOW:
-        layer["forward_by"] = layer["update_by"] = DENSE
-    elif first:
-        layer["forward_by"] = layer["update_by"] = BY_UNIT
-    elif vectors >= NARROW_VECTORS:
-        layer["forward_by"], layer["update_by"] = BY_SAMPLE, BY_UNIT
-    else:
-        layer["forward_by"] = layer["update_by"] = DENSE
-    fills_half = 2 * batch_size > lanes(dtype.itemsize)
-    layer["gradient_by"] = TURNED if fills_half else SMALL
-
-    rows = min(batch_size, GROUP_SAMPLES) if first else 64
-    layer["scatter_tile"] = tile_width(vectors, rows, MACHINE.scatter_vectors)
-    layer["gather_tile"] = tile_width(vectors, rows, MACHINE.gather_vectors)
-    # neighbouring pixels are active together, neighbouring hidden units are not
-    layer["update_rows"] = 2 if first else 1
-    layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
-
-
-def tile_width(vectors: int, rows: int, registers: int) -> int:
-    """Return how many vectors of a row the kernels that skip zeros take at a time.
-
-    One row of a tile stays in registers and `rows` rows of it in the first-level cache. A matrix
-    that fits both isn't cut; others are cut into tiles as equal as can be.
-    """
-    vector_bytes = MACHINE.bits // 8
-    if vectors <= registers and rows * vectors * vector_bytes <= MACHINE.cached_bytes:
-        return vectors
-    most = min(registers, MACHINE.cached_bytes // (64 * vector_bytes))
-    tiles = -(-vectors // most)
-    return -(-vectors // tiles)
 
 
 def chunks_of(dense: Sequence[Dense]) -> int:
