@@ -51,13 +51,17 @@ def test_gradients_of_curves(numba_backend, rng, batch, units, dtype):
             assert (np.abs(found - exact) <= sum_bound(2, magnitude, dtype)).all()
 
 
-def test_special_values_of_curves(numba_backend, dtype):
-    X = np.array([[0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 1e-40]], dtype)
+@pytest.mark.parametrize("rows", [1, 100])  # few elements take another way than many
+def test_special_values_of_curves(numba_backend, rows, dtype):
+    row = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 1e-40], dtype)
+    X = np.tile(row, (rows, 1))
     for found in both(numba_backend, "tanh_forward", X):
-        np.testing.assert_array_equal(found, [[0, 0, 1, -1, np.nan, 1, -1, X[0, 7]]])
-        np.testing.assert_array_equal(np.signbit(found[0, :2]), [False, True])
+        expected = [0, 0, 1, -1, np.nan, 1, -1, row[7]]
+        np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
+        np.testing.assert_array_equal(np.signbit(found[:, :2]), [[False, True]] * rows)
     for found in both(numba_backend, "sigmoid_forward", X):
-        np.testing.assert_array_equal(found, [[0.5, 0.5, 1, 0, np.nan, 1, 0, 0.5]])
+        expected = [0.5, 0.5, 1, 0, np.nan, 1, 0, 0.5]
+        np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
 
 
 # Dropout
@@ -287,6 +291,13 @@ def test_nothing_is_read_beyond_the_end(numba_backend, rng, units, dtype):
             at_the_end_of_memory(array) for array in batch_norm_case(rng, batch, units, dtype)
         )
         calls(numba_backend, X, G, of_units)
+
+
+@pytest.mark.parametrize("name", ["sigmoid_forward", "tanh_forward"])
+@pytest.mark.parametrize("other", [np.int32, np.float16, ">f4", ">f8"])
+def test_curves_refuse_other_dtypes(numba_backend, name, other):
+    with pytest.raises(TypeError, match="float32 or float64"):
+        getattr(numba_backend, name)(np.ones((4, 3), other))
 
 
 def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):

@@ -29,10 +29,15 @@ from fastnn.backends.numba_backend.curves import SIGMOID, SIGMOID_GRADIENT, TANH
 from fastnn.backends.numba_backend.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from fastnn.backends.numba_backend.philox import BLOCK_WORDS
 from fastnn.backends.numba_backend.simd import MACHINE
-from fastnn.checks import Array
+from fastnn.checks import FLOAT_DTYPES, Array
+
+LONG_TANH = 512
+"""Elements from which the kernel of tanh makes up, in float64, for what its call costs."""
 
 _empty, _empty_like = np.empty, np.empty_like
+_numpy_tanh: Callable[[Array], Array] = np.tanh
 _INT64 = np.dtype(np.int64)
+_FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)
 
 _elementwise = Entries(activations.run, 4)
@@ -135,6 +140,10 @@ def sigmoid_backward(output: Array, grad_output: Array) -> Array:
 
 
 def tanh_forward(input: Array) -> Array:
+    # NumPy's is vectorised too and costs less to call; the kernel is twice as fast in float64
+    dtype = input.dtype
+    if dtype == _FLOAT32 or (dtype == _FLOAT64 and input.size < LONG_TANH):
+        return _numpy_tanh(input)
     return _on_curve(TANH, input, input)
 
 
