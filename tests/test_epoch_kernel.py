@@ -8,6 +8,7 @@ import mmap
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from fastnn import memory
-from fastnn.backends.numba_backend import dense_tiles, exponential, jit, plan, rows, sparse
+from fastnn.backends.numba_backend import dense_tiles, epoch, exponential, jit, plan, rows, sparse
 from fastnn.backends.numba_backend.simd import MACHINE, lanes
 
 RATE = 0.1
@@ -200,9 +201,10 @@ def test_workspace_holds_nothing_that_matters(batch_size, density, dtype):
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("batch_size", [1, 32])
 @pytest.mark.parametrize("density", [0.2, 1.0])
-def test_a_stretch_in_two_calls_gives_the_same_bits(density):
-    whole, parts = Case((61, 47, 83, 5)), Case((61, 47, 83, 5))
+def test_a_stretch_in_two_calls_gives_the_same_bits(density, batch_size):
+    whole, parts = Case((61, 47, 83, 5), batch_size), Case((61, 47, 83, 5), batch_size)
     expected = whole.run(density=density)
     program = parts.program(density)
     order = parts.order
@@ -211,6 +213,65 @@ def test_a_stretch_in_two_calls_gives_the_same_bits(density):
         got = parts.run(program)
     assert parts.parameters.tobytes() == whole.parameters.tobytes()
     assert got == expected
+
+
+def test_who_lets_an_update_wait():
+    """Single samples of dense input into a first layer that plain SGD moves."""
+
+    def waits(batch_size=1, density=1.0, l2=0.0, rule="sgd", before=()):
+        first, *rest = Case((40, 30, 5), batch_size).layers
+        layers = [*before, replace(first, l2=l2, rule=plan.Rule(rule)), *rest]
+        table = plan.Program(layers, batch_size=batch_size, density=density).training
+        first, second = table.layers["update_by"][-2:]
+        assert second != epoch.ONE_SAMPLE
+        return first == epoch.ONE_SAMPLE
+
+    assert waits()
+    assert waits(before=[plan.Rescaling(0.5)])
+    assert not waits(batch_size=2)
+    assert not waits(density=0.5)
+    assert not waits(l2=0.1)
+    assert not waits(rule="momentum")
+    assert not waits(before=[plan.ReLU()])
+
+
+def test_no_samples_move_nothing():
+    case = Case((40, 30, 5), 1)
+    case.parameters[0] = -0.0
+    before = case.parameters.tobytes()
+    case.order = case.order[:0]
+    assert case.run(density=1.0) == (0.0, 0)
+    assert case.parameters.tobytes() == before
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_every_step_has_its_own_rate(density, batch_size):
+    whole, parts = Case((61, 47, 83, 5), batch_size), Case((61, 47, 83, 5), batch_size)
+    rates = np.ones((len(whole.order), 3, 2))
+    rates[..., 0] = np.random.default_rng(0).uniform(0.01, 0.2, rates.shape[:2])
+    whole.rates = rates
+    whole.run(density=density)
+    program = parts.program(density)
+    order = parts.order
+    for step, start in enumerate(range(0, len(order), batch_size)):
+        parts.order, parts.rates = order[start : start + batch_size], rates[step:]
+        parts.run(program)
+    assert parts.parameters.tobytes() == whole.parameters.tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_nothing_infinite_stays_behind(density, batch_size):
+    fresh, used = Case((61, 47, 83, 5), batch_size), Case((61, 47, 83, 5), batch_size)
+    expected = fresh.run(density=density)
+    program = used.program(density)
+    used.run(program, np.where(used.samples == 0, 0, np.float32(1e30)))
+    assert not np.isfinite(used.parameters).all()
+    used.parameters[:] = used.initial
+    program.start()
+    assert used.run(program) == expected
+    assert used.parameters.tobytes() == fresh.parameters.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -42,6 +42,11 @@ class Dense:
     l2: float = 0.0
     rule: Rule = Rule()
 
+    @property
+    def by_plain_sgd(self) -> bool:
+        """Whether update kernels do all there is to do."""
+        return self.rule.kind == "sgd" and self.l2 == 0
+
 
 @dataclass(frozen=True)
 class ReLU:

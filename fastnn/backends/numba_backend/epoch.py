@@ -11,6 +11,7 @@ rows of X, A and G:
     backward    dX = G W^T,  back through the stages,  dZ = dX where A > 0,
                 W -= rate * X^T G,  b -= rate * sum(G)
 
+The first W may change as late as in the next sample's forward pass, see `one_sample.py`.
 Rows past the last sample of a batch, up to the next multiple of the vector length, are zero in
 every buffer that is read by whole vectors of samples, so they add nothing.
 
@@ -28,6 +29,7 @@ import numpy as np
 from .cross_entropy import softmax_cross_entropy
 from .dense_tiles import matmul, matmul_transposed
 from .jit import call, jit, jit_part, operation, record_at
+from .one_sample import nothing_waits
 from .rows import (
     activate,
     add_column_sums,
@@ -65,8 +67,9 @@ VECTOR_BYTES = MACHINE.bits // 8
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
 
-DENSE, BY_UNIT, BY_SAMPLE = 0, 1, 2
-"""How a layer multiplies: every number, or the non-zeros of each input unit or of each sample."""
+DENSE, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
+"""How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
+every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
 TURNED, SMALL, NONE = 0, 1, 2
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
@@ -96,6 +99,8 @@ LAYER = np.dtype(
             "decay", "block_squares", "squares",
             # workspace: addresses, and strides in bytes
             "inputs", "inputs_stride", "inputs_transposed", "samples_stride", "group_bytes",
+            # ONE_SAMPLE: its operation, the sample whose update waits, and minus its rate
+            "update_and_multiply", "waiting", "waiting_factor",
             "bits_by_unit", "bits_by_unit_stride", "bits_by_sample", "bits_by_sample_stride",
             "slots", "slot_bytes", "outputs", "outputs_stride",
             "gradient", "gradient_transposed",
@@ -103,7 +108,8 @@ LAYER = np.dtype(
     ]
 )  # fmt: skip
 """A block. `outputs` are those of Dense and ReLU, before the stages. `gradient` is that of the loss
-by the block's result, then by what each stage took in, at last by the sums of Dense."""
+by the block's result, then by what each stage took in, at last by the sums of Dense, and stays so
+until the next step's backward pass."""
 
 SHARED = np.dtype(
     [
@@ -111,8 +117,8 @@ SHARED = np.dtype(
         for name in (
             "batch_size", "itemsize", "lanes", "group", "chunks",
             "input_code", "input_itemsize", "input_row_bytes",
-            # addresses: of this record, and of what stages need, 0 where there are none
-            "record", "stages", "forward_stages", "backward_stages",
+            # addresses: of this record, of the blocks' and of what stages need, 0 without stages
+            "record", "layers", "stages", "forward_stages", "backward_stages",
             # the first block, where it is the input itself: the operation that loads it, or 0
             "load_input", "input_units", "input_rows", "input_rows_stride",
             # the loss: 0 for softmax cross-entropy, or an operation; what it reads and writes
@@ -120,8 +126,8 @@ SHARED = np.dtype(
             "output_units", "output_vectors",
             "target_code", "targets", "labels", "predictions", "margins", "sums",
             "batch_loss", "batch_correct",
-            # penalties: 0, or the operation that adds them up, the blocks, and the sum
-            "add_penalties", "layers", "penalty",
+            # penalties: 0, or the operation that adds them up, and the sum
+            "add_penalties", "penalty",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
@@ -286,8 +292,11 @@ def multiply(
                 layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
                 padded // shared.lanes, (layer.stop_unit - unit) // shared.lanes,
             )  # fmt: skip
-        find_zeros(one, shared, layer, count, padded, training)
-        multiply_rows(one, shared, layer, parameters, count)
+        if layer.forward_by == ONE_SAMPLE:
+            call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
+        else:
+            find_zeros(one, shared, layer, count, padded, training)
+            multiply_rows(one, shared, layer, parameters, count)
 
 
 @jit_part
@@ -402,16 +411,16 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
 
 
 @jit_part
-def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
-    """W -= rate * X^T G, b -= rate * sum(G), or another rule's step: own rows of W, own part of b.
+def update_weights(
+    one, shared, layer, parameters, first_state, second_state, rates, count, factor, keep
+):  # fmt: skip
+    """W -= rate * X^T G, or another rule's step: own rows of W.
 
     In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
     `steps.py`, which takes the gradient block by block.
     """
     itemsize = shared.itemsize
     fused = layer.step == 0
-    factor = -type(one)(real_at(0.0, rates)) if fused else one
-    keep = 1 if fused else 0
     # with kernels that ask for no bits by sample, plain SGD takes all chunks at once
     chunks = 1
     if fused and layer.update_by != BY_SAMPLE:
@@ -469,6 +478,20 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
                 squares += real_at(0.0, layer.block_squares)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
+
+
+@jit_part
+def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
+    """Move own rows of W, see `update_weights`, and own part of b: b -= rate * sum(G)."""
+    fused = layer.step == 0
+    factor = -type(one)(real_at(0.0, rates)) if fused else one
+    if layer.update_by == ONE_SAMPLE:
+        put_real(factor, layer.waiting_factor)
+    else:
+        update_weights(
+            one, shared, layer, parameters, first_state, second_state, rates, count,
+            factor, 1 if fused else 0,
+        )  # fmt: skip
     first = layer.first_vector * VECTOR_BYTES
     vectors = layer.stop_vector - layer.first_vector
     target = layer.block
@@ -528,6 +551,9 @@ def run(
     called = 0
     meeting = 0
     layers = tables[0]
+    one_by_one = training and total > 0 and layers[0].update_by == ONE_SAMPLE
+    if one_by_one:
+        nothing_waits(one, layers[0])
     start = 0
     while start < total:
         if team is not None:
@@ -639,4 +665,7 @@ def run(
                 wait(words, members, meeting)
                 members = 1
         start += shared.batch_size
+    if one_by_one:
+        # the last update, with a product that nobody reads
+        call(layers[0].update_and_multiply, one, shared.layers, parameters, shared.itemsize)
     return loss, correct

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn import memory
 
-from . import squared_error, stages, steps
+from . import one_sample, squared_error, stages, steps
 from .description import (
     BatchNorm,
     Block,
@@ -35,6 +35,7 @@ from .epoch import (
     GROUP_SAMPLES,
     LAYER,
     NONE,
+    ONE_SAMPLE,
     SHARED,
     SMALL,
     TURNED,
@@ -61,6 +62,8 @@ INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
 
 SPARSE_BELOW = 0.55
 """Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
+WAITING_FROM = 0.7
+"""Share of non-zeros from which one pass over all weights is faster than two over those in use."""
 FEW_SAMPLES = 2
 """Batches up to this size are handled sample by sample."""
 NARROW_VECTORS = 4
@@ -108,7 +111,8 @@ class Table:
             if block.dense is None:
                 result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
-                choose_kernels(layer, self.dtype, batch_size, number == 0, density)
+                may_wait = training and number == 0 and block.dense.by_plain_sgd
+                choose_kernels(layer, self.dtype, batch_size, number == 0, density, may_wait)
                 if self._learned == 0:
                     layer["gradient_by"] = NONE
                 if training:
@@ -142,6 +146,7 @@ class Table:
         shared["input_itemsize"] = program.input_dtype.itemsize
         shared["input_row_bytes"] = program.dense[0].input_units * program.input_dtype.itemsize
         shared["record"] = self.shared.ctypes.data
+        shared["layers"] = self.layers.ctypes.data
         shared["stages"] = self.stages.ctypes.data
         if len(self.stages):
             shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
@@ -178,7 +183,6 @@ class Table:
             self._want(self.padded * 8, (shared, name))
         if self.layers["decay"].any():
             shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
-            shared["layers"] = self.layers.ctypes.data
             self._want(8, (shared, "penalty"))
         if loss == "mse":
             shared["loss"] = squared_error.mean_squared_error.address(self.dtype, SHARED)
@@ -284,7 +288,7 @@ class Table:
         rule, stride = dense.rule, layer["weights_stride"]
         layer["learned"] = self._learned
         layer["step_units"] = dense.input_units
-        if rule.kind == "sgd" and dense.l2 == 0:
+        if dense.by_plain_sgd:
             return
         layer["step"] = steps.address(rule.kind, self.dtype)
         layer["step_units"] = steps.BLOCK_ROWS
@@ -335,6 +339,12 @@ class Table:
         layer["slot_bytes"] = self.padded * layer["outputs_stride"]
         self._want(layer["slot_bytes"] * self.shared["chunks"][0], (layer, "slots"))
 
+        if ONE_SAMPLE in ways:
+            operation = one_sample.update_and_multiply
+            layer["update_and_multiply"] = operation.address(self.dtype, LAYER)
+            self._want(layer["inputs_stride"], (layer, "waiting"))
+            self._want(itemsize, (layer, "waiting_factor"))
+
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""
         turned_stride = memory.row_stride(self.padded, self.dtype) * self.dtype.itemsize
@@ -365,14 +375,17 @@ def _stages_of(layer: np.void) -> range:
 
 
 def choose_kernels(
-    layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float
+    layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float, may_wait: bool
 ) -> None:
     """Decide how a layer multiplies, and how its work is cut.
 
-    `density` is the share of non-zeros expected among the layer's inputs.
+    `density` is the share of non-zeros expected among the layer's inputs; `may_wait` says that
+    nothing but the next sample's product needs the update of the layer's weights.
     """
     vectors = int(layer["output_vectors"])
-    if batch_size <= FEW_SAMPLES:  # nothing is transposed
+    if batch_size == 1 and may_wait and density >= WAITING_FROM:
+        layer["forward_by"] = layer["update_by"] = ONE_SAMPLE
+    elif batch_size <= FEW_SAMPLES:  # nothing is transposed
         layer["forward_by"] = layer["update_by"] = BY_SAMPLE
     elif density >= SPARSE_BELOW:
         layer["forward_by"] = layer["update_by"] = DENSE
