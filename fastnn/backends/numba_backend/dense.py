@@ -170,7 +170,8 @@ def row_times_matrix(
     chosen = k.lane_before(columns - last * k.lanes)
     threshold = k.where(relu.equals(1), k.zero(), k.constant(float("-inf")))
     start = k.variable(k.integer(0))
-    for height in (8, 1):
+    # six: of rows 4 KB apart, eight would fill a set of the first-level cache, and C comes on top
+    for height in (6, 1):
         with k.loop_while(_below(start, inner - (height - 1))):
             rows = [b + (start[0] + i) * b_row for i in range(height)]
             factors = [
@@ -223,6 +224,16 @@ def copy_panel(
     whole = columns // k.lanes
     by_rows = b_column.equals(k.element_bytes)
     by_columns = b_row.equals(k.element_bytes)
+
+    def copy_numbers(first: Int) -> None:
+        """Write the copy of the rows from `first` on, number by number."""
+        with k.loop(first, inner) as row:
+            place = target + row * target_row
+            k.store(k.zero(), place + (vectors - 1) * k.vector_bytes)
+            with k.loop(0, columns) as column:
+                number = k.load_real_anywhere(b + row * b_row + column * b_column)
+                k.store_real(number, place + column * k.element_bytes)
+
     with k.builder.if_else(by_rows) as (rows_contiguous, otherwise):
         with rows_contiguous:
             chosen = k.lane_before(columns - whole * k.lanes)
@@ -236,7 +247,10 @@ def copy_panel(
                     k.store(vector, place + whole * k.vector_bytes)
         with otherwise, k.builder.if_else(by_columns) as (columns_contiguous, neither):
             with columns_contiguous:
-                blocks = (inner + (k.lanes - 1)) // k.lanes
+                # a few last rows are not worth a square
+                rest = inner - inner // k.lanes * k.lanes
+                single = k.where(rest > k.lanes // 4, k.integer(0), rest)
+                blocks = (inner - single + (k.lanes - 1)) // k.lanes
                 with k.loop(0, vectors) as j, k.loop(0, blocks) as block:
                     chosen = k.lane_before(inner - block * k.lanes)
                     source = b + block * k.vector_bytes
@@ -248,12 +262,9 @@ def copy_panel(
                     place = target + block * k.lanes * target_row + j * k.vector_bytes
                     for i, vector in enumerate(k.transpose(rows)):
                         k.store(vector, place + i * target_row)
-            with neither, k.loop(0, inner) as row:
-                place = target + row * target_row
-                k.store(k.zero(), place + (vectors - 1) * k.vector_bytes)
-                with k.loop(0, columns) as column:
-                    number = k.load_real_anywhere(b + row * b_row + column * b_column)
-                    k.store_real(number, place + column * k.element_bytes)
+                copy_numbers(inner - single)
+            with neither:
+                copy_numbers(k.integer(0))
 
 
 @microkernel
@@ -280,7 +291,8 @@ def products_of_rows(
     Why it is fast: the weights, which are far more than all else, are read once and as they lie;
     a transposed copy of them would not be used often enough to pay. A vector runs along the
     inner dimension. At least as many sums as a vector has lanes are kept, for 4, 2 or 1 rows of A
-    by several of B, and a vector's worth of them is folded into one vector at the end.
+    by several of B, and a vector's worth of them is folded into one vector at the end. Where B has
+    few rows, all of them go by before the next of A, five at a time: ten outputs leave no rest.
     The last columns may overlap those before.
     Tried and lost: transposing the sums and adding them, which takes nearly twice the shuffles;
     cutting the inner dimension into blocks that fit the first-level cache.
@@ -288,40 +300,48 @@ def products_of_rows(
     whole = inner // k.lanes
     chosen = k.lane_before(inner - whole * k.lanes)
     thresholds = k.where(relu.equals(1), k.zero(), k.constant(-math.inf))
-    with k.loop(0, (columns + (k.lanes - 1)) // k.lanes) as block:
+    few = columns < 2 * k.lanes
+    # rows of B that stay in the first-level cache while those of A go by; all, if they are few
+    block = k.where(few, columns, k.integer(k.lanes))
+    with k.loop(0, columns, block) as first_column:
+        end = k.minimum(first_column + block, columns)
         start: Any = k.integer(0)
         for height in (4, 2, 1):
-            width = min(max(k.lanes, 2 * k.machine.tile_rows) // height, k.lanes)
+            usual = min(max(k.lanes, 2 * k.machine.tile_rows) // height, k.lanes)
+            # five divide ten and twenty; only AVX-512 has registers for four times five sums
+            narrow = 5 if height == 4 and k.machine.bits == 512 else usual
             stop = rows - (height - 1)
             row = k.variable(start)
-            with k.loop_while(_below(row, stop)):
-                a_rows = [a + (row[0] + i) * a_row for i in range(height)]
-                end = k.minimum(block * k.lanes + k.lanes, columns)
-                with k.loop(block * k.lanes, end, width) as next_column:
-                    column = k.minimum(next_column, columns - width)
-                    first = b + column * b_row
-                    b_rows = [first + i * b_row for i in range(width)]
-                    total = k.variables(k.zero(), height, width)
-                    with k.loop(0, whole) as step:
-                        _multiply_rows(k, total, a_rows, b_rows, step * k.vector_bytes)
-                    with k.when(inner > whole * k.lanes):
-                        _multiply_rows(k, total, a_rows, b_rows, whole * k.vector_bytes, chosen)
-                    sums = [total[i, j] for i in range(height) for j in range(width)]
-                    target = c + row[0] * c_row + column * k.element_bytes
-                    addend = k.variable(Vector(k, _lanes(k, k.zero(), 0, width)))
-                    with k.when(d.differs(0)):
-                        kind = addend[0].code.type
-                        part = k.load_as(d + column * k.element_bytes, kind, 1)
-                        addend[0] = Vector(k, part)
-                    threshold = Vector(k, _lanes(k, thresholds, 0, width))
-                    for first_sum in range(0, len(sums), k.lanes):
-                        folded = _lane_sums(k, sums[first_sum : first_sum + k.lanes])
-                        for lane in range(0, k.lanes, width):
-                            i = (first_sum + lane) // width
-                            value = Vector(k, _lanes(k, folded, lane, width)) + addend[0]
+            chosen_width = k.where(few, k.integer(narrow), k.integer(usual))
+            for width in k.cases(chosen_width, tuple(sorted({usual, narrow}))):
+                with k.loop_while(_below(row, stop)):
+                    with k.loop(first_column, end, width) as next_column:
+                        column = k.minimum(next_column, columns - width)
+                        total = k.variables(k.zero(), height, width)
+                        a_rows = [a + (row[0] + i) * a_row for i in range(height)]
+                        b_rows = [b + (column + j) * b_row for j in range(width)]
+                        with k.loop(0, whole) as step:
+                            _multiply_rows(k, total, a_rows, b_rows, step * k.vector_bytes)
+                        with k.when(inner > whole * k.lanes):
+                            offset = whole * k.vector_bytes
+                            _multiply_rows(k, total, a_rows, b_rows, offset, chosen)
+                        target = c + row[0] * c_row + column * k.element_bytes
+                        addend = k.variable(Vector(k, _lanes(k, [k.zero()], 0, width)))
+                        with k.when(d.differs(0)):
+                            kind = addend[0].code.type
+                            part = k.load_as(d + column * k.element_bytes, kind, 1)
+                            addend[0] = Vector(k, part)
+                        threshold = Vector(k, _lanes(k, [thresholds], 0, width))
+                        sums = [total[i, j] for i in range(height) for j in range(width)]
+                        folded = [
+                            _lane_sums(k, sums[first : first + k.lanes])
+                            for first in range(0, len(sums), k.lanes)
+                        ]
+                        for i in range(height):
+                            value = Vector(k, _lanes(k, folded, i * width, width)) + addend[0]
                             value = k.where(value < threshold, threshold, value)
                             k.store_as(value.code, target + i * c_row, 1)
-                row[0] = row[0] + height
+                    row[0] = row[0] + height
             start = row[0]
 
 
@@ -340,7 +360,7 @@ def _multiply_rows(k: Kernel, total, a_rows: list[Int], b_rows: list[Int], offse
 
 
 def _lane_sums(k: Kernel, vectors: list[Vector]) -> Vector:
-    """Return a vector whose lane i is the sum of the lanes of vector i.
+    """Return a vector whose lane i is the sum of the lanes of vector i, 0 if there are fewer.
 
     Two vectors are interleaved and their halves added, until one is left: a vector's number
     becomes a lane's, bit by bit.
@@ -349,6 +369,7 @@ def _lane_sums(k: Kernel, vectors: list[Vector]) -> Vector:
     positions = ir.VectorType(ir.IntType(32), k.lanes)
     low = ir.Constant(positions, [p for i in range(half) for p in (i, k.lanes + i)])
     high = ir.Constant(positions, [p for i in range(half, k.lanes) for p in (i, k.lanes + i)])
+    vectors = vectors + [k.zero()] * (k.lanes - len(vectors))
     while len(vectors) > 1:
         middle = len(vectors) // 2
         pairs = zip(vectors[:middle], vectors[middle:], strict=True)
@@ -360,10 +381,13 @@ def _lane_sums(k: Kernel, vectors: list[Vector]) -> Vector:
     return vectors[0]
 
 
-def _lanes(k: Kernel, vector: Vector, first: int, count: int) -> ir.Value:
-    """Return some neighbouring lanes of a vector."""
-    numbers = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(first, first + count)))
-    return k.builder.shuffle_vector(vector.code, vector.code, numbers)
+def _lanes(k: Kernel, vectors: list[Vector], first: int, count: int) -> ir.Value:
+    """Return `count` neighbouring lanes of vectors that are taken for one long one."""
+    number = first // k.lanes
+    pair = [vectors[min(i, len(vectors) - 1)].code for i in (number, number + 1)]
+    lanes = range(first - number * k.lanes, first - number * k.lanes + count)
+    positions = ir.Constant(ir.VectorType(ir.IntType(32), count), list(lanes))
+    return k.builder.shuffle_vector(*pair, positions)
 
 
 @microkernel

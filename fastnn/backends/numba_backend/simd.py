@@ -510,7 +510,7 @@ class Kernel:
         return Variables(self, initial, shape)
 
     @contextlib.contextmanager
-    def loop(self, start: int | Int, stop: int | Int, step: int = 1) -> Iterator[Int]:
+    def loop(self, start: int | Int, stop: int | Int, step: int | Int = 1) -> Iterator[Int]:
         """Loop of the kernel: `with k.loop(0, n) as i:` is `for i in range(0, n):`."""
         index = self.variable(self.integer(start))
         with self.loop_while(lambda: index[0] < stop):
