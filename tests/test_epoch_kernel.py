@@ -235,6 +235,12 @@ def test_who_lets_an_update_wait():
     assert not waits(before=[plan.ReLU()])
 
 
+def test_few_outputs_have_their_input_gradient_by_vectors_of_samples():
+    wide, narrow = Case((70, 20, 300, 10), 4).program().training.layers["gradient_by"][1:]
+    assert wide == epoch.SMALL
+    assert narrow == (epoch.TURNED if MACHINE.bits > 128 else epoch.SMALL)
+
+
 def test_no_samples_move_nothing():
     case = Case((40, 30, 5), 1)
     case.parameters[0] = -0.0

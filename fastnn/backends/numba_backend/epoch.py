@@ -364,8 +364,8 @@ def input_gradient(one, shared, layer, below, parameters, count, padded):
     is between.
 
     TURNED computes (W G^T)^T and reads the weights row by row, as they lie: they are never
-    transposed. SMALL computes G W^T with vectors along the rows of both, for batches that don't
-    fill a vector with samples.
+    transposed. SMALL computes G W^T with vectors along the rows of both, for batches that leave
+    much of a vector of samples empty, where there are outputs enough.
     Tried and lost: a transposed copy of the weights and skipping the zeros that ReLU left in G; the
     copy eats what the zeros save.
     """

@@ -66,6 +66,8 @@ WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
 FEW_SAMPLES = 2
 """Batches up to this size are handled sample by sample."""
+TURNING = 12
+"""Multiply-adds for a vector that take as long as to transpose it, there and back."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -395,8 +397,12 @@ def choose_kernels(
         layer["forward_by"], layer["update_by"] = BY_SAMPLE, BY_UNIT
     else:
         layer["forward_by"] = layer["update_by"] = DENSE
-    fills_half = 2 * batch_size > lanes(dtype.itemsize)
-    layer["gradient_by"] = TURNED if fills_half else SMALL
+    # vectors along output units end with adding up their lanes, vectors of samples are padded
+    width = lanes(dtype.itemsize)
+    small = batch_size * (vectors + width.bit_length())
+    padded = memory.round_up(batch_size, sample_group(width))
+    turned = padded // width * (int(layer["output_units"]) + TURNING)
+    layer["gradient_by"] = SMALL if small < turned else TURNED
 
     rows = min(batch_size, GROUP_SAMPLES) if first else 64
     layer["scatter_tile"] = tile_width(vectors, rows, MACHINE.scatter_vectors)
