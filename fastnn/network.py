@@ -139,7 +139,7 @@ class Network(Sequence[Layer]):
         self._states: list[Array] = []
         self._history: training.History | None = None
         self._fitting = False
-        self._predictions = paths.Predictions()
+        self._programs = paths.Programs()
         if not isinstance(layers, Iterable):
             raise TypeError(f"layers: expected layers in a list, got {layers!r}")
         self._take_in(list(layers))
@@ -166,7 +166,7 @@ class Network(Sequence[Layer]):
         return f"Network({body}, {options})"
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_parameters", "_states", "_predictions")
+        left_out = ("_parameters", "_states", "_programs")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __copy__(self) -> Network:
@@ -176,7 +176,7 @@ class Network(Sequence[Layer]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._dtype = canonical(self._dtype)
-        self._predictions = paths.Predictions()
+        self._programs = paths.Programs()
         self._fitting = False
         for layer in self._layers:
             layer._network = weakref.ref(self)
@@ -603,7 +603,7 @@ class Network(Sequence[Layer]):
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
         self._layers = [*self._layers, *layers]
-        self._predictions = paths.Predictions()
+        self._programs = paths.Programs()
         if any(isinstance(layer, ParametricLayer) for layer in layers):
             self._pack()
 
@@ -693,7 +693,7 @@ class Network(Sequence[Layer]):
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
         X = self._inputs(X)
-        with self._predictions.of(self, X) as compiled:
+        with self._programs.for_prediction(self, X) as compiled:
             output_of = compiled or self._infer
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])

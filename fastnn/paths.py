@@ -33,9 +33,13 @@ COMPILED_LAYERS = (Layer, Dense, ReLU, Rescaling, Sigmoid, Tanh, Dropout, BatchN
 CAST_ROWS = 4096
 """Samples that are cast at once where compiled code can't read them as they lie."""
 
-TRAINING_DENSITY_ROWS, PREDICTION_DENSITY_ROWS = 256, 64
+TRAINING_DENSITY_ROWS, PREDICTION_DENSITY_ROWS = 128, 64
 """Rows, evenly spaced, whose share of non-zeros stands for that of all: to count 50,000 images of
 floats takes a sixth of an epoch, and 2,048 of them as long as some hundred steps."""
+
+KEPT_BYTES = 16_000_000
+"""What a program may take of memory between two fits; to set a larger one up is a small part of
+what its steps take."""
 
 FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
@@ -47,6 +51,7 @@ class Trainable(Protocol):
     _parameters: Array
     _states: list[Array]
     _loss: Loss
+    _programs: Programs
 
     @property
     def backend(self) -> str: ...
@@ -77,18 +82,21 @@ class Path(Protocol):
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
 
+@contextmanager
 def training_path(
     network: Trainable, X: Array, y: Array, batch_size: int, threads: int | None = None
-) -> Path:
-    """Return the fastest path that `network` can take, with its kernels compiled.
+) -> Iterator[Path]:
+    """Lend the fastest path that `network` can take, with its kernels compiled.
 
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
     # A batch can't be larger than the data, so no workspace has to be.
     batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
-        return CompiledPath(network, X, y, batch_size, threads)
-    return LayerPath(network, X, y, batch_size)
+        with network._programs.for_training(network, X, batch_size) as program:
+            yield CompiledPath(network, X, y, program, threads)
+    else:
+        yield LayerPath(network, X, y, batch_size)
 
 
 class LayerPath:
@@ -121,21 +129,12 @@ class CompiledPath:
         network: Trainable,
         X: Array,
         y: Array,
-        batch_size: int,
+        program: Any,
         threads: int | None = None,
     ) -> None:
-        self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
+        self._network, self._X, self._y, self._program = network, X, y, program
+        self._batch_size = program.batch_size
         self._direct = _readable(network, X)
-        # Of the whole training set, whatever comes first, so the choice of kernels never changes.
-        density = _density(X, TRAINING_DENSITY_ROWS)
-        self._program = _program(
-            network,
-            _described(network),
-            X if self._direct else None,
-            density,
-            batch_size=batch_size,
-            loss=network._loss.name,
-        )
         self._learned = [layer for layer in network if isinstance(layer, ParametricLayer)]
         self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
         # Views made once: to make them takes longer than a batch of a tiny network.
@@ -192,18 +191,51 @@ class CompiledPath:
         return totals
 
 
-class Predictions:
-    """Compiled predictions of one network as it is now, kept for the next call.
+class Programs:
+    """Compiled programs of one network as it is now, kept for the next call.
 
-    To set one up takes longer than to predict a few rows. One in use is taken
-    out, so that threads may predict at the same time: each has its own.
+    To set one up takes as long as many steps of a small network, or the prediction of
+    some hundred rows. One in use is taken out: threads that predict at the same time each
+    have their own.
     """
 
     def __init__(self) -> None:
-        self._idle: dict[Hashable, list[Any]] = {}
+        self._predicting: dict[Hashable, list[Any]] = {}
+        self._training: tuple[Hashable, Any] | None = None
 
     @contextmanager
-    def of(self, network: Trainable, X: Array) -> Iterator[Callable[[Array], Array] | None]:
+    def for_training(self, network: Trainable, X: Array, batch_size: int) -> Iterator[Any]:
+        """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
+
+        The share of non-zeros is part of that, so it will hardly be equal for other samples, but
+        for those that have no zeros.
+        """
+        # Of the whole training set, whatever comes first, so the choice of kernels never changes.
+        density = _density(X, TRAINING_DENSITY_ROWS)
+        readable = X if _readable(network, X) else None
+        dtype = None if readable is None else X.dtype
+        kind = batch_size, dtype, density, network._loss.name
+        before, self._training = self._training, None
+        if before is not None and before[0] == kind:
+            program = before[1]
+        else:
+            program = _program(
+                network,
+                _described(network),
+                readable,
+                density,
+                batch_size=batch_size,
+                loss=network._loss.name,
+            )
+        yield program
+        # Not after an exception: Ctrl-C may leave threads behind that still look at it.
+        if program.workspace_bytes <= KEPT_BYTES:
+            self._training = kind, program
+
+    @contextmanager
+    def for_prediction(
+        self, network: Trainable, X: Array
+    ) -> Iterator[Callable[[Array], Array] | None]:
         """Lend a function from rows of `X` to their logits, None where layers do it better."""
         if len(X) <= FEW_ROWS or _reason_for_python(network) is not None:
             yield None
@@ -216,7 +248,7 @@ class Predictions:
         direct = _readable(network, X)
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
         sparse = _density(X, PREDICTION_DENSITY_ROWS) < compiler.SPARSE_BELOW
-        idle = self._idle.setdefault((X.dtype if direct else None, sparse), [])
+        idle = self._predicting.setdefault((X.dtype if direct else None, sparse), [])
         try:
             program = idle.pop()
         except IndexError:

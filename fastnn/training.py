@@ -95,30 +95,30 @@ def fit(
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments."""
     start = time.perf_counter()
-    path = training_path(network, X, y, batch_size, threads)
-    history.compile_seconds = time.perf_counter() - start
-    samples = len(y) // batch_size * batch_size if drop_last else len(y)
-    for epoch in range(1, epochs + 1):
-        order = rng.permutation(len(y)) if shuffle else np.arange(len(y))
-        with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
-            record = _train_epoch(path, order[:samples], batch_size, history, bar, has_classes)
-        if not math.isfinite(record["loss"]):
-            warnings.warn(
-                f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
-                "data hold NaN or infinity; try a smaller learning rate",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        if validation_data is not None:
-            record |= _evaluated(network, "val", *validation_data)
-        if train_accuracy:
-            record |= _evaluated(network, "train", X, y)
-        # All columns at once, so that Ctrl-C never leaves them of different lengths.
-        for name, value in record.items():
-            getattr(history, name).append(value)
-        ends = [callback(network, history) for callback in callbacks]
-        if any(ends):
-            break
+    with training_path(network, X, y, batch_size, threads) as path:
+        history.compile_seconds = time.perf_counter() - start
+        samples = len(y) // batch_size * batch_size if drop_last else len(y)
+        for epoch in range(1, epochs + 1):
+            order = rng.permutation(len(y)) if shuffle else np.arange(len(y))
+            with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
+                record = _train_epoch(path, order[:samples], batch_size, history, bar, has_classes)
+            if not math.isfinite(record["loss"]):
+                warnings.warn(
+                    f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
+                    "data hold NaN or infinity; try a smaller learning rate",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            if validation_data is not None:
+                record |= _evaluated(network, "val", *validation_data)
+            if train_accuracy:
+                record |= _evaluated(network, "train", X, y)
+            # All columns at once, so that Ctrl-C never leaves them of different lengths.
+            for name, value in record.items():
+                getattr(history, name).append(value)
+            ends = [callback(network, history) for callback in callbacks]
+            if any(ends):
+                break
 
 
 def _train_epoch(
@@ -144,7 +144,7 @@ def _train_epoch(
         history.samples_seen += len(stretch)
         now = time.perf_counter()
         # Where an epoch is cut into calls changes no bit, so time may decide it.
-        batches = max(1, min(8 * batches, int(batches * STRETCH_SECONDS / (now - before))))
+        batches = max(1, min(64 * batches, int(batches * STRETCH_SECONDS / (now - before))))
         if bar is not None:
             averages = f"loss {loss / done:.4f}"
             if has_classes:

@@ -235,7 +235,7 @@ def test_an_interrupt_counts_the_steps_that_were_taken(rng, monkeypatch):
 
 def test_later_epochs_take_the_calls_they_need(rng, monkeypatch):
     """The first epoch finds out how many batches a call can take, the others know."""
-    X, y = samples(rng, 320, np.float32, 0.3)
+    X, y = samples(rng, 3200, np.float32, 0.3)
     calls = []
     run = paths.CompiledPath.run
 
@@ -246,7 +246,53 @@ def test_later_epochs_take_the_calls_they_need(rng, monkeypatch):
     monkeypatch.setattr(paths.CompiledPath, "run", counted)
     monkeypatch.setattr(fastnn.training, "STRETCH_SECONDS", 1e9)
     Network([Dense(9, 4)], backend="numba", seed=0).fit(X, y, epochs=3)
-    assert calls == [32, 256, 32, 320, 320]
+    assert calls == [32, 64 * 32, 1120, 3200, 3200]
+
+
+def test_a_second_fit_goes_on_with_what_the_first_one_set_up(rng, monkeypatch):
+    X, y = samples(rng, 100, np.float32, 0.3)
+    made = []
+    program = paths._program
+
+    def counted(*arguments, **options):
+        made.append(options)
+        return program(*arguments, **options)
+
+    monkeypatch.setattr(paths, "_program", counted)
+    network, fresh = (Network([Dense(9, 40), ReLU(), Dense(40, 4)], seed=0) for _ in range(2))
+    network.fit(X, y, batch_size=8, shuffle=False)
+    network.fit(X, y, batch_size=8, shuffle=False)
+    assert len(made) == 1
+    fresh.fit(X, y, epochs=2, batch_size=8, shuffle=False)
+    for again, once in zip(network, fresh, strict=True):
+        for name, array in again.parameters.items():
+            np.testing.assert_array_equal(array, once.parameters[name])
+
+    made.clear()
+    network.fit(X, y, batch_size=16)  # another batch size
+    network.fit(X.astype(np.float64), y, batch_size=16)  # another dtype of the samples
+    network.fit(np.abs(X) + 1, y, batch_size=16)  # another density
+    network.use("mse")
+    network.fit(np.abs(X) + 1, y, batch_size=16)  # another loss
+    assert len(made) == 4
+    network.fit(np.abs(X) + 1, y, batch_size=16)
+    network[0].optimizer = fastnn.Adam()  # another table of the same program
+    network.fit(np.abs(X) + 1, y, batch_size=16)
+    assert len(made) == 4
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "KEPT_BYTES", 1000)  # too much to keep
+        network.fit(np.abs(X) + 1, y, batch_size=16)
+    network.fit(np.abs(X) + 1, y, batch_size=16)
+    assert len(made) == 5
+
+    def interrupt(network, history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(np.abs(X) + 1, y, batch_size=16, callbacks=[interrupt])
+    network.fit(np.abs(X) + 1, y, batch_size=16)
+    assert len(made) == 6  # threads might still have been looking at it
 
 
 @pytest.mark.parametrize(

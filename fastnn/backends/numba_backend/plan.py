@@ -168,6 +168,12 @@ class Program:
         """The table of a prediction."""
         return Table(self, PREDICTION_BATCH, training=False)
 
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that training takes, but for what Python objects take."""
+        tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
+        return sum(table.workspace.nbytes for table in tables)
+
     def run(
         self,
         samples: np.ndarray,
