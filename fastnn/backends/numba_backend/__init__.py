@@ -142,7 +142,7 @@ def sigmoid_backward(output: Array, grad_output: Array) -> Array:
 def tanh_forward(input: Array) -> Array:
     # NumPy's is vectorised too and costs less to call; the kernel is twice as fast in float64
     dtype = input.dtype
-    if dtype == _FLOAT32 or (dtype == _FLOAT64 and input.size < LONG_TANH):
+    if dtype is _FLOAT32 or (dtype is _FLOAT64 and input.size < LONG_TANH):
         return _numpy_tanh(input)
     return _on_curve(TANH, input, input)
 

@@ -463,7 +463,8 @@ def multiply(
         columns = 0
     elif narrow and rows >= 2 * TILE_ROWS and inner >= COPY_ROWS:
         # too few columns to fill two vectors: let vectors run along the inner dimension
-        turned_row = (inner + lanes - 1) // lanes * VECTOR_BYTES
+        # an odd number of vectors: rows 4 KB apart would compete for one set of the cache
+        turned_row = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
         turned = np.empty(2 * lanes * turned_row + VECTOR_BYTES, np.uint8)
         b_turned = (turned.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
         copy_panel(one, b, b_column, b_row, b_turned, turned_row, columns, inner)
