@@ -31,6 +31,7 @@ from .arrays import (
 )
 from .jit import jit, jit_part
 from .simd import MACHINE, Int, Kernel, Real, Vector, microkernel
+from .spans import span
 
 FORWARD, WEIGHT_GRADIENT, INPUT_GRADIENT = 0, 1, 2
 """The operations of `product`."""
@@ -405,25 +406,33 @@ def column_sums(
     """target = sum over the rows of source.
 
     Shapes: source [rows, columns], target [columns], with any strides.
-    Why it is fast: where elements of a row are neighbours, a vector of columns is summed at
-    once, in four sums that don't wait for each other; where those of a column, a vector of rows.
+    Why it is fast: where elements of a row are neighbours, four vectors of columns are summed at
+    once, each in four sums that don't wait for each other: a line that two vectors share is still
+    in the cache for the second. Where those of a column are neighbours, a vector of rows.
     """
     adjacent = (source_column - k.element_bytes) | (target_column - k.element_bytes)
     with k.builder.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
-        with by_vectors, k.loop(0, (columns + (k.lanes - 1)) // k.lanes) as j:
-            offset = j * k.vector_bytes
-            chosen = k.lane_before(columns - j * k.lanes)
-            sums = k.variables(k.zero(), 4)
-            fours = rows // 4 * 4
-            with k.loop(0, fours, 4) as row:
-                for i in range(4):
-                    vector = k.load_lanes(source + offset + (row + i) * source_row, chosen)
-                    sums[i] = sums[i] + vector
-            with k.loop(fours, rows) as row:
-                vector = k.load_lanes(source + offset + row * source_row, chosen)
-                sums[0] = sums[0] + vector
-            whole_sum = (sums[0] + sums[1]) + (sums[2] + sums[3])
-            k.store_lanes(whole_sum, target + offset, chosen)
+        with by_vectors:
+
+            def body(offset: Int, count: int, load, store) -> None:
+                sums = k.variables(k.zero(), count, 4)
+                fours = rows // 4 * 4
+
+                def add(row: Int, i: int) -> None:
+                    for v in range(count):
+                        place = source + offset + v * k.vector_bytes + row * source_row
+                        sums[v, i] = sums[v, i] + load(place)
+
+                with k.loop(0, fours, 4) as row:
+                    for i in range(4):
+                        add(row + i, i)
+                with k.loop(fours, rows) as row:
+                    add(row, 0)
+                for v in range(count):
+                    total = (sums[v, 0] + sums[v, 1]) + (sums[v, 2] + sums[v, 3])
+                    store(total, target + offset + v * k.vector_bytes)
+
+            span(k, columns, body, width=4)
         with one_by_one, k.loop(0, columns) as column:
             first = source + column * source_column
             down = k.variable(k.zero())
