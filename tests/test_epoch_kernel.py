@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +17,12 @@ import pytest
 from conftest import ROOT
 
 from fastnn import memory
-from fastnn.backends.numba_backend import dense_tiles, epoch, exponential, jit, plan, rows, sparse
-from fastnn.backends.numba_backend.simd import MACHINE, lanes
+from fastnn.backends import description
+from fastnn.backends.numba_backend import jit
+from fastnn.backends.numba_backend.epoch.program import Program, why_not
+from fastnn.backends.numba_backend.epoch.step import ONE_SAMPLE, SMALL, TURNED
+from fastnn.backends.numba_backend.kernels import exponential, matmul, rows, sparse
+from fastnn.backends.numba_backend.machine import MACHINE, lanes
 
 RATE = 0.1
 SIZES = [
@@ -44,7 +49,7 @@ class Case:
         self.dense = list(itertools.pairwise(sizes))
         self.layers, offset = [], 0
         if np.dtype(input_dtype) == np.uint8:
-            self.layers.append(plan.Rescaling(1 / 255))
+            self.layers.append(description.Rescaling(1 / 255))
         places = []
         for number, (inputs, outputs) in enumerate(self.dense):
             stride = memory.row_stride(outputs, self.dtype)
@@ -52,10 +57,10 @@ class Case:
             biases = weights + memory.round_up(inputs, memory.ROW_BLOCK) * stride
             offset = biases + stride
             places.append((weights, biases, stride))
-            self.layers.append(plan.Dense(inputs, outputs, weights, stride, biases))
+            self.layers.append(description.Dense(inputs, outputs, weights, stride, biases))
             last = number == len(self.dense) - 1
             if relu_last if last else relu_between:
-                self.layers.append(plan.ReLU())
+                self.layers.append(description.ReLU())
         self.parameters = memory.aligned_zeros(offset, self.dtype)
         self.views = []
         for (inputs, outputs), (w, b, stride) in zip(self.dense, places, strict=True):
@@ -79,7 +84,7 @@ class Case:
         self.rates = np.broadcast_to([(RATE, 1.0)] * len(self.dense), (samples, len(self.dense), 2))
 
     def program(self, density=0.3, batch_size=None):
-        return plan.Program(
+        return Program(
             self.layers, batch_size=batch_size or self.batch_size, dtype=self.dtype,
             input_dtype=self.samples.dtype, density=density,
         )  # fmt: skip
@@ -220,25 +225,25 @@ def test_who_lets_an_update_wait():
 
     def waits(batch_size=1, density=1.0, l2=0.0, rule="sgd", before=()):
         first, *rest = Case((40, 30, 5), batch_size).layers
-        layers = [*before, replace(first, l2=l2, rule=plan.Rule(rule)), *rest]
-        table = plan.Program(layers, batch_size=batch_size, density=density).training
+        layers = [*before, replace(first, l2=l2, rule=description.Rule(rule)), *rest]
+        table = Program(layers, batch_size=batch_size, density=density).training
         first, second = table.layers["update_by"][-2:]
-        assert second != epoch.ONE_SAMPLE
-        return first == epoch.ONE_SAMPLE
+        assert second != ONE_SAMPLE
+        return first == ONE_SAMPLE
 
     assert waits()
-    assert waits(before=[plan.Rescaling(0.5)])
+    assert waits(before=[description.Rescaling(0.5)])
     assert not waits(batch_size=2)
     assert not waits(density=0.5)
     assert not waits(l2=0.1)
     assert not waits(rule="momentum")
-    assert not waits(before=[plan.ReLU()])
+    assert not waits(before=[description.ReLU()])
 
 
 def test_few_outputs_have_their_input_gradient_by_vectors_of_samples():
     wide, narrow = Case((70, 20, 300, 10), 4).program().training.layers["gradient_by"][1:]
-    assert wide == epoch.SMALL
-    assert narrow == (epoch.TURNED if MACHINE.bits > 128 else epoch.SMALL)
+    assert wide == SMALL
+    assert narrow == (TURNED if MACHINE.bits > 128 else SMALL)
 
 
 def test_no_samples_move_nothing():
@@ -347,15 +352,15 @@ def test_logits_of_minus_infinity_in_wrong_classes():
     ("layers", "part"),
     [
         ([], "no Dense"),
-        ([plan.ReLU(), plan.Rescaling(2.0)], "no Dense"),
-        ([plan.Dense(4, 4, 0, 16, 256), plan.Dense(5, 4, 0, 16, 256)], "5 inputs"),
-        ([plan.Dense(4, 4, 0, 16, 256), object()], "object"),
+        ([description.ReLU(), description.Rescaling(2.0)], "no Dense"),
+        ([description.Dense(4, 4, 0, 16, 256), description.Dense(5, 4, 0, 16, 256)], "5 inputs"),
+        ([description.Dense(4, 4, 0, 16, 256), object()], "object"),
     ],
 )
 def test_why_not(layers, part):
-    assert part in plan.why_not(layers)
+    assert part in why_not(layers)
     with pytest.raises(ValueError, match=part):
-        plan.Program(layers)
+        Program(layers)
 
 
 def test_wrong_arrays_never_reach_a_kernel():
@@ -369,7 +374,7 @@ def test_wrong_arrays_never_reach_a_kernel():
 
 
 def test_no_compilation_for_another_shape():
-    from fastnn.backends.numba_backend.epoch import run
+    from fastnn.backends.numba_backend.epoch.step import run
 
     Case((50, 20, 4)).run()
     compiled = len(run.signatures)
@@ -420,6 +425,29 @@ for dtype in sys.argv[1:]:
     assert output("float32", "float64").startswith(cached)
 
 
+def test_a_change_in_any_room_compiles_anew(tmp_path):
+    """Numba alone would see a change in a kernel's own file only."""
+    package = tmp_path / "fastnn"
+    shutil.copytree(ROOT / "fastnn", package, ignore=shutil.ignore_patterns("mnist", "__pycache__"))
+    inside = package / "backends" / "numba_backend"
+
+    def digest():
+        code = "from fastnn.backends.numba_backend import jit; print(jit._digest_of_sources())"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    seen = {digest()}
+    files = [next(room.glob("*.py")) for room in (inside, *inside.glob("*/")) if room.is_dir()]
+    files = [file for file in files if "__pycache__" not in file.parts]
+    for file in files:
+        file.write_text(file.read_text() + "# changed\n")
+        seen.add(digest())
+    assert len(files) == 4
+    assert len(seen) == 1 + len(files)
+
+
 def test_a_damaged_cache_costs_time_only(tmp_path):
     program = "import fastnn, numpy\nprint(fastnn.softmax(numpy.zeros((1, 2))))\n"
     environment = os.environ | {
@@ -443,7 +471,8 @@ def test_a_cached_file_for_another_dtype_is_not_taken(tmp_path):
 import sys
 import numpy as np
 from fastnn import memory
-from fastnn.backends.numba_backend import jit, stages
+from fastnn.backends.numba_backend import jit
+from fastnn.backends.numba_backend.epoch import stages
 
 @jit.jit
 def rescale(one, operation, record):
@@ -492,12 +521,12 @@ def call_transpose(like, source, source_stride, target, target_stride, r, c):
 
 @numba.njit
 def call_matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep):
-    dense_tiles.matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep)
+    matmul.matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep)
 
 
 @numba.njit
 def call_matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k):
-    dense_tiles.matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k)
+    matmul.matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k)
 
 
 @numba.njit

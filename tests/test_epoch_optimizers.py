@@ -13,16 +13,18 @@ import pytest
 from conftest import sum_bound
 
 from fastnn import memory
-from fastnn.backends.numba_backend import plan, steps
+from fastnn.backends import description
+from fastnn.backends.numba_backend.epoch import optimizers
+from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.jit import call
-from fastnn.backends.numba_backend.simd import MACHINE
+from fastnn.backends.numba_backend.machine import MACHINE
 
 RULES = {
-    "sgd": plan.Rule(),
-    "momentum": plan.Rule("momentum", beta1=0.9),
-    "nesterov": plan.Rule("nesterov", beta1=0.8),
-    "rmsprop": plan.Rule("rmsprop", beta1=0.9, epsilon=0.1),
-    "adam": plan.Rule("adam", beta1=0.9, beta2=0.99, epsilon=0.1),
+    "sgd": description.Rule(),
+    "momentum": description.Rule("momentum", beta1=0.9),
+    "nesterov": description.Rule("nesterov", beta1=0.8),
+    "rmsprop": description.Rule("rmsprop", beta1=0.9, epsilon=0.1),
+    "adam": description.Rule("adam", beta1=0.9, beta2=0.99, epsilon=0.1),
 }
 """With large epsilons: a quotient of two small numbers would only show that both are rounded."""
 
@@ -86,7 +88,7 @@ class Block:
             array[:rows, :units] = rng.standard_normal((rows, units))
         self.arrays[3][:] **= 2
         self.gradient = self.arrays[1]
-        self.region = np.zeros(1, steps.REGION)
+        self.region = np.zeros(1, optimizers.REGION)
         self.squares, self.total = np.full(1, np.nan), 0.0
         region = self.region[0]
         region["stride"] = self.stride * self.dtype.itemsize
@@ -99,11 +101,12 @@ class Block:
         for name in ("beta1", "beta2", "epsilon"):
             region[name] = getattr(rule, name)
         parameters, gradient, first, second = self.arrays
-        size = steps.BLOCK_ROWS
+        size = optimizers.BLOCK_ROWS
         starts = range(0, self.rows, size)
         for start, stop in blocks or [(s, min(s + size, self.rows)) for s in starts]:
             call_operation(
-                steps.address(rule.kind, self.dtype), self.dtype.type(1), self.region.ctypes.data,
+                optimizers.address(rule.kind, self.dtype), self.dtype.type(1),
+                self.region.ctypes.data,
                 rates.ctypes.data, parameters.ctypes.data, gradient[start:].ctypes.data,
                 first.ctypes.data, second.ctypes.data, start, stop - start,
             )  # fmt: skip
@@ -119,7 +122,7 @@ class Block:
 @pytest.mark.parametrize("rows", [1, 7, 64, 150])
 @pytest.mark.parametrize("kind", RULES)
 def test_operations(kind, rows, units, epsilon, dtype):
-    rule = plan.Rule(kind, RULES[kind].beta1, RULES[kind].beta2, epsilon)
+    rule = description.Rule(kind, RULES[kind].beta1, RULES[kind].beta2, epsilon)
     block = Block(rows, units, dtype)
     if kind == "rmsprop":  # its state is a mean of squares
         block.arrays[2][:] **= 2
@@ -180,7 +183,7 @@ def test_state_never_stays_denormal(kind, dtype):
     before = block.arrays[0].copy()
     block.region["decay"] = 0
     block.step(RULES[kind], 0.1, 1.0)
-    for state in block.arrays[2 : 2 + steps.STATES[kind]]:
+    for state in block.arrays[2 : 2 + optimizers.STATES[kind]]:
         assert not state[:3, :14].any()
         assert (state[:3, 14:21] > smallest).all()
     assert np.array_equal(block.arrays[0], before)
@@ -207,8 +210,10 @@ class Training:
             stride = memory.row_stride(outputs, self.dtype)
             biases = offset + memory.round_up(inputs, memory.ROW_BLOCK) * stride
             if self.layers:
-                self.layers.append(plan.ReLU())
-            self.layers.append(plan.Dense(inputs, outputs, offset, stride, biases, factor, rule))
+                self.layers.append(description.ReLU())
+            self.layers.append(
+                description.Dense(inputs, outputs, offset, stride, biases, factor, rule)
+            )
             places.append((offset, biases, stride, inputs, outputs))
             offset = biases + stride
         self.parameters = memory.aligned_zeros(offset, self.dtype)
@@ -239,7 +244,7 @@ class Training:
             yield vector[biases : biases + outputs]
 
     def program(self):
-        return plan.Program(
+        return Program(
             self.layers, batch_size=self.batch_size, dtype=self.dtype, input_dtype=self.dtype,
             density=self.density,
         )  # fmt: skip
@@ -405,8 +410,8 @@ def test_no_penalty_costs_no_bit():
 
 
 def test_rules_that_are_not_compiled():
-    layer = plan.Dense(4, 4, 0, 16, 256, rule=plan.Rule("lion"))
-    assert plan.why_not([layer]) == "the rule 'lion' is not compiled"
+    layer = description.Dense(4, 4, 0, 16, 256, rule=description.Rule("lion"))
+    assert why_not([layer]) == "the rule 'lion' is not compiled"
 
 
 def test_wrong_rates_and_states_never_reach_a_kernel():
@@ -434,7 +439,7 @@ def test_wrong_rates_and_states_never_reach_a_kernel():
 
 
 def test_no_compilation_for_another_rule():
-    from fastnn.backends.numba_backend.epoch import run
+    from fastnn.backends.numba_backend.epoch.step import run
 
     Training((30, 20, 4), [RULES["sgd"]]).run()
     compiled = len(run.signatures)

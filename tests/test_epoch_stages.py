@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from fastnn import memory
-from fastnn.backends.numba_backend import description, plan, stages
+from fastnn.backends.description import BatchNorm, Dense, Dropout, ReLU, Rescaling, Sigmoid, Tanh
 from fastnn.backends.numba_backend import jit as jit_module
+from fastnn.backends.numba_backend.epoch import blocks, stages
+from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.jit import call, jit
-from fastnn.backends.numba_backend.simd import MACHINE, lanes
+from fastnn.backends.numba_backend.machine import MACHINE, lanes
 
 RATE = 0.1
 KEY = 2**63 + 12345
@@ -43,22 +45,22 @@ class Case:
                 weights = rng.standard_normal((units, outputs)) * np.sqrt(2 / (units + outputs))
                 values.append([weights, 0.1 * rng.standard_normal(outputs)])
                 w, b = self._slot(units, outputs), self._slot(1, outputs)
-                self.layers.append(plan.Dense(units, outputs, *w, b[0]))
+                self.layers.append(Dense(units, outputs, *w, b[0]))
                 units = outputs
             elif word == "norm":
                 mean, variance = 0.1 * rng.standard_normal(units), 0.5 + rng.random(units)
                 scale, shift = 0.5 + rng.random(units), 0.1 * rng.standard_normal(units)
                 values.append([scale, shift, mean, variance])
                 slots = [self._slot(1, units)[0] for _ in range(4)]
-                self.layers.append(plan.BatchNorm(units, *slots, MOMENTUM, EPSILON))
+                self.layers.append(BatchNorm(units, *slots, MOMENTUM, EPSILON))
             else:
                 self.layers.append(
                     {
-                        "relu": plan.ReLU(),
-                        "sigmoid": plan.Sigmoid(),
-                        "tanh": plan.Tanh(),
-                        "dropout": plan.Dropout(0.3, KEY + len(self.layers)),
-                        "rescale": plan.Rescaling(0.7),
+                        "relu": ReLU(),
+                        "sigmoid": Sigmoid(),
+                        "tanh": Tanh(),
+                        "dropout": Dropout(0.3, KEY + len(self.layers)),
+                        "rescale": Rescaling(0.7),
                     }[word]
                 )
         self.parameters = memory.aligned_zeros(self._size, self.dtype)
@@ -77,7 +79,7 @@ class Case:
         if real_targets:
             self.targets = rng.standard_normal((total, units)).astype(self.dtype)
         self.order = rng.permutation(total)[:samples]
-        self.steps = np.array([7, 3, 0, 11], np.int64)[: self.count(plan.Dropout)]
+        self.steps = np.array([7, 3, 0, 11], np.int64)[: self.count(Dropout)]
         self.rates = np.linspace(RATE, RATE / 2, len(self.views))
 
     def _slot(self, rows, units):
@@ -87,7 +89,7 @@ class Case:
         return offset, stride
 
     def _views(self, layer):
-        if isinstance(layer, plan.Dense):
+        if isinstance(layer, Dense):
             w, stride, outputs = layer.weights_offset, layer.row_stride, layer.output_units
             weights = self.parameters[w : w + layer.input_units * stride].reshape(-1, stride)
             return [weights[:, :outputs], self.parameters[layer.biases_offset :][:outputs]]
@@ -103,10 +105,10 @@ class Case:
         return sum(isinstance(layer, kind) for layer in self.layers)
 
     def learned(self):
-        return [la for la in self.layers if isinstance(la, plan.Dense | plan.BatchNorm)]
+        return [la for la in self.layers if isinstance(la, Dense | BatchNorm)]
 
     def program(self, density=0.4):
-        return plan.Program(
+        return Program(
             self.layers, self.loss, batch_size=self.batch_size, dtype=self.dtype,
             input_dtype=self.samples.dtype, density=density,
         )  # fmt: skip
@@ -136,7 +138,7 @@ class Case:
         """Rounding: of the parameters at each step, and of sums as long as the layers are wide."""
         eps = float(np.finfo(self.dtype).eps)
         steps = -(-len(self.order) // self.batch_size)
-        widths = [la.input_units for la in self.layers if isinstance(la, plan.Dense)]
+        widths = [la.input_units for la in self.layers if isinstance(la, Dense)]
         longest = sum(widths) + self.batch_size
         moved = np.abs(self.parameters - self.initial).max()
         return eps * (steps * np.abs(self.parameters).max() + 4 * longest * moved)
@@ -162,23 +164,23 @@ def forward(layers, parameters, X, steps, training=True):
     """Output of a network, and for each layer a function from gradient to gradient."""
     tape, learned, steps = [], enumerate(parameters), iter(steps)
     for layer in layers:
-        if isinstance(layer, plan.Dense | plan.BatchNorm):
+        if isinstance(layer, Dense | BatchNorm):
             number, values = next(learned)
-        if isinstance(layer, plan.Dense):
+        if isinstance(layer, Dense):
             X, back = dense(X, *values, number)
-        elif isinstance(layer, plan.BatchNorm) and training:
+        elif isinstance(layer, BatchNorm) and training:
             X, back = norm(X, *values, number)
-        elif isinstance(layer, plan.BatchNorm):
+        elif isinstance(layer, BatchNorm):
             scale, shift, mean, variance = values
             X = scale * (X - mean) / np.sqrt(variance + EPSILON) + shift
-        elif isinstance(layer, plan.Dropout):
+        elif isinstance(layer, Dropout):
             mask = keep(layer, next(steps), X.shape) if training else 1.0
             X, back = X * mask, lambda g, rates, mask=mask: g * mask
-        elif isinstance(layer, plan.Rescaling):
+        elif isinstance(layer, Rescaling):
             X, back = X * layer.scale, lambda g, rates, factor=layer.scale: g * factor
-        elif isinstance(layer, plan.ReLU):
+        elif isinstance(layer, ReLU):
             X, back = np.maximum(X, 0), lambda g, rates, on=X > 0: g * on
-        elif isinstance(layer, plan.Sigmoid):
+        elif isinstance(layer, Sigmoid):
             X = 1 / (1 + np.exp(-X))
             back = lambda g, rates, y=X: g * y * (1 - y)  # noqa: E731
         else:
@@ -365,7 +367,7 @@ def test_saturated_and_nan():
 @pytest.mark.parametrize(("p", "share"), [(0.0, 1.0), (1 - 2.0**-40, 0.0)])
 def test_dropout_keeps_all_or_none(p, share):
     case = Case(20, "dropout", D, 5)
-    case.layers[0] = plan.Dropout(p, KEY)
+    case.layers[0] = Dropout(p, KEY)
     program = case.program()
     case.run(program)
     count = len(case.order) % case.batch_size
@@ -465,7 +467,7 @@ def test_numbers_may_change_between_calls():
             case.run(program)
             case.parameters[:] = case.initial
             program.start()
-        case.layers[1] = plan.Rescaling(0.3)
+        case.layers[1] = Rescaling(0.3)
         if again:
             program.describe(case.layers)
         results.append((case.run(program if again else None), case.parameters.tobytes()))
@@ -475,17 +477,20 @@ def test_numbers_may_change_between_calls():
 @pytest.mark.parametrize(
     ("layers", "loss", "part"),
     [
-        ([plan.BatchNorm(4, 0, 16, 32, 48, 0.9, 1e-5)], "mse", "no Dense"),
+        ([BatchNorm(4, 0, 16, 32, 48, 0.9, 1e-5)], "mse", "no Dense"),
         (
-            [plan.Dense(4, 5, 0, 16, 256), plan.BatchNorm(4, 0, 16, 32, 48, 0.9, 1e-5)],
+            [
+                Dense(4, 5, 0, 16, 256),
+                BatchNorm(4, 0, 16, 32, 48, 0.9, 1e-5),
+            ],
             "mse",
             "a BatchNorm layer of 4 inputs follows one of 5 outputs",
         ),
-        ([plan.Dense(4, 5, 0, 16, 256)], "hinge", "'hinge' is not compiled"),
+        ([Dense(4, 5, 0, 16, 256)], "hinge", "'hinge' is not compiled"),
     ],
 )
 def test_why_not(layers, loss, part):
-    assert part in plan.why_not(layers, loss)
+    assert part in why_not(layers, loss)
 
 
 def test_wrong_targets_never_reach_a_kernel():
@@ -503,15 +508,19 @@ def test_wrong_targets_never_reach_a_kernel():
 
 def test_density_behind_stages():
     """What decides between kernels that skip zeros and those that don't."""
-    dense, relu, half = plan.Dense(4, 4, 0, 16, 256), plan.ReLU(), plan.Dropout(0.5, 0)
+    dense, relu, half = (
+        Dense(4, 4, 0, 16, 256),
+        ReLU(),
+        Dropout(0.5, 0),
+    )
     for layers, expected in (
         ([], 1.0), ([relu], 0.5), ([relu, half], 0.25), ([half, relu], 0.25), ([relu, relu], 0.5),
-        ([relu, plan.Tanh(), half], 0.25), ([relu, plan.Sigmoid()], 1.0), ([half, half], 0.25),
+        ([relu, Tanh(), half], 0.25), ([relu, Sigmoid()], 1.0), ([half, half], 0.25),
     ):  # fmt: skip
-        _, (block,) = description.split([dense, *layers])
-        assert description.density_after(block, 0.1) == expected
-    _, blocks = description.split([half, dense])
-    assert description.density_after(blocks[0], 0.4) == 0.2
+        _, (block,) = blocks.split([dense, *layers])
+        assert blocks.density_after(block, 0.1) == expected
+    _, found = blocks.split([half, dense])
+    assert blocks.density_after(found[0], 0.4) == 0.2
 
 
 @pytest.mark.parametrize("bits", [256, 128])

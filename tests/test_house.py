@@ -27,13 +27,24 @@ FLOORS = [
 ]
 """From the cellar up. A module imports from lower floors, or its own floor."""
 
+NUMBA_FLOORS = [
+    {"machine"},
+    {"language"},
+    {"jit"},
+    {"kernels"},
+    {"layerwise", "epoch"},
+    {"info", "__init__"},
+]
+"""The same inside the Numba backend, whose two wings don't know each other."""
 
-def floor(module: str) -> int:
-    return next(i for i, names in enumerate(FLOORS) if module in names)
+
+def floor(module: str, floors=FLOORS) -> int:
+    return next(i for i, names in enumerate(floors) if module in names)
 
 
 def imports(path) -> set[str]:
-    """Return the absolute names that a file imports outside `if TYPE_CHECKING`."""
+    """Return the names that a file imports, as absolute ones, outside `if TYPE_CHECKING`."""
+    package = ("fastnn", *path.relative_to(PACKAGE).parent.parts)
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -42,8 +53,9 @@ def imports(path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            base = str(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, node.module) if node.module else above)
             found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
     return found
 
@@ -63,6 +75,31 @@ def test_imports_point_down(path):
         target = name.split(".")
         if target[0] == "fastnn" and len(target) > 1 and target[1] in set().union(*FLOORS):
             assert floor(target[1]) <= floor(parts[0]), f"{path.name} imports {name}"
+
+
+def test_rooms_of_the_numba_backend():
+    inside = PACKAGE / "backends" / "numba_backend"
+    names = {path.stem for path in inside.glob("*.py")}
+    names |= {path.parent.name for path in inside.glob("*/__init__.py")}
+    assert names == set().union(*NUMBA_FLOORS)
+    assert len(list(inside.glob("*.py"))) <= 8
+    for folder in inside.glob("*/__init__.py"):
+        assert ast.get_docstring(ast.parse(folder.read_text())), f"{folder} says what is in it"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((PACKAGE / "backends" / "numba_backend").rglob("*.py")),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_imports_point_down_in_the_numba_backend(path):
+    inside = ("fastnn", "backends", "numba_backend")
+    room = path.relative_to(PACKAGE).with_suffix("").parts[2]
+    for name in imports(path):
+        target = name.split(".")
+        elsewhere = tuple(target[:3]) == inside and len(target) > 3 and target[3] != room
+        if elsewhere and target[3] in set().union(*NUMBA_FLOORS):
+            assert floor(target[3], NUMBA_FLOORS) < floor(room, NUMBA_FLOORS), name
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)

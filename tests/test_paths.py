@@ -27,7 +27,7 @@ from fastnn import (
     paths,
     schedules,
 )
-from fastnn.backends.numba_backend.plan import Program
+from fastnn.backends.numba_backend.epoch.program import Program
 
 
 class PythonReLU(ReLU):

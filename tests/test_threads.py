@@ -19,14 +19,18 @@ from test_epoch_stages import Case as StagesCase
 
 import fastnn
 from fastnn import memory
-from fastnn.backends.numba_backend import plan, sharing, table
-from fastnn.backends.numba_backend import threads as team
-from fastnn.backends.numba_backend.epoch import run
-from fastnn.backends.numba_backend.threads import run_together
+from fastnn.backends import description
+from fastnn.backends.numba_backend.epoch import blocks, sharing
+from fastnn.backends.numba_backend.epoch import program as program_module
+from fastnn.backends.numba_backend.epoch import threads as team
+from fastnn.backends.numba_backend.epoch.program import Program
+from fastnn.backends.numba_backend.epoch.step import run
+from fastnn.backends.numba_backend.epoch.threads import run_together
+from fastnn.backends.numba_backend.machine import cores as cores_of_machine
 
 pytestmark = pytest.mark.skipif(team.MOST_MEMBERS == 1, reason="no teams on this system")
 
-TEAM = "fastnn.backends.numba_backend.team"
+TEAM = "fastnn.backends.numba_backend.epoch.team"
 
 RESTLESS = {
     team.ENOUGH_TIME: 0, team.ENOUGH_STEPS: 1, team.PAUSE_FACTOR: 0,
@@ -88,20 +92,20 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
             *spec, loss="mse", batch_size=batch_size, samples=4 * batch_size - 1,
             dtype=dtype, real_targets=True,
         )  # fmt: skip
-        kind = plan.Rule(rule, 0.9, 0.999, 1e-8)
+        kind = description.Rule(rule, 0.9, 0.999, 1e-8)
         layers = [
-            replace(layer, rule=kind, l2=l2) if isinstance(layer, plan.Dense)
-            else replace(layer, rule=kind) if isinstance(layer, plan.BatchNorm)
+            replace(layer, rule=kind, l2=l2) if isinstance(layer, description.Dense)
+            else replace(layer, rule=kind) if isinstance(layer, description.BatchNorm)
             else layer
             for layer in case.layers
         ]  # fmt: skip
-        program = plan.Program(layers, "mse", batch_size, dtype, case.samples.dtype, 0.4)
-        assert program.chunks > 1 or batch_size <= table.FEW_SAMPLES
+        program = Program(layers, "mse", batch_size, dtype, case.samples.dtype, 0.4)
+        assert program._structure.chunks > 1 or batch_size <= blocks.FEW_SAMPLES
         program._words.settings.update(settings)
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.run(
             case.samples, case.targets, case.order, case.parameters,
-            np.full((4, len(program.learned), 2), 0.01), states,
+            np.full((4, len(program._structure.learned), 2), 0.01), states,
             dropout_steps=case.steps, threads=threads,
         )  # fmt: skip
         vectors = (case.parameters, *states)
@@ -199,7 +203,7 @@ def test_a_slow_team_parts_in_short_calls(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
 def test_members_keep_away_from_the_caller():
-    if len(team.cores()) < 2:
+    if len(cores_of_machine()) < 2:
         pytest.skip("one core")
     before = os.sched_getaffinity(0)
     found = []
@@ -413,12 +417,12 @@ class TestChoice:
     @staticmethod
     def chosen(*sizes, batch_size=32, density=0.2):
         case = Case(sizes, batch_size, samples=1)
-        return plan.Program(
+        return Program(
             case.layers, batch_size=batch_size, density=density
         ).default_threads  # fmt: skip
 
     def test_by_work(self, monkeypatch):
-        monkeypatch.setattr(plan, "cores", lambda: [{n} for n in range(64)])
+        monkeypatch.setattr(program_module, "cores", lambda: [{n} for n in range(64)])
         assert self.chosen(784, 10) == 1
         assert self.chosen(784, 100, 200, 10) == 1
         assert self.chosen(784, 100, 200, 10, batch_size=128) == 2
@@ -427,12 +431,12 @@ class TestChoice:
 
     @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 2)])
     def test_never_more_than_cores(self, cores, threads, monkeypatch):
-        monkeypatch.setattr(plan, "cores", lambda: [{n} for n in range(cores)])
+        monkeypatch.setattr(program_module, "cores", lambda: [{n} for n in range(cores)])
         assert self.chosen(784, 2048, 2048, 10, batch_size=512) == threads
 
     def test_a_tiny_fit_looks_for_no_cores(self, monkeypatch):
         """That reads a file for each processor, which takes as long as the fit."""
-        monkeypatch.setattr(plan, "cores", lambda: pytest.fail("looked for cores"))
+        monkeypatch.setattr(program_module, "cores", lambda: pytest.fail("looked for cores"))
         assert self.chosen(2, 4, 2) == 1
 
     @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
@@ -440,7 +444,7 @@ class TestChoice:
         cores = os.sched_getaffinity(0)
         try:
             os.sched_setaffinity(0, {min(cores)})
-            assert len(team.cores()) == 1
+            assert len(cores_of_machine()) == 1
         finally:
             os.sched_setaffinity(0, cores)
 

@@ -260,13 +260,13 @@ def epoch_compiler(name: str) -> Any | None:
     if name != "numba":
         return None
     if _epoch_compiler is None:
-        _epoch_compiler = importlib.import_module("fastnn.backends.numba_backend.plan")
+        _epoch_compiler = importlib.import_module("fastnn.backends.numba_backend.epoch.program")
     return _epoch_compiler
 
 
 def describe_numba() -> dict[str, str]:
     """Return facts about the compiled backend on this machine: CPU, vectors, cache."""
-    module: Any = importlib.import_module("fastnn.backends.numba_backend.machine")
+    module: Any = importlib.import_module("fastnn.backends.numba_backend.info")
     return cast(dict[str, str], module.describe())
 
 

@@ -22,7 +22,7 @@ import json, time
 import numpy as np
 start = time.perf_counter()
 import fastnn
-from fastnn.backends.numba_backend.epoch import run
+from fastnn.backends.numba_backend.epoch.step import run
 X, y = np.zeros((32, 784), np.uint8), np.arange(32) % 10
 def fit(*units):
     layers = [fastnn.Rescaling(1 / 255)]

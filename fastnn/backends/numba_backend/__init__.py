@@ -14,22 +14,16 @@ from typing import Any
 import numpy as np
 
 from fastnn.backends import Labels
-from fastnn.backends.numba_backend import (
-    activations,
-    batch_norm,
-    curves,
-    dense,
-    losses,
-    masks,
-    optimizers,
-)
-from fastnn.backends.numba_backend.activations import RELU, RELU_GRADIENT, SCALE
-from fastnn.backends.numba_backend.arrays import Entries, fitting, plain
-from fastnn.backends.numba_backend.curves import SIGMOID, SIGMOID_GRADIENT, TANH, TANH_GRADIENT
-from fastnn.backends.numba_backend.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
-from fastnn.backends.numba_backend.philox import BLOCK_WORDS
-from fastnn.backends.numba_backend.simd import MACHINE
 from fastnn.checks import FLOAT_DTYPES, Array
+
+from .kernels.philox import BLOCK_WORDS
+from .layerwise import activations, batch_norm, dense, elementwise, losses, optimizers
+from .layerwise import dropout as dropout_kernels
+from .layerwise.activations import SIGMOID, SIGMOID_GRADIENT, TANH, TANH_GRADIENT
+from .layerwise.arrays import Entries, fitting, plain
+from .layerwise.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from .layerwise.elementwise import RELU, RELU_GRADIENT, SCALE
+from .machine import MACHINE
 
 LONG_TANH = 512
 """Elements from which the kernel of tanh makes up, in float64, for what its call costs."""
@@ -40,7 +34,7 @@ _INT64 = np.dtype(np.int64)
 _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)
 
-_elementwise = Entries(activations.run, 4)
+_elementwise = Entries(elementwise.run, 4)
 _product = Entries(dense.product, 7)
 _softmax = Entries(losses.softmax, 3)
 _cross_entropy = Entries(losses.cross_entropy, 5)
@@ -50,8 +44,8 @@ _sum_of_squares = Entries(optimizers.sum_of_squares, 3)
 _momentum = Entries(optimizers.momentum, 5, numbers=2)
 _rmsprop = Entries(optimizers.rmsprop, 4, numbers=4)
 _adam = Entries(optimizers.adam, 5, numbers=7)
-_curves = Entries(curves.run, 5)
-_dropout = Entries(masks.run, 7)
+_curves = Entries(activations.run, 5)
+_dropout = Entries(dropout_kernels.run, 7)
 _batch_norm = Entries(batch_norm.forward, 8)
 _batch_norm_gradient = Entries(batch_norm.backward, 10)
 _squared_error = Entries(losses.squared_error, 4)

@@ -25,7 +25,7 @@ from numba.core import cgutils, sigutils
 from numba.core.ccallback import CFunc
 from numba.core.runtime.nrt import rtsys
 
-from .simd import MACHINE
+from .machine import MACHINE
 
 FLAGS: dict[str, Any] = {
     "nogil": True,  # other Python threads run on while a kernel does
@@ -39,7 +39,7 @@ FLAGS: dict[str, Any] = {
 def _digest_of_sources() -> str:
     """Return a short digest of every source file of this backend."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

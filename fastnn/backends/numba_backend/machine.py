@@ -1,33 +1,102 @@
-"""What this machine is, for bug reports."""
+"""The machine: its vectors, registers, caches and processors. No other file knows it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
+from dataclasses import dataclass
 
 from llvmlite import binding
 
-from fastnn.backends.numba_backend.dense import product
-from fastnn.backends.numba_backend.simd import MACHINE
-from fastnn.backends.numba_backend.threads import MOST_MEMBERS, cores
+
+@dataclass(frozen=True)
+class Machine:
+    """What a kernel needs to know of the CPU. Tile sizes are those that fill its registers."""
+
+    bits: int
+    """Width of a vector register."""
+    tile_rows: int
+    """Rows of the register tile of the dense product; a divisor of `memory.ROW_BLOCK`."""
+    tile_columns: int
+    """Its columns, in vectors. `tile_rows * tile_columns` accumulators stay in registers."""
+    scatter_vectors: int
+    """Vectors of each of two rows that `scatter` holds in registers."""
+    gather_vectors: int
+    """Vectors of the one row that `gather` holds in registers."""
+    cached_bytes: int
+    """What the kernels that skip zeros may keep in the first-level cache."""
+    block_inner: int
+    """Inner length after which the dense product turns to its next block of columns."""
+    block_columns: int
+    """Columns of that block, in vectors of this machine."""
 
 
-def describe() -> dict[str, str]:
-    """Return facts about CPU, vectors and the cache of compiled kernels, by name."""
-    cache = product.stats.cache_path
-    writable = cache is not None and os.access(_existing(cache), os.W_OK)
-    return {
-        "cpu": f"{_model_name()} ({binding.get_host_cpu_name()})",
-        "vectors": f"{MACHINE.bits} bits",
-        "threads": f"{min(2, len(cores()))} for training steps that are large enough; "
-        f"FASTNN_NUM_THREADS asks for up to {MOST_MEMBERS}",
-        "cache": f"{cache} ({'writable' if writable else 'NOT writable'})"
-        if cache
-        else "none: no directory can be written; set NUMBA_CACHE_DIR to one that can",
-    }
+MACHINES = {
+    machine.bits: machine
+    for machine in (
+        Machine(
+            bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
+            cached_bytes=20480, block_inner=1024, block_columns=3,
+        ),
+        Machine(
+            bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
+            cached_bytes=20480, block_inner=256, block_columns=24,
+        ),
+        Machine(
+            bits=128, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
+            cached_bytes=20480, block_inner=256, block_columns=48,
+        ),
+    )
+}  # fmt: skip
 
 
-def _model_name() -> str:
+def _this_machine() -> Machine:
+    """Choose by the CPU's features, or by FASTNN_VECTOR_BITS (narrower only)."""
+    features = binding.get_host_cpu_features()
+    widest = 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
+    asked = os.environ.get("FASTNN_VECTOR_BITS", "").strip()
+    if not asked:
+        return MACHINES[widest]
+    if asked not in ("512", "256", "128"):
+        raise ValueError(f"FASTNN_VECTOR_BITS must be 512, 256 or 128, not {asked!r}")
+    return MACHINES[min(int(asked), widest)]
+
+
+MACHINE = _this_machine()
+
+HAS_POSIX = os.name == "posix" and hasattr(time, "CLOCK_MONOTONIC")
+"""Whether kernels can yield, sleep and ask for the time; threads that wait for each other do."""
+
+
+def lanes(itemsize: int) -> int:
+    """Return how many numbers of `itemsize` bytes a vector holds."""
+    return MACHINE.bits // 8 // itemsize
+
+
+def processors() -> set[int]:
+    """Return the processors on which this thread may run."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # not on this system
+        return set(range(os.cpu_count() or 1))
+
+
+def cores() -> list[set[int]]:
+    """Return the processors on which this thread may run, those of one core together."""
+    found: dict[str, set[int]] = {}
+    for processor in sorted(processors()):
+        try:
+            topology = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list"
+            with open(topology, encoding="ascii") as file:
+                core = file.read()
+        except OSError:
+            core = str(processor)
+        found.setdefault(core, set()).add(processor)
+    return list(found.values())
+
+
+def model_name() -> str:
     """Return what the CPU calls itself."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -35,11 +104,3 @@ def _model_name() -> str:
             return next(value.strip() for name, _, value in lines if name.strip() == "model name")
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _existing(path: str) -> str:
-    """Return the closest directory above `path` that exists."""
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path

@@ -1,0 +1,123 @@
+"""A network cut into blocks: what its tables are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastnn.backends.description import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    Learned,
+    ReLU,
+    Rescaling,
+    Sigmoid,
+)
+
+FEW_SAMPLES = 2
+"""Batches up to this size are handled sample by sample."""
+
+HIDDEN_DENSITY = 0.5
+"""Share of non-zeros expected after ReLU."""
+
+
+@dataclass
+class Block:
+    """A Dense layer, or the input itself, a ReLU right after it, and the stages after that."""
+
+    dense: Dense | None
+    units: int
+    relu: bool = False
+    stages: list[Layer] = field(default_factory=list)
+
+
+def split(layers: Sequence[Layer]) -> tuple[float, list[Block]]:
+    """Return the scale of the input and the blocks.
+
+    There is a block for the input where more than rescaling comes before the first Dense layer.
+    """
+    scale = 1.0
+    blocks: list[Block] = []
+    for layer in layers:
+        if isinstance(layer, Dense):
+            blocks.append(Block(layer, layer.output_units))
+        elif not blocks and isinstance(layer, Rescaling):
+            scale *= layer.scale
+        else:
+            if not blocks:
+                units = next(la.input_units for la in layers if isinstance(la, Dense))
+                blocks.append(Block(None, units))
+            block = blocks[-1]
+            if isinstance(layer, ReLU) and block.dense and not (block.relu or block.stages):
+                block.relu = True
+            else:
+                block.stages.append(layer)
+    return scale, blocks
+
+
+def density_after(block: Block, density: float) -> float:
+    """Return the share of non-zeros expected behind a block, from that of the data."""
+    if block.dense is not None:
+        density = HIDDEN_DENSITY if block.relu else 1.0
+    positive = block.relu
+    for stage in block.stages:
+        if isinstance(stage, ReLU):
+            density *= 1.0 if positive else HIDDEN_DENSITY
+            positive = True
+        elif isinstance(stage, Dropout):
+            density *= 1 - stage.p
+        elif isinstance(stage, Sigmoid | BatchNorm):
+            density, positive = 1.0, isinstance(stage, Sigmoid)
+    return density
+
+
+def chunks_of(dense: Sequence[Dense]) -> int:
+    """Return into how many chunks the layers are cut, 1, 2 or 4: what threads can share.
+
+    It depends on the network's shape alone, as it decides the order of sums.
+    """
+    weights = sum(layer.input_units * layer.output_units for layer in dense)
+    return 1 if weights < 1 << 14 else 2 if weights < 1 << 20 else 4
+
+
+class Structure:
+    """A network as compiled code sees it: its blocks, its types and how its work is cut.
+
+    Attributes
+    ----------
+    dense, learned : list
+        The Dense layers, and all layers with parameters.
+    dropouts : int
+        How many layers are Dropout.
+    scale : float
+        What the input is multiplied by as it is loaded.
+    blocks : list of Block
+    chunks : int
+        Into how many parts the input units of each layer are cut.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss: str,
+        batch_size: int,
+        dtype: np.dtype,
+        input_dtype: np.dtype,
+        density: float,
+    ):
+        self.layers = tuple(layers)
+        self.loss = loss
+        self.batch_size = batch_size
+        self.dtype = dtype
+        self.input_dtype = input_dtype
+        self.density = density
+        self.dense = [layer for layer in layers if isinstance(layer, Dense)]
+        self.learned = [layer for layer in layers if isinstance(layer, Learned)]
+        self.dropouts = sum(isinstance(layer, Dropout) for layer in layers)
+        self.scale, self.blocks = split(layers)
+        # a step of few samples is not worth sharing, and one chunk saves it the adding of slots
+        self.chunks = 1 if batch_size <= FEW_SAMPLES else chunks_of(self.dense)

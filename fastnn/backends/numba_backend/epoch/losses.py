@@ -1,0 +1,86 @@
+"""Squared error of the compiled epoch: loss, gradient and prediction."""
+
+from __future__ import annotations
+
+from ..jit import operation, record_at
+from ..kernels.rows import fill, integer_at, load_row, put_integer, put_real, real_at, sample_at
+from ..kernels.softmax import first_largest
+from ..language import Int, Kernel, Real, Vector, microkernel
+
+CLASS_IDS = -1
+"""What `target_code` holds for targets that are class ids; otherwise the code of their type."""
+
+
+@microkernel
+def squared_error(
+    k: Kernel,
+    scale: Real,
+    outputs: Int,
+    targets: Int,
+    gradient: Int,
+    stride: Int,
+    rows: Int,
+    units: Int,
+    sums: Int,
+    predictions: Int,
+) -> None:
+    """G = scale * (Y - T), and of each row the sum of (Y - T)^2 and where the largest output is.
+
+    Shapes: outputs Y, targets T and gradient G [rows, units, padded], all zero in the padding;
+    sums [rows], predictions [rows] 64-bit integers, -1 where NaN leaves no largest output.
+    """
+    vectors = (units + (k.lanes - 1)) // k.lanes
+    minus_infinity = k.constant(float("-inf"))
+    factor = k.broadcast(scale)
+    with k.loop(0, rows) as row:
+        y = outputs + row * stride
+
+        def output(j: Int, y=y) -> Vector:
+            inside = k.lane_before(units - j * k.lanes)
+            return k.where(inside, k.load(y + j * k.vector_bytes), minus_infinity)
+
+        total = k.variable(k.zero())
+        with k.loop(0, vectors) as j:
+            offset = row * stride + j * k.vector_bytes
+            error = k.load(outputs + offset) - k.load(targets + offset)
+            k.store(factor * error, gradient + offset)
+            total[0] = k.fma(error, error, total[0])
+        k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
+        _, first = first_largest(k, output, vectors)
+        k.store_integer(first, predictions + row * 8)
+
+
+@operation
+def mean_squared_error(one, record, targets, order, start, count):
+    """Gradient of the mean loss by the outputs; the batch's loss and right answers to the record.
+
+    The loss of a sample is the mean over the outputs. Targets are class ids, which stand for rows
+    of zeros with a one, or rows of numbers; there are no right answers then.
+    """
+    shared = record_at(record, 0)
+    units, stride = shared.output_units, shared.result_stride
+    vectors = (units + shared.lanes - 1) // shared.lanes
+    by_class = shared.target_code == CLASS_IDS
+    for i in range(count):
+        sample, row = sample_at(order, start + i), shared.targets + i * stride
+        if by_class:
+            label = integer_at(targets + 8 * sample)
+            put_integer(label, shared.labels + 8 * i)
+            fill(one * 0, row, stride, 1, vectors)
+            put_real(one, row + label * shared.itemsize)
+        else:
+            source = targets + sample * units * shared.itemsize
+            load_row(one, source, shared.target_code, units, row)
+    real = type(one)
+    squared_error(
+        real(2 / (count * units)), shared.result, shared.targets, shared.result_gradient, stride,
+        count, units, shared.sums, shared.predictions,
+    )  # fmt: skip
+    loss, correct = 0.0, 0
+    for i in range(count):
+        loss += real_at(one, shared.sums + i * shared.itemsize)
+        if by_class:
+            label = integer_at(shared.labels + 8 * i)
+            correct += integer_at(shared.predictions + 8 * i) == label
+    put_real(loss / units, shared.batch_loss)
+    put_integer(correct, shared.batch_correct)

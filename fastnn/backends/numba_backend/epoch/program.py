@@ -1,0 +1,306 @@
+"""A network, ready to train and to predict in compiled calls: what the rest of fastnn sees of them.
+
+The layers come as the records of `description.py`; `table.py` makes the table of them that
+`step.run` walks, and `team.py` shares it among threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from fastnn import memory
+from fastnn.backends.description import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    Learned,
+    ReLU,
+    Rescaling,
+    Rule,
+    Sigmoid,
+    Tanh,
+)
+
+from ..machine import cores
+from . import losses, optimizers
+from .blocks import HIDDEN_DENSITY, Structure, chunks_of
+from .step import run
+from .table import INPUT_CODES, SPARSE_BELOW, Table
+from .team import Team
+from .threads import MOST_MEMBERS, Words
+
+__all__ = [
+    "INPUT_CODES",
+    "SPARSE_BELOW",
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "Program",
+    "ReLU",
+    "Rescaling",
+    "Rule",
+    "Sigmoid",
+    "Tanh",
+    "most_threads",
+    "why_not",
+]
+
+LOSSES = ("softmax_cross_entropy", "mse")
+
+PREDICTION_BATCH = 64
+"""Samples that go through the network together in prediction: one group of the first layer."""
+WORK_FOR_TWO = 4e6
+"""Multiplications in a step, zeros left out, from which two threads share them."""
+
+
+def why_not(
+    layers: Sequence[object],
+    loss: str = "softmax_cross_entropy",
+    dtype: np.dtype | type = np.float32,
+    input_dtype: np.dtype | type = np.float32,
+) -> str | None:
+    """Return why the compiled epoch can't run this network, or None if it can."""
+    if loss not in LOSSES:
+        return f"the loss {loss!r} is not compiled"
+    if np.dtype(dtype).name not in ("float32", "float64"):
+        return f"parameters of type {np.dtype(dtype)} are not compiled"
+    if np.dtype(input_dtype).name not in INPUT_CODES:
+        return f"input of type {np.dtype(input_dtype)} is not compiled"
+    units, dense = None, False
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            return f"the layer {type(layer).__name__} is not compiled"
+        if isinstance(layer, Learned):
+            dense = dense or isinstance(layer, Dense)
+            if layer.rule.kind not in optimizers.OPERATIONS:
+                return f"the rule {layer.rule.kind!r} is not compiled"
+            inputs = layer.input_units if isinstance(layer, Dense) else layer.units
+            if units not in (None, inputs):
+                name = type(layer).__name__
+                return f"a {name} layer of {inputs} inputs follows one of {units} outputs"
+            units = layer.output_units if isinstance(layer, Dense) else inputs
+    return None if dense else "there is no Dense layer"
+
+
+def most_threads(layers: Sequence[Layer]) -> int:
+    """Return how many threads can share a training step."""
+    return min(chunks_of([layer for layer in layers if isinstance(layer, Dense)]), MOST_MEMBERS)
+
+
+class Program:
+    """A network, its batch size and its types, ready to run; owns the workspace.
+
+    `density` is the share of non-zeros in the training set.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss: str = "softmax_cross_entropy",
+        batch_size: int = 32,
+        dtype: np.dtype | type = np.float32,
+        input_dtype: np.dtype | type = np.float32,
+        density: float = 1.0,
+    ):
+        self.batch_size = batch_size
+        self.dtype = np.dtype(dtype)
+        self.input_dtype = np.dtype(input_dtype)
+        self.density = density
+        self.loss = loss
+        self._totals = 0.0, 0
+        self._words = Words()
+        self._take(layers)
+
+    def describe(self, layers: Sequence[Layer]) -> None:
+        """Take the layers as they are now: a user may change their numbers between two calls."""
+        if tuple(layers) != self._structure.layers:
+            self._take(layers)
+
+    def _take(self, layers: Sequence[Layer]) -> None:
+        reason = why_not(layers, self.loss, self.dtype, self.input_dtype)
+        if reason is not None:
+            raise ValueError(reason)
+        self._structure = structure = Structure(
+            layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density
+        )
+        self.dense = structure.dense
+        self._parameters_end = max(_end(layer, self.dtype) for layer in structure.learned)
+        self.states = max(optimizers.STATES[layer.rule.kind] for layer in structure.learned)
+        self._teams: dict[int, Team] = {}
+        for table in ("training", "prediction"):
+            vars(self).pop(table, None)
+
+    @property
+    def default_threads(self) -> int:
+        """How many threads share the work unless the user says so, by the work of a step.
+
+        Two where they gain much: what members tell each other costs the same in a small step as
+        in a large one, and several times as much between cores that share no cache. Never four:
+        where one of four cores is busy with something else, all wait for it.
+        """
+        work = 0.0
+        for number, layer in enumerate(self.dense):
+            density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
+            products = 2 if number == 0 else 3
+            work += products * density * layer.input_units * layer.output_units
+        if work * self.batch_size < WORK_FOR_TWO:
+            return 1  # to look for cores would take as long as a tiny fit
+        return self.members(min(2, len(cores())))
+
+    def members(self, threads: int) -> int:
+        """Return how many threads form a team: a power of two, at most one for each chunk."""
+        most = min(threads, self._structure.chunks, MOST_MEMBERS)
+        return 4 if most >= 4 else 2 if most >= 2 else 1
+
+    @cached_property
+    def training(self) -> Table:
+        """The table of a training step."""
+        return Table(self._structure, self.batch_size, training=True)
+
+    @cached_property
+    def prediction(self) -> Table:
+        """The table of a prediction."""
+        return Table(self._structure, PREDICTION_BATCH, training=False)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that training takes, but for what Python objects take."""
+        tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
+        return sum(table.workspace.nbytes for table in tables)
+
+    def run(
+        self,
+        samples: np.ndarray,
+        targets: np.ndarray,
+        order: np.ndarray,
+        parameters: np.ndarray,
+        rates: np.ndarray,
+        states: Sequence[np.ndarray] = (),
+        dropout_steps: np.ndarray | None = None,
+        threads: int = 1,
+    ) -> tuple[float, int]:
+        """Train on samples[order], batch by batch; return sums of losses and right answers.
+
+        They are sums since `start`, over all calls, so that their order of addition does not
+        depend on how many calls there were. Up to `threads` threads share each step; no bit depends
+        on their number.
+
+        `targets` are class ids, int64 [n], or under "mse" numbers of the network's dtype
+        [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
+        `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
+        layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
+        see `optimizers.py`; a rate that stays may be broadcast over the steps. `dropout_steps`,
+        int64, says for each Dropout layer how many batches went through it before; 0 if left out.
+        Class ids and order are trusted to be in range.
+        """
+        _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
+        outputs = self.dense[-1].output_units
+        if self.loss == "mse" and targets.ndim == 2:
+            target_code = INPUT_CODES[self.dtype.name]
+            _check("targets", targets, self.dtype, (len(samples), outputs))
+        else:
+            target_code = losses.CLASS_IDS
+            _check("targets", targets, np.dtype(np.int64), (len(samples),))
+        _check("order", order, np.dtype(np.int64), (None,))
+        self._check_parameters("parameters", parameters)
+        if len(states) < self.states:
+            raise ValueError(f"states must be {self.states} vectors, not {len(states)}")
+        for state in states:
+            self._check_parameters("states", state)
+        count = -(-len(order) // self.batch_size)
+        _check_rates(rates, count, len(self._structure.learned))
+        if dropout_steps is None:
+            dropout_steps = np.zeros(self._structure.dropouts, np.int64)
+        _check("dropout_steps", dropout_steps, np.dtype(np.int64), (self._structure.dropouts,))
+        places = [*[state.ctypes.data for state in states], 0, 0][:2]
+        arguments = (
+            samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
+            parameters.ctypes.data, *places, rates.ctypes.data, rates.strides[0],
+            0, *self._totals,
+        )  # fmt: skip
+        scale = self.dtype.type(self._structure.scale)
+        members = self.members(threads)
+        team = self._team(members) if members > 1 else None
+        for table in team.tables if team else [self.training]:
+            table.shared["target_code"] = target_code
+            table.stages["first_step"][table.dropouts] = dropout_steps
+        if team is None:
+            table = self.training
+            loss, correct = run(scale, table.shared, table.layers[None], *arguments, None)
+        else:
+            loss, correct = team.run(self._words, scale, arguments, count)
+        self._totals = float(loss), int(correct)
+        return self._totals
+
+    def _team(self, members: int) -> Team:
+        """Return the tables of a team, made when first asked for."""
+        if members not in self._teams:
+            self._teams[members] = Team(self._structure, self.training, members)
+        return self._teams[members]
+
+    def start(self) -> None:
+        """Begin an epoch: what `run` returns is added up from here."""
+        self._totals = 0.0, 0
+
+    def _check_parameters(self, name: str, vector: np.ndarray) -> None:
+        """Raise unless a vector holds what the table points to, where vectors expect it."""
+        _check(name, vector, self.dtype, (None,))
+        if len(vector) < self._parameters_end:
+            raise ValueError(f"{name} must hold {self._parameters_end} numbers, not {len(vector)}")
+        if vector.ctypes.data % memory.LINE_BYTES:
+            raise ValueError(f"{name} must lie at a multiple of {memory.LINE_BYTES} bytes")
+
+    def predict(self, samples: np.ndarray, parameters: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Write the result of all samples, in their order, to `out`, and return it."""
+        _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
+        self._check_parameters("parameters", parameters)
+        _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
+        table = self.prediction
+        run(
+            self.dtype.type(self._structure.scale), table.shared, table.layers[None],
+            samples.ctypes.data, 0, 0, len(samples),
+            parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0, None,
+        )  # fmt: skip
+        return out
+
+
+def _check(name: str, array: np.ndarray, dtype: np.dtype, shape: tuple[int | None, ...]) -> None:
+    """Raise unless an array is what the kernels, which check nothing, take it for."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype}, not {array.dtype}")
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, got) for wanted, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits or not array.flags.c_contiguous:
+        wanted = " x ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(
+            f"{name} must be a C-contiguous array of {wanted}, not one of shape {array.shape}"
+            f" and strides {array.strides}"
+        )
+
+
+def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
+    """Raise unless there are rates for each step; those of one step must lie side by side."""
+    if rates.dtype != np.float64:
+        raise TypeError(f"rates must be float64, not {rates.dtype}")
+    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 2):
+        raise ValueError(f"rates must be {steps} x {learned} x 2, not of shape {rates.shape}")
+    if not rates[:1].flags.c_contiguous:
+        raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")
+
+
+def _end(layer: Learned, dtype: np.dtype) -> int:
+    """Return where the parameters of a layer end in the flat vector."""
+    if isinstance(layer, Dense):
+        return layer.biases_offset + memory.row_stride(layer.output_units, dtype)
+    last = max(
+        layer.scale_offset,
+        layer.shift_offset,
+        layer.running_mean_offset,
+        layer.running_variance_offset,
+    )
+    return last + memory.row_stride(layer.units, dtype)

@@ -1,0 +1,166 @@
+"""How the members of a team share a step of the compiled epoch, and what they tell each other.
+
+The input units of every layer, and with them the rows of its weights and the outputs of the layer
+below, are cut into chunks, as many as the network's shape decides. A member owns chunks that lie
+next to each other, the same of every layer; the outputs of the last layer, and with them the loss,
+belong to member 0. Each member has a workspace of its own, so that nothing moves from one core
+to another but messages:
+
+    forward     a member multiplies its own units, and sends the others its part of their columns;
+                each adds up the parts of its own columns, which are its units of the next layer
+    backward    a member sends the others the gradient by its own columns of a layer; with the
+                whole gradient it computes that by its own units, and changes its own weights
+
+A message goes through a box, which belongs to an owner of columns and one of the others. Forward
+it carries the other's part of the owner's columns, backward their gradient. So whoever has read a
+box is the next to write to it: its lines are in that one's cache already, and each crosses only
+once for each message. That is most of what a team gains: a line that was written here and read
+there must come back before it can be written here again, which takes several times as long as to
+read it, above all between cores without a common cache.
+Tried and lost: one workspace for all, whose lines cross twice; columns of the weights shared out
+instead of rows; samples shared out (every weight's gradient moves); stores past the cache;
+prefetching lines to write to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastnn import memory
+
+from ..kernels.rows import MESSAGE_FIELDS
+from ..machine import MACHINE
+
+VECTOR_BYTES = MACHINE.bits // 8
+
+TEAM = np.dtype([(name, np.int64) for name in ("words", "member", "members")])
+"""What a member knows of its team: the address of its words (see `threads.py`), who it is."""
+
+MESSAGE = np.dtype([(name, np.int64) for name in MESSAGE_FIELDS])
+
+KINDS = ("products_out", "products_in", "gradient_out", "gradient_in")
+"""The messages of a layer, as its record names them."""
+
+BOX_GAP = 512
+"""Bytes between boxes: processors fetch lines ahead of those that are read."""
+
+
+def chunk_starts(units: int, chunks: int, itemsize: int) -> np.ndarray:
+    """Return where chunks of input units begin, and where the last one ends.
+
+    They are as equal as whole cache lines can be; some of a small layer are empty.
+    """
+    line = memory.LINE_BYTES // itemsize
+    nearest = [int(chunk * units / chunks / line + 0.5) * line for chunk in range(chunks)]
+    last_line = (units - 1) // line * line
+    return np.array([*(min(start, last_line) for start in nearest), units])
+
+
+def share_out(
+    layers: np.ndarray, starts: np.ndarray, lanes: int, member: int, members: int
+) -> None:
+    """Write into the records of the layers what belongs to a member of a team.
+
+    Shapes: layers [n], starts [n, chunks + 1].
+    """
+    chunks = starts.shape[1] - 1
+    first, stop = member * chunks // members, (member + 1) * chunks // members
+    each = chunks // members if members > 1 else 1
+    for number, layer in enumerate(layers):
+        layer["first_chunk"], layer["stop_chunk"] = first, stop
+        layer["first_unit"] = starts[number, first]
+        layer["stop_unit"] = memory.round_up(int(starts[number, stop]), lanes)
+        columns = own_columns(layers, starts, lanes, number, member, members)
+        layer["first_vector"], layer["stop_vector"] = columns
+        # in a team, the first slot of a member holds the sum of its slots
+        layer["parts"], layer["part_bytes"] = chunks // each, each * layer["slot_bytes"]
+
+
+def own_columns(
+    layers: np.ndarray, starts: np.ndarray, lanes: int, number: int, member: int, members: int
+) -> tuple[int, int]:
+    """Return which vectors of a layer's output belong to a member, first and stop."""
+    if number == len(layers) - 1:
+        return 0, int(layers[number]["output_vectors"]) if member == 0 else 0
+    chunks = starts.shape[1] - 1
+    first, stop = (starts[number + 1, m * chunks // members] for m in (member, member + 1))
+    return int(first) // lanes, -(-int(stop) // lanes)
+
+
+class Messages:
+    """The boxes of a team, and what its members write to them and read from them.
+
+    Parameters
+    ----------
+    tables
+        The records of the layers, [n], of each member; addresses of messages are written to them.
+    starts
+        Where chunks begin, [n, chunks + 1].
+    lanes
+        Numbers in a vector.
+    rows
+        Samples of a batch, padded.
+    """
+
+    def __init__(
+        self, tables: Sequence[np.ndarray], starts: np.ndarray, lanes: int, rows: int
+    ) -> None:
+        members = len(tables)
+        count = len(starts)
+        # the boxes of a layer, of equal size, one after the other
+        self._boxes = []
+        self._messages = np.zeros((members, count, len(KINDS), members), MESSAGE)
+        for number in range(count):
+            columns = [
+                own_columns(tables[0], starts, lanes, number, member, members)
+                for member in range(members)
+            ]
+            widest = max(stop - first for first, stop in columns)
+            box_bytes = rows * widest * VECTOR_BYTES + BOX_GAP
+            boxes = memory.aligned_zeros(members * members * box_bytes, np.dtype(np.uint8))
+            self._boxes.append(boxes)
+            for member, layers in enumerate(tables):
+                messages = self._messages[member, number]
+                for place, kind in enumerate(KINDS):
+                    layers[number][kind] = messages[place].ctypes.data
+                for other in range(members):
+                    theirs = boxes.ctypes.data + (other * members + member) * box_bytes
+                    mine = boxes.ctypes.data + (member * members + other) * box_bytes
+                    self._write(
+                        messages[:, other], layers[number], member, other, members,
+                        columns, mine, theirs,
+                    )  # fmt: skip
+
+    @staticmethod
+    def _write(
+        messages: np.ndarray, layer: np.void, member: int, other: int, members: int,
+        columns: Sequence[tuple[int, int]], mine: int, theirs: int,
+    ) -> None:  # fmt: skip
+        """Write what a member says to another one, or to itself, about a layer."""
+        products_out, products_in, gradient_out, gradient_in = messages
+        stride = layer["outputs_stride"]
+        slot_bytes = layer["slot_bytes"]
+        each = layer["part_bytes"] // slot_bytes if slot_bytes else 1
+
+        def write(message: np.void, *fields: int) -> None:
+            for name, value in zip(MESSAGE_FIELDS, fields, strict=True):
+                message[name] = value
+
+        own, others = columns[member], columns[other]
+        own_offset, offset = own[0] * VECTOR_BYTES, others[0] * VECTOR_BYTES
+        own_width, width = own[1] - own[0], others[1] - others[0]
+        slots = layer["slots"]
+        source = slots + member * each * slot_bytes + offset
+        if other == member:
+            if each > 1:
+                write(products_out, source, stride, each, slot_bytes, source, stride, width)
+            return
+        write(products_out, source, stride, each, slot_bytes, theirs, width * VECTOR_BYTES, width)
+        target = slots + other * each * slot_bytes + own_offset
+        own_stride = own_width * VECTOR_BYTES
+        write(products_in, mine, own_stride, 1, 0, target, stride, own_width)
+        gradient = layer["gradient"]
+        write(gradient_out, gradient + own_offset, stride, 1, 0, mine, own_stride, own_width)
+        write(gradient_in, theirs, width * VECTOR_BYTES, 1, 0, gradient + offset, stride, width)

@@ -1,0 +1,499 @@
+"""Stages of the compiled epoch: what a network does to the output of a Dense layer, step by step.
+
+A stage is a pair of operations that `step.run` calls through their addresses, so that a network
+pays for the stages it has and for no other. The forward operation writes the stage's target from
+its source, the backward one turns the gradient by the target into that by the source, in place.
+
+Each works on a range of columns, `first` to `stop` in vectors, for the first `count` rows. What it
+computes in a column depends on that column alone, so no number changes with the way columns are
+shared. Padded columns of every buffer are zero before and after. `step` is the number of the batch
+within the call of `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..jit import call, operation, record_at
+from ..kernels.activations import sigmoid, tanh
+from ..kernels.philox import BLOCK_WORDS, kept, random_words
+from ..kernels.rows import fill, load_row, mask_by_sign, sample_at
+from ..language import Int, Kernel, Real, Vector, microkernel
+from ..machine import MACHINE
+from .optimizers import RATE_BYTES
+
+VECTOR_BYTES = MACHINE.bits // 8
+
+STAGE = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # addresses: of this record, and of the operations
+            "record", "forward", "backward",
+            # buffers, all of one stride
+            "source", "target", "gradient", "stride", "units", "lanes",
+            # batch norm: its number among the learned layers, bytes from the start of the flat
+            # vector, and addresses in the workspace
+            "learned", "scale", "shift", "running_mean", "running_variance",
+            "mean", "inverse_deviation", "scale_gradient", "shift_gradient",
+            # how scale and shift are moved; see `optimizers.py`
+            "move", "scale_region", "shift_region",
+            # dropout: a number of a batch is kept if its word is not below the threshold
+            "key", "first_step", "threshold", "words",
+        )
+    ]
+    + [(name, np.float64) for name in ("factor", "momentum", "epsilon")]
+)  # fmt: skip
+"""One stage. `factor` is that of rescaling, or of what dropout keeps."""
+
+
+@contextlib.contextmanager
+def every_vector(
+    k: Kernel, stride: Int, rows: Int, first: Int, stop: Int
+) -> Iterator[tuple[Int, Int, Int]]:
+    """Loop over a range of columns of a matrix; yields row, column and where the vector lies."""
+    with k.loop(0, rows) as row, k.loop(first, stop) as j:
+        yield row, j, row * stride + j * k.vector_bytes
+
+
+# ------------------------------------------------------------------- all stages of a block
+
+
+@operation
+def forward_stages(one, record, parameters, lowest, beyond, first, stop, count, padded, step):
+    """Run stages `lowest` to `beyond` of the records, each on the output of the one before."""
+    for number in range(lowest, beyond):
+        stage = record_at(record, number)
+        call(stage.forward, one, stage.record, parameters, first, stop, count, step)
+        fill(
+            one * 0, stage.target + count * stage.stride + first * VECTOR_BYTES, stage.stride,
+            padded - count, stop - first,
+        )  # fmt: skip
+
+
+@operation
+def backward_stages(
+    one, record, parameters, first_state, second_state, lowest, beyond, first, stop, count, step,
+    rates,
+):  # fmt: skip
+    """Take the gradient back through stages `beyond` to `lowest`; what they learn moves."""
+    for number in range(beyond - 1, lowest - 1, -1):
+        stage = record_at(record, number)
+        call(stage.backward, one, stage.record, parameters, first, stop, count, step)
+        if stage.learned >= 0:
+            for gradient, region in (
+                (stage.scale_gradient, stage.scale_region),
+                (stage.shift_gradient, stage.shift_region),
+            ):  # fmt: skip
+                call(
+                    stage.move, one, region, rates + RATE_BYTES * stage.learned,
+                    parameters, gradient + first * VECTOR_BYTES, first_state, second_state,
+                    first, stop - first,
+                )  # fmt: skip
+
+
+@operation
+def load_input(scale, record, samples, order, start, count, padded):
+    """Load the batch for a network that does more than rescaling before its first Dense layer."""
+    shared = record_at(record, 0)
+    for i in range(count):
+        load_row(
+            scale, samples + sample_at(order, start + i) * shared.input_row_bytes,
+            shared.input_code,
+            shared.input_units, shared.input_rows + i * shared.input_rows_stride,
+        )  # fmt: skip
+    fill(
+        scale * 0, shared.input_rows + count * shared.input_rows_stride, shared.input_rows_stride,
+        padded - count, (shared.input_units + shared.lanes - 1) // shared.lanes,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ activations
+
+
+@microkernel
+def rectify(
+    k: Kernel,
+    like: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    rows: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """target = max(source, 0); NaN stays NaN."""
+    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
+        x = k.load(source + offset)
+        k.store(k.where(x < 0.0, k.zero(), x), target + offset)
+
+
+@microkernel
+def squash(
+    k: Kernel,
+    like: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    rows: Int,
+    units: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """target = 1 / (1 + exp(-source)), 0 in the padding."""
+    with every_vector(k, stride, rows, first, stop) as (_, j, offset):
+        inside = k.lane_before(units - j * k.lanes)
+        k.store(k.where(inside, sigmoid(k, k.load(source + offset)), k.zero()), target + offset)
+
+
+@microkernel
+def squash_gradient(
+    k: Kernel,
+    like: Real,
+    target: Int,
+    gradient: Int,
+    stride: Int,
+    rows: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """gradient *= target (1 - target)."""
+    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
+        y = k.load(target + offset)
+        k.store(k.load(gradient + offset) * (y * (k.constant(1.0) - y)), gradient + offset)
+
+
+@microkernel
+def flatten(
+    k: Kernel,
+    like: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    rows: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """target = tanh(source)."""
+    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
+        k.store(tanh(k, k.load(source + offset)), target + offset)
+
+
+@microkernel
+def flatten_gradient(
+    k: Kernel,
+    like: Real,
+    target: Int,
+    gradient: Int,
+    stride: Int,
+    rows: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """gradient *= 1 - target^2."""
+    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
+        y = k.load(target + offset)
+        k.store(k.load(gradient + offset) * (k.constant(1.0) - y * y), gradient + offset)
+
+
+@microkernel
+def multiply(
+    k: Kernel,
+    factor: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    rows: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """target = factor * source."""
+    factors = k.broadcast(factor)
+    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
+        k.store(factors * k.load(source + offset), target + offset)
+
+
+@operation
+def relu_forward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    rectify(one, stage.source, stage.target, stage.stride, count, first, stop)
+
+
+@operation
+def relu_backward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    offset = first * VECTOR_BYTES
+    mask_by_sign(
+        one, stage.gradient + offset, stage.stride, stage.target + offset, stage.stride,
+        count, stop - first,
+    )  # fmt: skip
+
+
+@operation
+def sigmoid_forward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    squash(one, stage.source, stage.target, stage.stride, count, stage.units, first, stop)
+
+
+@operation
+def sigmoid_backward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    squash_gradient(one, stage.target, stage.gradient, stage.stride, count, first, stop)
+
+
+@operation
+def tanh_forward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    flatten(one, stage.source, stage.target, stage.stride, count, first, stop)
+
+
+@operation
+def tanh_backward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    flatten_gradient(one, stage.target, stage.gradient, stage.stride, count, first, stop)
+
+
+@operation
+def rescaling_forward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    factor = type(one)(stage.factor)
+    multiply(factor, stage.source, stage.target, stage.stride, count, first, stop)
+
+
+@operation
+def rescaling_backward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    factor = type(one)(stage.factor)
+    multiply(factor, stage.gradient, stage.gradient, stage.stride, count, first, stop)
+
+
+# ---------------------------------------------------------------------------------- dropout
+
+
+@microkernel
+def keep_some(
+    k: Kernel,
+    factor: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    words: Int,
+    units: Int,
+    threshold: Int,
+    rows: Int,
+    first: Int,
+    stop: Int,
+) -> None:
+    """target = factor * source where the word is not below the threshold, 0 elsewhere.
+
+    Shapes: source and target [rows, units, padded], words [rows * units + lanes] 32-bit words.
+    """
+    factors = k.broadcast(factor)
+    with every_vector(k, stride, rows, first, stop) as (row, j, offset):
+        chosen = kept(k, words + (row * units + j * k.lanes) * 4, threshold)
+        k.store(k.where(chosen, factors * k.load(source + offset), k.zero()), target + offset)
+
+
+@operation
+def dropout_forward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    left, right = first * stage.lanes, min(stop * stage.lanes, stage.units)
+    # the blocks in which these columns have words, row by row, none of them twice
+    done = 0
+    for row in range(count):
+        block = max(done, (row * stage.units + left) // BLOCK_WORDS)
+        done = (row * stage.units + right + BLOCK_WORDS - 1) // BLOCK_WORDS
+        target = stage.words + block * BLOCK_WORDS * 4
+        random_words(stage.key, stage.first_step + step, block, done - block, target)
+    keep_some(
+        type(one)(stage.factor), stage.source, stage.target, stage.stride,
+        stage.words, stage.units, stage.threshold, count, first, stop,
+    )  # fmt: skip
+
+
+@operation
+def dropout_backward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    keep_some(
+        type(one)(stage.factor), stage.gradient, stage.gradient, stage.stride,
+        stage.words, stage.units, stage.threshold, count, first, stop,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------- batch norm
+
+
+@microkernel
+def normalize(
+    k: Kernel,
+    share: Real,
+    epsilon: Real,
+    momentum: Real,
+    rest: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    scale: Int,
+    shift: Int,
+    running_mean: Int,
+    running_variance: Int,
+    means: Int,
+    inverse_deviations: Int,
+    rows: Int,
+    vectors: Int,
+) -> None:
+    """target = scale (source - mean) / sqrt(variance + epsilon) + shift, by the batch's statistics.
+
+    Shapes: source and target [rows, vectors], the others [vectors]. `share` is 1 / rows, `rest`
+    1 - momentum. Mean and inverse deviation are kept for the gradient, and the running statistics
+    move. S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015, algorithm 1.
+    """
+    part = k.broadcast(share)
+    with k.loop(0, vectors) as j:
+        place = j * k.vector_bytes
+        column = source + place
+        (total,) = column_sums(k, rows, 1, lambda row: [k.load(column + row * stride)])
+        mean = part * total
+
+        def squares(row: Int, column=column, mean=mean) -> list[Vector]:
+            deviation = k.load(column + row * stride) - mean
+            return [deviation * deviation]
+
+        (total,) = column_sums(k, rows, 1, squares)
+        variance = part * total
+        inverse = k.constant(1.0) / k.call("sqrt", variance + k.broadcast(epsilon))
+        k.store(mean, means + place)
+        k.store(inverse, inverse_deviations + place)
+        for running, value in ((running_mean, mean), (running_variance, variance)):
+            moved = k.fma(k.broadcast(momentum), k.load(running + place), k.broadcast(rest) * value)
+            k.store(moved, running + place)
+        factor, offset = inverse * k.load(scale + place), k.load(shift + place)
+        with k.loop(0, rows) as row:
+            centred = k.load(column + row * stride) - mean
+            k.store(k.fma(factor, centred, offset), target + place + row * stride)
+
+
+@microkernel
+def normalize_by(
+    k: Kernel,
+    epsilon: Real,
+    source: Int,
+    target: Int,
+    stride: Int,
+    scale: Int,
+    shift: Int,
+    mean: Int,
+    variance: Int,
+    rows: Int,
+    vectors: Int,
+) -> None:
+    """target = scale (source - mean) / sqrt(variance + epsilon) + shift, by given statistics."""
+    with k.loop(0, vectors) as j:
+        place = j * k.vector_bytes
+        deviation = k.call("sqrt", k.load(variance + place) + k.broadcast(epsilon))
+        factor, offset = k.load(scale + place) / deviation, k.load(shift + place)
+        middle = k.load(mean + place)
+        with k.loop(0, rows) as row:
+            centred = k.load(source + place + row * stride) - middle
+            k.store(k.fma(factor, centred, offset), target + place + row * stride)
+
+
+@microkernel
+def normalize_gradient(
+    k: Kernel,
+    share: Real,
+    source: Int,
+    gradient: Int,
+    stride: Int,
+    scale: Int,
+    means: Int,
+    inverse_deviations: Int,
+    scale_gradient: Int,
+    shift_gradient: Int,
+    rows: Int,
+    vectors: Int,
+) -> None:
+    """Turn G, the gradient by the target, into that by the source, and find those of scale, shift.
+
+    With x = (source - mean) / deviation: dscale = sum(G x), dshift = sum(G), and
+    G <- scale / deviation (G - dshift / rows - x dscale / rows).
+    """
+    part = k.broadcast(share)
+    with k.loop(0, vectors) as j:
+        place = j * k.vector_bytes
+        mean, inverse = k.load(means + place), k.load(inverse_deviations + place)
+
+        def normal(row: Int, place=place, mean=mean, inverse=inverse) -> Vector:
+            value: Vector = (k.load(source + place + row * stride) - mean) * inverse
+            return value
+
+        def terms(row: Int, place=place) -> list[Vector]:
+            g = k.load(gradient + place + row * stride)
+            return [g, g * normal(row)]
+
+        dshift, dscale = column_sums(k, rows, 2, terms)
+        k.store(dshift, shift_gradient + place)
+        k.store(dscale, scale_gradient + place)
+        factor = k.load(scale + place) * inverse
+        with k.loop(0, rows) as row:
+            address = gradient + place + row * stride
+            g = k.load(address) - part * dshift - normal(row) * (part * dscale)
+            k.store(factor * g, address)
+
+
+def column_sums(
+    k: Kernel, rows: Int, size: int, terms: Callable[[Int], list[Vector]]
+) -> list[Vector]:
+    """Write the sums over all rows of the terms, `size` of them, that one row has.
+
+    Four sums of each, of every fourth row, hide the latency of an addition.
+    """
+    whole = rows // 4 * 4
+    sums = k.variables(k.zero(), size, 4)
+    for first, last, step in ((k.integer(0), whole, 4), (whole, rows, 1)):
+        with k.loop(first, last, step) as row:
+            for i in range(step):
+                for n, term in enumerate(terms(row + i)):
+                    sums[n, i] = sums[n, i] + term
+    return [(sums[n, 0] + sums[n, 1]) + (sums[n, 2] + sums[n, 3]) for n in range(size)]
+
+
+@operation
+def batch_norm_forward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    real = type(one)
+    offset = first * VECTOR_BYTES
+    vectors = parameters + offset
+    normalize(
+        one / real(count), real(stage.epsilon), real(stage.momentum), real(1 - stage.momentum),
+        stage.source + offset, stage.target + offset, stage.stride,
+        vectors + stage.scale, vectors + stage.shift,
+        vectors + stage.running_mean, vectors + stage.running_variance,
+        stage.mean + offset, stage.inverse_deviation + offset, count, stop - first,
+    )  # fmt: skip
+
+
+@operation
+def batch_norm_inference(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    offset = first * VECTOR_BYTES
+    vectors = parameters + offset
+    normalize_by(
+        type(one)(stage.epsilon), stage.source + offset, stage.target + offset, stage.stride,
+        vectors + stage.scale, vectors + stage.shift,
+        vectors + stage.running_mean, vectors + stage.running_variance, count, stop - first,
+    )  # fmt: skip
+
+
+@operation
+def batch_norm_backward(one, record, parameters, first, stop, count, step):
+    stage = record_at(record, 0)
+    offset = first * VECTOR_BYTES
+    normalize_gradient(
+        one / type(one)(count), stage.source + offset, stage.gradient + offset, stage.stride,
+        parameters + stage.scale + offset, stage.mean + offset, stage.inverse_deviation + offset,
+        stage.scale_gradient + offset, stage.shift_gradient + offset, count, stop - first,
+    )  # fmt: skip

@@ -1,0 +1,419 @@
+"""The table of the compiled epoch: which kernels a layer uses, and where its buffers lie.
+
+Everything that depends on a shape is decided here, once, in Python. The choice depends on shapes,
+types, the share of non-zeros in the training set and the machine, never on timing, so that the same
+training gives the same bits every time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fastnn import memory
+from fastnn.backends.description import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    ReLU,
+    Rescaling,
+    Rule,
+    Sigmoid,
+    Tanh,
+)
+
+from ..kernels.rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
+from ..machine import MACHINE, lanes
+from . import losses, one_sample, optimizers, stages
+from .blocks import FEW_SAMPLES, Block, Structure, density_after
+from .sharing import chunk_starts, share_out
+from .step import (
+    BY_SAMPLE,
+    BY_UNIT,
+    DENSE,
+    GROUP_SAMPLES,
+    LAYER,
+    NONE,
+    ONE_SAMPLE,
+    SHARED,
+    SMALL,
+    TURNED,
+    add_penalties,
+)
+
+OPERATIONS = {
+    Rescaling: (stages.rescaling_forward, stages.rescaling_backward),
+    ReLU: (stages.relu_forward, stages.relu_backward),
+    Sigmoid: (stages.sigmoid_forward, stages.sigmoid_backward),
+    Tanh: (stages.tanh_forward, stages.tanh_backward),
+    Dropout: (stages.dropout_forward, stages.dropout_backward),
+    BatchNorm: (stages.batch_norm_forward, stages.batch_norm_backward),
+}
+"""What a stage does in training, forward and backward."""
+
+INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
+
+SPARSE_BELOW = 0.55
+"""Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
+WAITING_FROM = 0.7
+"""Share of non-zeros from which one pass over all weights is faster than two over those in use."""
+TURNING = 12
+"""Multiply-adds for a vector that take as long as to transpose it, there and back."""
+NARROW_VECTORS = 4
+"""Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
+
+
+class Table:
+    """The records of one way to run a network, and the workspace to which they point."""
+
+    def __init__(self, structure: Structure, batch_size: int, training: bool):
+        self.dtype = structure.dtype
+        self.lanes = lanes(self.dtype.itemsize)
+        self.padded = memory.round_up(batch_size, sample_group(self.lanes))
+        self.batch_size = batch_size
+        self.training = training
+        blocks = structure.blocks
+        if not training:  # dropout does nothing
+            blocks = [
+                replace(b, stages=[la for la in b.stages if not isinstance(la, Dropout)])
+                for b in blocks
+            ]
+        self.shared = np.zeros(1, SHARED)
+        self.layers = np.zeros(len(blocks), LAYER)
+        self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
+        self.dropouts: list[int] = []
+        """Numbers of the stages that are dropout."""
+        self.regions = np.zeros((len(structure.learned), 2), optimizers.REGION)
+        self.starts = np.zeros((len(blocks), structure.chunks + 1), np.int64)
+        """Where the chunks of each layer begin."""
+        self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
+        self._learned = self._described_stages = 0
+
+        self._describe_shared(structure)
+        if blocks[0].dense is None:
+            self._describe_input(blocks[0].units)
+        density = structure.density
+        result: list[tuple[np.void, str]] = []
+        for number, block in enumerate(blocks):
+            layer = self.layers[number]
+            self._describe(layer, block)
+            starts = chunk_starts(int(layer["input_units"]), structure.chunks, self.dtype.itemsize)
+            self.starts[number] = starts
+            layer["chunk_units"] = self.starts[number:].ctypes.data
+            layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
+            if block.dense is None:
+                result = [(self.shared[0], "input_rows"), (layer, "outputs")]
+            else:
+                may_wait = training and number == 0 and block.dense.by_plain_sgd
+                choose_kernels(layer, self.dtype, batch_size, number == 0, density, may_wait)
+                if self._learned == 0:
+                    layer["gradient_by"] = NONE
+                if training:
+                    self._describe_step(layer, block.dense)
+                self._learned += 1
+                if number > 0:
+                    # what the block below puts out is what this one takes in
+                    layer["mask_inputs"] = blocks[number - 1].relu and not blocks[number - 1].stages
+                    result.append((layer, "inputs"))
+                    self._want(self.padded * layer["inputs_stride"], *result)
+                self._lay_out(layer, number == 0)
+                result = [(layer, "outputs")]
+            result = self._add_stages(layer, block, result)
+            is_top = number == len(blocks) - 1
+            layer["mask_gradient"] = block.relu and (bool(block.stages) or is_top)
+            if training and self._learned > 0:
+                self._want_gradient(layer, is_top)
+            density = density_after(block, density)
+        self._describe_loss(structure.loss, self.layers[-1], result)
+        share_out(self.layers, self.starts, self.lanes, 0, 1)
+        self._allocate()
+
+    def _describe_shared(self, structure: Structure) -> None:
+        shared = self.shared[0]
+        shared["batch_size"] = self.batch_size
+        shared["itemsize"] = self.dtype.itemsize
+        shared["lanes"] = self.lanes
+        shared["group"] = sample_group(self.lanes)
+        shared["chunks"] = structure.chunks
+        shared["input_code"] = INPUT_CODES[structure.input_dtype.name]
+        shared["input_itemsize"] = structure.input_dtype.itemsize
+        shared["input_row_bytes"] = structure.dense[0].input_units * structure.input_dtype.itemsize
+        shared["record"] = self.shared.ctypes.data
+        shared["layers"] = self.layers.ctypes.data
+        shared["stages"] = self.stages.ctypes.data
+        if len(self.stages):
+            shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
+            if self.training:
+                shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
+        for name in ("sources", "tail_sources"):
+            self._want(self.padded * 8, (shared, name))
+        # always zero: the sample that pads a batch, and what follows the last units of a sample
+        byte = np.dtype(np.uint8)
+        self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
+        shared["tail_stride"] = self.lanes * structure.input_dtype.itemsize
+        self._tails = memory.aligned_zeros(int(shared["group"] * shared["tail_stride"]), byte)
+        shared["zeros"] = self._zeros.ctypes.data
+        shared["tails"] = self._tails.ctypes.data
+
+    def _describe_input(self, units: int) -> None:
+        """Write down how the input is loaded where it is a block of its own."""
+        shared = self.shared[0]
+        shared["load_input"] = stages.load_input.address(self.dtype, SHARED)
+        shared["input_units"] = units
+        shared["input_rows_stride"] = memory.row_stride(units, self.dtype) * self.dtype.itemsize
+
+    def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
+        """Write down what the loss reads and where its results go."""
+        shared = self.shared[0]
+        for name in ("output_units", "output_vectors"):
+            shared[name] = top[name]
+        shared["result_stride"] = top["outputs_stride"]
+        size = self.padded * top["outputs_stride"]
+        self._want(size, *result, (shared, "result"))
+        if not self.training:
+            return
+        for name in ("labels", "predictions", "margins", "sums"):
+            self._want(self.padded * 8, (shared, name))
+        if self.layers["decay"].any():
+            shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
+            self._want(8, (shared, "penalty"))
+        if loss == "mse":
+            shared["loss"] = losses.mean_squared_error.address(self.dtype, SHARED)
+            self._want(size, (shared, "targets"))
+            for name in ("batch_loss", "batch_correct"):
+                self._want(8, (shared, name))
+
+    def _describe(self, layer: np.void, block: Block) -> None:
+        """Write down the shape of a block and where the parameters of its Dense layer lie."""
+        itemsize = self.dtype.itemsize
+        dense = block.dense
+        inputs = block.units if dense is None else dense.input_units
+        layer["input_units"] = inputs
+        layer["output_units"] = block.units
+        layer["input_vectors"] = -(-inputs // self.lanes)
+        layer["output_vectors"] = -(-block.units // self.lanes)
+        layer["inputs_stride"] = memory.row_stride(inputs, self.dtype) * itemsize
+        layer["outputs_stride"] = memory.row_stride(block.units, self.dtype) * itemsize
+        if dense is not None:
+            layer["weights"] = dense.weights_offset * itemsize
+            layer["weights_stride"] = dense.row_stride * itemsize
+            layer["biases"] = dense.biases_offset * itemsize
+            layer["activation"] = RELU if block.relu else IDENTITY
+
+    def _add_stages(
+        self, layer: np.void, block: Block, result: list[tuple[np.void, str]]
+    ) -> list[tuple[np.void, str]]:
+        """Describe the stages of a block; return who asks for the buffer of its result.
+
+        `result` are those who ask for the buffer that the first stage reads.
+        """
+        first = self._described_stages
+        stop = first + len(block.stages)
+        layer["first_stage"], layer["lowest_stage"], layer["stop_stage"] = first, stop, stop
+        self._described_stages = stop
+        for number, described in zip(range(first, stop), block.stages, strict=True):
+            stage = self.stages[number]
+            self._want(self.padded * layer["outputs_stride"], *result, (stage, "source"))
+            result = [(stage, "target")]
+            stage["record"] = self.stages[number:].ctypes.data
+            self._describe_stage(stage, described, layer)
+            if isinstance(described, Dropout):
+                self.dropouts.append(number)
+            if self._learned > 0:
+                layer["lowest_stage"] = min(layer["lowest_stage"], number)
+        return result
+
+    def _describe_stage(self, stage: np.void, described: Layer, layer: np.void) -> None:
+        """Write down the operations of a stage, and its numbers."""
+        itemsize = self.dtype.itemsize
+        forward, backward = OPERATIONS[type(described)]
+        if isinstance(described, BatchNorm) and not self.training:
+            forward = stages.batch_norm_inference
+        stage["forward"] = forward.address(self.dtype, stages.STAGE)
+        if self.training:
+            stage["backward"] = backward.address(self.dtype, stages.STAGE)
+        stage["stride"] = layer["outputs_stride"]
+        stage["units"] = layer["output_units"]
+        stage["lanes"] = self.lanes
+        stage["learned"] = -1
+        if isinstance(described, Rescaling):
+            stage["factor"] = described.scale
+        elif isinstance(described, Dropout):
+            stage["factor"] = 1 / (1 - described.p)
+            stage["threshold"] = round(described.p * 2**32)
+            stage["key"] = np.uint64(described.key).view(np.int64)
+            # whole blocks of the generator, and what the last vector reads beyond its row
+            words = self.padded * layer["output_units"] + memory.LINE_BYTES
+            self._want(words * 4, (stage, "words"))
+        elif isinstance(described, BatchNorm):
+            stage["learned"] = self._learned
+            stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
+            stage["scale"] = described.scale_offset * itemsize
+            stage["shift"] = described.shift_offset * itemsize
+            stage["running_mean"] = described.running_mean_offset * itemsize
+            stage["running_variance"] = described.running_variance_offset * itemsize
+            if self.training:
+                for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
+                    self._want(layer["outputs_stride"], (stage, name))
+                # a vector of parameters is a row, so that ranges of columns can be moved
+                shape = MACHINE.bits // 8, self.lanes
+                stage["move"] = optimizers.address(described.rule.kind, self.dtype)
+                for which, name in enumerate(("scale", "shift")):
+                    region = self._region(which, described.rule, stage[name], *shape)
+                    stage[f"{name}_region"] = region
+            self._learned += 1
+
+    def _region(
+        self, which: int, rule: Rule, parameters: int, stride: int, units: int,
+        *asking: tuple[np.void, str],
+    ) -> int:  # fmt: skip
+        """Describe region 0 or 1 of the next learned layer; return the address of its record."""
+        region = self.regions[self._learned, which]
+        region["parameters"], region["stride"] = parameters, stride
+        region["units"] = units
+        for constant in ("beta1", "beta2", "epsilon"):
+            region[constant] = getattr(rule, constant)
+        self._want(8, (region, "squares"), *asking)
+        return int(self.regions[self._learned, which:].ctypes.data)
+
+    def _describe_step(self, layer: np.void, dense: Dense) -> None:
+        """Write down how the parameters of a Dense layer are moved, and in what blocks."""
+        rule, stride = dense.rule, layer["weights_stride"]
+        layer["learned"] = self._learned
+        layer["step_units"] = dense.input_units
+        if dense.by_plain_sgd:
+            return
+        layer["step"] = optimizers.address(rule.kind, self.dtype)
+        layer["step_units"] = optimizers.BLOCK_ROWS
+        self._want(optimizers.BLOCK_ROWS * stride, (layer, "block"))
+        units = dense.output_units
+        layer["biases_region"] = self._region(1, rule, layer["biases"], stride, units)
+        layer["weights_region"] = self._region(
+            0, rule, layer["weights"], stride, units, (layer, "block_squares")
+        )
+        self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
+        if dense.l2 != 0:
+            decays = self.regions["decay"][self._learned]
+            decays[0] = 2 * dense.l2
+            layer["decay"] = decays.ctypes.data
+
+    def _lay_out(self, layer: np.void, first: bool) -> None:
+        """Say which buffers a Dense layer needs, and how large they are."""
+        itemsize = self.dtype.itemsize
+        inputs = layer["input_vectors"] * self.lanes
+        words = -(-self.padded // 64)
+        turned_stride = memory.row_stride(self.padded, self.dtype) * itemsize
+        ways = {int(layer["forward_by"])}
+        if self.training:
+            ways.add(int(layer["update_by"]))
+
+        if first and layer["forward_by"] != BY_UNIT:
+            self._want(self.padded * layer["inputs_stride"], (layer, "inputs"))
+
+        layer["samples_stride"] = turned_stride
+        layer["group_bytes"] = GROUP_SAMPLES * itemsize
+        # the gradient is masked by the inputs as it comes out of the product, turned
+        turned = self.training and layer["mask_inputs"] and layer["gradient_by"] == TURNED
+        if BY_UNIT in ways or turned:
+            size = inputs * turned_stride
+            if first and self.padded > GROUP_SAMPLES:
+                # each group of samples is a matrix of its own, which fits the cache
+                layer["samples_stride"] = GROUP_SAMPLES * itemsize
+                layer["group_bytes"] = inputs * layer["samples_stride"]
+                size = -(-self.padded // GROUP_SAMPLES) * layer["group_bytes"]
+            self._want(size, (layer, "inputs_transposed"))
+        if BY_UNIT in ways:
+            layer["bits_by_unit_stride"] = words * 8
+            self._want(inputs * words * 8, (layer, "bits_by_unit"))
+        if BY_SAMPLE in ways:
+            layer["bits_by_sample_stride"] = layer["chunk_words"] * self.shared["chunks"][0] * 8
+            self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
+
+        layer["slot_bytes"] = self.padded * layer["outputs_stride"]
+        self._want(layer["slot_bytes"] * self.shared["chunks"][0], (layer, "slots"))
+
+        if ONE_SAMPLE in ways:
+            operation = one_sample.update_and_multiply
+            layer["update_and_multiply"] = operation.address(self.dtype, LAYER)
+            self._want(layer["inputs_stride"], (layer, "waiting"))
+            self._want(itemsize, (layer, "waiting_factor"))
+
+    def _want_gradient(self, layer: np.void, is_top: bool) -> None:
+        """Ask for the buffers of a block's gradient, and of the same transposed."""
+        turned_stride = memory.row_stride(self.padded, self.dtype) * self.dtype.itemsize
+        asking = [(self.stages[number], "gradient") for number in _stages_of(layer)]
+        if is_top:
+            asking.append((self.shared[0], "result_gradient"))
+        self._want(self.padded * layer["outputs_stride"], (layer, "gradient"), *asking)
+        outputs = layer["output_vectors"] * self.lanes
+        self._want(outputs * turned_stride, (layer, "gradient_transposed"))
+
+    def _want(self, nbytes: int, *fields: tuple[np.void, str]) -> None:
+        self._buffers.append((memory.round_up(int(nbytes), memory.LINE_BYTES), list(fields)))
+
+    def _allocate(self) -> None:
+        """Lay all buffers end to end in one workspace and write their addresses."""
+        total = sum(nbytes for nbytes, _ in self._buffers)
+        self.workspace = memory.aligned_zeros(total, np.dtype(np.uint8))
+        address = self.workspace.ctypes.data
+        for nbytes, fields in self._buffers:
+            for record, name in fields:
+                record[name] = address
+            address += nbytes
+
+
+def _stages_of(layer: np.void) -> range:
+    """Return the numbers of a block's stages."""
+    return range(layer["first_stage"], layer["stop_stage"])
+
+
+def choose_kernels(
+    layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float, may_wait: bool
+) -> None:
+    """Decide how a layer multiplies, and how its work is cut.
+
+    `density` is the share of non-zeros expected among the layer's inputs; `may_wait` says that
+    nothing but the next sample's product needs the update of the layer's weights.
+    """
+    vectors = int(layer["output_vectors"])
+    if batch_size == 1 and may_wait and density >= WAITING_FROM:
+        layer["forward_by"] = layer["update_by"] = ONE_SAMPLE
+    elif batch_size <= FEW_SAMPLES:  # nothing is transposed
+        layer["forward_by"] = layer["update_by"] = BY_SAMPLE
+    elif density >= SPARSE_BELOW:
+        layer["forward_by"] = layer["update_by"] = DENSE
+    elif first:
+        layer["forward_by"] = layer["update_by"] = BY_UNIT
+    elif vectors >= NARROW_VECTORS:
+        layer["forward_by"], layer["update_by"] = BY_SAMPLE, BY_UNIT
+    else:
+        layer["forward_by"] = layer["update_by"] = DENSE
+    # vectors along output units end with adding up their lanes, vectors of samples are padded
+    width = lanes(dtype.itemsize)
+    small = batch_size * (vectors + width.bit_length())
+    padded = memory.round_up(batch_size, sample_group(width))
+    turned = padded // width * (int(layer["output_units"]) + TURNING)
+    layer["gradient_by"] = SMALL if small < turned else TURNED
+
+    rows = min(batch_size, GROUP_SAMPLES) if first else 64
+    layer["scatter_tile"] = tile_width(vectors, rows, MACHINE.scatter_vectors)
+    layer["gather_tile"] = tile_width(vectors, rows, MACHINE.gather_vectors)
+    # neighbouring pixels are active together, neighbouring hidden units are not
+    layer["update_rows"] = 2 if first else 1
+    layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
+
+
+def tile_width(vectors: int, rows: int, registers: int) -> int:
+    """Return how many vectors of a row the kernels that skip zeros take at a time.
+
+    One row of a tile stays in registers and `rows` rows of it in the first-level cache. A matrix
+    that fits both isn't cut; others are cut into tiles as equal as can be.
+    """
+    vector_bytes = MACHINE.bits // 8
+    if vectors <= registers and rows * vectors * vector_bytes <= MACHINE.cached_bytes:
+        return vectors
+    most = min(registers, MACHINE.cached_bytes // (64 * vector_bytes))
+    tiles = -(-vectors // most)
+    return -(-vectors // tiles)

@@ -1,0 +1,76 @@
+"""A team of threads that trains one network: a table for each member, and what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..machine import MACHINE
+from .blocks import Structure
+from .sharing import TEAM, Messages, share_out
+from .step import run
+from .table import Table
+from .threads import Words, run_together
+
+
+class Team:
+    """What the members of a team work with: a table for each of them, and their messages."""
+
+    def __init__(self, structure: Structure, caller: Table, members: int):
+        # the caller, member 0, uses the table with which it works alone
+        size = structure.batch_size
+        others = [Table(structure, size, training=True) for _ in range(1, members)]
+        self.tables = [caller, *others]
+        self._records = np.zeros(members, TEAM)
+        self._records["member"] = np.arange(members)
+        self._records["members"] = members
+        layers = [np.stack([table.layers, table.layers]) for table in self.tables]
+        self._regions = [table.regions[:, 1].copy() for table in self.tables]
+        for member, (_, shared_out) in enumerate(layers):
+            share_out(shared_out, caller.starts, caller.lanes, member, members)
+            # of the whole layer, for the caller to add up
+            shared_out["squares"] = caller.layers["squares"]
+            for layer in shared_out:
+                if layer["biases_region"] != 0:
+                    self._cut_biases(layer, self._regions[member][layer["learned"] :], caller.lanes)
+        self._layers = layers
+        together = [shared_out for _, shared_out in layers]
+        self._messages = Messages(together, caller.starts, caller.lanes, caller.padded)
+
+    @staticmethod
+    def _cut_biases(layer: np.void, regions: np.ndarray, lanes: int) -> None:
+        """Make the first of `regions`, the biases of a layer, that of a member's own columns."""
+        first = layer["first_vector"] * lanes
+        stop = min(layer["stop_vector"] * lanes, layer["output_units"])
+        regions["parameters"][0] += layer["first_vector"] * (MACHINE.bits // 8)
+        regions["units"][0] = max(stop - first, 0)
+        layer["biases_region"] = regions.ctypes.data
+
+    def run(
+        self, words: Words, scale: Any, arguments: tuple[Any, ...], count: int
+    ) -> tuple[float, int]:
+        """Run `count` steps on all members; return what the caller's returned.
+
+        In a single step the caller is alone: it waits for nobody, and who is woken would be late.
+        So it is in a call that begins while the members are to stay away: to end a short call, they
+        would have to be waited for.
+        """
+        said = words.new()
+        # of this call alone: an interrupt may leave a member behind that is still about to begin
+        records = self._records.copy()
+        records["words"] = said.ctypes.data
+        results: dict[int, tuple[float, int]] = {}
+
+        def work(member: int) -> None:
+            results[member] = run(
+                scale, self.tables[member].shared, self._layers[member], *arguments,
+                records[member : member + 1],
+            )  # fmt: skip
+
+        if count > 1 and not words.apart():
+            run_together(work, len(self.tables), said)
+        else:
+            work(0)
+        words.keep(said)
+        return results[0]

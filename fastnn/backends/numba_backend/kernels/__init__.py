@@ -1,0 +1,7 @@
+"""Microkernels that both wings of the backend use.
+
+Here belongs what computes on addresses and is called from compiled code: matrix products, products
+that skip zeros, elementary functions and activations, softmax, the formulas of optimisers, random
+numbers, and work on rows. What reads an array object belongs in `layerwise/`; what knows of
+batches, tables or threads belongs in `epoch/`.
+"""

@@ -1,0 +1,563 @@
+"""The small language in which microkernels are written.
+
+Numba compiles Python loops well, but it can't be told "keep these 24 vectors in
+registers", and that is what separates a matrix product at the speed of the machine from
+one at a tenth of it. The innermost kernels are therefore written as programs that
+*write* code: a Python function that runs once, at compile time, and emits LLVM
+instructions. A Python loop in it is an unrolled loop in the kernel; an `Int` or a
+`Vector` in it stands for a value that the kernel will hold in a register.
+
+    @microkernel
+    def axpy(k: Kernel, alpha: Real, x: Int, y: Int, vectors: Int) -> None:
+        scale = k.broadcast(alpha)
+        with k.loop(0, vectors) as j:                      # a loop of the kernel
+            offset = j * k.vector_bytes                    # integer arithmetic of the kernel
+            result = k.fma(scale, k.load(x + offset), k.load(y + offset))
+            k.store(result, y + offset)
+
+Compiled functions call it as `axpy(alpha, x, y, vectors)`. Addresses are integers that
+count bytes (`array.ctypes.data` and what is added to it), and so are strides. Where a
+kernel has vectors, its first parameter is a floating-point number, and the type of
+that number is the type of its vectors: one text serves float32 and float64, and no
+kernel is made by a factory, which Numba's disk cache would not recognise again. A
+parameter called `like` serves for its type alone.
+
+This is the only file that knows the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Self, TypeVar
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .machine import HAS_POSIX, MACHINE, lanes
+
+V = TypeVar("V", bound="Value")
+
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+FLOAT = ir.FloatType()
+DOUBLE = ir.DoubleType()
+
+
+# ------------------------------------------------------------------- values of a kernel
+
+
+class Value:
+    """A value that the kernel under construction computes; operators emit instructions."""
+
+    def __init__(self, kernel: Kernel, code: ir.Value):
+        self.kernel = kernel
+        self.code = code
+
+    def _emit(self, instruction: str, other: Self | float, swap: bool = False) -> Self:
+        left, right = self.code, self.kernel.constant_like(self, other).code
+        if swap:
+            left, right = right, left
+        return type(self)(self.kernel, getattr(self.kernel.builder, instruction)(left, right))
+
+
+class Int(Value):
+    """A 64-bit integer: a count, an index, a stride in bytes, an address, a set of 64 bits."""
+
+    def __add__(self, other: Int | int) -> Int:
+        return self if isinstance(other, int) and other == 0 else self._emit("add", other)
+
+    def __sub__(self, other: Int | int) -> Int:
+        return self._emit("sub", other)
+
+    def __mul__(self, other: Int | int) -> Int:
+        return self._emit("mul", other)
+
+    def __rsub__(self, other: Int | int) -> Int:
+        return self._emit("sub", other, swap=True)
+
+    def __floordiv__(self, other: Int | int) -> Int:  # for counts: neither side is negative
+        return self._emit("udiv", other)
+
+    def __and__(self, other: Int | int) -> Int:
+        return self._emit("and_", other)
+
+    def __or__(self, other: Int | int) -> Int:
+        return self._emit("or_", other)
+
+    def __lshift__(self, other: Int | int) -> Int:
+        return self._emit("shl", other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def _compare(self, operator: str, other: Int | int) -> ir.Value:
+        code = self.kernel.constant_like(self, other).code
+        return self.kernel.builder.icmp_signed(operator, self.code, code)
+
+    def __lt__(self, other: Int | int) -> ir.Value:
+        return self._compare("<", other)
+
+    def __gt__(self, other: Int | int) -> ir.Value:
+        return self._compare(">", other)
+
+    def equals(self, other: Int | int) -> ir.Value:
+        """The condition that both are the same number."""
+        return self._compare("==", other)
+
+    def differs(self, other: Int | int) -> ir.Value:
+        """The condition that they are not the same number."""
+        return self._compare("!=", other)
+
+
+class Vector(Value):
+    """As many floating-point numbers as a vector register holds (or, as `Real`, one of them)."""
+
+    def __add__(self, other: Vector | float) -> Vector:
+        return self._emit("fadd", other)
+
+    def __sub__(self, other: Vector | float) -> Vector:
+        return self._emit("fsub", other)
+
+    def __mul__(self, other: Vector | float) -> Vector:
+        return self._emit("fmul", other)
+
+    def __truediv__(self, other: Vector | float) -> Vector:
+        return self._emit("fdiv", other)
+
+    def _compare(self, operator: str, other: Vector | float, ordered: bool = True) -> ir.Value:
+        builder = self.kernel.builder
+        compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
+        return compare(operator, self.code, self.kernel.constant_like(self, other).code)
+
+    def __lt__(self, other: Vector | float) -> ir.Value:
+        return self._compare("<", other)
+
+    def __gt__(self, other: Vector | float) -> ir.Value:
+        return self._compare(">", other)
+
+    def equals(self, other: Vector | float) -> ir.Value:
+        """The lanes that are equal."""
+        return self._compare("==", other)
+
+    def differs(self, other: Vector | float) -> ir.Value:
+        """The lanes that differ; NaN differs from everything."""
+        return self._compare("!=", other, ordered=False)
+
+
+Real = Vector
+"""One floating-point number of the kernel's type."""
+
+
+class Variables(Generic[V]):
+    """Variables of the kernel, addressed like an array: `total[row, column] = ...`.
+
+    They are declared as stack memory. LLVM keeps each of them in a register for as long
+    as there are registers, which is what tile sizes are chosen for.
+    """
+
+    def __init__(self, kernel: Kernel, initial: V, shape: tuple[int, ...]):
+        self.kernel = kernel
+        self.kind = type(initial)
+        self.slots: dict[tuple[int, ...], ir.Value] = {}
+        for place in itertools.product(*map(range, shape)):
+            with kernel.builder.goto_entry_block():
+                self.slots[place] = kernel.builder.alloca(initial.code.type)
+            kernel.builder.store(initial.code, self.slots[place])
+
+    def __getitem__(self, place: int | tuple[int, ...]) -> V:
+        slot = self.slots[place if isinstance(place, tuple) else (place,)]
+        return self.kind(self.kernel, self.kernel.builder.load(slot))
+
+    def __setitem__(self, place: int | tuple[int, ...], value: V) -> None:
+        slot = self.slots[place if isinstance(place, tuple) else (place,)]
+        self.kernel.builder.store(value.code, slot)
+
+
+# ----------------------------------------------------------- the kernel under construction
+
+
+class Kernel:
+    """Writes one microkernel: its operations emit LLVM instructions in the order of the calls."""
+
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type):
+        self.builder = builder
+        self.element = element
+        self.element_bytes = 4 if element == FLOAT else 8
+        self.lanes = lanes(self.element_bytes)
+        self.vector_bytes = MACHINE.bits // 8
+        self.vector_type = ir.VectorType(element, self.lanes)
+        self.machine = MACHINE
+
+    # constants
+
+    def constant_like(self, example: V, number: V | float) -> V:
+        """Return `number` as a value of the kernel, of the type of `example`."""
+        if isinstance(number, Value):
+            return number
+        kind = example.code.type
+        if isinstance(kind, ir.VectorType):
+            return type(example)(self, ir.Constant(kind, [kind.element(number)] * kind.count))
+        return type(example)(self, ir.Constant(kind, number))
+
+    def integer(self, number: int | Int) -> Int:
+        """Return an integer of the kernel."""
+        return number if isinstance(number, Int) else Int(self, ir.Constant(INT64, number))
+
+    def constant(self, number: float) -> Vector:
+        """Return a vector whose lanes are all `number`."""
+        lane = ir.Constant(self.element, float(number))
+        return Vector(self, ir.Constant(self.vector_type, [lane] * self.lanes))
+
+    def zero(self) -> Vector:
+        """Return a vector of zeros."""
+        return self.constant(0.0)
+
+    # memory
+
+    def _pointer(self, address: Int, kind: ir.Type) -> ir.Value:
+        return self.builder.inttoptr(address.code, kind.as_pointer())
+
+    def _load(self, address: Int, kind: ir.Type, align: int) -> ir.Value:
+        code = self.builder.load(self._pointer(address, kind))
+        code.align = align
+        return code
+
+    def load_as(self, address: Int, kind: ir.Type, align: int) -> ir.Value:
+        """Load a value of any LLVM type from an address that is a multiple of `align`."""
+        return self._load(address, kind, align)
+
+    def store_as(self, code: ir.Value, address: Int, align: int) -> None:
+        """Store a value of any LLVM type at an address that is a multiple of `align`."""
+        self.builder.store(code, self._pointer(address, code.type)).align = align
+
+    def load(self, address: Int) -> Vector:
+        """Load a vector from an aligned address."""
+        return Vector(self, self._load(address, self.vector_type, self.vector_bytes))
+
+    def store(self, vector: Vector, address: Int) -> None:
+        """Store a vector at an aligned address."""
+        pointer = self._pointer(address, self.vector_type)
+        self.builder.store(vector.code, pointer).align = self.vector_bytes
+
+    def load_real(self, address: Int) -> Real:
+        """Load one number."""
+        return Real(self, self._load(address, self.element, self.element_bytes))
+
+    def store_real(self, number: Real, address: Int) -> None:
+        """Store one number."""
+        pointer = self._pointer(address, self.element)
+        self.builder.store(number.code, pointer).align = self.element_bytes
+
+    def load_integer(self, address: Int) -> Int:
+        """Load a 64-bit integer."""
+        return Int(self, self._load(address, INT64, 8))
+
+    def store_integer(self, number: Int, address: Int) -> None:
+        """Store a 64-bit integer."""
+        self.builder.store(number.code, self._pointer(address, INT64)).align = 8
+
+    # memory of users: rows at any address, and vectors of which only some lanes are theirs
+
+    def load_anywhere(self, address: Int) -> Vector:
+        """Load a vector from any address."""
+        return Vector(self, self._load(address, self.vector_type, 1))
+
+    def load_real_anywhere(self, address: Int) -> Real:
+        """Load one number from any address."""
+        return Real(self, self._load(address, self.element, 1))
+
+    def store_anywhere(self, vector: Vector, address: Int) -> None:
+        """Store a vector at any address."""
+        self.store_as(vector.code, address, 1)
+
+    def load_lanes(self, address: Int, chosen: ir.Value) -> Vector:
+        """Load the chosen lanes from any address; the others are 0, their memory is not touched."""
+        pointer = self._pointer(address, self.vector_type)
+        byte = ir.Constant(ir.IntType(32), 1)
+        codes = [pointer, byte, chosen, self.zero().code]
+        return Vector(self, self._call_masked("load", self.vector_type, codes))
+
+    def store_lanes(self, vector: Vector, address: Int, chosen: ir.Value) -> None:
+        """Store the chosen lanes at any address; the memory of the others is not touched."""
+        pointer = self._pointer(address, self.vector_type)
+        byte = ir.Constant(ir.IntType(32), 1)
+        self._call_masked("store", ir.VoidType(), [vector.code, pointer, byte, chosen])
+
+    def _call_masked(self, name: str, kind: ir.Type, codes: list[ir.Value]) -> ir.Value:
+        suffix = f"v{self.lanes}f{8 * self.element_bytes}.p0"
+        signature = ir.FunctionType(kind, [code.type for code in codes])
+        function = _declare(self.builder.module, f"llvm.masked.{name}.{suffix}", signature)
+        return self.builder.call(function, codes)
+
+    # memory that threads share, and the operating system
+
+    def load_shared(self, address: Int) -> Int:
+        """Load a 64-bit integer that another thread stores; what it stored before is visible."""
+        pointer = self._pointer(address, INT64)
+        return Int(self, self.builder.load_atomic(pointer, "acquire", 8))
+
+    def store_shared(self, number: int | Int, address: Int) -> None:
+        """Store a 64-bit integer that another thread loads, after all that was stored before."""
+        number = self.integer(number)
+        self.builder.store_atomic(number.code, self._pointer(address, INT64), "release", 8)
+
+    def yield_processor(self) -> None:
+        """Let another thread that is ready run on this processor."""
+        if HAS_POSIX:
+            self._system("sched_yield")
+
+    def sleep(self, microseconds: int) -> None:
+        """Leave the processor for a while."""
+        if HAS_POSIX:
+            self._system("usleep", ir.Constant(INT32, microseconds))
+
+    def clock(self) -> Int:
+        """Nanoseconds, as `time.monotonic_ns` counts them."""
+        if not HAS_POSIX:
+            return self.integer(0)
+        with self.builder.goto_entry_block():
+            pair = self.builder.alloca(ir.ArrayType(INT64, 2))
+        seconds = self.builder.bitcast(pair, INT64.as_pointer())
+        self._system("clock_gettime", ir.Constant(INT32, time.CLOCK_MONOTONIC), seconds)
+        fraction = self.builder.gep(seconds, [ir.Constant(INT32, 1)])
+        whole = Int(self, self.builder.load(seconds))
+        return whole * 1_000_000_000 + Int(self, self.builder.load(fraction))
+
+    def _system(self, name: str, *codes: ir.Value) -> None:
+        """Call a function of the C library."""
+        signature = ir.FunctionType(INT32, [code.type for code in codes])
+        self.builder.call(_declare(self.builder.module, name, signature), codes)
+
+    # arithmetic
+
+    def call(self, name: str, *arguments: V) -> V:
+        """Call LLVM's own function `name` for the type of its first argument."""
+        codes = [a.code for a in arguments]
+        kind = codes[0].type
+        suffix = "f32" if self.element == FLOAT else "f64"
+        if isinstance(kind, ir.VectorType):
+            suffix = f"v{kind.count}{suffix}"
+        signature = ir.FunctionType(kind, [code.type for code in codes])
+        function = _declare(self.builder.module, f"llvm.{name}.{suffix}", signature)
+        return type(arguments[0])(self, self.builder.call(function, codes))
+
+    def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
+        """a * b + c, in one instruction where the machine has it."""
+        return self.call("fmuladd", a, b, c)
+
+    def broadcast(self, number: Real) -> Vector:
+        """Return a vector whose lanes are all `number`."""
+        empty = ir.Constant(self.vector_type, ir.Undefined)
+        first = self.builder.insert_element(empty, number.code, ir.Constant(INT32, 0))
+        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
+        return Vector(self, self.builder.shuffle_vector(first, empty, every))
+
+    def where(self, condition: ir.Value, yes: V, no: V) -> V:
+        """Return `yes` where the condition holds, `no` elsewhere."""
+        return type(yes)(self, self.builder.select(condition, yes.code, no.code))
+
+    def maximum(self, a: Vector, b: Vector) -> Vector:
+        """Return the larger of two, `b` where one of them is NaN."""
+        return self.where(a > b, a, b)
+
+    def minimum(self, a: int | Int, b: int | Int) -> Int:
+        """Return the smaller of two integers."""
+        a, b = self.integer(a), self.integer(b)
+        return self.where(a < b, a, b)
+
+    def lane_sum(self, vector: Vector) -> Real:
+        """Sum of the lanes, by halves: ((0 + 8) + (4 + 12)) + ... for 16 of them."""
+        return self._fold(vector, lambda a, b: a + b)
+
+    def lane_maximum(self, vector: Vector) -> Real:
+        """Largest lane."""
+        return self._fold(vector, self.maximum)
+
+    def _fold(self, vector: Vector, operation: Callable[[Vector, Vector], Vector]) -> Real:
+        builder, code = self.builder, vector.code
+        undefined = ir.Constant(self.vector_type, ir.Undefined)
+        half = self.lanes
+        while half > 1:
+            half //= 2
+            upper = [half + i if i < half else i for i in range(self.lanes)]
+            mask = ir.Constant(ir.VectorType(INT32, self.lanes), upper)
+            moved = builder.shuffle_vector(code, undefined, mask)
+            code = operation(Vector(self, code), Vector(self, moved)).code
+        return Real(self, builder.extract_element(code, ir.Constant(INT32, 0)))
+
+    def bits(self, condition: ir.Value) -> Int:
+        """One bit a lane, lane 0 lowest: set where the condition holds."""
+        packed = self.builder.bitcast(condition, ir.IntType(self.lanes))
+        return Int(self, self.builder.zext(packed, INT64))
+
+    def lowest_bit(self, bits: Int) -> Int:
+        """Number of the lowest bit that is set; there is one."""
+        never_zero = ir.Constant(ir.IntType(1), 1)
+        return Int(self, self.builder.cttz(bits.code, never_zero))
+
+    def lane_before(self, count: Int) -> ir.Value:
+        """The lanes whose number is below `count`."""
+        numbers = ir.VectorType(INT64, self.lanes)
+        empty = ir.Constant(numbers, ir.Undefined)
+        first = self.builder.insert_element(empty, count.code, ir.Constant(INT32, 0))
+        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
+        limit = self.builder.shuffle_vector(first, empty, every)
+        return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(self.lanes))), limit)
+
+    def transpose(self, rows: list[Vector]) -> list[Vector]:
+        """Transpose a square of vectors in registers; see `transpose_codes`."""
+        return [Vector(self, code) for code in self.transpose_codes([row.code for row in rows])]
+
+    def transpose_codes(self, codes: list[ir.Value]) -> list[ir.Value]:
+        """Transpose a square of vectors of any element type.
+
+        Interleaving rows i and i + half, for every i, moves one bit of the row number
+        into the lane number; after log2(lanes) rounds the two have changed places.
+        """
+        half = self.lanes // 2
+        positions = ir.VectorType(INT32, self.lanes)
+        low = [p for i in range(half) for p in (i, self.lanes + i)]
+        high = [p for i in range(half, self.lanes) for p in (i, self.lanes + i)]
+        for _ in range(self.lanes.bit_length() - 1):
+            interleaved = []
+            for above, below in zip(codes[:half], codes[half:], strict=True):
+                for mask in (low, high):
+                    mask = ir.Constant(positions, mask)
+                    interleaved.append(self.builder.shuffle_vector(above, below, mask))
+            codes = interleaved
+        return codes
+
+    # control flow
+
+    def variable(self, initial: V) -> Variables[V]:
+        """Declare one variable, read and written as `name[0]`."""
+        return Variables(self, initial, (1,))
+
+    def variables(self, initial: V, *shape: int) -> Variables[V]:
+        """Declare an array of variables that live in registers."""
+        return Variables(self, initial, shape)
+
+    @contextlib.contextmanager
+    def loop(self, start: int | Int, stop: int | Int, step: int | Int = 1) -> Iterator[Int]:
+        """Loop of the kernel: `with k.loop(0, n) as i:` is `for i in range(0, n):`."""
+        index = self.variable(self.integer(start))
+        with self.loop_while(lambda: index[0] < stop):
+            current = index[0]
+            yield current
+            index[0] = current + step
+
+    @contextlib.contextmanager
+    def loop_while(self, condition: Callable[[], ir.Value]) -> Iterator[None]:
+        """Loop of the kernel for as long as the condition, evaluated anew, holds."""
+        builder = self.builder
+        test = builder.append_basic_block("test")
+        body = builder.append_basic_block("body")
+        after = builder.append_basic_block("after")
+        builder.branch(test)
+        builder.position_at_end(test)
+        builder.cbranch(condition(), body, after)
+        builder.position_at_end(body)
+        yield
+        builder.branch(test)
+        builder.position_at_end(after)
+
+    @contextlib.contextmanager
+    def each_bit(self, bits: Int) -> Iterator[Int]:
+        """Loop over the bits that are set, lowest first; yields their numbers."""
+        rest = self.variable(bits)
+        with self.loop_while(lambda: rest[0].differs(0)):
+            current = rest[0]
+            yield self.lowest_bit(current)
+            rest[0] = current & (current - 1)
+
+    def when(self, condition: ir.Value):
+        """`with k.when(condition):` runs its body where the condition holds."""
+        return self.builder.if_then(condition)
+
+    def cases(self, number: Int, numbers: range | tuple[int, ...]) -> Iterator[int]:
+        """Write the body of a `for` once for each of `numbers`; the kernel jumps to one of them.
+
+        This is how a kernel whose unrolling depends on a width serves every width without
+        being compiled again. The jump stands outside the loops, so it costs nothing.
+        """
+        after = self.builder.append_basic_block("after.cases")
+        switch = self.builder.switch(number.code, after)
+        for case in numbers:
+            block = self.builder.append_basic_block(f"case.{case}")
+            switch.add_case(ir.Constant(INT64, case), block)
+            self.builder.position_at_end(block)
+            yield case
+            self.builder.branch(after)
+        self.builder.position_at_end(after)
+
+
+def _declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Function:
+    return module.globals.get(name) or ir.Function(module, signature, name)
+
+
+# ------------------------------------------------------------------ from Python to Numba
+
+
+def microkernel(write: Callable[..., Any]) -> Any:
+    """Turn a function that writes a kernel into one that compiled functions can call.
+
+    Its parameters are annotated `Int` or `Real`, its result `None`, `Int` or `Real`. All `Real`
+    arguments of a call have one type, float32 or float64, and the kernel's vectors are of that
+    type. A kernel becomes one LLVM function, shared by all its callers; one without loops is
+    written into them instead.
+    """
+    signature = inspect.signature(write)
+    kinds = [p.annotation for p in signature.parameters.values()][1:]
+    returned = signature.return_annotation
+    allowed = {"Int", "Real"}
+    if not allowed.issuperset(kinds) or returned not in allowed | {"None"}:
+        raise TypeError(f"annotate the parameters of {write.__name__} as Int or Real")
+
+    def typed(context: Any, *arguments: Any) -> Any:
+        number = next((a for a, kind in zip(arguments, kinds, strict=True) if kind == "Real"), None)
+        element = DOUBLE if number == types.float64 else FLOAT
+        numba_types: dict[str, Any] = {"Int": types.int64, "Real": number, "None": types.void}
+        llvm_types = {"Int": INT64, "Real": element, "None": ir.VoidType()}
+        accepted = [numba_types[kind] for kind in kinds]
+        codes = [llvm_types[kind] for kind in kinds]
+
+        def generate(context: Any, builder: ir.IRBuilder, _: Any, arguments: Any) -> Any:
+            # of all the code in a process, so that no other kernel may have it
+            kind = "f64" if element == DOUBLE else "f32"
+            name = f"{write.__module__}.{write.__qualname__}.{kind}.{MACHINE.bits}"
+            kernel = builder.module.globals.get(name)
+            if kernel is None:
+                kernel = ir.Function(
+                    builder.module, ir.FunctionType(llvm_types[returned], codes), name
+                )
+                kernel.linkage = "linkonce_odr"
+                body = Kernel(ir.IRBuilder(kernel.append_basic_block()), element)
+                values = [
+                    (Int if kind == "Int" else Real)(body, argument)
+                    for kind, argument in zip(kinds, kernel.args, strict=True)
+                ]
+                result = write(body, *values)
+                if result is None:
+                    body.builder.ret_void()
+                else:
+                    body.builder.ret(result.code)
+                # what has no loop is worth less than the call
+                kernel.attributes.add("noinline" if len(kernel.blocks) > 1 else "alwaysinline")
+            result = builder.call(kernel, arguments)
+            return context.get_dummy_value() if returned == "None" else result
+
+        return numba_types[returned](*accepted), generate
+
+    # Numba reads the names of the parameters, of which the first is its typing context
+    taken = signature.replace(return_annotation=inspect.Signature.empty)
+    typed.__signature__ = taken  # type: ignore[attr-defined]
+    typed.__name__ = typed.__qualname__ = write.__name__
+    typed.__doc__ = write.__doc__
+    typed.__module__ = write.__module__
+    decorate: Any = intrinsic
+    return decorate(typed)

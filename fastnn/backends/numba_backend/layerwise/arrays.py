@@ -1,0 +1,205 @@
+"""What a call from Python costs, and how it is kept small.
+
+A layer of ten units is a few nanoseconds of arithmetic, so what the layer path pays for a small
+batch is the way from Python to the kernel and back. Three habits keep it short:
+
+A kernel is given the array objects themselves, as the integers `id(array)`, and reads their
+address, shape and strides where NumPy keeps them. That saves the conversion of each array and
+serves every layout, alignment and read-only array with one compilation for each dtype. Numba
+would compile a variant for each kind of array. The layout of an array object
+is part of NumPy's binary interface: the accessor macros of its C header are compiled into every
+extension module.
+
+A kernel is called by its entry point, which does not look up the types of its arguments again.
+
+A kernel checks on its way what it needs: dimensions, one dtype, rows of neighbouring elements,
+the right to write. If that does not hold it has touched nothing and returns `REFUSED`, and Python
+hands it plain copies. The usual case pays for that by a few comparisons.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending, types
+
+from fastnn.checks import FLOAT_DTYPES, Array
+
+from ..jit import jit_part
+
+DONE, REFUSED = 0, 1
+"""What a kernel returns: whether it could work on the arrays as they are."""
+
+_HEAD = object.__basicsize__
+"""Bytes of an object before its own fields: its reference count and its type."""
+_DATA, _DIMENSIONS_COUNT, _SHAPE, _STRIDES, _DTYPE, _FLAGS = (
+    _HEAD + offset for offset in (0, 8, 16, 24, 40, 48)
+)
+
+C_CONTIGUOUS, F_CONTIGUOUS, WRITEABLE = 0x0001, 0x0002, 0x0400
+"""Flags of an array, as NumPy's C header numbers them."""
+
+
+def _check_layout() -> None:
+    """Raise unless NumPy keeps arrays where its headers of today say."""
+    array = np.zeros((2, 3), np.float32)[:, ::2]
+
+    def word(address: int) -> int:
+        return ctypes.c_int64.from_address(address).value
+
+    found = (
+        word(id(array) + _DATA),
+        ctypes.c_int32.from_address(id(array) + _DIMENSIONS_COUNT).value,
+        *(word(word(id(array) + field) + 8) for field in (_SHAPE, _STRIDES)),
+        word(id(array) + _DTYPE),
+        ctypes.c_int32.from_address(id(array) + _FLAGS).value & WRITEABLE,
+    )
+    expected = (array.ctypes.data, 2, array.shape[1], array.strides[1], id(array.dtype), WRITEABLE)
+    if found != expected:
+        raise ImportError(f"fastnn doesn't know the arrays of NumPy {np.__version__}")
+
+
+_check_layout()
+
+
+class Entries(dict[np.dtype[Any], Callable[..., int]]):
+    """The entry points of a kernel by dtype, compiled or read from the cache when first asked for.
+
+    Parameters
+    ----------
+    kernel
+        A compiled function whose first arguments are numbers of the dtype and whose others are
+        integers.
+    integers, numbers
+        How many there are of each.
+    """
+
+    def __init__(self, kernel: Any, integers: int, numbers: int = 1) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.integers = integers
+        self.numbers = numbers
+
+    def __missing__(self, dtype: np.dtype[Any]) -> Callable[..., int]:
+        if dtype not in FLOAT_DTYPES:
+            raise TypeError(f"expected arrays of float32 or float64, got {dtype}")
+        number = types.float32 if dtype == np.float32 else types.float64
+        signature = (*[number] * self.numbers, *[types.int64] * self.integers)
+        self.kernel.compile(signature)
+        entry: Callable[..., int] = self.kernel.get_overload(signature)
+        self[dtype] = entry
+        return entry
+
+
+def plain(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return `array`, or a copy, with contiguous rows and the one object that is its dtype."""
+    # by the letter: a dtype that equals float32 may be another object, with metadata
+    letter = (dtype or array.dtype).char
+    return np.ascontiguousarray(array, letter).view(letter)
+
+
+def fitting(code: int, *arrays: Array) -> None:
+    """Raise an exception if a kernel refused plain arrays too."""
+    if code != DONE:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ValueError(f"expected arrays that fit together, got shapes {shapes}")
+
+
+# ------------------------------------------------------------------------------ in kernels
+
+
+intrinsic: Any = extending.intrinsic
+
+
+def _load(builder: ir.IRBuilder, address: ir.Value, offset: int, bits: int = 64) -> ir.Value:
+    """Write the load of an integer of `bits` at `address + offset`."""
+    integer, word = ir.IntType(bits), ir.IntType(64)
+    place = builder.add(address, ir.Constant(word, offset))
+    code = builder.load(builder.inttoptr(place, integer.as_pointer()))
+    return code if bits == 64 else builder.zext(code, word)
+
+
+def _element(builder: ir.IRBuilder, array: ir.Value, offset: int, axis: ir.Value) -> ir.Value:
+    """Write the load of element `axis` of the vector to which a field points."""
+    byte_offset = builder.mul(axis, ir.Constant(axis.type, 8))
+    return _load(builder, builder.add(_load(builder, array, offset), byte_offset), 0)
+
+
+@intrinsic
+def data(context, array):
+    """Address of the first element."""
+    return types.int64(types.int64), lambda _, builder, __, args: _load(builder, args[0], _DATA)
+
+
+@intrinsic
+def dimensions(context, array):
+    """Number of axes."""
+
+    def generate(context, builder, signature, arguments):
+        return _load(builder, arguments[0], _DIMENSIONS_COUNT, 32)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def dtype_of(context, array):
+    """Address of the dtype object."""
+    return types.int64(types.int64), lambda _, builder, __, args: _load(builder, args[0], _DTYPE)
+
+
+@intrinsic
+def flags(context, array):
+    """The array's flags."""
+
+    def generate(context, builder, signature, arguments):
+        return _load(builder, arguments[0], _FLAGS, 32)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def length(context, array, axis):
+    """Elements along an axis."""
+
+    def generate(context, builder, signature, arguments):
+        return _element(builder, arguments[0], _SHAPE, arguments[1])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def stride(context, array, axis):
+    """Bytes from an element to the next along an axis."""
+
+    def generate(context, builder, signature, arguments):
+        return _element(builder, arguments[0], _STRIDES, arguments[1])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@jit_part
+def is_rows(itemsize, X):
+    """Say whether the array object is a matrix whose rows are neighbouring numbers."""
+    return dimensions(X) == 2 and (stride(X, 1) == itemsize or length(X, 1) == 1)
+
+
+@jit_part
+def are_alike(X, Y):
+    """Say whether two matrices have one shape and one dtype."""
+    return (
+        dtype_of(X) == dtype_of(Y) and length(X, 0) == length(Y, 0) and length(X, 1) == length(Y, 1)
+    )
+
+
+@jit_part
+def is_of_columns(itemsize, vector, X):
+    """Say whether the array object holds neighbouring numbers, one for each column of a matrix."""
+    return (
+        dimensions(vector) == 1 and dtype_of(vector) == dtype_of(X)
+        and length(vector, 0) == length(X, 1)
+        and (stride(vector, 0) == itemsize or length(vector, 0) == 1)
+    )  # fmt: skip

@@ -1,0 +1,51 @@
+"""The kernel of dropout."""
+
+from __future__ import annotations
+
+from ..jit import jit
+from ..kernels.philox import BLOCK_WORDS, kept, random_words
+from ..kernels.rows import span
+from ..language import Int, Kernel, Real, microkernel
+from .arrays import DONE, REFUSED, data, is_rows, length, stride
+
+
+@microkernel
+def drop(
+    k: Kernel,
+    scale: Real,
+    x: Int,
+    x_row: Int,
+    y: Int,
+    words: Int,
+    threshold: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """Y = scale X where the element's word is at least `threshold`, else 0.
+
+    Shapes: X and Y [rows, columns], rows of neighbouring elements, those of Y without gaps; words
+    [rows * columns] of 32 bits, and a vector's length of more memory behind them.
+    """
+    scales = k.broadcast(scale)
+    with k.loop(0, rows) as row:
+        source = x + row * x_row
+        target = y + row * columns * k.element_bytes
+        mask = words + row * columns * 4
+
+        def body(offset: Int, count: int, load, store, source=source, target=target, mask=mask):
+            chosen = kept(k, mask + offset // (k.element_bytes // 4), threshold)
+            store(k.where(chosen, scales * load(source + offset), k.zero()), target + offset)
+
+        span(k, columns, body)
+
+
+@jit
+def run(scale, itemsize, X, Y, words, key, step, threshold):
+    """Run `drop` on array objects, after drawing the words. Y is without gaps."""
+    if not is_rows(itemsize, X):
+        return REFUSED
+    rows, columns = length(X, 0), length(X, 1)
+    blocks = (rows * columns + BLOCK_WORDS - 1) // BLOCK_WORDS
+    random_words(key, step, 0, blocks, data(words))
+    drop(scale, data(X), stride(X, 0), data(Y), data(words), threshold, rows, columns)
+    return DONE

@@ -1,0 +1,256 @@
+"""Kernels of the losses.
+
+Of softmax and cross-entropy, each row's maximum is subtracted before any exponential.
+"""
+
+from __future__ import annotations
+
+from ..jit import jit, jit_part
+from ..kernels.exponential import exponential
+from ..kernels.rows import span
+from ..language import INT64, Int, Kernel, Real, Vector, microkernel
+from .arrays import DONE, REFUSED, are_alike, data, dimensions, dtype_of, is_rows, length, stride
+
+
+@microkernel
+def softmax_rows(
+    k: Kernel,
+    scale: Real,
+    z: Int,
+    z_row: Int,
+    p: Int,
+    p_row: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """P = scale * exp(Z - m) / sum(exp(Z - m)), row by row, with m the largest of a row.
+
+    Shapes: Z and P [rows, columns], rows of neighbouring elements at any address.
+    Why it is fast: exponentials by vectors; a row of few classes is a single one. The row lies in
+    the first-level cache from the first pass to the last.
+    NaN: one that the maximum overlooks makes the sum NaN, and so the whole row.
+    """
+    vectors = (columns + (k.lanes - 1)) // k.lanes
+    last = vectors - 1
+    chosen = k.lane_before(columns - last * k.lanes)
+    with k.loop(0, rows) as row:
+        source, target = z + row * z_row, p + row * p_row
+        maxima, _ = _largest(k, source, last, chosen)
+        total = k.variable(k.zero())
+        with k.loop(0, last) as j:
+            offset = j * k.vector_bytes
+            power = exponential(k, k.load_anywhere(source + offset) - maxima)
+            k.store_anywhere(power, target + offset)
+            total[0] = total[0] + power
+        offset = last * k.vector_bytes
+        power = exponential(k, k.load_lanes(source + offset, chosen) - maxima)
+        power = k.where(chosen, power, k.zero())
+        share = k.broadcast(scale / k.lane_sum(total[0] + power))
+        with k.loop(0, last) as j:
+            address = target + j * k.vector_bytes
+            k.store_anywhere(k.load_anywhere(address) * share, address)
+        k.store_lanes(power * share, target + offset, chosen)
+
+
+@microkernel
+def losses_of_rows(
+    k: Kernel,
+    one: Real,
+    z: Int,
+    z_row: Int,
+    labels: Int,
+    labels_step: Int,
+    losses: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """losses_n = log sum(exp(Z_n - m_n)) + (m_n - Z_n,label), with m_n the largest of row n.
+
+    Shapes: Z [rows, columns], rows of neighbouring elements; labels [rows] 64-bit integers; losses
+    [rows].
+    Why it is fast: as `softmax_rows`, and no exponential is stored.
+    The difference is taken first: at logits of 1e4 it is exact, and the logarithm is not lost.
+    """
+    vectors = (columns + (k.lanes - 1)) // k.lanes
+    last = vectors - 1
+    chosen = k.lane_before(columns - last * k.lanes)
+    with k.loop(0, rows) as row:
+        source = z + row * z_row
+        maxima, maximum = _largest(k, source, last, chosen)
+        total = k.variable(k.zero())
+        with k.loop(0, last) as j:
+            vector = k.load_anywhere(source + j * k.vector_bytes)
+            total[0] = total[0] + exponential(k, vector - maxima)
+        vector = k.load_lanes(source + last * k.vector_bytes, chosen)
+        power = k.where(chosen, exponential(k, vector - maxima), k.zero())
+        logarithm = k.call("log", k.lane_sum(total[0] + power))
+        label = _label(k, labels + row * labels_step)
+        margin = maximum - k.load_real_anywhere(source + label * k.element_bytes)
+        k.store_real(logarithm + margin, losses + row * k.element_bytes)
+
+
+@microkernel
+def subtract_at_labels(
+    k: Kernel, number: Real, target: Int, target_row: Int, labels: Int, labels_step: Int, rows: Int
+) -> None:
+    """target[n, labels[n]] -= number, for each row n."""
+    with k.loop(0, rows) as row:
+        label = _label(k, labels + row * labels_step)
+        address = target + row * target_row + label * k.element_bytes
+        k.store_real(k.load_real(address) - number, address)
+
+
+@microkernel
+def are_labels(k: Kernel, labels: Int, labels_step: Int, count: Int, classes: Int) -> Int:
+    """1 if each of `count` 64-bit integers is at least 0 and below `classes`, else 0."""
+    inside = k.variable(k.integer(1))
+    with k.loop(0, count) as i:
+        label = _label(k, labels + i * labels_step)
+        lower = k.where(label < 0, k.integer(0), k.integer(1))
+        inside[0] = inside[0] & lower & k.where(label < classes, k.integer(1), k.integer(0))
+    result: Int = inside[0]
+    return result
+
+
+def _label(k: Kernel, address: Int) -> Int:
+    """Load a 64-bit integer from any address."""
+    return Int(k, k.load_as(address, INT64, 1))
+
+
+def _largest(k: Kernel, row: Int, last: Int, chosen) -> tuple[Vector, Real]:
+    """Write the search for the largest of a row; return it in all lanes, and as a number."""
+    lowest = k.constant(float("-inf"))
+    largest = k.variable(lowest)
+    with k.loop(0, last) as j:
+        largest[0] = k.maximum(largest[0], k.load_anywhere(row + j * k.vector_bytes))
+    part = k.where(chosen, k.load_lanes(row + last * k.vector_bytes, chosen), lowest)
+    maximum = k.lane_maximum(k.maximum(largest[0], part))
+    return k.broadcast(maximum), maximum
+
+
+@jit
+def softmax(one, itemsize, Z, P):
+    """P = softmax(Z), row by row; the arguments are array objects."""
+    if dimensions(Z) != 2 or (stride(Z, 1) != itemsize and length(Z, 1) != 1):
+        return REFUSED
+    softmax_rows(one, data(Z), stride(Z, 0), data(P), stride(P, 0), length(Z, 0), length(Z, 1))
+    return DONE
+
+
+@jit_part
+def fit_together(itemsize, Z, labels, int64):
+    """Say whether the logits have contiguous rows, each with a label that is one of its columns."""
+    return (
+        dimensions(Z) == 2 and (stride(Z, 1) == itemsize or length(Z, 1) == 1)
+        and dimensions(labels) == 1 and dtype_of(labels) == int64
+        and length(labels, 0) == length(Z, 0)
+        and are_labels(data(labels), stride(labels, 0), length(Z, 0), length(Z, 1)) == 1
+    )  # fmt: skip
+
+
+@jit
+def cross_entropy(one, itemsize, Z, labels, int64, losses):
+    """losses_n = log sum(exp(Z_n - m)) + (m - Z_n,label); the arguments are array objects.
+
+    `int64` is the object that is the dtype of labels.
+    """
+    if not fit_together(itemsize, Z, labels, int64):
+        return REFUSED
+    losses_of_rows(
+        one, data(Z), stride(Z, 0), data(labels), stride(labels, 0), data(losses),
+        length(Z, 0), length(Z, 1),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
+    """dZ = (softmax(Z) - onehot(labels)) / batch; the arguments are as in `cross_entropy`."""
+    if not fit_together(itemsize, Z, labels, int64):
+        return REFUSED
+    batch, units = length(Z, 0), length(Z, 1)
+    share = one / type(one)(batch)
+    softmax_rows(share, data(Z), stride(Z, 0), data(dZ), stride(dZ, 0), batch, units)
+    subtract_at_labels(share, data(dZ), stride(dZ, 0), data(labels), stride(labels, 0), batch)
+    return DONE
+
+
+# ---------------------------------------------------------------------------- squared error
+
+
+@microkernel
+def squares_of_rows(
+    k: Kernel,
+    share: Real,
+    y: Int,
+    y_row: Int,
+    t: Int,
+    t_row: Int,
+    losses: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """losses_n = share Σ_k (Y_nk - T_nk)².
+
+    Shapes: Y and T [rows, columns], rows of neighbouring elements; losses [rows].
+    """
+    with k.loop(0, rows) as row:
+        total = k.variable(k.zero())
+
+        def body(offset: Int, count: int, load, store, row=row, total=total) -> None:
+            difference = load(y + row * y_row + offset) - load(t + row * t_row + offset)
+            total[0] = k.fma(difference, difference, total[0])
+
+        span(k, columns, body)
+        k.store_real(k.lane_sum(total[0]) * share, losses + row * k.element_bytes)
+
+
+@microkernel
+def scaled_difference(
+    k: Kernel,
+    factor: Real,
+    y: Int,
+    y_row: Int,
+    t: Int,
+    t_row: Int,
+    d: Int,
+    d_row: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """D = factor (Y - T).
+
+    Shapes: Y, T and D [rows, columns], rows of neighbouring elements.
+    """
+    factors = k.broadcast(factor)
+    with k.loop(0, rows) as row:
+
+        def body(offset: Int, count: int, load, store, row=row) -> None:
+            difference = load(y + row * y_row + offset) - load(t + row * t_row + offset)
+            store(difference * factors, d + row * d_row + offset)
+
+        span(k, columns, body)
+
+
+@jit
+def squared_error(one, itemsize, Y, T, values):
+    """values_n = Σ_k (Y_nk - T_nk)² / K; the arguments are array objects."""
+    if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
+        return REFUSED
+    squares_of_rows(
+        one / type(one)(length(Y, 1)), data(Y), stride(Y, 0), data(T), stride(T, 0), data(values),
+        length(Y, 0), length(Y, 1),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def squared_error_gradient(factor, itemsize, Y, T, D):
+    """D = factor (Y - T); the arguments are array objects."""
+    if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
+        return REFUSED
+    scaled_difference(
+        factor, data(Y), stride(Y, 0), data(T), stride(T, 0), data(D), stride(D, 0),
+        length(Y, 0), length(Y, 1),
+    )  # fmt: skip
+    return DONE

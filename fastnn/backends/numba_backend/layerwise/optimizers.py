@@ -1,0 +1,277 @@
+"""Kernels that move parameters; they see the flat vector, padding and all."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ..jit import jit, jit_part
+from ..kernels import optimizers as rules
+from ..kernels.optimizers import Formula
+from ..language import DOUBLE, Int, Kernel, Real, Vector, microkernel
+from .arrays import (
+    DONE,
+    REFUSED,
+    WRITEABLE,
+    data,
+    dimensions,
+    dtype_of,
+    flags,
+    length,
+    stride,
+)
+
+SUMS = 4
+"""Partial sums of `add_squares`."""
+
+
+@microkernel
+def add_multiple(
+    k: Kernel,
+    factor: Real,
+    source: Int,
+    source_step: Int,
+    target: Int,
+    target_step: Int,
+    count: Int,
+) -> None:
+    """target += factor * source.
+
+    Shapes: source and target [count], steps in bytes.
+    Why it is fast: one pass, no temporary vector.
+    """
+    adjacent = (source_step - k.element_bytes) | (target_step - k.element_bytes)
+    whole = count // k.lanes
+    factors = k.broadcast(factor)
+    with k.builder.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
+        with by_vectors:
+            with k.loop(0, whole) as j:
+                offset = j * k.vector_bytes
+                step = factors * k.load_anywhere(source + offset)
+                k.store_anywhere(k.load_anywhere(target + offset) + step, target + offset)
+            with k.when(count > whole * k.lanes):
+                offset = whole * k.vector_bytes
+                chosen = k.lane_before(count - whole * k.lanes)
+                step = factors * k.load_lanes(source + offset, chosen)
+                total = k.load_lanes(target + offset, chosen) + step
+                k.store_lanes(total, target + offset, chosen)
+        with one_by_one, k.loop(0, count) as i:
+            number = k.load_real_anywhere(source + i * source_step)
+            before = k.load_real_anywhere(target + i * target_step)
+            k.store_as((before + factor * number).code, target + i * target_step, 1)
+
+
+def move_all(
+    k: Kernel, formula: Formula, count: Int, parameters: Int, gradient: Int, *state: Int
+) -> None:
+    """Write a loop that moves `count` parameters and their state, at any address, by a formula.
+
+    Why it is fast: one pass, in which everything is read once and written once.
+    """
+    moved = parameters, *state
+    whole = count // k.lanes
+    with k.loop(0, whole) as j:
+        offset = j * k.vector_bytes
+        old = [k.load_anywhere(address + offset) for address in (parameters, gradient, *state)]
+        for value, address in zip(formula(*old), moved, strict=True):
+            k.store_anywhere(value, address + offset)
+    with k.when(count > whole * k.lanes):
+        offset = whole * k.vector_bytes
+        chosen = k.lane_before(count - whole * k.lanes)
+        old = [k.load_lanes(address + offset, chosen) for address in (parameters, gradient, *state)]
+        for value, address in zip(formula(*old), moved, strict=True):
+            k.store_lanes(value, address + offset, chosen)
+
+
+@microkernel
+def move_by_momentum(
+    k: Kernel,
+    rate: Real,
+    share: Real,
+    nesterov: Int,
+    parameters: Int,
+    gradient: Int,
+    velocity: Int,
+    count: Int,
+) -> None:
+    """Move by `rules.momentum`; vectors are [count]."""
+    for case in k.cases(nesterov, (0, 1)):
+        formula = rules.momentum(k, rate, share, bool(case))
+        move_all(k, formula, count, parameters, gradient, velocity)
+
+
+@microkernel
+def move_by_rmsprop(
+    k: Kernel,
+    rate: Real,
+    rho: Real,
+    rest: Real,
+    epsilon: Real,
+    parameters: Int,
+    gradient: Int,
+    mean_square: Int,
+    count: Int,
+) -> None:
+    """Move by `rules.rmsprop`; vectors are [count]."""
+    formula = rules.rmsprop(k, rate, rho, rest, epsilon)
+    move_all(k, formula, count, parameters, gradient, mean_square)
+
+
+@microkernel
+def move_by_adam(
+    k: Kernel,
+    rate: Real,
+    correction: Real,
+    beta1: Real,
+    rest1: Real,
+    beta2: Real,
+    rest2: Real,
+    epsilon: Real,
+    parameters: Int,
+    gradient: Int,
+    mean: Int,
+    mean_square: Int,
+    count: Int,
+) -> None:
+    """Move by `rules.adam`; vectors are [count]."""
+    formula = rules.adam(k, rate, correction, beta1, rest1, beta2, rest2, epsilon)
+    move_all(k, formula, count, parameters, gradient, mean, mean_square)
+
+
+@microkernel
+def add_squares(k: Kernel, like: Real, x: Int, count: Int, target: Int) -> None:
+    """target = sum of the squares of x, [count], as one number of 64 bits.
+
+    Why it is fast: four sums hide the latency of an addition.
+    """
+    whole = count // (SUMS * k.lanes) * SUMS
+    kind = ir.VectorType(DOUBLE, k.lanes)
+    sums = k.variables(Vector(k, ir.Constant(kind, [0.0] * k.lanes)), SUMS)
+
+    def add(vector: Vector, place: int) -> None:
+        wide = vector
+        if k.element != DOUBLE:
+            wide = Vector(k, k.builder.fpext(vector.code, kind))
+        sums[place] = sums[place] + wide * wide
+
+    with k.loop(0, whole, SUMS) as j:
+        for place in range(SUMS):
+            add(k.load_anywhere(x + (j + place) * k.vector_bytes), place)
+    with k.loop(whole * k.lanes, count, k.lanes) as start:
+        chosen = k.lane_before(count - start)
+        add(k.load_lanes(x + start * k.element_bytes, chosen), 0)
+    total = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    lanes = [
+        Vector(k, k.builder.extract_element(total.code, ir.Constant(ir.IntType(32), lane)))
+        for lane in range(k.lanes)
+    ]
+    while len(lanes) > 1:
+        lanes = [a + b for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+    k.store_as(lanes[0].code, target, 8)
+
+
+@jit_part
+def vector_like(array, itemsize, parameters):
+    """Say whether an array object is a vector without gaps, as long as the parameters."""
+    return (
+        dimensions(array) == 1 and length(array, 0) == length(parameters, 0)
+        and dtype_of(array) == dtype_of(parameters)
+        and (stride(array, 0) == itemsize or length(array, 0) == 1)
+    )  # fmt: skip
+
+
+@jit_part
+def apart(itemsize, a, b):
+    """Say whether two vectors without gaps, of one length, have no memory in common."""
+    return abs(data(a) - data(b)) >= length(a, 0) * itemsize
+
+
+@jit_part
+def fit_together(itemsize, parameters, gradient, state):
+    """Say whether parameters and state can be moved along a gradient, each as a whole."""
+    return (
+        dimensions(parameters) == 1
+        and vector_like(parameters, itemsize, parameters)
+        and vector_like(gradient, itemsize, parameters)
+        and vector_like(state, itemsize, parameters)
+        and flags(parameters) & flags(state) & WRITEABLE != 0
+        and apart(itemsize, parameters, gradient)
+        and apart(itemsize, parameters, state)
+        and apart(itemsize, gradient, state)
+    )
+
+
+@jit
+def momentum(rate, share, nesterov, itemsize, parameters, gradient, velocity):
+    """One step with momentum; the arguments from `parameters` on are array objects."""
+    if not fit_together(itemsize, parameters, gradient, velocity):
+        return REFUSED
+    move_by_momentum(
+        rate, share, nesterov, data(parameters), data(gradient), data(velocity),
+        length(parameters, 0),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def rmsprop(rate, rho, rest, epsilon, itemsize, parameters, gradient, mean_square):
+    """One step of RMSprop; the arguments from `parameters` on are array objects."""
+    if not fit_together(itemsize, parameters, gradient, mean_square):
+        return REFUSED
+    move_by_rmsprop(
+        rate, rho, rest, epsilon, data(parameters), data(gradient), data(mean_square),
+        length(parameters, 0),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def adam(
+    rate, correction, beta1, rest1, beta2, rest2, epsilon, itemsize,
+    parameters, gradient, mean, mean_square,
+):  # fmt: skip
+    """One step of Adam; the arguments from `parameters` on are array objects."""
+    if not (
+        fit_together(itemsize, parameters, gradient, mean)
+        and fit_together(itemsize, parameters, gradient, mean_square)
+        and apart(itemsize, mean, mean_square)
+    ):
+        return REFUSED
+    move_by_adam(
+        rate, correction, beta1, rest1, beta2, rest2, epsilon,
+        data(parameters), data(gradient), data(mean), data(mean_square), length(parameters, 0),
+    )  # fmt: skip
+    return DONE
+
+
+@jit
+def sum_of_squares(one, itemsize, X, total):
+    """total[0] = sum of the squares of X, in float64; the arguments are array objects."""
+    if dimensions(X) != 1 or (stride(X, 0) != itemsize and length(X, 0) != 1):
+        return REFUSED
+    add_squares(one, data(X), length(X, 0), data(total))
+    return DONE
+
+
+@jit
+def add(factor, itemsize, target, source):
+    """target += factor source; the arguments are array objects."""
+    if (
+        dimensions(target) != 1 or dimensions(source) != 1
+        or length(target, 0) != length(source, 0)
+        or dtype_of(target) != dtype_of(source)
+        or flags(target) & WRITEABLE == 0
+    ):  # fmt: skip
+        return REFUSED
+    count, to, by = length(target, 0), stride(target, 0), stride(source, 0)
+    if data(source) != data(target) or to != by:
+        # memory in common, but not element by element: a step would read what another wrote
+        low = min(data(target), data(target) + (count - 1) * to)
+        high = max(data(target), data(target) + (count - 1) * to)
+        first = min(data(source), data(source) + (count - 1) * by)
+        last = max(data(source), data(source) + (count - 1) * by)
+        if first < high + itemsize and low < last + itemsize:
+            return REFUSED
+    if count == 1:
+        to = by = itemsize
+    add_multiple(factor, data(source), by, data(target), to, count)
+    return DONE
