@@ -1,131 +1,36 @@
-"""Activations beside ReLU: the logistic function, the hyperbolic tangent, and a user's own."""
+"""Activations beside ReLU, and a user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy.typing as npt
 
 from fastnn import checks
 from fastnn.checks import Array
-from fastnn.layers import Layer, floating_pair
+from fastnn.layers import BUILT_IN, Elementwise, Layer, floating_pair
 
 
-class _Curve(Layer):
-    """An activation whose derivative is computed from its output.
+@BUILT_IN.register
+class Sigmoid(Elementwise):
+    """The logistic function, y = 1 / (1 + exp(-x)); its derivative is y (1 - y).
 
-    In training the output is kept for `backward`, which needs it once, and is read-only: a layer
-    of a user's own that changed its input in place would change the derivative. Outside, where an
-    array might be changed between the two calls, it is computed again.
+    No exponential overflows, whatever the size of x. NaN stays NaN.
     """
 
-    _kept: tuple[Array, Array] | None = None
-
-    def forward(self, input: npt.ArrayLike) -> Array:
-        X = checks.floating_matrix("input", input)
-        output: Array = getattr(self._backend, self._operations[0])(X)
-        self._kept = None
-        if self.training:
-            output.flags.writeable = False
-            self._kept = X, output
-        return output
-
-    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        X, G = floating_pair(input, grad_output)
-        kept, self._kept = self._kept, None
-        if self.training and kept is not None and kept[0] is X:
-            output = kept[1]
-        else:
-            output = getattr(self._backend, self._operations[0])(X)
-        grad_input: Array = getattr(self._backend, self._operations[1])(output, G)
-        return grad_input
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("_kept", None)
-        return state
+    _function = "sigmoid"
+    _from_output = True
 
 
-class Sigmoid(_Curve):
-    """The logistic function, 1 / (1 + exp(-x)), on each element. NaN stays NaN.
+@BUILT_IN.register
+class Tanh(Elementwise):
+    """The hyperbolic tangent, y = tanh(x); its derivative is 1 - y². NaN stays NaN."""
 
-    No exponential overflows, whatever the size of x.
-    """
-
-    _operations = ("sigmoid_forward", "sigmoid_backward")
-
-    def forward(self, input: npt.ArrayLike) -> Array:
-        """Return 1 / (1 + exp(-input)).
-
-        Parameters
-        ----------
-        input : array of shape [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If `input` is not a matrix or is empty.
-        TypeError
-            If it does not hold real numbers.
-        """
-        return super().forward(input)
-
-    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return grad_output * y * (1 - y), with y the output.
-
-        Parameters
-        ----------
-        input, grad_output : arrays of one shape, [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        TypeError
-            If either does not hold real numbers.
-        """
-        return super().backward(input, grad_output)
+    _function = "tanh"
+    _from_output = True
 
 
-class Tanh(_Curve):
-    """The hyperbolic tangent on each element. NaN stays NaN."""
-
-    _operations = ("tanh_forward", "tanh_backward")
-
-    def forward(self, input: npt.ArrayLike) -> Array:
-        """Return tanh(input).
-
-        Parameters
-        ----------
-        input : array of shape [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If `input` is not a matrix or is empty.
-        TypeError
-            If it does not hold real numbers.
-        """
-        return super().forward(input)
-
-    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return grad_output * (1 - y²), with y the output.
-
-        Parameters
-        ----------
-        input, grad_output : arrays of one shape, [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        TypeError
-            If either does not hold real numbers.
-        """
-        return super().backward(input, grad_output)
-
-
+@BUILT_IN.register
 class Activation(Layer):
     """An activation of your own, from a function of arrays and its derivative.
 
@@ -145,6 +50,8 @@ class Activation(Layer):
     TypeError
         If either is not a function.
     """
+
+    _only_python = True
 
     def __init__(
         self, function: Callable[[Array], Array], derivative: Callable[[Array], Array]

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import checks
+from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import Layer, floating_pair
+from fastnn.layers import BUILT_IN, Layer, floating_pair
 
 
+@BUILT_IN.register
 class Dropout(Layer):
     """Set each element to 0 with probability `p` in training, and divide the others by 1 - p.
 
@@ -49,6 +51,8 @@ class Dropout(Layer):
     """
 
     _operations = ("dropout",)
+    _arguments = ("p",)
+    _progress = ("key", "step")
 
     def __init__(self, p: float, *, seed: int | np.random.Generator | None = None) -> None:
         self.p = p
@@ -127,7 +131,10 @@ class Dropout(Layer):
         if self._key is None:
             self._key = _key(rng)
 
-    def _resume(self, key: int, step: int) -> None:
+    def _describe(self, start: int) -> description.Dropout:
+        return description.Dropout(self.p, self.key)
+
+    def _resume(self, *, key: int, step: int) -> None:  # type: ignore[override]
         """Go on with the masks of a saved layer."""
         for name, value, bits in (("key", key, 64), ("step", step, 63)):
             if checks.integer(name, value, minimum=0) >= 2**bits:

@@ -12,21 +12,28 @@ import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn import backends, checks, initializers, optimizers
+from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Initializer
 from fastnn.memory import Layout, aligned_zeros
 from fastnn.optimizers import SGD, Optimizer
+from fastnn.registry import Registry
 from fastnn.schedules import Rate
 
 Gradients = dict[str, Array]
 
 
+BUILT_IN: Registry[Layer] = Registry()
+"""fastnn's own layers."""
+
+
+@BUILT_IN.register
 class Layer:
     """The identity, and the base of every layer.
 
@@ -51,6 +58,12 @@ class Layer:
     _backend_name: str | None = None
     _operations: tuple[str, ...] = ()
     """What training asks of the backend, which may have to compile it."""
+    _arguments: tuple[str, ...] = ()
+    """Attributes that the constructor takes, but for those of an optimiser; files hold them."""
+    _progress: tuple[str, ...] = ()
+    """Attributes that change in training and are neither parameters nor statistics."""
+    _only_python: bool = False
+    """Whether the layer holds functions of a user's, which no file and no compiled code knows."""
 
     def forward(self, input: Array) -> Array:
         """Return the layer's output for a batch.
@@ -111,6 +124,16 @@ class Layer:
     def _join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
         """Become part of a network, which lends its generator and computes in `dtype`."""
 
+    def _describe(self, start: int) -> description.Layer | None:
+        """Return what compiled code has to know of the layer; None for the identity.
+
+        `start` is the place of its parameters in the network's vector.
+        """
+        return None
+
+    def _resume(self, **progress: Any) -> None:
+        """Go on from where a saved layer stood; arguments as `_progress` names them."""
+
     def _changed_by_forward(self) -> Any:
         """Return what a forward pass in training changes, for `_change_back`."""
 
@@ -118,17 +141,41 @@ class Layer:
         """Undo the forward passes since `_changed_by_forward` returned `before`."""
 
 
-class ReLU(Layer):
-    """The rectified linear unit, max(0, x), on each element. NaN stays NaN."""
+class Elementwise(Layer):
+    """A layer that applies one function to each element.
 
-    _operations = ("relu_forward", "relu_backward")
+    A subclass names the function, which both backends have, and says what its derivative is
+    computed from. Where that is the output, the output is kept in training for `backward`, which
+    needs it once, and is read-only: a layer of a user's own that changed its input in place would
+    change the derivative. Outside training, where an array might be changed between the two calls,
+    it is computed again.
+    """
+
+    _function: ClassVar[str]
+    """The function, as backends call it."""
+    _constants: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are the constants of the function, and the arguments of the constructor."""
+    _from_output: ClassVar[bool] = False
+    """Whether the derivative is computed from the output, not from the input."""
+
+    _kept: tuple[Array, Array] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "_function" in vars(cls):
+            cls._operations = (cls._function,)
+            cls._arguments = cls._constants
 
     def forward(self, input: npt.ArrayLike) -> Array:
-        """Return max(0, input).
+        """Return the function of each element.
 
         Parameters
         ----------
         input : array of shape [batch, units]
+
+        Returns
+        -------
+        array of that shape
 
         Raises
         ------
@@ -137,14 +184,25 @@ class ReLU(Layer):
         TypeError
             If it does not hold real numbers.
         """
-        return self._backend.relu_forward(checks.floating_matrix("input", input))
+        X = checks.floating_matrix("input", input)
+        output = self._output(X)
+        if self._from_output:
+            self._kept = None
+            if self.training:
+                output.flags.writeable = False
+                self._kept = X, output
+        return output
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return grad_output where input > 0, else 0.
+        """Return grad_output times the derivative at each element.
 
         Parameters
         ----------
         input, grad_output : arrays of one shape, [batch, units]
+
+        Returns
+        -------
+        array of that shape
 
         Raises
         ------
@@ -153,10 +211,46 @@ class ReLU(Layer):
         TypeError
             If either does not hold real numbers.
         """
-        return self._backend.relu_backward(*floating_pair(input, grad_output))
+        X, G = floating_pair(input, grad_output)
+        value = X
+        if self._from_output:
+            kept, self._kept = self._kept, None
+            if self.training and kept is not None and kept[0] is X:
+                value = kept[1]
+            else:
+                value = self._output(X)
+        return self._backend.elementwise_backward(self._function, value, G, *self._numbers())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._numbers()))})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_kept", None)
+        return state
+
+    def _output(self, X: Array) -> Array:
+        return self._backend.elementwise_forward(self._function, X, *self._numbers())
+
+    def _numbers(self) -> tuple[float, ...]:
+        return tuple([getattr(self, name) for name in self._constants])
+
+    def _describe(self, start: int) -> description.Elementwise:
+        return description.Elementwise(self._function, self._numbers(), self._from_output)
 
 
-class Rescaling(Layer):
+@BUILT_IN.register
+class ReLU(Elementwise):
+    """The rectified linear unit, max(0, x); its derivative is 1 where x > 0, else 0.
+
+    NaN stays NaN.
+    """
+
+    _function = "relu"
+
+
+@BUILT_IN.register
+class Rescaling(Elementwise):
     """Multiply by a constant: `Rescaling(1 / 255)`, first in a network, takes raw pixels.
 
     Parameters
@@ -172,7 +266,8 @@ class Rescaling(Layer):
         If it is not a number.
     """
 
-    _operations = ("rescale",)
+    _function = "rescale"
+    _constants = ("scale",)
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -185,41 +280,6 @@ class Rescaling(Layer):
     @scale.setter
     def scale(self, value: float) -> None:
         self._scale = checks.real("scale", value)
-
-    def forward(self, input: npt.ArrayLike) -> Array:
-        """Return scale * input.
-
-        Parameters
-        ----------
-        input : array of shape [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If `input` is not a matrix or is empty.
-        TypeError
-            If it does not hold real numbers.
-        """
-        return self._backend.rescale(checks.floating_matrix("input", input), self.scale)
-
-    def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return scale * grad_output.
-
-        Parameters
-        ----------
-        input, grad_output : arrays of one shape, [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        TypeError
-            If either does not hold real numbers.
-        """
-        return self._backend.rescale(floating_pair(input, grad_output)[1], self.scale)
-
-    def __repr__(self) -> str:
-        return f"Rescaling({self.scale!r})"
 
 
 class ParametricLayer(Layer):
@@ -379,7 +439,7 @@ class ParametricLayer(Layer):
             vector, gradient, *state = (flat[:end] for flat in (vector, gradient, *state))
         self._optimizer.step(self._backend, vector, gradient, state, self._steps)
         self._steps += 1
-        if type(self._optimizer) not in optimizers.OWN:
+        if self._optimizer not in optimizers.BUILT_IN:
             # One of a user's own may move what it can't know to be padding.
             for flat in (self._drawn(), self._gradient):
                 for part in () if flat is None else self._layout.padding(flat):
@@ -504,6 +564,7 @@ class ParametricLayer(Layer):
         return vector is self._vector or vector is self._gradient
 
 
+@BUILT_IN.register
 class Dense(ParametricLayer):
     """A fully connected layer, Y = X W + b.
 
@@ -550,6 +611,7 @@ class Dense(ParametricLayer):
     """
 
     _operations = ("dense_forward", "dense_backward")
+    _arguments = ("input_units", "output_units", "l2")
 
     def __init__(
         self,
@@ -647,6 +709,18 @@ class Dense(ParametricLayer):
         state = super().__getstate__()
         return state if self._vector is None else state | {"_initializers": {}}
 
+    def _describe(self, start: int) -> description.Dense:
+        slots = self._layout.slots
+        return description.Dense(
+            self.input_units,
+            self.output_units,
+            start + slots["weights"].offset,
+            slots["weights"].stride,
+            start + slots["biases"].offset,
+            self.l2,
+            self.optimizer._rule(),
+        )
+
     def _forward(self, input: npt.ArrayLike, *, relu: bool = False) -> Array:
         X = checks.matrix("input", input, units=self.input_units)
         dtype = self._compute_dtype("input", X)
@@ -681,6 +755,11 @@ class Dense(ParametricLayer):
     def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
         shape = self._shapes[name]
         return checks.shaped(name, self._initializers[name](rng, shape), shape)
+
+
+def keeps_width(layer: Layer) -> bool:
+    """Say whether a layer is known to keep the width of its input and to learn nothing."""
+    return layer in BUILT_IN and not isinstance(layer, ParametricLayer)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fastnn import backends, checks
 from fastnn.backends import Backend
 from fastnn.checks import Array
+from fastnn.registry import Registry
 
 LossFunction = Callable[[Any, Any], Any]
 
@@ -196,6 +197,10 @@ def _compared(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Array, Arra
 # What a network needs of its loss
 
 
+BUILT_IN: Registry[Loss] = Registry()
+"""fastnn's own losses."""
+
+
 class Loss(ABC):
     """What a network minimises: the mean of a loss over the samples of a batch.
 
@@ -234,10 +239,22 @@ class Loss(ABC):
         Of what `total` was asked before, which has checked that the two go together.
         """
 
+    def answers(self, output: Array) -> Array:
+        """Return what a prediction is: the outputs, or the classes that they stand for."""
+        return output
+
+    def check_logits(self, method: str) -> None:
+        """Raise unless outputs are logits, of which softmax makes probabilities."""
+        raise TypeError(
+            f"{method}: expected a network with the loss 'softmax_cross_entropy', got {self!r}, "
+            "under which outputs are no logits"
+        )
+
     def __repr__(self) -> str:
         return repr(self.name)
 
 
+@BUILT_IN.register
 class SoftmaxCrossEntropy(Loss):
     """Cross-entropy of the softmax of the outputs, which are logits; targets are class ids."""
 
@@ -252,6 +269,13 @@ class SoftmaxCrossEntropy(Loss):
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return True
 
+    def answers(self, output: Array) -> Array:
+        classes: Array = output.argmax(axis=1)
+        return classes
+
+    def check_logits(self, method: str) -> None:
+        pass
+
     def total(self, backend: Backend, output: Array, targets: Array) -> float:
         _check_classes(targets, output)
         return float(backend.softmax_cross_entropy(output, targets).sum(dtype=np.float64))
@@ -260,6 +284,7 @@ class SoftmaxCrossEntropy(Loss):
         return backend.softmax_cross_entropy_gradient(output, targets)
 
 
+@BUILT_IN.register
 class MeanSquaredError(Loss):
     """Mean squared error, over samples and outputs.
 
@@ -346,26 +371,16 @@ class UserLoss(Loss):
         )
 
 
-LOSSES: dict[str, type[Loss]] = {
-    kind.name: kind for kind in (SoftmaxCrossEntropy, MeanSquaredError)
-}
-"""fastnn's own losses by name."""
-
-
-def is_own(loss: Loss) -> bool:
-    """Say whether a loss is exactly one of fastnn's, which files and compiled code know by name."""
-    return type(loss) in LOSSES.values()
-
-
 def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
     """Return the loss that a name or a pair of functions stands for; see `Network.use`."""
     if isinstance(loss, str):
-        if loss not in LOSSES:
-            known = ", ".join(repr(name) for name in LOSSES)
+        by_name = {kind.name: kind for kind in BUILT_IN}
+        if loss not in by_name:
+            known = ", ".join(map(repr, by_name))
             raise ValueError(f"loss: expected {known} or a function, got {loss!r}")
         if loss_prime is not None:
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
-        return LOSSES[loss]()
+        return by_name[loss]()
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
     if loss is mse and (loss_prime is None or loss_prime is mse_prime):

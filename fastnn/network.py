@@ -12,28 +12,14 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, losses, optimizers, paths, training
-from fastnn.activations import Activation, Sigmoid, Tanh
+from fastnn import backends, checks, losses, optimizers, paths, saving, training
 from fastnn.checks import Array
-from fastnn.dropout import Dropout
-from fastnn.layers import (
-    Dense,
-    Gradients,
-    Layer,
-    ParametricLayer,
-    ReLU,
-    Rescaling,
-    training_mode,
-)
+from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, keeps_width, training_mode
 from fastnn.memory import aligned_zeros, canonical
 from fastnn.optimizers import Optimizer
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
-
-
-FIXED = (Layer, ReLU, Rescaling, Sigmoid, Tanh, Dropout, Activation)
-"""Layers that keep the width and learn nothing: exactly these, as a subclass may do anything."""
 
 
 class Evaluation(NamedTuple):
@@ -63,8 +49,6 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
     ValueError
         If it is not a model that fastnn wrote, or is damaged.
     """
-    from fastnn import saving
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
@@ -312,10 +296,7 @@ class Network(Sequence[Layer]):
         ValueError, TypeError
             As `forward`.
         """
-        answers = self._outputs(X)
-        if isinstance(self._loss, losses.SoftmaxCrossEntropy):
-            answers = (logits.argmax(axis=1) for logits in answers)
-        return np.concatenate(list(answers))
+        return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return class probabilities [n, classes] for each row of `X` [n, input_units].
@@ -330,12 +311,8 @@ class Network(Sequence[Layer]):
         TypeError
             If the loss is not softmax cross-entropy, so that outputs are no logits.
         """
-        if not isinstance(self._loss, losses.SoftmaxCrossEntropy):
-            raise TypeError(
-                "predict_proba: expected a network with the loss 'softmax_cross_entropy', "
-                f"got {self._loss!r}, under which outputs are no logits"
-            )
         backend = backends.load(self._backend_name)
+        self._loss.check_logits("predict_proba")
         return np.concatenate([backend.softmax(logits) for logits in self._outputs(X)])
 
     def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
@@ -564,8 +541,6 @@ class Network(Sequence[Layer]):
         OSError
             If the file can't be written.
         """
-        from fastnn import saving  # here, as JSON and safetensors slow `import fastnn` down
-
         saving.save(self, path)
 
     # Below: what public methods share. Arguments have been checked.
@@ -652,7 +627,7 @@ class Network(Sequence[Layer]):
     def _inputs(self, X: npt.ArrayLike, name: str = "X") -> Array:
         if not self._layers:
             raise ValueError("the network has no layer yet: add one first")
-        first = next((layer for layer in self._layers if type(layer) not in FIXED), None)
+        first = next((layer for layer in self._layers if not keeps_width(layer)), None)
         return checks.matrix(name, X, units=None if first is None else first.input_units)
 
     def _samples(
@@ -747,10 +722,10 @@ class Network(Sequence[Layer]):
 
         A layer that is not fastnn's own may learn, so it counts.
         """
-        learning = (i for i, layer in enumerate(self._layers) if type(layer) not in FIXED)
+        learning = (i for i, layer in enumerate(self._layers) if not keeps_width(layer))
         return next(learning, len(self._layers))
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:
     """Return the output width of `layer` on input of `width`, None where only running it tells."""
-    return width if type(layer) in FIXED else layer.output_units
+    return width if keeps_width(layer) else layer.output_units

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import checks
+from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import ParametricLayer, cast
+from fastnn.layers import BUILT_IN, ParametricLayer, cast
 from fastnn.memory import Layout
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Rate
 
 
+@BUILT_IN.register
 class BatchNorm(ParametricLayer):
     """Normalise each unit over the batch: y = scale (x - mean) / √(variance + epsilon) + shift.
 
@@ -59,6 +61,7 @@ class BatchNorm(ParametricLayer):
     """
 
     _operations = ("batch_norm_forward", "batch_norm_backward")
+    _arguments = ("units", "momentum", "epsilon")
     _statistics = ("running_mean", "running_variance")
 
     def __init__(
@@ -185,6 +188,17 @@ class BatchNorm(ParametricLayer):
 
     def __repr__(self) -> str:
         return f"BatchNorm({self.units}, {self._learning()})"
+
+    def _describe(self, start: int) -> description.BatchNorm:
+        slots = self._layout.slots
+        offsets = {f"{name}_offset": start + slot.offset for name, slot in slots.items()}
+        return description.BatchNorm(
+            self.units,
+            **offsets,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            rule=self.optimizer._rule(),
+        )
 
     def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool

@@ -16,11 +16,17 @@ import numpy as np
 
 from fastnn import checks, schedules
 from fastnn.backends import Backend
+from fastnn.backends.description import Rule
 from fastnn.checks import Array
+from fastnn.registry import Registry
 from fastnn.schedules import Rate
 
 SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)
 """What never rounds to zero: 0 / (0 + epsilon) has to be 0 where a gradient has always been 0."""
+
+
+BUILT_IN: Registry[Optimizer] = Registry()
+"""fastnn's own optimisers."""
 
 
 class Optimizer(ABC):
@@ -97,11 +103,24 @@ class Optimizer(ABC):
             How many steps the parameters have taken before this one.
         """
 
+    def _rule(self) -> Rule:
+        """Return what compiled code has to know of the optimiser, but for the learning rate."""
+        return Rule()  # a user's own has no part in prediction
+
+    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float]:
+        """Return the rate, and what a rule corrects by, of so many steps from `first` on."""
+        if callable(self._learning_rate):
+            rates = np.array([self.rate(first + step) for step in range(steps)], np.float64)
+        else:
+            rates = np.full(steps, self._learning_rate, np.float64)
+        return rates, 1.0
+
     def __repr__(self) -> str:
         arguments = (f"{name}={getattr(self, name)!r}" for name in self._arguments)
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
+@BUILT_IN.register
 class SGD(Optimizer):
     """Stochastic gradient descent: θ <- θ - learning_rate g, with g = dL/dθ.
 
@@ -153,6 +172,11 @@ class SGD(Optimizer):
         """Whether steps look ahead along the velocity; fixed."""
         return self._nesterov
 
+    def _rule(self) -> Rule:
+        if not self._momentum:
+            return Rule("sgd")
+        return Rule("nesterov" if self._nesterov else "momentum", self._momentum)
+
     def step(
         self,
         backend: Backend,
@@ -172,6 +196,7 @@ class SGD(Optimizer):
             backend.sgd_step(parameters, gradient, rate)
 
 
+@BUILT_IN.register
 class RMSprop(Optimizer):
     """Steps scaled by the running mean square of the gradient, element by element.
 
@@ -219,6 +244,9 @@ class RMSprop(Optimizer):
         """What keeps the denominator from 0; fixed."""
         return self._epsilon
 
+    def _rule(self) -> Rule:
+        return Rule("rmsprop", self._rho, epsilon=self._epsilon)
+
     def step(
         self,
         backend: Backend,
@@ -233,6 +261,7 @@ class RMSprop(Optimizer):
         backend.rmsprop_step(parameters, gradient, mean_square, rate, self._rho, self._epsilon)
 
 
+@BUILT_IN.register
 class Adam(Optimizer):
     """Momentum with steps scaled as in RMSprop, and both means corrected for their start at 0.
 
@@ -292,6 +321,18 @@ class Adam(Optimizer):
         """What keeps the denominator from 0; fixed."""
         return self._epsilon
 
+    def _rule(self) -> Rule:
+        return Rule("adam", self._beta1, self._beta2, self._epsilon)
+
+    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float]:
+        """Both means are corrected for their start at 0.
+
+        The rate is over 1 - beta1^t, the root of the mean square times 1 / sqrt(1 - beta2^t).
+        """
+        rates, _ = super()._rates(first, steps)
+        taken = np.arange(first + 1, first + steps + 1)
+        return rates / (1 - self._beta1**taken), 1 / np.sqrt(1 - self._beta2**taken)
+
     def step(
         self,
         backend: Backend,
@@ -316,10 +357,6 @@ class Adam(Optimizer):
         )
 
 
-OWN: tuple[type[Optimizer], ...] = (SGD, RMSprop, Adam)
-"""Exactly these are known to backends and to files; a subclass may do anything."""
-
-
 def checked(name: str, value: Any) -> Optimizer:
     """Return `value` if it is an optimiser."""
     if not isinstance(value, Optimizer):
@@ -336,7 +373,7 @@ def checked(name: str, value: Any) -> Optimizer:
 
 def prepare(optimizer: Optimizer, backend: Backend, dtype: np.dtype[Any]) -> None:
     """Have the kernels of a step compiled, or read from the cache."""
-    if type(optimizer) in OWN:
+    if optimizer in BUILT_IN:
         # a twin without a schedule, which might count its calls
         twin = copy.copy(optimizer)
         twin.learning_rate = 0.0

@@ -15,20 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import backends, checks, losses, optimizers
-from fastnn.activations import Sigmoid, Tanh
+from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
-from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
+from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.losses import Loss
-from fastnn.normalization import BatchNorm
-from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
 Order = npt.NDArray[np.int64]
-
-COMPILED_LAYERS = (Layer, Dense, ReLU, Rescaling, Sigmoid, Tanh, Dropout, BatchNorm)
-"""Exactly these: a subclass may do anything."""
 
 CAST_ROWS = 4096
 """Samples that are cast at once where compiled code can't read them as they lie."""
@@ -274,10 +269,10 @@ def reason_for_layers(network: Trainable) -> str | None:
     if compiler is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
-    if reason is None and not losses.is_own(network._loss):
+    if reason is None and network._loss not in losses.BUILT_IN:
         reason = f"the loss {network._loss!r} is known to Python alone"
     for layer in network:
-        own = not isinstance(layer, ParametricLayer) or type(layer.optimizer) in optimizers.OWN
+        own = not isinstance(layer, ParametricLayer) or layer.optimizer in optimizers.BUILT_IN
         if reason is None and not own:
             reason = f"{layer!r} has an optimiser that is known to Python alone"
     if reason is None:
@@ -290,7 +285,7 @@ def _reason_for_python(network: Trainable) -> str | None:
     if backends.epoch_compiler(network.backend) is None:
         return f"the {network.backend} backend has no compiled epoch"
     for layer in network:
-        if type(layer) not in COMPILED_LAYERS:
+        if layer not in BUILT_IN or layer._only_python:
             return f"{layer!r} is known to Python alone"
         if "forward" in vars(layer) or "backward" in vars(layer):
             return f"{layer!r} has a method of its own"
@@ -355,75 +350,22 @@ def _program(
     )
 
 
-def _described(network: Trainable) -> list[Any]:
+def _described(network: Trainable) -> list[description.Layer]:
     """Return what compiled code has to know of each layer."""
-    compiler = _compiler(network)
-    layers: list[Any] = []
+    layers: list[description.Layer] = []
     start = 0
     for layer in network:
+        described = layer._describe(start)
+        if described is not None:
+            layers.append(described)
         if isinstance(layer, ParametricLayer):
-            slots = layer._layout.slots
-            offsets = {f"{name}_offset": start + slot.offset for name, slot in slots.items()}
             start += layer._layout.size
-        if isinstance(layer, Dense):
-            layers.append(
-                compiler.Dense(
-                    layer.input_units,
-                    layer.output_units,
-                    row_stride=slots["weights"].stride,
-                    l2=layer.l2,
-                    rule=_rule(compiler, layer.optimizer),
-                    **offsets,
-                )
-            )
-        elif isinstance(layer, BatchNorm):
-            layers.append(
-                compiler.BatchNorm(
-                    layer.units,
-                    momentum=layer.momentum,
-                    epsilon=layer.epsilon,
-                    rule=_rule(compiler, layer.optimizer),
-                    **offsets,
-                )
-            )
-        elif isinstance(layer, Rescaling):
-            layers.append(compiler.Rescaling(layer.scale))
-        elif isinstance(layer, Dropout):
-            layers.append(compiler.Dropout(layer.p, layer.key))
-        elif type(layer) is not Layer:
-            layers.append(getattr(compiler, type(layer).__name__)())
     return layers
 
 
-def _rule(compiler: Any, optimizer: Optimizer) -> Any:
-    """Return what compiled code has to know of an optimiser, but for the learning rate."""
-    match optimizer:
-        case SGD(momentum=0.0):
-            return compiler.Rule("sgd")
-        case SGD(momentum=momentum, nesterov=nesterov):
-            return compiler.Rule("nesterov" if nesterov else "momentum", momentum)
-        case RMSprop(rho=rho, epsilon=epsilon):
-            return compiler.Rule("rmsprop", rho, epsilon=epsilon)
-        case Adam(beta1=beta1, beta2=beta2, epsilon=epsilon):
-            return compiler.Rule("adam", beta1, beta2, epsilon)
-    return compiler.Rule()  # a user's own has no part in prediction
-
-
 def _rates(layers: Sequence[ParametricLayer], steps: int) -> npt.NDArray[np.float64]:
-    """Return rate and correction of the next steps of each layer, [steps, layers, 2].
-
-    Adam's correct its means for their start at 0: its rate is over 1 - beta1^t, and the root of
-    the mean square is times 1 / sqrt(1 - beta2^t).
-    """
-    rates = np.ones((steps, len(layers), 2))
+    """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
+    rates = np.empty((steps, len(layers), 2))
     for number, layer in enumerate(layers):
-        optimizer, first = layer.optimizer, layer.steps
-        if callable(optimizer.learning_rate):
-            rates[:, number, 0] = [optimizer.rate(first + step) for step in range(steps)]
-        else:
-            rates[:, number, 0] = optimizer.learning_rate
-        if isinstance(optimizer, Adam):
-            taken = np.arange(first + 1, first + steps + 1)
-            rates[:, number, 0] /= 1 - optimizer.beta1**taken
-            rates[:, number, 1] = 1 / np.sqrt(1 - optimizer.beta2**taken)
+        rates[:, number, 0], rates[:, number, 1] = layer.optimizer._rates(layer.steps, steps)
     return rates

@@ -6,26 +6,17 @@ What an optimiser remembers of a parameter is a tensor as well: `0.weights.veloc
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from fastnn import checks, losses, optimizers
-from fastnn.activations import Sigmoid, Tanh
-from fastnn.dropout import Dropout
-from fastnn.layers import Dense, Layer, ParametricLayer, ReLU, Rescaling
-from fastnn.losses import SoftmaxCrossEntropy
-from fastnn.normalization import BatchNorm
+from fastnn import checks, layers, losses, optimizers, schedules
+from fastnn.layers import Layer, ParametricLayer
+from fastnn.losses import Loss, SoftmaxCrossEntropy
 from fastnn.optimizers import Optimizer
-from fastnn.schedules import Constant, CosineDecay, Rate, StepDecay, WarmUp
-
-if TYPE_CHECKING:
-    from fastnn.network import Network
+from fastnn.schedules import Rate
 
 FORMAT = "1"
 
@@ -33,27 +24,30 @@ GENERATORS = ("PCG64", "PCG64DXSM")
 """Bit generators whose state is a few integers. Others have positions in arrays, which NumPy
 believes whatever they are, so a file could make it read anywhere."""
 
-_ARGUMENTS: dict[type[Layer], tuple[str, ...]] = {
-    Dense: ("input_units", "output_units", "l2"),
-    ReLU: (),
-    Rescaling: ("scale",),
-    Sigmoid: (),
-    Tanh: (),
-    Dropout: ("p",),
-    BatchNorm: ("units", "momentum", "epsilon"),
-    Layer: (),
-}
-"""Of each layer that can be saved: the attributes that its constructor takes, but for what
-concerns its optimiser."""
 
-_OPTIMIZERS = {kind.__name__: kind for kind in optimizers.OWN}
-_SCHEDULES: dict[str, Any] = {
-    kind.__name__: kind for kind in (Constant, StepDecay, CosineDecay, WarmUp)
-}
+class Savable(Protocol):
+    """What files hold of a network."""
+
+    _loss: Loss
+    _rng: np.random.Generator
+
+    @property
+    def optimizer(self) -> Optimizer | None: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __iter__(self) -> Iterator[Layer]: ...
 
 
-def save(network: Network, path: str | PathLike[str]) -> None:
+def save(network: Savable, path: str | PathLike[str]) -> None:
     """Write `network` to `path`; see `Network.save`."""
+    # Imported here and in `read`, as they slow `import fastnn` down.
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     tensors: dict[str, Any] = {}
     for i, layer in enumerate(network):
         for name, array in _arrays(layer).items():
@@ -63,7 +57,7 @@ def save(network: Network, path: str | PathLike[str]) -> None:
                 for name in layer.parameters:
                     array = layer._layout.view(vector, name)
                     tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
-    if not losses.is_own(network._loss):
+    if network._loss not in losses.BUILT_IN:
         raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
     state = network._rng.bit_generator.state
     header = {
@@ -71,7 +65,7 @@ def save(network: Network, path: str | PathLike[str]) -> None:
         "dtype": network.dtype.name,
         "layers": json.dumps([_described(layer, network.optimizer) for layer in network]),
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
-        "loss": network.loss,
+        "loss": network._loss.name,
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
     }
     try:
@@ -87,6 +81,10 @@ def read(
 
     Raises whatever a damaged file leads to.
     """
+    import json
+
+    from safetensors import safe_open
+
     with safe_open(path, framework="numpy") as file:
         header = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -107,17 +105,16 @@ def read(
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
-    if type(layer) not in _ARGUMENTS:
+    if layer not in layers.BUILT_IN or layer._only_python:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )
-    arguments = {name: getattr(layer, name) for name in _ARGUMENTS[type(layer)]}
+    arguments = {name: getattr(layer, name) for name in layer._arguments}
     if isinstance(layer, ParametricLayer):
         own = None if layer.optimizer is shared else _described_optimizer(layer.optimizer)
         arguments |= {"optimizer": own, "steps": layer.steps}
-    if isinstance(layer, Dropout):
-        arguments |= {"key": layer.key, "step": layer.step}
-    return {"type": type(layer).__name__, **arguments}
+    progress = {name: getattr(layer, name) for name in layer._progress}
+    return {"type": type(layer).__name__, **arguments, **progress}
 
 
 def _built(
@@ -127,10 +124,9 @@ def _built(
 
     In a file from before layers had optimisers the description has a learning rate instead.
     """
-    kinds = {kind.__name__: kind for kind in _ARGUMENTS}
-    left_out = ("type", "optimizer", "steps", "key", "step")
-    layer = kinds[description["type"]](
-        **{name: value for name, value in description.items() if name not in left_out}
+    kind: Any = layers.BUILT_IN[description["type"]]
+    layer: Layer = kind(
+        **{name: description[name] for name in kind._arguments if name in description}
     )
     if isinstance(layer, ParametricLayer):
         layer._fill(_taken(tensors, prefix, layer._shapes))
@@ -142,8 +138,9 @@ def _built(
             of_state = layer.optimizer.state_names if steps else ()
             state = [_taken(tensors, prefix, learned, f".{kind}") for kind in of_state]
             layer._fill_state(steps, state)
-    if isinstance(layer, Dropout):
-        layer._resume(description["key"], description["step"])
+        else:
+            layer.learning_rate = description["learning_rate"]
+    layer._resume(**{name: description[name] for name in layer._progress})
     return layer
 
 
@@ -161,7 +158,7 @@ def _taken(
 def _described_optimizer(optimizer: Optimizer | None) -> dict[str, Any] | None:
     if optimizer is None:
         return None
-    if type(optimizer) not in optimizers.OWN:
+    if optimizer not in optimizers.BUILT_IN:
         raise TypeError(f"can't save {optimizer!r}: only fastnn's own optimisers can be")
     arguments = {name: getattr(optimizer, name) for name in optimizer._arguments}
     arguments["learning_rate"] = _described_rate(optimizer.learning_rate)
@@ -173,18 +170,20 @@ def _built_optimizer(description: dict[str, Any] | None) -> Optimizer | None:
         return None
     arguments = {name: value for name, value in description.items() if name != "type"}
     arguments["learning_rate"] = _built_rate(arguments["learning_rate"])
-    return _OPTIMIZERS[description["type"]](**arguments)
+    kind: Any = optimizers.BUILT_IN[description["type"]]
+    built: Optimizer = kind(**arguments)
+    return built
 
 
 def _described_rate(rate: Rate) -> float | dict[str, Any]:
     if not callable(rate):
         return rate
-    if type(rate) not in _SCHEDULES.values():
+    if rate not in schedules.BUILT_IN:
         raise TypeError(f"can't save {rate!r}: of schedules only fastnn's own can be")
     schedule: Any = rate
     fields = {item.name: getattr(rate, item.name) for item in dataclasses.fields(schedule)}
-    if isinstance(rate, WarmUp):
-        fields["schedule"] = _described_rate(rate.schedule)
+    if "schedule" in fields:
+        fields["schedule"] = _described_rate(fields["schedule"])
     return {"type": type(rate).__name__, **fields}
 
 
@@ -194,7 +193,8 @@ def _built_rate(description: float | dict[str, Any]) -> Rate:
     arguments = {name: value for name, value in description.items() if name != "type"}
     if "schedule" in arguments:
         arguments["schedule"] = _built_rate(arguments["schedule"])
-    schedule: Rate = _SCHEDULES[description["type"]](**arguments)
+    kind: Any = schedules.BUILT_IN[description["type"]]
+    schedule: Rate = kind(**arguments)
     return schedule
 
 

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastnn import checks
+from fastnn.registry import Registry
 
 Schedule = Callable[[int], float]
 Rate = float | Schedule
 """What a learning rate can be: a number, or a function of the step."""
+
+BUILT_IN: Registry[Schedule] = Registry()
+"""fastnn's own schedules."""
 
 
 def checked(name: str, value: object) -> Rate:
@@ -33,6 +37,7 @@ def rate_at(name: str, rate: Rate, step: int) -> float:
         raise type(error)(f"{error} from {rate!r} at step {step}") from None
 
 
+@BUILT_IN.register
 @dataclass(frozen=True)
 class Constant:
     """The same rate at every step.
@@ -60,6 +65,7 @@ class Constant:
         return self.rate
 
 
+@BUILT_IN.register
 @dataclass(frozen=True)
 class StepDecay:
     """rate * factor^⌊step / every⌋: the rate is multiplied by `factor` after every `every` steps.
@@ -97,6 +103,7 @@ class StepDecay:
             return math.inf
 
 
+@BUILT_IN.register
 @dataclass(frozen=True)
 class CosineDecay:
     """Half a wave of the cosine, from `rate` at step 0 to `final_rate` at step `steps` and beyond.
@@ -139,6 +146,7 @@ class CosineDecay:
         return self.final_rate + (self.rate - self.final_rate) * share
 
 
+@BUILT_IN.register
 @dataclass(frozen=True)
 class WarmUp:
     """A schedule whose first steps are small: its rate times min(1, (step + 1) / steps).

@@ -16,6 +16,7 @@ from conftest import BATCHES, ROOT, SHAPES, at_the_end_of_memory, sum_bound
 import fastnn
 from fastnn import backends
 from fastnn.backends import numpy_backend as reference
+from fastnn.backends.numpy_backend import ELEMENTWISE
 from fastnn.memory import Layout
 
 
@@ -34,8 +35,11 @@ def test_both_have_the_operations_of_the_protocol():
         if not name.startswith("_")
     }
     assert set(protocol) >= {"dense_forward", "dense_backward", "softmax_cross_entropy"}
+    equations = {equation.__name__ for pair in ELEMENTWISE.values() for equation in pair}
+    assert len(equations) == 2 * len(ELEMENTWISE)
     for name in fastnn.available_backends():
-        assert operations(backends.load(name)) == protocol, name
+        offered = operations(backends.load(name))
+        assert {key: offered[key] for key in offered if key not in equations} == protocol, name
 
 
 def dense_case(rng, batch, shape, dtype):
@@ -93,9 +97,15 @@ def test_layout_of_a_users_arrays(numba_backend, rng, arrange, dtype):
             numba_backend.dense_backward(X, W, G, *grads[1]),
         ),
         grads[0][:1] + grads[1][:1],
-        (numba_backend.relu_forward(arrange(X)), numba_backend.relu_forward(X)),
-        (numba_backend.relu_backward(arrange(X), arrange(X)), numba_backend.relu_backward(X, X)),
-        (numba_backend.rescale(arrange(X), 0.5), X * dtype.type(0.5)),
+        (
+            numba_backend.elementwise_forward("relu", arrange(X)),
+            numba_backend.elementwise_forward("relu", X),
+        ),
+        (
+            numba_backend.elementwise_backward("relu", arrange(X), arrange(X)),
+            numba_backend.elementwise_backward("relu", X, X),
+        ),
+        (numba_backend.elementwise_forward("rescale", arrange(X), 0.5), X * dtype.type(0.5)),
         (numba_backend.softmax(arrange(X)), numba_backend.softmax(X)),
     ]
     for arranged, plain in pairs:
@@ -108,9 +118,10 @@ def test_elementwise_operations_agree_to_the_bit(numba_backend, rng, dtype):
     G = rng.normal(size=X.shape).astype(dtype)
     with np.errstate(invalid="ignore"):
         for name, arguments in [
-            ("relu_forward", (X,)),
-            ("relu_backward", (X, G)),
-            ("rescale", (X, 1 / 255)),
+            ("elementwise_forward", ("relu", X)),
+            ("elementwise_backward", ("relu", X, G)),
+            ("elementwise_forward", ("rescale", X, 1 / 255)),
+            ("elementwise_backward", ("rescale", X, G, 1 / 255)),
         ]:
             expected = getattr(reference, name)(*arguments)
             np.testing.assert_array_equal(getattr(numba_backend, name)(*arguments), expected)
@@ -377,9 +388,13 @@ def test_every_argument_may_have_any_layout(numba_backend, rng, arrange, batch, 
 
 def test_relu_backward_of_two_layouts(numba_backend, rng, arrange, dtype):
     X, G = rng.normal(size=(2, 19, 23)).astype(dtype)
-    expected = reference.relu_backward(X, G)
-    np.testing.assert_array_equal(numba_backend.relu_backward(arrange(X), G), expected)
-    np.testing.assert_array_equal(numba_backend.relu_backward(X, arrange(G)), expected)
+    expected = reference.elementwise_backward("relu", X, G)
+    np.testing.assert_array_equal(
+        numba_backend.elementwise_backward("relu", arrange(X), G), expected
+    )
+    np.testing.assert_array_equal(
+        numba_backend.elementwise_backward("relu", X, arrange(G)), expected
+    )
 
 
 def test_long_rows_at_any_start(numba_backend, rng, dtype):
@@ -387,8 +402,12 @@ def test_long_rows_at_any_start(numba_backend, rng, dtype):
     for start in range(17):
         for rows, columns in ((1, 2000), (2, 1100), (1, 513)):
             X = buffer[start : start + rows * columns].reshape(rows, columns)
-            np.testing.assert_array_equal(numba_backend.rescale(X, 0.5), X * dtype.type(0.5))
-            np.testing.assert_array_equal(numba_backend.relu_forward(X), np.maximum(X, 0))
+            np.testing.assert_array_equal(
+                numba_backend.elementwise_forward("rescale", X, 0.5), X * dtype.type(0.5)
+            )
+            np.testing.assert_array_equal(
+                numba_backend.elementwise_forward("relu", X), np.maximum(X, 0)
+            )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="protects a page by mprotect")
@@ -398,7 +417,9 @@ def test_nothing_is_read_beyond_the_end(numba_backend, rng, shape, dtype):
         X, W, b, G = (at_the_end_of_memory(a) for a in dense_case(rng, batch, shape, dtype))
         out = at_the_end_of_memory(np.empty_like(W)), at_the_end_of_memory(np.empty_like(b))
         check_dense(numba_backend, X, W, b, G, out)
-        np.testing.assert_array_equal(numba_backend.relu_backward(X, X), np.maximum(X, 0))
+        np.testing.assert_array_equal(
+            numba_backend.elementwise_backward("relu", X, X), np.maximum(X, 0)
+        )
         labels = at_the_end_of_memory(rng.integers(0, shape[1], batch))
         numba_backend.softmax(G)
         numba_backend.softmax_cross_entropy(G, labels)
@@ -462,7 +483,7 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
         lambda: numba_backend.dense_backward(X, W, G[:3], W.copy(), b.copy()),
         lambda: numba_backend.dense_backward(X, W, G, W[:2].copy(), b.copy()),
         lambda: numba_backend.dense_backward(X, W, G, locked, b.copy()),
-        lambda: numba_backend.relu_backward(X, G),
+        lambda: numba_backend.elementwise_backward("relu", X, G),
         lambda: numba_backend.softmax(X[0]),
         lambda: numba_backend.softmax_cross_entropy(G, np.array([0, 1, 2, 0])),
         lambda: numba_backend.softmax_cross_entropy(G, np.array([0, 1, -1, 0])),
@@ -473,7 +494,7 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
         with pytest.raises(ValueError, match=r"fit|broadcast|read-only"):
             call()
     with pytest.raises(TypeError, match="int64"):
-        numba_backend.rescale(np.ones((2, 2), np.int64), 0.5)
+        numba_backend.elementwise_forward("rescale", np.ones((2, 2), np.int64), 0.5)
 
 
 def test_sgd_step_with_memory_in_common(numba_backend, rng, dtype):

@@ -49,7 +49,7 @@ class Case:
         self.dense = list(itertools.pairwise(sizes))
         self.layers, offset = [], 0
         if np.dtype(input_dtype) == np.uint8:
-            self.layers.append(description.Rescaling(1 / 255))
+            self.layers.append(description.Elementwise("rescale", (1 / 255,)))
         places = []
         for number, (inputs, outputs) in enumerate(self.dense):
             stride = memory.row_stride(outputs, self.dtype)
@@ -60,7 +60,7 @@ class Case:
             self.layers.append(description.Dense(inputs, outputs, weights, stride, biases))
             last = number == len(self.dense) - 1
             if relu_last if last else relu_between:
-                self.layers.append(description.ReLU())
+                self.layers.append(description.Elementwise("relu"))
         self.parameters = memory.aligned_zeros(offset, self.dtype)
         self.views = []
         for (inputs, outputs), (w, b, stride) in zip(self.dense, places, strict=True):
@@ -232,12 +232,12 @@ def test_who_lets_an_update_wait():
         return first == ONE_SAMPLE
 
     assert waits()
-    assert waits(before=[description.Rescaling(0.5)])
+    assert waits(before=[description.Elementwise("rescale", (0.5,))])
     assert not waits(batch_size=2)
     assert not waits(density=0.5)
     assert not waits(l2=0.1)
     assert not waits(rule="momentum")
-    assert not waits(before=[description.ReLU()])
+    assert not waits(before=[description.Elementwise("relu")])
 
 
 def test_few_outputs_have_their_input_gradient_by_vectors_of_samples():
@@ -352,7 +352,7 @@ def test_logits_of_minus_infinity_in_wrong_classes():
     ("layers", "part"),
     [
         ([], "no Dense"),
-        ([description.ReLU(), description.Rescaling(2.0)], "no Dense"),
+        ([description.Elementwise("relu"), description.Elementwise("rescale", (2.0,))], "no Dense"),
         ([description.Dense(4, 4, 0, 16, 256), description.Dense(5, 4, 0, 16, 256)], "5 inputs"),
         ([description.Dense(4, 4, 0, 16, 256), object()], "object"),
     ],
@@ -481,10 +481,12 @@ def rescale(one, operation, record):
 dtype = np.dtype(sys.argv[1])
 numbers = memory.aligned_zeros(16, dtype)
 numbers[:] = np.arange(16)
+words = np.zeros(64, np.uint32)  # all are kept
 record = np.zeros(1, stages.STAGE)
-record["source"] = record["target"] = numbers.ctypes.data
-record["factor"] = 0.3
-address = stages.rescaling_forward.address(dtype, stages.STAGE)
+record["gradient"] = numbers.ctypes.data
+record["factor"], record["units"], record["words"] = 0.3, 16, words.ctypes.data
+record["lanes"], record["stride"] = memory.LINE_BYTES // dtype.itemsize, 64
+address = stages.dropout_backward.address(dtype, stages.STAGE)
 rescale(dtype.type(1), address, record.ctypes.data)
 print(numbers)
 """

@@ -210,7 +210,7 @@ class Training:
             stride = memory.row_stride(outputs, self.dtype)
             biases = offset + memory.round_up(inputs, memory.ROW_BLOCK) * stride
             if self.layers:
-                self.layers.append(description.ReLU())
+                self.layers.append(description.Elementwise("relu"))
             self.layers.append(
                 description.Dense(inputs, outputs, offset, stride, biases, factor, rule)
             )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastnn import memory
-from fastnn.backends.description import BatchNorm, Dense, Dropout, ReLU, Rescaling, Sigmoid, Tanh
+from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise
 from fastnn.backends.numba_backend import jit as jit_module
 from fastnn.backends.numba_backend.epoch import blocks, stages
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
@@ -56,11 +56,11 @@ class Case:
             else:
                 self.layers.append(
                     {
-                        "relu": ReLU(),
-                        "sigmoid": Sigmoid(),
-                        "tanh": Tanh(),
+                        "relu": Elementwise("relu"),
+                        "sigmoid": Elementwise("sigmoid", from_output=True),
+                        "tanh": Elementwise("tanh", from_output=True),
                         "dropout": Dropout(0.3, KEY + len(self.layers)),
-                        "rescale": Rescaling(0.7),
+                        "rescale": Elementwise("rescale", (0.7,)),
                     }[word]
                 )
         self.parameters = memory.aligned_zeros(self._size, self.dtype)
@@ -176,11 +176,12 @@ def forward(layers, parameters, X, steps, training=True):
         elif isinstance(layer, Dropout):
             mask = keep(layer, next(steps), X.shape) if training else 1.0
             X, back = X * mask, lambda g, rates, mask=mask: g * mask
-        elif isinstance(layer, Rescaling):
-            X, back = X * layer.scale, lambda g, rates, factor=layer.scale: g * factor
-        elif isinstance(layer, ReLU):
+        elif layer.function == "rescale":
+            (factor,) = layer.constants
+            X, back = X * factor, lambda g, rates, factor=factor: g * factor
+        elif layer.function == "relu":
             X, back = np.maximum(X, 0), lambda g, rates, on=X > 0: g * on
-        elif isinstance(layer, Sigmoid):
+        elif layer.function == "sigmoid":
             X = 1 / (1 + np.exp(-X))
             back = lambda g, rates, y=X: g * y * (1 - y)  # noqa: E731
         else:
@@ -427,7 +428,7 @@ def test_a_plain_network_asks_for_no_operation(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("an operation was asked for")
 
-    monkeypatch.setattr(stages.tanh_forward.__class__, "address", refuse)
+    monkeypatch.setattr(stages.elementwise_forward.__class__, "address", refuse)
     Case(20, "rescale", D, 37, "relu", D, 5).run()
     with pytest.raises(AssertionError):
         Case(20, D, 37, "tanh", D, 5).run()
@@ -467,7 +468,7 @@ def test_numbers_may_change_between_calls():
             case.run(program)
             case.parameters[:] = case.initial
             program.start()
-        case.layers[1] = Rescaling(0.3)
+        case.layers[1] = Elementwise("rescale", (0.3,))
         if again:
             program.describe(case.layers)
         results.append((case.run(program if again else None), case.parameters.tobytes()))
@@ -510,12 +511,13 @@ def test_density_behind_stages():
     """What decides between kernels that skip zeros and those that don't."""
     dense, relu, half = (
         Dense(4, 4, 0, 16, 256),
-        ReLU(),
+        Elementwise("relu"),
         Dropout(0.5, 0),
     )
+    curve = {name: Elementwise(name, from_output=True) for name in ("sigmoid", "tanh")}
     for layers, expected in (
         ([], 1.0), ([relu], 0.5), ([relu, half], 0.25), ([half, relu], 0.25), ([relu, relu], 0.5),
-        ([relu, Tanh(), half], 0.25), ([relu, Sigmoid()], 1.0), ([half, half], 0.25),
+        ([relu, curve["tanh"], half], 0.25), ([relu, curve["sigmoid"]], 1.0), ([half, half], 0.25),
     ):  # fmt: skip
         _, (block,) = blocks.split([dense, *layers])
         assert blocks.density_after(block, 0.1) == expected

@@ -12,7 +12,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks"},
+    {"checks", "registry"},
     {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"layers"},

@@ -32,7 +32,7 @@ def test_curves(numba_backend, rng, name, size, dtype):
     # 5 units in the last place; sigmoid is 0 about where exp(x) is no normal number any more
     floor = 2 * np.finfo(dtype).tiny if name == "sigmoid" else 0.0
     bound = 5 * np.finfo(dtype).eps * np.abs(exact) + floor
-    for output in both(numba_backend, f"{name}_forward", X):
+    for output in both(numba_backend, "elementwise_forward", name, X):
         assert output.dtype == dtype
         assert (np.abs(output - exact) <= bound).all()
 
@@ -43,10 +43,10 @@ def test_gradients_of_curves(numba_backend, rng, batch, units, dtype):
     Y, G = rng.uniform(-1, 1, (2, batch, units)).astype(dtype)
     y, g = Y.astype(np.float64), G.astype(np.float64)
     for name, exact, magnitude in [
-        ("tanh_backward", g * (1 - y * y), np.abs(g)),
-        ("sigmoid_backward", g * y * (1 - y), np.abs(g * y) * (1 + np.abs(y))),
+        ("tanh", g * (1 - y * y), np.abs(g)),
+        ("sigmoid", g * y * (1 - y), np.abs(g * y) * (1 + np.abs(y))),
     ]:
-        for found in both(numba_backend, name, Y, G):
+        for found in both(numba_backend, "elementwise_backward", name, Y, G):
             assert found.dtype == dtype
             assert (np.abs(found - exact) <= sum_bound(2, magnitude, dtype)).all()
 
@@ -55,11 +55,11 @@ def test_gradients_of_curves(numba_backend, rng, batch, units, dtype):
 def test_special_values_of_curves(numba_backend, rows, dtype):
     row = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 1e-40], dtype)
     X = np.tile(row, (rows, 1))
-    for found in both(numba_backend, "tanh_forward", X):
+    for found in both(numba_backend, "elementwise_forward", "tanh", X):
         expected = [0, 0, 1, -1, np.nan, 1, -1, row[7]]
         np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
         np.testing.assert_array_equal(np.signbit(found[:, :2]), [[False, True]] * rows)
-    for found in both(numba_backend, "sigmoid_forward", X):
+    for found in both(numba_backend, "elementwise_forward", "sigmoid", X):
         expected = [0.5, 0.5, 1, 0, np.nan, 1, 0, 0.5]
         np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
 
@@ -237,8 +237,8 @@ def calls(module, X, G, of_units):
     scale, shift, mean, variance = of_units
     found = []
     for name in ("sigmoid", "tanh"):
-        found.append(getattr(module, f"{name}_forward")(X))
-        found.append(getattr(module, f"{name}_backward")(X, G))
+        found.append(module.elementwise_forward(name, X))
+        found.append(module.elementwise_backward(name, X, G))
     found.append(module.dropout(X, 0.4, 2**63 + 5, 3))
     found.extend(module.batch_norm_forward(X, scale, shift, 1e-3))
     found.append(module.batch_norm_inference(X, scale, shift, mean, variance, 1e-3))
@@ -293,11 +293,11 @@ def test_nothing_is_read_beyond_the_end(numba_backend, rng, units, dtype):
         calls(numba_backend, X, G, of_units)
 
 
-@pytest.mark.parametrize("name", ["sigmoid_forward", "tanh_forward"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
 @pytest.mark.parametrize("other", [np.int32, np.float16, ">f4", ">f8"])
 def test_curves_refuse_other_dtypes(numba_backend, name, other):
     with pytest.raises(TypeError, match="float32 or float64"):
-        getattr(numba_backend, name)(np.ones((4, 3), other))
+        numba_backend.elementwise_forward(name, np.ones((4, 3), other))
 
 
 def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
@@ -307,9 +307,9 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
     locked.flags.writeable = False
     backend = numba_backend
     for call in [
-        lambda: backend.sigmoid_forward(v),
-        lambda: backend.tanh_backward(X, G),
-        lambda: backend.tanh_backward(X, X[:3]),
+        lambda: backend.elementwise_forward("sigmoid", v),
+        lambda: backend.elementwise_backward("tanh", X, G),
+        lambda: backend.elementwise_backward("tanh", X, X[:3]),
         lambda: backend.dropout(v, 0.5, 0, 0),
         lambda: backend.batch_norm_forward(X, v, w, 1.0),
         lambda: backend.batch_norm_forward(v, v, v, 1.0),
@@ -323,7 +323,7 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
         with pytest.raises(ValueError, match=r"fit|broadcast|read-only"):
             call()
     # a second array of another dtype is cast, as for the other operations
-    np.testing.assert_array_equal(backend.tanh_backward(X, X.astype(other)), 0)
+    np.testing.assert_array_equal(backend.elementwise_backward("tanh", X, X.astype(other)), 0)
 
 
 @pytest.mark.skipif("FASTNN_VECTOR_BITS" in os.environ, reason="runs itself once more")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 
-@dataclass(frozen=True)
-class Rescaling:
-    """Multiplies its input by a number."""
+from fastnn.backends import numpy_backend
 
-    scale: float
+HIDDEN_DENSITY = 0.5
+"""Share of non-zeros expected after ReLU."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Dense:
     biases_offset: int
     l2: float = 0.0
     rule: Rule = Rule()
+    kind: ClassVar[str] = "dense"
 
     @property
     def by_plain_sgd(self) -> bool:
@@ -48,18 +50,27 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class ReLU:
-    """Output = max(input, 0)."""
+class Elementwise:
+    """Output = function(input), with the constants of the function behind it.
 
+    `from_output` says whether the derivative is computed from the output, not from the input.
+    """
 
-@dataclass(frozen=True)
-class Sigmoid:
-    """Output = 1 / (1 + exp(-input))."""
+    function: str
+    constants: tuple[float, ...] = ()
+    from_output: bool = False
+    kind: ClassVar[str] = "elementwise"
 
-
-@dataclass(frozen=True)
-class Tanh:
-    """Output = tanh(input)."""
+    def density(self, density: float, positive: bool) -> tuple[float, bool]:
+        """Read off the reference equation what becomes of zeros and of negative numbers."""
+        at_zero, below_zero = numpy_backend.elementwise_forward(
+            self.function, np.array([[0.0, -1.0]]), *self.constants
+        )[0]
+        if at_zero != 0:
+            return 1.0, bool(below_zero >= 0)
+        if below_zero == 0:
+            return density * (1.0 if positive else HIDDEN_DENSITY), True
+        return density, positive
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,11 @@ class Dropout:
 
     p: float
     key: int
+    kind: ClassVar[str] = "dropout"
+
+    def density(self, density: float, positive: bool) -> tuple[float, bool]:
+        """Zeros are added."""
+        return density * (1 - self.p), positive
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,22 @@ class BatchNorm:
     momentum: float
     epsilon: float
     rule: Rule = Rule()
+    kind: ClassVar[str] = "batch_norm"
+
+    @property
+    def input_units(self) -> int:
+        """The width of the input."""
+        return self.units
+
+    @property
+    def output_units(self) -> int:
+        """The width of the output."""
+        return self.units
+
+    def density(self, density: float, positive: bool) -> tuple[float, bool]:
+        """Nothing stays zero."""
+        return 1.0, False
 
 
-Layer = Rescaling | Dense | ReLU | Sigmoid | Tanh | Dropout | BatchNorm
+Layer = Dense | Elementwise | Dropout | BatchNorm
 Learned = Dense | BatchNorm

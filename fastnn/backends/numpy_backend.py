@@ -8,7 +8,7 @@ and sums over the batch give gradients of parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,6 @@ from fastnn.checks import Array
 
 def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None:
     """Make `operations` ready to compute in `dtype`: here nothing needs compiling."""
-
-
-def rescale(input: Array, scale: float) -> Array:
-    """Y = scale X."""
-    output: Array = input * input.dtype.type(scale)
-    return output
 
 
 def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = False) -> Array:
@@ -46,6 +40,18 @@ def dense_backward(
     out_grad_weights[...] = input.T @ grad_output
     out_grad_biases[...] = grad_output.sum(axis=0)
     return grad_output @ weights.T if input_gradient else None
+
+
+def rescale_forward(input: Array, scale: float) -> Array:
+    """Y = scale X."""
+    output: Array = input * input.dtype.type(scale)
+    return output
+
+
+def rescale_backward(input: Array, grad_output: Array, scale: float) -> Array:
+    """dL/dX = scale G."""
+    grad_input: Array = grad_output * grad_output.dtype.type(scale)
+    return grad_input
 
 
 def relu_forward(input: Array) -> Array:
@@ -81,6 +87,29 @@ def tanh_backward(output: Array, grad_output: Array) -> Array:
     """dL/dX = G (1 - Y²)."""
     grad_input: Array = grad_output * (1 - output * output)
     return grad_input
+
+
+ELEMENTWISE: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
+    "rescale": (rescale_forward, rescale_backward),
+    "relu": (relu_forward, relu_backward),
+    "sigmoid": (sigmoid_forward, sigmoid_backward),
+    "tanh": (tanh_forward, tanh_backward),
+}
+"""The functions that work on each element alone, forward and backward."""
+
+
+def elementwise_forward(function: str, input: Array, *constants: float) -> Array:
+    """Y = f(X), with the constants of f."""
+    forward, _ = ELEMENTWISE[function]
+    return forward(input, *constants)
+
+
+def elementwise_backward(
+    function: str, value: Array, grad_output: Array, *constants: float
+) -> Array:
+    """dL/dX = G f'(X); `value` is X, or Y for functions whose derivative is computed from it."""
+    _, backward = ELEMENTWISE[function]
+    return backward(value, grad_output, *constants)
 
 
 def dropout(input: Array, p: float, key: int, step: int) -> Array:

@@ -16,25 +16,25 @@ import numpy as np
 from fastnn.backends import Labels
 from fastnn.checks import FLOAT_DTYPES, Array
 
+from .jit import KernelOperation
+from .kernels import elementwise as elementwise_kernels
+from .kernels.activations import FORMULAS
 from .kernels.philox import BLOCK_WORDS
-from .layerwise import activations, batch_norm, dense, elementwise, losses, optimizers
+from .layerwise import batch_norm, dense, elementwise, losses, optimizers
 from .layerwise import dropout as dropout_kernels
-from .layerwise.activations import SIGMOID, SIGMOID_GRADIENT, TANH, TANH_GRADIENT
 from .layerwise.arrays import Entries, fitting, plain
 from .layerwise.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
-from .layerwise.elementwise import RELU, RELU_GRADIENT, SCALE
 from .machine import MACHINE
 
-LONG_TANH = 512
-"""Elements from which the kernel of tanh makes up, in float64, for what its call costs."""
+LONG_INPUT = 512
+"""Elements from which a kernel makes up, in float64, for what its call costs more than NumPy's."""
 
 _empty, _empty_like = np.empty, np.empty_like
-_numpy_tanh: Callable[[Array], Array] = np.tanh
 _INT64 = np.dtype(np.int64)
 _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)
 
-_elementwise = Entries(elementwise.run, 4)
+_elementwise = Entries(elementwise.run, 5, numbers=2)
 _product = Entries(dense.product, 7)
 _softmax = Entries(losses.softmax, 3)
 _cross_entropy = Entries(losses.cross_entropy, 5)
@@ -44,7 +44,6 @@ _sum_of_squares = Entries(optimizers.sum_of_squares, 3)
 _momentum = Entries(optimizers.momentum, 5, numbers=2)
 _rmsprop = Entries(optimizers.rmsprop, 4, numbers=4)
 _adam = Entries(optimizers.adam, 5, numbers=7)
-_curves = Entries(activations.run, 5)
 _dropout = Entries(dropout_kernels.run, 7)
 _batch_norm = Entries(batch_norm.forward, 8)
 _batch_norm_gradient = Entries(batch_norm.backward, 10)
@@ -52,12 +51,20 @@ _squared_error = Entries(losses.squared_error, 4)
 _squared_error_gradient = Entries(losses.squared_error_gradient, 4)
 
 
-def rescale(input: Array, scale: float) -> Array:
-    x = id(input)
-    output = _empty_like(input)
-    if _elementwise[input.dtype](scale, SCALE, x, x, id(output)):
-        return _plain_elementwise(SCALE, input, input, scale)
-    return output
+def elementwise_forward(function: str, input: Array, *constants: float) -> Array:
+    dtype = input.dtype
+    ufunc = FORMULAS[function].ufunc
+    # NumPy's are vectorised too and cost less to call; a kernel is faster in float64
+    if ufunc and (dtype is _FLOAT32 or (dtype is _FLOAT64 and input.size < LONG_INPUT)):
+        output: Array = ufunc(input)
+        return output
+    return _elementwise_by(elementwise_kernels.FORWARD[function], input, input, constants)
+
+
+def elementwise_backward(
+    function: str, value: Array, grad_output: Array, *constants: float
+) -> Array:
+    return _elementwise_by(elementwise_kernels.BACKWARD[function], value, grad_output, constants)
 
 
 def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = False) -> Array:
@@ -107,42 +114,6 @@ def dense_backward(
         )
         out_grad_weights[...], out_grad_biases[...] = dW, db
     return grad_input
-
-
-def relu_forward(input: Array) -> Array:
-    dtype, x = input.dtype, id(input)
-    output = _empty_like(input)
-    if _elementwise[dtype](1.0, RELU, x, x, id(output)):
-        return _plain_elementwise(RELU, input, input)
-    return output
-
-
-def relu_backward(input: Array, grad_output: Array) -> Array:
-    grad_input = _empty_like(input)
-    entry = _elementwise[input.dtype]
-    if entry(1.0, RELU_GRADIENT, id(input), id(grad_output), id(grad_input)):
-        return _plain_elementwise(RELU_GRADIENT, input, grad_output)
-    return grad_input
-
-
-def sigmoid_forward(input: Array) -> Array:
-    return _on_curve(SIGMOID, input, input)
-
-
-def sigmoid_backward(output: Array, grad_output: Array) -> Array:
-    return _on_curve(SIGMOID_GRADIENT, output, grad_output)
-
-
-def tanh_forward(input: Array) -> Array:
-    # NumPy's is vectorised too and costs less to call; the kernel is twice as fast in float64
-    dtype = input.dtype
-    if dtype is _FLOAT32 or (dtype is _FLOAT64 and input.size < LONG_TANH):
-        return _numpy_tanh(input)
-    return _on_curve(TANH, input, input)
-
-
-def tanh_backward(output: Array, grad_output: Array) -> Array:
-    return _on_curve(TANH_GRADIENT, output, grad_output)
 
 
 def dropout(input: Array, p: float, key: int, step: int) -> Array:
@@ -329,20 +300,18 @@ def _copies(parameters: Array, *others: Array) -> list[Array]:
     return [plain(array.copy(), parameters.dtype) for array in (parameters, *others)]
 
 
-def _plain_elementwise(operation: int, input: Array, second: Array, factor: float = 1.0) -> Array:
-    X, G = plain(input), plain(second, input.dtype)
-    output = _empty_like(X)
-    entry = _elementwise[X.dtype]
-    fitting(entry(factor, operation, id(X), id(G), id(output)), X, G)
-    return output
-
-
-def _on_curve(operation: int, input: Array, second: Array) -> Array:
-    entry, output = _curves[input.dtype], _empty_like(input)
-    if entry(1.0, operation, input.itemsize, id(input), id(second), id(output)):
-        X, G = plain(input), plain(second, input.dtype)
+def _elementwise_by(
+    kernel: KernelOperation, value: Array, second: Array, constants: tuple[float, ...]
+) -> Array:
+    """Run the kernel of an elementwise function on one matrix, or on two of the same shape."""
+    dtype = value.dtype
+    entry, output = _elementwise[dtype], _empty_like(value)
+    numbers = (*constants, 0.0, 0.0)[:2]
+    address, itemsize = kernel.address(dtype), value.itemsize
+    if entry(*numbers, address, itemsize, id(value), id(second), id(output)):
+        X, G = plain(value), plain(second, dtype)
         output = _empty_like(X)
-        fitting(entry(1.0, operation, X.itemsize, id(X), id(G), id(output)), X, G)
+        fitting(entry(*numbers, address, itemsize, id(X), id(G), id(output)), X, G)
     return output
 
 
@@ -392,15 +361,8 @@ def _normalized_gradient(
 
 
 _ON_ONE_ELEMENT: dict[str, Callable[[Array, Labels], object]] = {
-    "rescale": lambda one, _: rescale(one, 1.0),
     "dense_forward": lambda one, _: dense_forward(one, one, one[0]),
     "dense_backward": lambda one, _: dense_backward(one, one, one, one.copy(), one[0].copy()),
-    "relu_forward": lambda one, _: relu_forward(one),
-    "relu_backward": lambda one, _: relu_backward(one, one),
-    "sigmoid_forward": lambda one, _: sigmoid_forward(one),
-    "sigmoid_backward": lambda one, _: sigmoid_backward(one, one),
-    "tanh_forward": lambda one, _: tanh_forward(one),
-    "tanh_backward": lambda one, _: tanh_backward(one, one),
     "dropout": lambda one, _: dropout(one, 0.5, 0, 0),
     "batch_norm_forward": lambda one, _: batch_norm_forward(one, one[0], one[0], 1.0),
     "batch_norm_backward": lambda one, _: batch_norm_backward(
@@ -415,7 +377,15 @@ _ON_ONE_ELEMENT: dict[str, Callable[[Array, Labels], object]] = {
 
 
 def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None:
-    """Make `operations` ready to compute in `dtype`: run each once, on one element."""
+    """Make `operations` ready to compute in `dtype`: run each once, on one element.
+
+    An elementwise function is asked for by its name.
+    """
     one, label = np.ones((1, 1), dtype), np.zeros(1, np.int64)
     for name in operations:
-        _ON_ONE_ELEMENT[name](one, label)
+        if name in FORMULAS:
+            constants = (1.0,) * FORMULAS[name].constants
+            elementwise_forward(name, one, *constants)
+            elementwise_backward(name, one, one, *constants)
+        else:
+            _ON_ONE_ELEMENT[name](one, label)

@@ -10,21 +10,27 @@ name: a digest of every source file of this backend, and the vector width.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import os
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import extending, types
 from numba.core import cgutils, sigutils
+from numba.core import config as numba_config
 from numba.core.ccallback import CFunc
 from numba.core.runtime.nrt import rtsys
 
+from .language import DOUBLE, FLOAT, Microkernel
 from .machine import MACHINE
 
 FLAGS: dict[str, Any] = {
@@ -154,6 +160,139 @@ class Operation:
 
 operation = Operation
 """Compile the decorated function when its address is first asked for."""
+
+
+class KernelOperation:
+    """A microkernel with machine code of its own, which others call through its address.
+
+    The kernel language writes it and LLVM compiles it; Numba has no part in that. So it may be made
+    in a loop over a table, and compiles in a few hundredths of a second, when its address is first
+    asked for.
+
+    Parameters
+    ----------
+    write
+        The function that writes the kernel; it returns nothing.
+    name
+        What no other kernel is called.
+    """
+
+    def __init__(self, write: Callable[..., None], name: str) -> None:
+        write.__qualname__ = name
+        self._kernel = Microkernel.of(write)
+        self._addresses: dict[np.dtype[Any], int] = {}
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Return where the machine code for float32 or float64 begins."""
+        address = self._addresses.get(dtype)
+        if address is None:
+            element = DOUBLE if dtype == np.float64 else FLOAT
+            with _linking:
+                code = _cached_code(self._kernel, element)
+                address = _link(code, self._kernel.name(element))
+            self._addresses[dtype] = address
+        return address
+
+
+_linking = threading.Lock()
+"""Held while code is linked: there is one engine, and it is not for two threads at once."""
+
+
+@functools.cache
+def _target_machine() -> Any:
+    """Return LLVM's description of this CPU, or of the one that Numba is told to compile for."""
+    target = binding.Target.from_triple(binding.get_process_triple())
+    cpu, features = _cpu()
+    return target.create_target_machine(
+        cpu=cpu,
+        features=features,
+        opt=3,
+        reloc="static" if os.name == "nt" else "pic",
+        codemodel="jitdefault",
+        jit=True,
+    )
+
+
+@functools.cache
+def _engine() -> Any:
+    """Return what keeps linked code in memory."""
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+
+
+def _compiled_code(kernel: Microkernel, element: ir.Type) -> bytes:
+    """Compile a kernel to an object file."""
+    module = ir.Module(kernel.name(element))
+    module.triple = binding.get_process_triple()
+    kernel.define(module, element)
+    parsed = binding.parse_assembly(str(module))
+    builder = binding.create_pass_builder(
+        _target_machine(), binding.create_pipeline_tuning_options(speed_level=2)
+    )
+    builder.getModulePassManager().run(parsed, builder)
+    code: bytes = _target_machine().emit_object(parsed)
+    return code
+
+
+def _link(code: bytes, name: str) -> int:
+    """Put an object file into memory; return the address of a function in it."""
+    _engine().add_object_file(binding.object_file.ObjectFileRef.from_data(code))
+    _engine().finalize_object()
+    return int(_engine().get_function_address(name))
+
+
+def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
+    """Return the object file of a kernel, from the disk where that is possible.
+
+    A file begins with the digest of what follows: one that is damaged, or half written, is made
+    anew. It is written elsewhere and renamed, so that no other process sees a half.
+    """
+    directory = _cache_directory()
+    if directory is None:
+        return _compiled_code(kernel, element)
+    key = " ".join((kernel.name(element), _VARIANT, llvmlite.__version__, *_cpu()))
+    path = directory / f"fastnn-{hashlib.sha256(key.encode()).hexdigest()[:32]}.o"
+    try:
+        content = path.read_bytes()
+        if content[:32] == hashlib.sha256(content[32:]).digest():
+            return content[32:]
+    except OSError:
+        pass
+    code = _compiled_code(kernel, element)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished = directory / f"{path.name}.{os.getpid()}.{threading.get_ident()}"
+        unfinished.write_bytes(hashlib.sha256(code).digest() + code)
+        unfinished.replace(path)
+    except OSError as error:
+        _warn_of_no_cache(error)
+    return code
+
+
+@functools.cache
+def _cpu() -> tuple[str, str]:
+    """Return name and features of the CPU that code is for: this one, or what Numba is told."""
+    config: Any = numba_config
+    host = binding.get_host_cpu_features().flatten()
+    return (
+        config.CPU_NAME or binding.get_host_cpu_name(),
+        host if config.CPU_FEATURES is None else config.CPU_FEATURES,
+    )
+
+
+@functools.cache
+def _cache_directory() -> Path | None:
+    """Return where Numba keeps what it compiles of this file, None where it finds no place."""
+    try:
+        path = numba.njit(cache=True)(_probe).stats.cache_path
+    except RuntimeError as error:  # no cache directory can be written
+        _warn_of_no_cache(error)
+        return None
+    return None if path is None else Path(path)
+
+
+def _probe() -> None:
+    """Never compiled; Numba says where it would keep it."""
+
 
 intrinsic: Any = extending.intrinsic
 

@@ -32,6 +32,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 from llvmlite import ir
@@ -500,60 +501,85 @@ def _declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Fun
     return module.globals.get(name) or ir.Function(module, signature, name)
 
 
-# ------------------------------------------------------------------ from Python to Numba
+# ------------------------------------------------------------- from Python to machine code
+
+
+@dataclass(frozen=True)
+class Microkernel:
+    """A function that writes a kernel, with the types of its parameters and of its result."""
+
+    write: Callable[..., Any]
+    parameters: tuple[str, ...]
+    """"Int" or "Real" for each; all `Real` of a kernel have one type, float32 or float64."""
+    result: str
+    """"None", "Int" or "Real"."""
+
+    @classmethod
+    def of(cls, write: Callable[..., Any]) -> Microkernel:
+        """Read the types from the annotations."""
+        signature = inspect.signature(write)
+        parameters = tuple(p.annotation for p in signature.parameters.values())[1:]
+        result = signature.return_annotation
+        if not {"Int", "Real"}.issuperset(parameters) or result not in {"None", "Int", "Real"}:
+            raise TypeError(f"annotate the parameters of {write.__name__} as Int or Real")
+        return cls(write, parameters, result)
+
+    def name(self, element: ir.Type) -> str:
+        """Return a symbol that no other kernel in a process has."""
+        kind = "f64" if element == DOUBLE else "f32"
+        return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.bits}"
+
+    def define(self, module: ir.Module, element: ir.Type) -> ir.Function:
+        """Write the kernel into a module, for vectors of `element`."""
+        llvm_types = {"Int": INT64, "Real": element, "None": ir.VoidType()}
+        codes = [llvm_types[kind] for kind in self.parameters]
+        function = ir.Function(
+            module, ir.FunctionType(llvm_types[self.result], codes), self.name(element)
+        )
+        kernel = Kernel(ir.IRBuilder(function.append_basic_block()), element)
+        values = [
+            (Int if kind == "Int" else Real)(kernel, argument)
+            for kind, argument in zip(self.parameters, function.args, strict=True)
+        ]
+        result = self.write(kernel, *values)
+        if result is None:
+            kernel.builder.ret_void()
+        else:
+            kernel.builder.ret(result.code)
+        return function
 
 
 def microkernel(write: Callable[..., Any]) -> Any:
     """Turn a function that writes a kernel into one that compiled functions can call.
 
-    Its parameters are annotated `Int` or `Real`, its result `None`, `Int` or `Real`. All `Real`
-    arguments of a call have one type, float32 or float64, and the kernel's vectors are of that
-    type. A kernel becomes one LLVM function, shared by all its callers; one without loops is
+    A kernel becomes one LLVM function, shared by all its callers; one without loops is
     written into them instead.
     """
-    signature = inspect.signature(write)
-    kinds = [p.annotation for p in signature.parameters.values()][1:]
-    returned = signature.return_annotation
-    allowed = {"Int", "Real"}
-    if not allowed.issuperset(kinds) or returned not in allowed | {"None"}:
-        raise TypeError(f"annotate the parameters of {write.__name__} as Int or Real")
+    kernel = Microkernel.of(write)
 
     def typed(context: Any, *arguments: Any) -> Any:
-        number = next((a for a, kind in zip(arguments, kinds, strict=True) if kind == "Real"), None)
+        number = next(
+            (a for a, kind in zip(arguments, kernel.parameters, strict=True) if kind == "Real"),
+            None,
+        )
         element = DOUBLE if number == types.float64 else FLOAT
         numba_types: dict[str, Any] = {"Int": types.int64, "Real": number, "None": types.void}
-        llvm_types = {"Int": INT64, "Real": element, "None": ir.VoidType()}
-        accepted = [numba_types[kind] for kind in kinds]
-        codes = [llvm_types[kind] for kind in kinds]
 
         def generate(context: Any, builder: ir.IRBuilder, _: Any, arguments: Any) -> Any:
-            # of all the code in a process, so that no other kernel may have it
-            kind = "f64" if element == DOUBLE else "f32"
-            name = f"{write.__module__}.{write.__qualname__}.{kind}.{MACHINE.bits}"
-            kernel = builder.module.globals.get(name)
-            if kernel is None:
-                kernel = ir.Function(
-                    builder.module, ir.FunctionType(llvm_types[returned], codes), name
-                )
-                kernel.linkage = "linkonce_odr"
-                body = Kernel(ir.IRBuilder(kernel.append_basic_block()), element)
-                values = [
-                    (Int if kind == "Int" else Real)(body, argument)
-                    for kind, argument in zip(kinds, kernel.args, strict=True)
-                ]
-                result = write(body, *values)
-                if result is None:
-                    body.builder.ret_void()
-                else:
-                    body.builder.ret(result.code)
+            function = builder.module.globals.get(kernel.name(element))
+            if function is None:
+                function = kernel.define(builder.module, element)
+                function.linkage = "linkonce_odr"
                 # what has no loop is worth less than the call
-                kernel.attributes.add("noinline" if len(kernel.blocks) > 1 else "alwaysinline")
-            result = builder.call(kernel, arguments)
-            return context.get_dummy_value() if returned == "None" else result
+                function.attributes.add("noinline" if len(function.blocks) > 1 else "alwaysinline")
+            result = builder.call(function, arguments)
+            return context.get_dummy_value() if kernel.result == "None" else result
 
-        return numba_types[returned](*accepted), generate
+        accepted = [numba_types[kind] for kind in kernel.parameters]
+        return numba_types[kernel.result](*accepted), generate
 
     # Numba reads the names of the parameters, of which the first is its typing context
+    signature = inspect.signature(write)
     taken = signature.replace(return_annotation=inspect.Signature.empty)
     typed.__signature__ = taken  # type: ignore[attr-defined]
     typed.__name__ = typed.__qualname__ = write.__name__

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import numpy as np
 
 from fastnn.backends.description import (
+    HIDDEN_DENSITY,
     BatchNorm,
     Dense,
     Dropout,
+    Elementwise,
     Layer,
     Learned,
-    ReLU,
-    Rescaling,
-    Sigmoid,
 )
+
+Stage = Elementwise | Dropout | BatchNorm
 
 FEW_SAMPLES = 2
 """Batches up to this size are handled sample by sample."""
-
-HIDDEN_DENSITY = 0.5
-"""Share of non-zeros expected after ReLU."""
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Block:
     dense: Dense | None
     units: int
     relu: bool = False
-    stages: list[Layer] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
 
 
 def split(layers: Sequence[Layer]) -> tuple[float, list[Block]]:
@@ -45,18 +44,23 @@ def split(layers: Sequence[Layer]) -> tuple[float, list[Block]]:
     for layer in layers:
         if isinstance(layer, Dense):
             blocks.append(Block(layer, layer.output_units))
-        elif not blocks and isinstance(layer, Rescaling):
-            scale *= layer.scale
+        elif not blocks and _is(layer, "rescale"):
+            scale *= layer.constants[0]
         else:
             if not blocks:
                 units = next(la.input_units for la in layers if isinstance(la, Dense))
                 blocks.append(Block(None, units))
             block = blocks[-1]
-            if isinstance(layer, ReLU) and block.dense and not (block.relu or block.stages):
+            if _is(layer, "relu") and block.dense and not (block.relu or block.stages):
                 block.relu = True
             else:
                 block.stages.append(layer)
     return scale, blocks
+
+
+def _is(layer: Stage, function: str) -> TypeGuard[Elementwise]:
+    """Say whether a layer is a certain elementwise function."""
+    return isinstance(layer, Elementwise) and layer.function == function
 
 
 def density_after(block: Block, density: float) -> float:
@@ -65,13 +69,7 @@ def density_after(block: Block, density: float) -> float:
         density = HIDDEN_DENSITY if block.relu else 1.0
     positive = block.relu
     for stage in block.stages:
-        if isinstance(stage, ReLU):
-            density *= 1.0 if positive else HIDDEN_DENSITY
-            positive = True
-        elif isinstance(stage, Dropout):
-            density *= 1 - stage.p
-        elif isinstance(stage, Sigmoid | BatchNorm):
-            density, positive = 1.0, isinstance(stage, Sigmoid)
+        density, positive = stage.density(density, positive)
     return density
 
 
@@ -117,7 +115,7 @@ class Structure:
         self.density = density
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
-        self.dropouts = sum(isinstance(layer, Dropout) for layer in layers)
+        self.dropouts = sum(layer.kind == "dropout" for layer in layers)
         self.scale, self.blocks = split(layers)
         # a step of few samples is not worth sharing, and one chunk saves it the adding of slots
         self.chunks = 1 if batch_size <= FEW_SAMPLES else chunks_of(self.dense)

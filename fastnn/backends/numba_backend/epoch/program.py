@@ -12,42 +12,17 @@ from functools import cached_property
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.description import (
-    BatchNorm,
-    Dense,
-    Dropout,
-    Layer,
-    Learned,
-    ReLU,
-    Rescaling,
-    Rule,
-    Sigmoid,
-    Tanh,
-)
+from fastnn.backends.description import HIDDEN_DENSITY, Dense, Layer, Learned
 
 from ..machine import cores
 from . import losses, optimizers
-from .blocks import HIDDEN_DENSITY, Structure, chunks_of
+from .blocks import Structure, chunks_of
 from .step import run
 from .table import INPUT_CODES, SPARSE_BELOW, Table
 from .team import Team
 from .threads import MOST_MEMBERS, Words
 
-__all__ = [
-    "INPUT_CODES",
-    "SPARSE_BELOW",
-    "BatchNorm",
-    "Dense",
-    "Dropout",
-    "Program",
-    "ReLU",
-    "Rescaling",
-    "Rule",
-    "Sigmoid",
-    "Tanh",
-    "most_threads",
-    "why_not",
-]
+__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
 
 LOSSES = ("softmax_cross_entropy", "mse")
 
@@ -78,11 +53,10 @@ def why_not(
             dense = dense or isinstance(layer, Dense)
             if layer.rule.kind not in optimizers.OPERATIONS:
                 return f"the rule {layer.rule.kind!r} is not compiled"
-            inputs = layer.input_units if isinstance(layer, Dense) else layer.units
-            if units not in (None, inputs):
-                name = type(layer).__name__
+            if units not in (None, layer.input_units):
+                name, inputs = type(layer).__name__, layer.input_units
                 return f"a {name} layer of {inputs} inputs follows one of {units} outputs"
-            units = layer.output_units if isinstance(layer, Dense) else inputs
+            units = layer.output_units
     return None if dense else "there is no Dense layer"
 
 

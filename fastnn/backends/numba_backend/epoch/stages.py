@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..jit import call, operation, record_at
-from ..kernels.activations import sigmoid, tanh
 from ..kernels.philox import BLOCK_WORDS, kept, random_words
-from ..kernels.rows import fill, load_row, mask_by_sign, sample_at
+from ..kernels.rows import fill, load_row, sample_at
 from ..language import Int, Kernel, Real, Vector, microkernel
 from ..machine import MACHINE
 from .optimizers import RATE_BYTES
@@ -41,13 +40,16 @@ STAGE = np.dtype(
             "mean", "inverse_deviation", "scale_gradient", "shift_gradient",
             # how scale and shift are moved; see `optimizers.py`
             "move", "scale_region", "shift_region",
+            # elementwise functions: addresses of their kernels, whether the second takes outputs
+            "function", "derivative", "from_output",
             # dropout: a number of a batch is kept if its word is not below the threshold
             "key", "first_step", "threshold", "words",
         )
     ]
+    + [("constants", np.float64, 2)]
     + [(name, np.float64) for name in ("factor", "momentum", "epsilon")]
 )  # fmt: skip
-"""One stage. `factor` is that of rescaling, or of what dropout keeps."""
+"""One stage. `factor` is that of what dropout keeps."""
 
 
 @contextlib.contextmanager
@@ -111,163 +113,36 @@ def load_input(scale, record, samples, order, start, count, padded):
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------ activations
-
-
-@microkernel
-def rectify(
-    k: Kernel,
-    like: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    rows: Int,
-    first: Int,
-    stop: Int,
-) -> None:
-    """target = max(source, 0); NaN stays NaN."""
-    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
-        x = k.load(source + offset)
-        k.store(k.where(x < 0.0, k.zero(), x), target + offset)
-
-
-@microkernel
-def squash(
-    k: Kernel,
-    like: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    rows: Int,
-    units: Int,
-    first: Int,
-    stop: Int,
-) -> None:
-    """target = 1 / (1 + exp(-source)), 0 in the padding."""
-    with every_vector(k, stride, rows, first, stop) as (_, j, offset):
-        inside = k.lane_before(units - j * k.lanes)
-        k.store(k.where(inside, sigmoid(k, k.load(source + offset)), k.zero()), target + offset)
-
-
-@microkernel
-def squash_gradient(
-    k: Kernel,
-    like: Real,
-    target: Int,
-    gradient: Int,
-    stride: Int,
-    rows: Int,
-    first: Int,
-    stop: Int,
-) -> None:
-    """gradient *= target (1 - target)."""
-    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
-        y = k.load(target + offset)
-        k.store(k.load(gradient + offset) * (y * (k.constant(1.0) - y)), gradient + offset)
-
-
-@microkernel
-def flatten(
-    k: Kernel,
-    like: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    rows: Int,
-    first: Int,
-    stop: Int,
-) -> None:
-    """target = tanh(source)."""
-    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
-        k.store(tanh(k, k.load(source + offset)), target + offset)
-
-
-@microkernel
-def flatten_gradient(
-    k: Kernel,
-    like: Real,
-    target: Int,
-    gradient: Int,
-    stride: Int,
-    rows: Int,
-    first: Int,
-    stop: Int,
-) -> None:
-    """gradient *= 1 - target^2."""
-    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
-        y = k.load(target + offset)
-        k.store(k.load(gradient + offset) * (k.constant(1.0) - y * y), gradient + offset)
-
-
-@microkernel
-def multiply(
-    k: Kernel,
-    factor: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    rows: Int,
-    first: Int,
-    stop: Int,
-) -> None:
-    """target = factor * source."""
-    factors = k.broadcast(factor)
-    with every_vector(k, stride, rows, first, stop) as (_, _, offset):
-        k.store(factors * k.load(source + offset), target + offset)
+# --------------------------------------------------------------------- elementwise functions
 
 
 @operation
-def relu_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    rectify(one, stage.source, stage.target, stage.stride, count, first, stop)
-
-
-@operation
-def relu_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
+def elementwise_forward(one, record, parameters, first, stop, count, step):
+    """target = function(source)."""
+    stage, real = record_at(record, 0), type(one)
     offset = first * VECTOR_BYTES
-    mask_by_sign(
-        one, stage.gradient + offset, stage.stride, stage.target + offset, stage.stride,
-        count, stop - first,
+    if stop * stage.lanes > stage.units:
+        # the kernel leaves what pads the last vector of a row as it is
+        fill(one * 0, stage.target + (stop - 1) * VECTOR_BYTES, stage.stride, count, 1)
+    call(
+        stage.function, real(stage.constants[0]), real(stage.constants[1]),
+        stage.source + offset, stage.stride, 0, 0, stage.target + offset, stage.stride,
+        count, min(stop * stage.lanes, stage.units) - first * stage.lanes,
     )  # fmt: skip
 
 
 @operation
-def sigmoid_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    squash(one, stage.source, stage.target, stage.stride, count, stage.units, first, stop)
-
-
-@operation
-def sigmoid_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    squash_gradient(one, stage.target, stage.gradient, stage.stride, count, first, stop)
-
-
-@operation
-def tanh_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    flatten(one, stage.source, stage.target, stage.stride, count, first, stop)
-
-
-@operation
-def tanh_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    flatten_gradient(one, stage.target, stage.gradient, stage.stride, count, first, stop)
-
-
-@operation
-def rescaling_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    factor = type(one)(stage.factor)
-    multiply(factor, stage.source, stage.target, stage.stride, count, first, stop)
-
-
-@operation
-def rescaling_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    factor = type(one)(stage.factor)
-    multiply(factor, stage.gradient, stage.gradient, stage.stride, count, first, stop)
+def elementwise_backward(one, record, parameters, first, stop, count, step):
+    """gradient *= the derivative, at the source or computed from the target."""
+    stage, real = record_at(record, 0), type(one)
+    offset = first * VECTOR_BYTES
+    value = stage.target if stage.from_output != 0 else stage.source
+    gradient = stage.gradient + offset
+    call(
+        stage.derivative, real(stage.constants[0]), real(stage.constants[1]),
+        value + offset, stage.stride, gradient, stage.stride, gradient, stage.stride,
+        count, min(stop * stage.lanes, stage.units) - first * stage.lanes,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- dropout

@@ -8,22 +8,15 @@ training gives the same bits every time.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.description import (
-    BatchNorm,
-    Dense,
-    Dropout,
-    Layer,
-    ReLU,
-    Rescaling,
-    Rule,
-    Sigmoid,
-    Tanh,
-)
+from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, Rule
 
+from ..jit import Operation
+from ..kernels import elementwise
 from ..kernels.rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
 from ..machine import MACHINE, lanes
 from . import losses, one_sample, optimizers, stages
@@ -42,16 +35,6 @@ from .step import (
     TURNED,
     add_penalties,
 )
-
-OPERATIONS = {
-    Rescaling: (stages.rescaling_forward, stages.rescaling_backward),
-    ReLU: (stages.relu_forward, stages.relu_backward),
-    Sigmoid: (stages.sigmoid_forward, stages.sigmoid_backward),
-    Tanh: (stages.tanh_forward, stages.tanh_backward),
-    Dropout: (stages.dropout_forward, stages.dropout_backward),
-    BatchNorm: (stages.batch_norm_forward, stages.batch_norm_backward),
-}
-"""What a stage does in training, forward and backward."""
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
 
@@ -77,7 +60,7 @@ class Table:
         blocks = structure.blocks
         if not training:  # dropout does nothing
             blocks = [
-                replace(b, stages=[la for la in b.stages if not isinstance(la, Dropout)])
+                replace(b, stages=[stage for stage in b.stages if stage.kind != "dropout"])
                 for b in blocks
             ]
         self.shared = np.zeros(1, SHARED)
@@ -218,52 +201,60 @@ class Table:
             self._want(self.padded * layer["outputs_stride"], *result, (stage, "source"))
             result = [(stage, "target")]
             stage["record"] = self.stages[number:].ctypes.data
-            self._describe_stage(stage, described, layer)
-            if isinstance(described, Dropout):
-                self.dropouts.append(number)
+            stage["stride"] = layer["outputs_stride"]
+            stage["units"] = layer["output_units"]
+            stage["lanes"] = self.lanes
+            stage["learned"] = -1
+            describe_stage: Any = getattr(self, f"_describe_{described.kind}")
+            describe_stage(stage, described, number)
             if self._learned > 0:
                 layer["lowest_stage"] = min(layer["lowest_stage"], number)
         return result
 
-    def _describe_stage(self, stage: np.void, described: Layer, layer: np.void) -> None:
-        """Write down the operations of a stage, and its numbers."""
-        itemsize = self.dtype.itemsize
-        forward, backward = OPERATIONS[type(described)]
-        if isinstance(described, BatchNorm) and not self.training:
-            forward = stages.batch_norm_inference
+    def _call(self, stage: np.void, forward: Operation, backward: Operation) -> None:
+        """Write down the operations of a stage."""
         stage["forward"] = forward.address(self.dtype, stages.STAGE)
         if self.training:
             stage["backward"] = backward.address(self.dtype, stages.STAGE)
-        stage["stride"] = layer["outputs_stride"]
-        stage["units"] = layer["output_units"]
-        stage["lanes"] = self.lanes
-        stage["learned"] = -1
-        if isinstance(described, Rescaling):
-            stage["factor"] = described.scale
-        elif isinstance(described, Dropout):
-            stage["factor"] = 1 / (1 - described.p)
-            stage["threshold"] = round(described.p * 2**32)
-            stage["key"] = np.uint64(described.key).view(np.int64)
-            # whole blocks of the generator, and what the last vector reads beyond its row
-            words = self.padded * layer["output_units"] + memory.LINE_BYTES
-            self._want(words * 4, (stage, "words"))
-        elif isinstance(described, BatchNorm):
-            stage["learned"] = self._learned
-            stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
-            stage["scale"] = described.scale_offset * itemsize
-            stage["shift"] = described.shift_offset * itemsize
-            stage["running_mean"] = described.running_mean_offset * itemsize
-            stage["running_variance"] = described.running_variance_offset * itemsize
-            if self.training:
-                for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
-                    self._want(layer["outputs_stride"], (stage, name))
-                # a vector of parameters is a row, so that ranges of columns can be moved
-                shape = MACHINE.bits // 8, self.lanes
-                stage["move"] = optimizers.address(described.rule.kind, self.dtype)
-                for which, name in enumerate(("scale", "shift")):
-                    region = self._region(which, described.rule, stage[name], *shape)
-                    stage[f"{name}_region"] = region
-            self._learned += 1
+
+    def _describe_elementwise(self, stage: np.void, described: Elementwise, number: int) -> None:
+        self._call(stage, stages.elementwise_forward, stages.elementwise_backward)
+        stage["function"] = elementwise.FORWARD[described.function].address(self.dtype)
+        if self.training:
+            stage["derivative"] = elementwise.BACKWARD[described.function].address(self.dtype)
+        stage["from_output"] = described.from_output
+        stage["constants"][: len(described.constants)] = described.constants
+
+    def _describe_dropout(self, stage: np.void, described: Dropout, number: int) -> None:
+        self._call(stage, stages.dropout_forward, stages.dropout_backward)
+        self.dropouts.append(number)
+        stage["factor"] = 1 / (1 - described.p)
+        stage["threshold"] = round(described.p * 2**32)
+        stage["key"] = np.uint64(described.key).view(np.int64)
+        # whole blocks of the generator, and what the last vector reads beyond its row
+        words = self.padded * stage["units"] + memory.LINE_BYTES
+        self._want(words * 4, (stage, "words"))
+
+    def _describe_batch_norm(self, stage: np.void, described: BatchNorm, number: int) -> None:
+        itemsize = self.dtype.itemsize
+        forward = stages.batch_norm_forward if self.training else stages.batch_norm_inference
+        self._call(stage, forward, stages.batch_norm_backward)
+        stage["learned"] = self._learned
+        stage["momentum"], stage["epsilon"] = described.momentum, described.epsilon
+        stage["scale"] = described.scale_offset * itemsize
+        stage["shift"] = described.shift_offset * itemsize
+        stage["running_mean"] = described.running_mean_offset * itemsize
+        stage["running_variance"] = described.running_variance_offset * itemsize
+        if self.training:
+            for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
+                self._want(stage["stride"], (stage, name))
+            # a vector of parameters is a row, so that ranges of columns can be moved
+            shape = MACHINE.bits // 8, self.lanes
+            stage["move"] = optimizers.address(described.rule.kind, self.dtype)
+            for which, name in enumerate(("scale", "shift")):
+                region = self._region(which, described.rule, stage[name], *shape)
+                stage[f"{name}_region"] = region
+        self._learned += 1
 
     def _region(
         self, which: int, rule: Rule, parameters: int, stride: int, units: int,
