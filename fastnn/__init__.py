@@ -8,8 +8,8 @@ network.fit(X_train, y_train, epochs=5, validation_data=(X_val, y_val), progress
 print(network.evaluate(X_test, y_test).accuracy)
 """
 
-from fastnn import initializers, schedules
-from fastnn.activations import Activation, Sigmoid, Tanh
+from fastnn import activations, initializers, schedules
+from fastnn.activations import *  # noqa: F403
 from fastnn.backends import available_backends, get_backend, set_backend, use_backend
 from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
 from fastnn.dropout import Dropout
@@ -33,7 +33,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
-    "Activation",
     "Adam",
     "BatchNorm",
     "Dense",
@@ -46,8 +45,6 @@ __all__ = [
     "RMSprop",
     "ReLU",
     "Rescaling",
-    "Sigmoid",
-    "Tanh",
     "available_backends",
     "eval_numerical_gradient",
     "forward",
@@ -70,3 +67,4 @@ __all__ = [
     "train",
     "use_backend",
 ]
+__all__ += activations.__all__

@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from fastnn import checks
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Elementwise, Layer, floating_pair
+from fastnn.layers import BUILT_IN, Constant, Elementwise, Layer, floating_pair
+
+__all__ = ["ELU", "GELU", "SELU", "Activation", "Mish", "SiLU", "Sigmoid", "Softplus", "Tanh"]
 
 
 @BUILT_IN.register
@@ -28,6 +30,71 @@ class Tanh(Elementwise):
 
     _function = "tanh"
     _from_output = True
+
+
+@BUILT_IN.register
+class ELU(Elementwise):
+    """The exponential linear unit, x where x > 0, else alpha (exp(x) - 1).
+
+    Its derivative is 1 where x > 0, else alpha exp(x).
+
+    Parameters
+    ----------
+    alpha
+        Minus the limit for small x, finite.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is infinite or NaN.
+    TypeError
+        If it is not a number.
+    """
+
+    _function = "elu"
+    alpha = Constant()
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+
+@BUILT_IN.register
+class SELU(Elementwise):
+    """The self-normalising ELU, 1.0507 ELU(x) with alpha = 1.6733.
+
+    Where weights begin with variance 1 / input_units, mean and variance of the units stay near 0
+    and 1 from layer to layer.
+    """
+
+    _function = "selu"
+
+
+@BUILT_IN.register
+class SiLU(Elementwise):
+    """The sigmoid linear unit, or swish: x / (1 + exp(-x))."""
+
+    _function = "silu"
+
+
+@BUILT_IN.register
+class GELU(Elementwise):
+    """The Gaussian error linear unit, x Φ(x), by the error function, not its approximations."""
+
+    _function = "gelu"
+
+
+@BUILT_IN.register
+class Softplus(Elementwise):
+    """log(1 + exp(x)), a smooth ReLU; its derivative is the sigmoid."""
+
+    _function = "softplus"
+
+
+@BUILT_IN.register
+class Mish(Elementwise):
+    """x tanh(log(1 + exp(x)))."""
+
+    _function = "mish"
 
 
 @BUILT_IN.register

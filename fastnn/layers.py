@@ -141,6 +141,20 @@ class Layer:
         """Undo the forward passes since `_changed_by_forward` returned `before`."""
 
 
+class Constant:
+    """A number that the function of an `Elementwise` layer takes; checked when it is set."""
+
+    def __set_name__(self, owner: type[Elementwise], name: str) -> None:
+        self.name = name
+        owner._constants = (*owner._constants, name)
+
+    def __get__(self, layer: Elementwise, owner: type[Elementwise]) -> float:
+        return float(layer.__dict__[self.name])
+
+    def __set__(self, layer: Elementwise, value: float) -> None:
+        layer.__dict__[self.name] = checks.real(self.name, value)
+
+
 class Elementwise(Layer):
     """A layer that applies one function to each element.
 
@@ -154,7 +168,7 @@ class Elementwise(Layer):
     _function: ClassVar[str]
     """The function, as backends call it."""
     _constants: ClassVar[tuple[str, ...]] = ()
-    """Attributes that are the constants of the function, and the arguments of the constructor."""
+    """Names of the attributes that are a `Constant`, which the constructor takes in this order."""
     _from_output: ClassVar[bool] = False
     """Whether the derivative is computed from the output, not from the input."""
 
@@ -267,19 +281,10 @@ class Rescaling(Elementwise):
     """
 
     _function = "rescale"
-    _constants = ("scale",)
+    scale = Constant()
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
-
-    @property
-    def scale(self) -> float:
-        """The factor."""
-        return self._scale
-
-    @scale.setter
-    def scale(self, value: float) -> None:
-        self._scale = checks.real("scale", value)
 
 
 class ParametricLayer(Layer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import perceptron
+from elementwise import ROWS
 
 import fastnn
 from fastnn import (
@@ -13,10 +14,7 @@ from fastnn import (
     Dense,
     Dropout,
     Network,
-    ReLU,
     Rescaling,
-    Sigmoid,
-    Tanh,
 )
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -123,11 +121,8 @@ def test_labels_of_any_whole_type(network, kind):
 @pytest.mark.parametrize(
     "layer",
     [
+        *[row.layer for row in ROWS],
         Dense(4, 3),
-        ReLU(),
-        Rescaling(0.5),
-        Sigmoid(),
-        Tanh(),
         Dropout(0.5),
         BatchNorm(4),
         Activation(np.sin, np.cos),

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from elementwise import BY_NAME
 
 from fastnn import memory
 from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise
@@ -55,13 +56,7 @@ class Case:
                 self.layers.append(BatchNorm(units, *slots, MOMENTUM, EPSILON))
             else:
                 self.layers.append(
-                    {
-                        "relu": Elementwise("relu"),
-                        "sigmoid": Elementwise("sigmoid", from_output=True),
-                        "tanh": Elementwise("tanh", from_output=True),
-                        "dropout": Dropout(0.3, KEY + len(self.layers)),
-                        "rescale": Elementwise("rescale", (0.7,)),
-                    }[word]
+                    Dropout(0.3, KEY + len(self.layers)) if word == "dropout" else described(word)
                 )
         self.parameters = memory.aligned_zeros(self._size, self.dtype)
         for layer, numbers in zip(self.learned(), values, strict=True):
@@ -160,6 +155,11 @@ class Case:
         assert not self.parameters.any()
 
 
+def described(name: str) -> Elementwise:
+    """What the layer of an elementwise function tells of itself."""
+    return BY_NAME[name].layer._describe(0)
+
+
 def forward(layers, parameters, X, steps, training=True):
     """Output of a network, and for each layer a function from gradient to gradient."""
     tape, learned, steps = [], enumerate(parameters), iter(steps)
@@ -176,17 +176,10 @@ def forward(layers, parameters, X, steps, training=True):
         elif isinstance(layer, Dropout):
             mask = keep(layer, next(steps), X.shape) if training else 1.0
             X, back = X * mask, lambda g, rates, mask=mask: g * mask
-        elif layer.function == "rescale":
-            (factor,) = layer.constants
-            X, back = X * factor, lambda g, rates, factor=factor: g * factor
-        elif layer.function == "relu":
-            X, back = np.maximum(X, 0), lambda g, rates, on=X > 0: g * on
-        elif layer.function == "sigmoid":
-            X = 1 / (1 + np.exp(-X))
-            back = lambda g, rates, y=X: g * y * (1 - y)  # noqa: E731
         else:
-            X = np.tanh(X)
-            back = lambda g, rates, y=X: g * (1 - y * y)  # noqa: E731
+            row = BY_NAME[layer.function]
+            slope = sum(row.slope(X))
+            X, back = row.exact(X), lambda g, rates, slope=slope: g * slope
         if training:
             tape.append(back)
     return X, tape
@@ -258,7 +251,10 @@ def squared_error(output, targets):
 
 LOSSES = {"softmax_cross_entropy": cross_entropy, "mse": squared_error}
 
-STAGES = ("relu", "sigmoid", "tanh", "dropout", "norm", "rescale")
+STAGES = ("dropout", "norm", *BY_NAME)
+
+PAIRED = ("dropout", "norm", "relu", "rescale", "sigmoid", "silu")
+"""Of elementwise functions, some whose derivative is computed from input, output and neither."""
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -288,7 +284,7 @@ def test_any_samples_as_a_block(batch_size, input_dtype, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("pair", list(itertools.product(STAGES, STAGES)), ids="-".join)
+@pytest.mark.parametrize("pair", list(itertools.product(PAIRED, PAIRED)), ids="-".join)
 def test_pairs_of_stages(pair, dtype):
     Case(20, D, 37, *pair, D, 40, "relu", *pair, D, 5, dtype=dtype, batch_size=16).check()
 
@@ -509,15 +505,11 @@ def test_wrong_targets_never_reach_a_kernel():
 
 def test_density_behind_stages():
     """What decides between kernels that skip zeros and those that don't."""
-    dense, relu, half = (
-        Dense(4, 4, 0, 16, 256),
-        Elementwise("relu"),
-        Dropout(0.5, 0),
-    )
-    curve = {name: Elementwise(name, from_output=True) for name in ("sigmoid", "tanh")}
+    dense, half = Dense(4, 4, 0, 16, 256), Dropout(0.5, 0)
+    relu, tanh, sigmoid = map(described, ("relu", "tanh", "sigmoid"))
     for layers, expected in (
         ([], 1.0), ([relu], 0.5), ([relu, half], 0.25), ([half, relu], 0.25), ([relu, relu], 0.5),
-        ([relu, curve["tanh"], half], 0.25), ([relu, curve["sigmoid"]], 1.0), ([half, half], 0.25),
+        ([relu, tanh, half], 0.25), ([relu, sigmoid], 1.0), ([half, half], 0.25),
     ):  # fmt: skip
         _, (block,) = blocks.split([dense, *layers])
         assert blocks.density_after(block, 0.1) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from elementwise import ROWS
 
 import fastnn
 from fastnn import (
@@ -26,7 +27,7 @@ BOUND = 1e-6
 """Of the relative error in float64. Central differences of step 1e-5 are good to about 1e-10."""
 
 
-def softplus() -> Activation:
+def own_softplus() -> Activation:
     return Activation(lambda x: np.logaddexp(0, x), lambda x: 1 / (1 + np.exp(-x)))
 
 
@@ -38,12 +39,9 @@ def relative_error(derived, numeric) -> float:
 @pytest.mark.parametrize(
     "make",
     [
+        *[lambda row=row: type(row.layer)(*row.layer._numbers()) for row in ROWS],
         Layer,
-        ReLU,
-        Sigmoid,
-        Tanh,
-        softplus,
-        lambda: Rescaling(0.3),
+        own_softplus,
         lambda: Dropout(0.4, seed=1),
         lambda: BatchNorm(5),
         lambda: Dense(5, 3, seed=1),
@@ -94,7 +92,7 @@ STACKS = {
     "everything before the first dense layer": lambda: [
         Rescaling(0.5), BatchNorm(4), Sigmoid(), Dropout(0.2), Dense(4, 3),
     ],
-    "curves last": lambda: [Dense(4, 6), softplus(), Dense(6, 3), BatchNorm(3), Sigmoid()],
+    "activations last": lambda: [Dense(4, 6), own_softplus(), Dense(6, 3), BatchNorm(3), Sigmoid()],
     "tanh all through": lambda: [Dense(4, 5), Tanh(), Layer(), Dense(5, 3), Tanh()],
     "stages in a row": lambda: [
         Dense(4, 6), Tanh(), Sigmoid(), BatchNorm(6), Dropout(0.5), BatchNorm(6), Dense(6, 3),

@@ -1,4 +1,4 @@
-"""The operations of sigmoid, tanh, dropout, batch norm and squared error, on both backends."""
+"""The operations of dropout, batch norm and squared error, on both backends."""
 
 from __future__ import annotations
 
@@ -18,50 +18,6 @@ UNITS = (1, 5, 16, 17, 33, 64, 129, 300)
 
 def both(numba_backend, name, *arguments):
     return [getattr(module, name)(*arguments) for module in (reference, numba_backend)]
-
-
-# Curves
-
-
-@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
-@pytest.mark.parametrize("size", [1e-30, 1e-3, 0.3, 3.0, 30.0, 1000.0])
-def test_curves(numba_backend, rng, name, size, dtype):
-    X = (size * rng.uniform(-1, 1, (33, 129))).astype(dtype)
-    wide = X.astype(np.longdouble)
-    exact = np.tanh(wide) if name == "tanh" else 1 / (1 + np.exp(-wide))
-    # 5 units in the last place; sigmoid is 0 about where exp(x) is no normal number any more
-    floor = 2 * np.finfo(dtype).tiny if name == "sigmoid" else 0.0
-    bound = 5 * np.finfo(dtype).eps * np.abs(exact) + floor
-    for output in both(numba_backend, "elementwise_forward", name, X):
-        assert output.dtype == dtype
-        assert (np.abs(output - exact) <= bound).all()
-
-
-@pytest.mark.parametrize("units", UNITS)
-@pytest.mark.parametrize("batch", BATCHES)
-def test_gradients_of_curves(numba_backend, rng, batch, units, dtype):
-    Y, G = rng.uniform(-1, 1, (2, batch, units)).astype(dtype)
-    y, g = Y.astype(np.float64), G.astype(np.float64)
-    for name, exact, magnitude in [
-        ("tanh", g * (1 - y * y), np.abs(g)),
-        ("sigmoid", g * y * (1 - y), np.abs(g * y) * (1 + np.abs(y))),
-    ]:
-        for found in both(numba_backend, "elementwise_backward", name, Y, G):
-            assert found.dtype == dtype
-            assert (np.abs(found - exact) <= sum_bound(2, magnitude, dtype)).all()
-
-
-@pytest.mark.parametrize("rows", [1, 100])  # few elements take another way than many
-def test_special_values_of_curves(numba_backend, rows, dtype):
-    row = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 1e-40], dtype)
-    X = np.tile(row, (rows, 1))
-    for found in both(numba_backend, "elementwise_forward", "tanh", X):
-        expected = [0, 0, 1, -1, np.nan, 1, -1, row[7]]
-        np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
-        np.testing.assert_array_equal(np.signbit(found[:, :2]), [[False, True]] * rows)
-    for found in both(numba_backend, "elementwise_forward", "sigmoid", X):
-        expected = [0.5, 0.5, 1, 0, np.nan, 1, 0, 0.5]
-        np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
 
 
 # Dropout
@@ -235,11 +191,7 @@ def test_mean_squared_error(numba_backend, rng, batch, units, dtype):
 def calls(module, X, G, of_units):
     """Call every operation; return all arrays that come back."""
     scale, shift, mean, variance = of_units
-    found = []
-    for name in ("sigmoid", "tanh"):
-        found.append(module.elementwise_forward(name, X))
-        found.append(module.elementwise_backward(name, X, G))
-    found.append(module.dropout(X, 0.4, 2**63 + 5, 3))
+    found = [module.dropout(X, 0.4, 2**63 + 5, 3)]
     found.extend(module.batch_norm_forward(X, scale, shift, 1e-3))
     found.append(module.batch_norm_inference(X, scale, shift, mean, variance, 1e-3))
     training, inference = np.full((2, 2, len(scale)), np.nan, X.dtype)
@@ -293,13 +245,6 @@ def test_nothing_is_read_beyond_the_end(numba_backend, rng, units, dtype):
         calls(numba_backend, X, G, of_units)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
-@pytest.mark.parametrize("other", [np.int32, np.float16, ">f4", ">f8"])
-def test_curves_refuse_other_dtypes(numba_backend, name, other):
-    with pytest.raises(TypeError, match="float32 or float64"):
-        numba_backend.elementwise_forward(name, np.ones((4, 3), other))
-
-
 def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
     X, G, v, w = (np.ones(shape, dtype) for shape in ((4, 3), (4, 2), 3, 2))
     other = np.dtype(np.float32 if dtype == np.float64 else np.float64)
@@ -331,6 +276,7 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
 def test_other_widths_of_vectors_and_poisoned_memory(bits):
     # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
     environment = os.environ | {"FASTNN_VECTOR_BITS": bits, "MALLOC_PERTURB_": "128"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__]
+    files = [__file__, str(ROOT / "tests" / "test_elementwise.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *files]
     run = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
     assert run.returncode == 0, run.stdout[-3000:]

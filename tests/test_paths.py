@@ -49,7 +49,7 @@ NETWORKS = {
     "relu at the end": lambda relu: [Dense(9, 40), relu(), Dense(40, 4), relu()],
     "stages": lambda relu: [relu(), Dense(9, 20), Rescaling(0.5), relu(), Dense(20, 4)],
     "rates": lambda relu: [Dense(9, 16, 0.3), relu(), Dense(16, 4, 0.02)],
-    "curves": lambda relu: [Dense(9, 20), Tanh(), Dense(20, 17), Sigmoid(), Dense(17, 4)],
+    "sigmoid": lambda relu: [Dense(9, 20), Tanh(), Dense(20, 17), Sigmoid(), Dense(17, 4)],
     "dropout": lambda relu: [Dropout(0.2), Dense(9, 40), relu(), Dropout(0.5), Dense(40, 4)],
     "batch norm": lambda relu: [BatchNorm(9), Dense(9, 21), relu(), BatchNorm(21), Dense(21, 4)],
     "penalty": lambda relu: [Dense(9, 20, l2=0.01), relu(), Dense(20, 4, l2=0.1)],
@@ -155,7 +155,7 @@ def test_same_parameters_by_every_optimizer(name, optimizer, loss, rng):
 def test_real_targets(batch, rng, dtype):
     X, _ = samples(rng, 100, dtype, density=0.3)
     y = rng.normal(size=(100, 4))
-    compiled, layered = both_paths("curves", dtype=dtype, loss="mse")
+    compiled, layered = both_paths("sigmoid", dtype=dtype, loss="mse")
     losses = [net.fit(X, y, epochs=2, batch_size=batch).loss for net in (compiled, layered)]
     assert_agree(compiled, layered, steps=2 * -(-100 // batch), batch=batch)
     np.testing.assert_allclose(losses[0], losses[1], rtol=200 * 200 * np.finfo(dtype).eps)

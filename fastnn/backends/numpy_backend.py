@@ -8,6 +8,7 @@ and sums over the batch give gradients of parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -89,11 +90,111 @@ def tanh_backward(output: Array, grad_output: Array) -> Array:
     return grad_input
 
 
+def elu_forward(input: Array, alpha: float) -> Array:
+    """Y = α (exp(X) - 1) where X < 0, else X.
+
+    D.-A. Clevert et al., "Fast and accurate deep network learning by exponential linear units
+    (ELUs)", ICLR 2016.
+    """
+    return np.where(input < 0, alpha * np.expm1(np.minimum(input, 0)), input)
+
+
+def elu_backward(input: Array, grad_output: Array, alpha: float) -> Array:
+    """dL/dX = G where X > 0, else G α exp(X)."""
+    return grad_output * np.where(input > 0, 1, alpha * np.exp(np.minimum(input, 0)))
+
+
+def selu_forward(input: Array) -> Array:
+    """Y = λ ELU(X), with the λ and α at which activations keep mean 0 and variance 1.
+
+    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+    """
+    return SELU_SCALE * elu_forward(input, SELU_ALPHA)
+
+
+def selu_backward(input: Array, grad_output: Array) -> Array:
+    """dL/dX = λ times that of ELU."""
+    return SELU_SCALE * elu_backward(input, grad_output, SELU_ALPHA)
+
+
+def silu_forward(input: Array) -> Array:
+    """Y = X σ(X), with the sigmoid σ."""
+    return np.maximum(input, -FAR) * sigmoid_forward(input)
+
+
+def silu_backward(input: Array, grad_output: Array) -> Array:
+    """dL/dX = G (σ(X) + X σ(X) σ(-X))."""
+    X = np.clip(input, -FAR, FAR)
+    grad_input: Array = grad_output * sigmoid_forward(X) * (1 + X * sigmoid_forward(-X))
+    return grad_input
+
+
+def gelu_forward(input: Array) -> Array:
+    """Y = X Φ(X), with the distribution function Φ of the normal distribution.
+
+    D. Hendrycks and K. Gimpel, "Gaussian error linear units (GELUs)", 2016.
+    """
+    output: Array = np.maximum(input, -FAR) * normal_distribution(input).astype(input.dtype)
+    return output
+
+
+def gelu_backward(input: Array, grad_output: Array) -> Array:
+    """dL/dX = G (Φ(X) + X φ(X)), with the density φ(X) = exp(-X²/2) / √(2π)."""
+    X = np.clip(input, -FAR, FAR)
+    density = np.exp(-X * X / 2) / math.sqrt(2 * math.pi)
+    grad_input: Array = grad_output * (normal_distribution(X).astype(X.dtype) + X * density)
+    return grad_input
+
+
+def softplus_forward(input: Array) -> Array:
+    """Y = log(1 + exp(X)) = max(0, X) + log(1 + exp(-|X|)), in which nothing overflows."""
+    output: Array = np.maximum(0, input) + np.log1p(np.exp(-np.abs(input)))
+    return output
+
+
+def softplus_backward(input: Array, grad_output: Array) -> Array:
+    """dL/dX = G σ(X)."""
+    return grad_output * sigmoid_forward(input)
+
+
+def mish_forward(input: Array) -> Array:
+    """Y = X tanh(log(1 + exp(X))).
+
+    D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020.
+    """
+    return np.maximum(input, -FAR) * np.tanh(softplus_forward(input))
+
+
+def mish_backward(input: Array, grad_output: Array) -> Array:
+    """dL/dX = G (T + X (1 - T²) σ(X)), with T = tanh(S) and S = log(1 + exp(X)).
+
+    1 - T² = 4 q / (1 + q)², q = exp(-2S), where nothing cancels.
+    """
+    X = np.clip(input, -FAR, FAR)
+    S = softplus_forward(X)
+    q = np.exp(-2 * S)
+    grad_input: Array = grad_output * (np.tanh(S) + X * sigmoid_forward(X) * 4 * q / (1 + q) ** 2)
+    return grad_input
+
+
+normal_distribution = np.vectorize(lambda x: math.erfc(-x / math.sqrt(2)) / 2, otypes=[float])
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848, 1.0507009873554804934
+
+FAR = 1000.0
+"""Where X would be infinite times 0, it goes no further; the exponential of this is 0 as well."""
+
 ELEMENTWISE: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "rescale": (rescale_forward, rescale_backward),
     "relu": (relu_forward, relu_backward),
     "sigmoid": (sigmoid_forward, sigmoid_backward),
     "tanh": (tanh_forward, tanh_backward),
+    "elu": (elu_forward, elu_backward),
+    "selu": (selu_forward, selu_backward),
+    "silu": (silu_forward, silu_backward),
+    "gelu": (gelu_forward, gelu_backward),
+    "softplus": (softplus_forward, softplus_backward),
+    "mish": (mish_forward, mish_backward),
 }
 """The functions that work on each element alone, forward and backward."""
 

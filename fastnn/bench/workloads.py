@@ -17,8 +17,16 @@ import fastnn
 from fastnn.bench.cases import Case
 from fastnn.bench.contenders import FastNN, Parameters, initial_parameters, load_samples
 from fastnn.checks import Array
+from fastnn.layers import BUILT_IN, Elementwise
 
 SEED = 0
+
+ELEMENTWISE: dict[str, Any] = {
+    kind._function: kind(**dict.fromkeys(kind._constants, 0.5))
+    for kind in BUILT_IN
+    if issubclass(kind, Elementwise)
+}
+"""A layer of each elementwise function, with constants that are no special case."""
 
 
 #: The call to time, and the function that knows its result.
@@ -100,18 +108,18 @@ def dense_backward(batch: int, input_units: int, output_units: int, dtype: str) 
     return lambda: network[0].backward(X, G), lambda: G @ W.T
 
 
-def relu_forward(batch: int, units: int, dtype: str) -> Problem:
-    """max(X, 0)."""
-    (X,) = _normal(dtype, (batch, units))
-    relu = fastnn.ReLU()
-    return lambda: relu.forward(X), lambda: np.maximum(X, 0)
+def elementwise_forward(function: str, batch: int, units: int, dtype: str) -> Problem:
+    """f(X)."""
+    X = _normal(dtype, (batch, units))[0]
+    layer, expected = ELEMENTWISE[function], X.astype(np.float64)
+    return lambda: layer.forward(X), lambda: layer.forward(expected)
 
 
-def relu_backward(batch: int, units: int, dtype: str) -> Problem:
-    """G where X > 0."""
+def elementwise_backward(function: str, batch: int, units: int, dtype: str) -> Problem:
+    """G f'(X)."""
     X, G = _normal(dtype, (batch, units), (batch, units))
-    relu = fastnn.ReLU()
-    return lambda: relu.backward(X, G), lambda: np.where(X > 0, G, 0)
+    layer, of_X, of_G = ELEMENTWISE[function], X.astype(np.float64), G.astype(np.float64)
+    return lambda: layer.backward(X, G), lambda: layer.backward(of_X, of_G)
 
 
 def _logits(batch: int, classes: int, dtype: str) -> tuple[Array, Array, Array]:
@@ -169,18 +177,22 @@ DENSE_SHAPES = (
     {"batch": 32, "input_units": 784, "output_units": 100},
     {"batch": 128, "input_units": 512, "output_units": 512},
 )
-RELU_SHAPES = ({"batch": 32, "units": 100}, {"batch": 128, "units": 512})
+ELEMENTWISE_SHAPES = tuple(
+    {"function": function, "batch": batch, "units": units}
+    for function in ELEMENTWISE
+    for batch, units in ((32, 100), (128, 512))
+)
 LOSS_SHAPES = ({"batch": 32, "classes": 10}, {"batch": 512, "classes": 10})
 TRAINING_SHAPES = ({"batch_size": 32, "samples": 6_400}, {"batch_size": 128, "samples": 12_800})
 
 #: Operation, shapes, and the error that rounding explains, in epsilons of the largest result. Sums
 #: of n terms err by about sqrt(n). An epoch passes its errors on from step to step, and multiplies
 #: them wherever one decides on which side of zero a unit's input is.
-OPERATIONS: tuple[tuple[Callable[..., Problem], tuple[dict[str, int], ...], int], ...] = (
+OPERATIONS: tuple[tuple[Callable[..., Problem], tuple[dict[str, Any], ...], int], ...] = (
     (dense_forward, DENSE_SHAPES, 32),
     (dense_backward, DENSE_SHAPES, 32),
-    (relu_forward, RELU_SHAPES, 0),
-    (relu_backward, RELU_SHAPES, 0),
+    (elementwise_forward, ELEMENTWISE_SHAPES, 8),
+    (elementwise_backward, ELEMENTWISE_SHAPES, 16),
     (softmax_crossentropy, LOSS_SHAPES, 8),
     (grad_softmax_crossentropy, LOSS_SHAPES, 8),
     (minibatch_sgd, TRAINING_SHAPES, 100_000),

@@ -1,4 +1,4 @@
-"""The vectorised exponential."""
+"""The vectorised exponential, and the same less 1."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def exponential(k: Kernel, x: Vector) -> Vector:
     """
     a, b, c, power, below = reduced(k, x)
     return k.where(below, k.zero(), k.fma(a, b, c + 1.0) * power)
+
+
+def expm1(k: Kernel, x: Vector) -> Vector:
+    """exp(x) - 1 for x <= 0, lane by lane; NaN for NaN.
+
+    From exp(x) = 2^n exp(r) follows 2^n (exp(r) - 1) + (2^n - 1): near 0, where n = 0, nothing
+    cancels.
+    """
+    a, b, c, power, _ = reduced(k, x)
+    return k.fma(power, k.fma(a, b, c), power - 1.0)
 
 
 def reduced(k: Kernel, x: Vector) -> tuple[Vector, Vector, Vector, Vector, ir.Value]:

@@ -1,0 +1,113 @@
+"""The table of elementwise layers: what each computes, and how far a backend may be off.
+
+A new one is a row here; `test_elementwise.py` and the tests of layers, gradients, the compiled
+epoch and threads read the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastnn import ELU, GELU, SELU, Mish, ReLU, Rescaling, Sigmoid, SiLU, Softplus, Tanh
+from fastnn.layers import Elementwise
+
+Function = Callable[[np.ndarray], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A function of an elementwise layer.
+
+    `exact` is the function, and `slope` the summands of its derivative, both of numbers of higher
+    precision. `ulps` and `slope_ulps` bound the errors, in units in the last place of the value and
+    of the largest summand. `torch` is PyTorch's module, as one writes it there. What NumPy computes
+    may be off by `condition` times as much, which is how much the rounding of one step in its
+    equation is multiplied.
+    """
+
+    layer: Elementwise
+    exact: Function
+    slope: Function
+    ulps: float
+    slope_ulps: float
+    torch: str = ""
+    condition: Function = np.ones_like
+
+
+def sigmoid(x):
+    return np.where(x < 0, np.exp(-np.abs(x)), 1) / (1 + np.exp(-np.abs(x)))
+
+
+def softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def sech_squared(x):
+    return 4 * np.exp(-2 * np.abs(x)) / (1 + np.exp(-2 * np.abs(x))) ** 2
+
+
+def density(x):
+    return np.exp(-x * x / 2) / np.sqrt(2 * x.dtype.type(np.pi))
+
+
+@np.vectorize(otypes=[np.longdouble])
+def normal_distribution(x):
+    """erfc(-x / sqrt(2)) / 2; what rounding takes off the argument goes by the derivative."""
+    argument = -x / np.sqrt(np.longdouble(2))
+    rest = argument - float(argument)
+    slope = -2 / math.sqrt(math.pi) * math.exp(-(float(argument) ** 2))
+    return (math.erfc(argument) + slope * rest) / 2
+
+
+def elu(x, alpha):
+    return np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
+
+
+def elu_slope(x, alpha):
+    return np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
+
+
+ALPHA, SCALE = np.longdouble("1.6732632423543772848"), np.longdouble("1.0507009873554804934")
+
+ROWS = (
+    Row(ReLU(), lambda x: np.maximum(x, 0), lambda x: [x > 0], 0, 0, "ReLU()"),
+    Row(Rescaling(0.5), lambda x: x / 2, lambda x: [x * 0 + 0.5], 1, 1),
+    Row(Sigmoid(), sigmoid, lambda x: [sigmoid(x), -(sigmoid(x) ** 2)], 5, 5, "Sigmoid()"),
+    Row(Tanh(), np.tanh, lambda x: [1, -(np.tanh(x) ** 2)], 5, 5, "Tanh()"),
+    Row(ELU(1.25), lambda x: elu(x, 1.25), lambda x: [elu_slope(x, 1.25)], 4, 4, "ELU(1.25)"),
+    Row(
+        SELU(),
+        lambda x: SCALE * elu(x, ALPHA),
+        lambda x: [SCALE * elu_slope(x, ALPHA)],
+        4, 5, "SELU()",
+    ),
+    Row(
+        SiLU(),
+        lambda x: x * sigmoid(x),
+        lambda x: [sigmoid(x), x * sigmoid(x) * sigmoid(-x)],
+        5, 6, "SiLU()",
+    ),
+    Row(
+        GELU(),
+        lambda x: x * normal_distribution(x),
+        lambda x: [normal_distribution(x), x * density(x)],
+        6, 7, "GELU()", lambda x: 1 + x * x,
+    ),
+    Row(Softplus(), softplus, lambda x: [sigmoid(x)], 3, 4, "Softplus()"),
+    Row(
+        Mish(),
+        lambda x: x * np.tanh(softplus(x)),
+        lambda x: [np.tanh(softplus(x)), x * sech_squared(softplus(x)) * sigmoid(x)],
+        5, 10, "Mish()",
+    ),
+)  # fmt: skip
+
+BY_NAME = {row.layer._function: row for row in ROWS}
+
+each_row = {"argvalues": ROWS, "ids": [repr(row.layer) for row in ROWS]}
+"""For `pytest.mark.parametrize`."""
