@@ -10,7 +10,17 @@ from fastnn import checks
 from fastnn.checks import Array
 from fastnn.layers import BUILT_IN, Constant, Elementwise, Layer, floating_pair
 
-__all__ = ["ELU", "GELU", "SELU", "Activation", "Mish", "SiLU", "Sigmoid", "Softplus", "Tanh"]
+__all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
+    "Activation",
+    "Mish",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+]
 
 
 @BUILT_IN.register
