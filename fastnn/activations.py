@@ -15,6 +15,7 @@ __all__ = [
     "GELU",
     "SELU",
     "Activation",
+    "LeakyReLU",
     "Mish",
     "SiLU",
     "Sigmoid",
@@ -40,6 +41,30 @@ class Tanh(Elementwise):
 
     _function = "tanh"
     _from_output = True
+
+
+@BUILT_IN.register
+class LeakyReLU(Elementwise):
+    """x where x > 0, else slope x; its derivative is 1 where x > 0, else slope.
+
+    Parameters
+    ----------
+    slope
+        Of the line below 0, finite.
+
+    Raises
+    ------
+    ValueError
+        If `slope` is infinite or NaN.
+    TypeError
+        If it is not a number.
+    """
+
+    _function = "leaky_relu"
+    slope = Constant()
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = slope
 
 
 @BUILT_IN.register

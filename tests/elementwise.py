@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import ELU, GELU, SELU, Mish, ReLU, Rescaling, Sigmoid, SiLU, Softplus, Tanh
+from fastnn import ELU, GELU, SELU, LeakyReLU, Mish, ReLU, Rescaling, Sigmoid, SiLU, Softplus, Tanh
 from fastnn.layers import Elementwise
 
 Function = Callable[[np.ndarray], Any]
@@ -79,6 +79,12 @@ ROWS = (
     Row(Rescaling(0.5), lambda x: x / 2, lambda x: [x * 0 + 0.5], 1, 1),
     Row(Sigmoid(), sigmoid, lambda x: [sigmoid(x), -(sigmoid(x) ** 2)], 5, 5, "Sigmoid()"),
     Row(Tanh(), np.tanh, lambda x: [1, -(np.tanh(x) ** 2)], 5, 5, "Tanh()"),
+    Row(
+        LeakyReLU(0.1),
+        lambda x: np.where(x > 0, x, 0.1 * x),
+        lambda x: [np.where(x > 0, 1, 0.1)],
+        2, 2, "LeakyReLU(0.1)",
+    ),
     Row(ELU(1.25), lambda x: elu(x, 1.25), lambda x: [elu_slope(x, 1.25)], 4, 4, "ELU(1.25)"),
     Row(
         SELU(),

@@ -90,6 +90,16 @@ def tanh_backward(output: Array, grad_output: Array) -> Array:
     return grad_input
 
 
+def leaky_relu_forward(input: Array, slope: float) -> Array:
+    """Y = X where X > 0, else slope X."""
+    return np.where(input > 0, input, slope * input)
+
+
+def leaky_relu_backward(input: Array, grad_output: Array, slope: float) -> Array:
+    """dL/dX = G where X > 0, else slope G."""
+    return np.where(input > 0, grad_output, slope * grad_output)
+
+
 def elu_forward(input: Array, alpha: float) -> Array:
     """Y = α (exp(X) - 1) where X < 0, else X.
 
@@ -189,6 +199,7 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "relu": (relu_forward, relu_backward),
     "sigmoid": (sigmoid_forward, sigmoid_backward),
     "tanh": (tanh_forward, tanh_backward),
+    "leaky_relu": (leaky_relu_forward, leaky_relu_backward),
     "elu": (elu_forward, elu_backward),
     "selu": (selu_forward, selu_backward),
     "silu": (silu_forward, silu_backward),

@@ -79,6 +79,16 @@ def tanh_backward(k: Kernel, y: Vector, g: Vector) -> Vector:
     return g * k.fma(k.zero() - y, y, k.constant(1.0))
 
 
+def leaky_relu(k: Kernel, x: Vector, slope: Vector) -> Vector:
+    """x where x > 0, slope x elsewhere."""
+    return k.where(x > 0.0, x, slope * x)
+
+
+def leaky_relu_backward(k: Kernel, x: Vector, g: Vector, slope: Vector) -> Vector:
+    """g where x > 0, slope g elsewhere."""
+    return k.where(x > 0.0, g, slope * g)
+
+
 def elu(k: Kernel, x: Vector, alpha: Vector) -> Vector:
     """alpha (exp(x) - 1) where x < 0, x elsewhere.
 
@@ -215,6 +225,7 @@ FORMULAS = {
     "rescale": Formula(rescale, rescale_backward, constants=1),
     "sigmoid": Formula(sigmoid, sigmoid_backward),
     "tanh": Formula(tanh, tanh_backward, ufunc=np.tanh),
+    "leaky_relu": Formula(leaky_relu, leaky_relu_backward, constants=1),
     "elu": Formula(elu, elu_backward, constants=1),
     "selu": Formula(selu, selu_backward),
     "silu": Formula(silu, silu_backward),
