@@ -1,9 +1,15 @@
-"""The dense matrix product, for operands that lie aligned and padded."""
+"""The dense matrix product: the tile in registers that serves both wings, and what the epoch adds.
+
+In the epoch operands lie aligned and padded.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+
 from ..jit import jit_part
-from ..language import Int, Kernel, Real, microkernel
+from ..language import Int, Kernel, Real, Variables, Vector, microkernel
 from ..machine import MACHINE
 
 BLOCK_INNER = MACHINE.block_inner
@@ -50,40 +56,63 @@ def matmul_block(
         first_b = b + column[0] * k.vector_bytes
         first_c = c + column[0] * k.vector_bytes
         for columns in k.cases(width, range(1, widest + 1)):
-            start, height = k.integer(0), k.machine.tile_rows
-            while height:
-                stop = rows - (height - 1)
-                row = k.variable(start)
-                with k.loop_while(lambda row=row, stop=stop: row[0] < stop):  # type: ignore[misc]
-                    _tile(
-                        k, height, columns, scale,
-                        a + row[0] * a_stride, a_stride, a_step, first_b, b_stride,
-                        first_c + row[0] * c_stride, c_stride, inner, keep,
-                    )  # fmt: skip
-                    row[0] = row[0] + height
-                start, height = row[0], height // 2
+            for row, height in row_tiles(k, rows, k.machine.tile_rows):
+                total = register_tile(
+                    k, height, columns, inner, a + row * a_stride, a_stride, a_step,
+                    first_b, b_stride, lambda row, j: k.load(row + j * k.vector_bytes),
+                )  # fmt: skip
+                target = first_c + row * c_stride
+                for case in k.cases(keep, (0, 1)):
+                    for i, j in itertools.product(range(height), range(columns)):
+                        address = target + i * c_stride + j * k.vector_bytes
+                        if case:
+                            k.store(k.fma(scale, total[i, j], k.load(address)), address)
+                        else:
+                            k.store(scale * total[i, j], address)
         column[0] = column[0] + width
 
 
-def _tile(k, height, columns, scale, a, a_stride, a_step, b, b_stride, c, c_stride, inner, keep):
-    """Write one tile of the product: `height` rows by `columns` vectors."""
-    total = k.variables(k.zero(), height, columns)
-    a_rows = [a + i * a_stride for i in range(height)]
-    with k.loop(0, inner) as step:
-        b_row = b + step * b_stride
-        b_vectors = [k.load(b_row + j * k.vector_bytes) for j in range(columns)]
+def row_tiles(k: Kernel, rows: Int, height: int) -> Iterator[tuple[Int, int]]:
+    """Write loops over rows by tiles of `height`, then of half of it, down to one row.
+
+    Yields the first row of a tile, and its height, for the loop to write what is done with it.
+    """
+    start = k.integer(0)
+    while height:
+        row, stop = k.variable(start), rows - (height - 1)
+        with k.loop_while(lambda row=row, stop=stop: row[0] < stop):  # type: ignore[misc]
+            yield row[0], height
+            row[0] = row[0] + height
+        start, height = row[0], height // 2
+
+
+def register_tile(
+    k: Kernel,
+    height: int,
+    width: int,
+    inner: Int,
+    a: Int,
+    a_row: Int,
+    a_column: Int,
+    b: Int,
+    b_row: Int,
+    load: Callable[[Int, int], Vector],
+) -> Variables[Vector]:
+    """Write a tile of A B, `height` rows by `width` vectors, whose sums stay in registers.
+
+    `load(row, j)` loads vector j of a row of B. A is read number by number, from any address.
+    """
+    total = k.variables(k.zero(), height, width)
+    a_step, b_step = k.variable(a), k.variable(b)
+    with k.loop(0, inner):
+        b_vectors = [load(b_step[0], j) for j in range(width)]
         for i in range(height):
-            factor = k.broadcast(k.load_real(a_rows[i] + step * a_step))
-            for j in range(columns):
+            factor = k.broadcast(k.load_real_anywhere(a_step[0] + i * a_row))
+            for j in range(width):
                 total[i, j] = k.fma(factor, b_vectors[j], total[i, j])
-    for case in k.cases(keep, (0, 1)):
-        for i in range(height):
-            for j in range(columns):
-                address = c + i * c_stride + j * k.vector_bytes
-                if case:
-                    k.store(k.fma(scale, total[i, j], k.load(address)), address)
-                else:
-                    k.store(scale * total[i, j], address)
+        a_step[0] = a_step[0] + a_column
+        b_step[0] = b_step[0] + b_row
+    return total
 
 
 @microkernel

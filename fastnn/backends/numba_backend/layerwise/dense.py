@@ -12,6 +12,7 @@ Strides and addresses count bytes and may be any number; C has rows of neighbour
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from llvmlite import ir
 
 from ..jit import jit, jit_part
+from ..kernels.matmul import register_tile, row_tiles
 from ..kernels.rows import span
 from ..language import Int, Kernel, Real, Vector, microkernel
 from ..machine import MACHINE
@@ -86,43 +88,23 @@ def product_panel(
     chosen = k.lane_before(columns - last * k.lanes)
     threshold = k.where(relu.equals(1), k.zero(), k.constant(float("-inf")))
     for width in k.cases(last + 1, (*range(1, full + 1), 2 * full)):
-        start: Any = k.integer(0)
-        height = k.machine.tile_rows if width <= full else k.machine.tile_rows // 2
-        while height:
-            stop = rows - (height - 1)
-            row = k.variable(start)
-            with k.loop_while(_below(row, stop)):
-                _tile(
-                    k, height, width, chosen, threshold, a + row[0] * a_row, a_row, a_column,
-                    b, b_row, c + row[0] * c_row, c_row, d, row[0] * d_row, d_row, inner,
-                )  # fmt: skip
-                row[0] = row[0] + height
-            start, height = row[0], height // 2
+        highest = k.machine.tile_rows if width <= full else k.machine.tile_rows // 2
 
+        def load(row: Int, j: int, width: int = width) -> Vector:
+            vector: Vector = _load(k, row, j, width, chosen)
+            return vector
 
-def _tile(
-    k, height, width, chosen, threshold,
-    a, a_row, a_column, b, b_row, c, c_row, d, d_offset, d_row, inner,
-):  # fmt: skip
-    """Write one tile of the product: `height` rows by `width` vectors."""
-    total = k.variables(k.zero(), height, width)
-    places = [(i, j) for i in range(height) for j in range(width)]
-    a_step, b_step = k.variable(a), k.variable(b)
-    with k.loop(0, inner):
-        b_vectors = [_load(k, b_step[0], j, width, chosen) for j in range(width)]
-        for i in range(height):
-            factor = k.broadcast(k.load_real_anywhere(a_step[0] + i * a_row))
-            for j in range(width):
-                total[i, j] = k.fma(factor, b_vectors[j], total[i, j])
-        a_step[0] = a_step[0] + a_column
-        b_step[0] = b_step[0] + b_row
-    with k.when(d.differs(0)):
-        for i, j in places:
-            address = d + d_offset + i * d_row
-            total[i, j] = total[i, j] + _load(k, address, j, width, chosen)
-    for i, j in places:
-        value = k.where(total[i, j] < threshold, threshold, total[i, j])
-        _store(k, value, c + i * c_row, j, width, chosen)
+        for row, height in row_tiles(k, rows, highest):
+            total = register_tile(
+                k, height, width, inner, a + row * a_row, a_row, a_column, b, b_row, load
+            )
+            places = list(itertools.product(range(height), range(width)))
+            with k.when(d.differs(0)):
+                for i, j in places:
+                    total[i, j] = total[i, j] + load(d + (row + i) * d_row, j)
+            for i, j in places:
+                value = k.where(total[i, j] < threshold, threshold, total[i, j])
+                _store(k, value, c + (row + i) * c_row, j, width, chosen)
 
 
 def _below(index, stop):
