@@ -15,8 +15,9 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers, paths, saving, training
 from fastnn.checks import Array
 from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, keeps_width, training_mode
-from fastnn.memory import aligned_zeros, canonical
+from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
+from fastnn.parameters import NetworkParameters
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -119,8 +120,7 @@ class Network(Sequence[Layer]):
             optimizers.checked("optimizer", optimizer)
         self._optimizer = optimizer
         self._layers: list[Layer] = []
-        self._parameters = aligned_zeros(0, self._dtype)
-        self._states: list[Array] = []
+        self._parameters = NetworkParameters([], self._dtype)
         self._history: training.History | None = None
         self._fitting = False
         self._programs = paths.Programs()
@@ -150,7 +150,7 @@ class Network(Sequence[Layer]):
         return f"Network({body}, {options})"
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_parameters", "_states", "_programs")
+        left_out = ("_parameters", "_programs")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __copy__(self) -> Network:
@@ -583,32 +583,9 @@ class Network(Sequence[Layer]):
             self._pack()
 
     def _pack(self) -> None:
-        """Make the layers' parameters slices of one new vector."""
-        sizes = [layer._layout.size for layer in self._learned()]
-        self._parameters = aligned_zeros(sum(sizes), self._dtype)
-        for layer, place in self._places():
-            layer._move(self._parameters[place])
-        self._states = []
-        if any(layer._state for layer in self._learned()):
-            self._pack_states()
-
-    def _pack_states(self) -> None:
-        """Make what optimisers remember slices of vectors that lie parallel to the parameters.
-
-        There are as many as the optimiser that needs most of them needs.
-        """
-        needed = max((len(layer.optimizer.state_names) for layer in self._learned()), default=0)
-        size = self._parameters.size
-        self._states = [aligned_zeros(size, self._dtype) for _ in range(needed)]
-        for layer, place in self._places():
-            layer._move_state([vector[place] for vector in self._states])
-
-    def _places(self) -> Iterator[tuple[ParametricLayer, slice]]:
-        """Yield the layers that have parameters with the place of each in the vectors."""
-        start = 0
-        for layer in self._learned():
-            yield layer, slice(start, start + layer._layout.size)
-            start += layer._layout.size
+        """Put the layers' parameters side by side."""
+        parts = [layer._parameters for layer in self._learned()]
+        self._parameters = NetworkParameters(parts, self._dtype)
 
     def _learned(self) -> list[ParametricLayer]:
         return [layer for layer in self._layers if isinstance(layer, ParametricLayer)]

@@ -15,6 +15,7 @@ FLOORS = [
     {"checks", "registry"},
     {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
     {"losses", "optimizers"},
+    {"parameters"},
     {"layers"},
     {"activations", "dropout", "normalization"},
     {"paths", "saving"},
