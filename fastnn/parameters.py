@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,7 @@ from fastnn.optimizers import Optimizer
 
 
 class NamedVector:
-    """A flat vector whose parts have names, with a view of each.
-
-    The views stay inside fastnn: a user may change the shape or the flags of a view.
+    """A flat vector whose parts have names.
 
     Parameters
     ----------
@@ -39,7 +38,18 @@ class NamedVector:
         self.layout = layout
         self.dtype = layout.dtype
         self.array = aligned_zeros(layout.size, layout.dtype) if array is None else array
-        self.views = {name: layout.view(self.array, name) for name in layout.slots}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the views, which would be copies of their parts.
+        return NamedVector, (self.layout, self.array)
+
+    @cached_property
+    def views(self) -> Mapping[str, Array]:
+        """A view of each part by name, for fastnn alone: a user may change a view's shape or flags.
+
+        They are made once, as that takes longer than a step of a tiny layer.
+        """
+        return {name: self.layout.view(self.array, name) for name in self.layout.slots}
 
     def flat(self, name: str) -> Array:
         """Return a part as a flat view, its padding included."""
@@ -47,7 +57,10 @@ class NamedVector:
 
     def cast(self, layout: Layout) -> NamedVector:
         """Return the same values in aligned memory of their own, in the dtype of `layout`."""
-        return NamedVector(layout, _cast(self.array, self.layout, layout))
+        cast = NamedVector(layout)
+        for name, view in self.views.items():
+            cast.views[name][...] = view
+        return cast
 
 
 class LayerParameters:
@@ -188,8 +201,7 @@ class LayerParameters:
         """Become part of a network, which lends its generator and computes in `dtype`."""
         vector = self._vector or self._draw(rng)
         layout = Layout(self.shapes, dtype)
-        self._vector = vector.cast(layout)
-        self.state = tuple(_cast(old, self.layout, layout) for old in self.state)
+        self._vector, self.state = vector.cast(layout), self._cast_state(layout)
         self.layout, self._gradient = layout, None
 
     def copy(self) -> LayerParameters:
@@ -198,7 +210,7 @@ class LayerParameters:
         # Into memory that is aligned, which that of a pickle is not.
         if self._vector is not None:
             twin._vector = self._vector.cast(self.layout)
-        twin.state = tuple(_cast(old, self.layout, self.layout) for old in self.state)
+        twin.state = self._cast_state(self.layout)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,9 +224,8 @@ class LayerParameters:
         rng = self._rng or rng or np.random.default_rng()
         vector = NamedVector(self.layout)
         for name, shape in self.shapes.items():
-            vector.views[name][...] = checks.shaped(
-                name, self._initializers[name](rng, shape), shape
-            )
+            value = self._initializers[name](rng, shape)
+            vector.views[name][...] = checks.shaped(name, value, shape)
         self._vector = vector
         return vector
 
@@ -224,6 +235,9 @@ class LayerParameters:
         for name, value in values.items():
             vector.views[name][...] = value
         return vector
+
+    def _cast_state(self, layout: Layout) -> tuple[Array, ...]:
+        return tuple([NamedVector(self.layout, old).cast(layout).array for old in self.state])
 
     def _move(self, array: Array, whole: NetworkParameters) -> None:
         """Let `array`, a part of a network's vector, hold the values from now on."""
@@ -282,11 +296,3 @@ class NetworkParameters:
         self.states = [aligned_zeros(size, dtype) for _ in range(needed)]
         for part, place in self.places():
             part._move_state([vector[place] for vector in self.states])
-
-
-def _cast(array: Array, source: Layout, target: Layout) -> Array:
-    """Return what `array` holds in `source`, in aligned memory as `target` lays it out."""
-    cast = aligned_zeros(target.size, target.dtype)
-    for name in source.slots:
-        target.view(cast, name)[...] = source.view(array, name)
-    return cast

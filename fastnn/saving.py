@@ -200,7 +200,7 @@ def _built_rate(description: float | dict[str, Any]) -> Rate:
     return schedule
 
 
-def _arrays(layer: Layer) -> dict[str, Any]:
+def _arrays(layer: Layer) -> Mapping[str, Any]:
     """Return the layer's arrays by name: parameters, and statistics that no gradient moves."""
     return layer._parameters.drawn().views if isinstance(layer, ParametricLayer) else {}
 
