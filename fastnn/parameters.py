@@ -126,7 +126,7 @@ class LayerParameters:
         """
         dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"]
         dtype = checks.compute_dtype(name, self.layout.dtype, *dtypes)
-        vector = self._vector or self.drawn()
+        vector = self._vector or self._draw(None)
         return vector if dtype == vector.dtype else vector.cast(Layout(self.shapes, dtype))
 
     def view(self, name: str) -> Array:
