@@ -19,8 +19,8 @@ from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer
-from fastnn.losses import Loss
 from fastnn.parameters import LayerParameters, NetworkParameters
+from fastnn.propagation import Layered, step
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
@@ -41,22 +41,13 @@ FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
 
 
-class Trainable(Protocol):
+class Trainable(Layered, Protocol):
     """What the paths need of a network."""
 
     _parameters: NetworkParameters
-    _loss: Loss
     _programs: Programs
 
-    @property
-    def backend(self) -> str: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
     def __iter__(self) -> Iterator[Layer]: ...
-
-    def _step(self, X: Array, y: Array) -> tuple[float, int]: ...
 
     def _prepare(self) -> None: ...
 
@@ -110,7 +101,7 @@ class LayerPath:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         for start in range(0, len(order), self._batch_size):
             excerpt = order[start : start + self._batch_size]
-            loss, correct = self._network._step(self._X[excerpt], self._y[excerpt])
+            loss, correct = step(self._network, self._X[excerpt], self._y[excerpt])
             self._loss += loss
             self._correct += correct
         return self._loss, self._correct
