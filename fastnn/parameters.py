@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,24 +31,23 @@ class NamedVector:
         Where the parts lie.
     array
         The flat vector, of that size and dtype; by default zeros, aligned.
+
+    Attributes
+    ----------
+    views : dict of str to array
+        A view of each part, made once, as that takes longer than a step of a tiny layer. They
+        stay inside fastnn: a user may change the shape or the flags of a view.
     """
 
     def __init__(self, layout: Layout, array: Array | None = None) -> None:
         self.layout = layout
         self.dtype = layout.dtype
         self.array = aligned_zeros(layout.size, layout.dtype) if array is None else array
+        self.views = {name: layout.view(self.array, name) for name in layout.slots}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the views, which would be copies of their parts.
         return NamedVector, (self.layout, self.array)
-
-    @cached_property
-    def views(self) -> Mapping[str, Array]:
-        """A view of each part by name, for fastnn alone: a user may change a view's shape or flags.
-
-        They are made once, as that takes longer than a step of a tiny layer.
-        """
-        return {name: self.layout.view(self.array, name) for name in self.layout.slots}
 
     def flat(self, name: str) -> Array:
         """Return a part as a flat view, its padding included."""
