@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, losses
+from fastnn import checks, losses, propagation
 from fastnn.checks import Array
-from fastnn.layers import Layer, ParametricLayer, training_mode
+from fastnn.layers import Layer, training_mode
 from fastnn.network import Network
 
 
@@ -88,7 +88,7 @@ def train(network: Sequence[Layer], X: npt.ArrayLike, y: npt.ArrayLike) -> float
         activations = [checks.matrix("X", X), *_activations(network, X)]
         logits = activations.pop()
         loss = losses.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
-        penalty = sum(layer.penalty for layer in network if isinstance(layer, ParametricLayer))
+        penalty = propagation.penalty(network)
         gradient = losses.grad_softmax_crossentropy_with_logits(logits, y)
         for layer, input in zip(reversed(network), reversed(activations), strict=True):
             gradient = layer.backward(input, gradient)

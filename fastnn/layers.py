@@ -20,9 +20,9 @@ import numpy.typing as npt
 from fastnn import backends, checks, initializers, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.initializers import Initializer
-from fastnn.memory import Layout, aligned_zeros
+from fastnn.initializers import Initializer, Shape
 from fastnn.optimizers import SGD, Optimizer
+from fastnn.parameters import LayerParameters, NamedVector
 from fastnn.registry import Registry
 from fastnn.schedules import Rate
 
@@ -288,44 +288,37 @@ class Rescaling(Elementwise):
 
 
 class ParametricLayer(Layer):
-    """A layer whose parameters are one slice of a flat, aligned vector.
-
-    On its own the layer keeps a vector of its own, in float64; in a network it
-    is a slice of the network's. Parameters are drawn when first needed. What
-    the optimiser has to remember lies in vectors of the same layout, which are
-    slices of the network's as well, and are made at the first step.
-    """
+    """A layer that has parameters: what it says of them, and when they take a step."""
 
     _statistics: tuple[str, ...] = ()
-    """Slots of the vector, the last ones, that are no parameters: no optimiser gets to see them."""
-    _gradient: Array | None = None
-    _state: tuple[Array, ...] = ()
-    _steps: int = 0
-    _views: tuple[tuple[Array, dict[str, Array]], ...] = ()
+    """The last arrays of the vector, where they are no parameters."""
 
     def __init__(
         self,
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, Shape],
+        initializers: Mapping[str, Initializer],
         learning_rate: Rate,
         seed: int | np.random.Generator | None,
         optimizer: Optimizer | None = None,
     ) -> None:
         own = SGD(learning_rate) if optimizer is None else optimizer
-        self._optimizer = optimizers.checked("optimizer", own)
-        self._shapes = dict(shapes)
-        self._own_rng = None if seed is None else checks.generator("seed", seed)
-        self._layout = Layout(self._shapes, np.dtype(np.float64))
-        self._vector: Array | None = None
+        self._parameters = LayerParameters(
+            shapes,
+            initializers,
+            optimizers.checked("optimizer", own),
+            None if seed is None else checks.generator("seed", seed),
+            self._statistics,
+        )
 
     @property
     def optimizer(self) -> Optimizer:
         """What moves the parameters. Setting another one drops the state of the one before."""
-        return self._optimizer
+        return self._parameters.optimizer
 
     @optimizer.setter
     def optimizer(self, value: Optimizer) -> None:
         optimizer = optimizers.checked("optimizer", value)
-        if optimizer is self._optimizer:
+        if optimizer is self.optimizer:
             return
         network = None if self._network is None else self._network()
         if network is not None and network._fitting:
@@ -333,7 +326,7 @@ class ParametricLayer(Layer):
                 "a layer can't change its optimiser while its network is training; "
                 "its learning rate it can"
             )
-        self._optimizer, self._state, self._steps = optimizer, (), 0
+        self._parameters.use(optimizer)
 
     @property
     def learning_rate(self) -> Rate:
@@ -342,18 +335,18 @@ class ParametricLayer(Layer):
         Setting it leaves other layers alone, also where they share the optimiser: the layer gets
         one of its own, equal but for the rate. State and steps are kept.
         """
-        return self._optimizer.learning_rate
+        return self.optimizer.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: Rate) -> None:
-        optimizer = copy.copy(self._optimizer)
+        optimizer = copy.copy(self.optimizer)
         optimizer.learning_rate = value
-        self._optimizer = optimizer
+        self._parameters.optimizer = optimizer
 
     @property
     def steps(self) -> int:
         """How many steps the parameters have taken with this optimiser."""
-        return self._steps
+        return self._parameters.steps
 
     @property
     def penalty(self) -> float:
@@ -367,8 +360,7 @@ class ParametricLayer(Layer):
         They stay live until the layer joins a network, or the network takes in another layer with
         parameters.
         """
-        vector = self._drawn()
-        return {name: self._layout.view(vector, name) for name in self._learned}
+        return {name: self._parameters.view(name) for name in self._parameters.learned}
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return dL/dinput, taken before the layer's parameters move by one optimiser step.
@@ -408,165 +400,39 @@ class ParametricLayer(Layer):
                 f"{self!r} overrides backward, so only it knows its gradients: "
                 "override gradients as well"
             )
-        grad_input, layout, gradient = self._backpropagated(input, grad_output, input_gradient=True)
+        grad_input, gradient = self._backpropagated(input, grad_output, input_gradient=True)
         assert grad_input is not None
         # Copies: the vector is scratch memory that the next call overwrites.
-        return grad_input, {name: layout.view(gradient, name).copy() for name in self._learned}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Scratch memory is made anew.
-        state = super().__getstate__()
-        return {key: value for key, value in state.items() if key not in ("_gradient", "_views")}
+        return grad_input, {name: gradient.views[name].copy() for name in self._parameters.learned}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        # Into memory that is aligned, which a copy or a pickle is not.
-        if self._vector is not None:
-            self._vector = _converted(self._vector, self._layout, self._layout)
-        self._state = tuple(_converted(old, self._layout, self._layout) for old in self._state)
-
-    @property
-    def _learned(self) -> list[str]:
-        return [name for name in self._shapes if name not in self._statistics]
+        # Not shared, also by a copy that is not deep: each would move the other's parameters.
+        self._parameters = self._parameters.copy()
 
     def _step(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
     ) -> Array | None:
-        grad_input, layout, gradient = self._backpropagated(
+        grad_input, gradient = self._backpropagated(
             input, grad_output, input_gradient=input_gradient
         )
-        vector = self._drawn()
-        if layout.dtype != self._layout.dtype:
-            gradient = _converted(gradient, layout, self._layout)
-        state: Sequence[Array] = self._needed_state()
-        if self._statistics:
-            end = self._layout.slots[self._statistics[0]].offset
-            vector, gradient, *state = (flat[:end] for flat in (vector, gradient, *state))
-        self._optimizer.step(self._backend, vector, gradient, state, self._steps)
-        self._steps += 1
-        if self._optimizer not in optimizers.BUILT_IN:
-            # One of a user's own may move what it can't know to be padding.
-            for flat in (self._drawn(), self._gradient):
-                for part in () if flat is None else self._layout.padding(flat):
-                    part[...] = 0
+        self._parameters.step(self._backend, gradient)
         return grad_input
 
     def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
-    ) -> tuple[Array | None, Layout, Array]:
-        """Return dL/dinput, and dL/dparameters as a vector with its layout."""
+    ) -> tuple[Array | None, NamedVector]:
+        """Return dL/dinput and dL/dparameters."""
         raise TypeError(f"{type(self).__name__} does not say how its gradients are computed")
 
-    def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
-        """Return the first value of parameter `name`."""
-        return 0.0
-
-    def _drawn(self) -> Array:
-        if self._vector is None:
-            self._draw(self._own_rng or np.random.default_rng())
-        assert self._vector is not None
-        return self._vector
-
-    def _draw(self, rng: np.random.Generator) -> None:
-        self._vector = aligned_zeros(self._layout.size, self._layout.dtype)
-        for name in self._shapes:
-            self._layout.view(self._vector, name)[...] = self._initial(name, rng)
-
     def _join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
-        """Become part of a network: draw from its generator, compute in its dtype."""
-        if self._vector is None:
-            self._draw(self._own_rng or rng)
-        assert self._vector is not None
-        layout = Layout(self._shapes, dtype)
-        self._vector = _converted(self._vector, self._layout, layout)
-        self._state = tuple(_converted(vector, self._layout, layout) for vector in self._state)
-        self._layout, self._gradient = layout, None
-
-    def _fill(self, values: Mapping[str, Array]) -> None:
-        """Take these parameters instead of drawing any."""
-        self._vector = self._filled(values)
-
-    def _fill_state(self, steps: int, state: Sequence[Mapping[str, Array]]) -> None:
-        """Take this for what the optimiser remembers after so many steps."""
-        self._steps, self._state = steps, tuple(self._filled(values) for values in state)
-
-    def _filled(self, values: Mapping[str, Array]) -> Array:
-        """Return a vector in the layer's layout that holds `values`, and zero elsewhere."""
-        vector = aligned_zeros(self._layout.size, self._layout.dtype)
-        for name, value in values.items():
-            self._layout.view(vector, name)[...] = value
-        return vector
-
-    def _move(self, vector: Array) -> None:
-        """Let `vector`, a slice of a network's, hold the parameters from now on."""
-        vector[...] = self._drawn()
-        self._vector = vector
-
-    def _move_state(self, vectors: Sequence[Array]) -> None:
-        """Let slices of a network's, all zero, hold the state from now on; those it has use for."""
-        vectors = vectors[: len(self._optimizer.state_names)]
-        for old, new in zip(self._state, vectors, strict=False):
-            new[...] = old
-        self._state = tuple(vectors)
-
-    def _needed_state(self) -> tuple[Array, ...]:
-        """Return the state that a step needs, made if it is not there."""
-        names = self._optimizer.state_names
-        if len(self._state) != len(names):
-            network = None if self._network is None else self._network()
-            if network is None:
-                size, dtype = self._layout.size, self._layout.dtype
-                self._move_state([aligned_zeros(size, dtype) for _ in names])
-            else:
-                network._pack_states()
-        return self._state
-
-    def _assign(self, name: str, value: npt.ArrayLike) -> None:
-        array = checks.shaped(name, value, self._shapes[name])
-        self._layout.view(self._drawn(), name)[...] = array
-
-    def _parameters_in(self, dtype: np.dtype[Any]) -> tuple[Layout, Array]:
-        """Return layout and parameters to compute in `dtype`."""
-        vector = self._drawn()
-        if dtype == self._layout.dtype:
-            return self._layout, vector
-        layout = Layout(self._shapes, dtype)
-        return layout, _converted(vector, self._layout, layout)
-
-    def _compute_dtype(self, name: str, *arrays: Array) -> np.dtype[Any]:
-        dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"]
-        return checks.compute_dtype(name, self._layout.dtype, *dtypes)
-
-    def _gradient_in(self, layout: Layout) -> Array:
-        """Return scratch memory for gradients; its padding is zero."""
-        if layout is not self._layout:
-            return aligned_zeros(layout.size, layout.dtype)
-        if self._gradient is None:
-            self._gradient = aligned_zeros(layout.size, layout.dtype)
-        return self._gradient
-
-    def _viewed(self, layout: Layout, vector: Array) -> Mapping[str, Array]:
-        """Return views of `vector` by name; those of the layer's own vectors are made once.
-
-        They stay inside: a user may change the shape or the flags of a view.
-        """
-        for known, views in self._views:
-            if known is vector:
-                return views
-        views = {name: layout.view(vector, name) for name in self._shapes}
-        if self._owns(vector):
-            own = (entry for entry in self._views if self._owns(entry[0]))
-            self._views = (*own, (vector, views))
-        return views
+        self._parameters.join(rng, dtype)
 
     def _learning(self) -> str:
         """Return what `repr` says of the optimiser."""
         if type(self.optimizer) is SGD and not self.optimizer.momentum:
             return f"learning_rate={self.learning_rate!r}"
         return f"optimizer={self.optimizer!r}"
-
-    def _owns(self, vector: Array) -> bool:
-        return vector is self._vector or vector is self._gradient
 
 
 @BUILT_IN.register
@@ -633,22 +499,23 @@ class Dense(ParametricLayer):
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
-        super().__init__(shapes, learning_rate, seed, optimizer)
-        self._l2 = checks.real("l2", l2, minimum=0.0)
-        self._initializers = {
+        initial = {
             name: initializers.checked(name, value, dimensions=len(shapes[name]))
             for name, value in (("weights", weights), ("biases", biases))
         }
+        super().__init__(shapes, initial, learning_rate, seed, optimizer)
+        self._input_units, self._output_units = inputs, outputs
+        self._l2 = checks.real("l2", l2, minimum=0.0)
 
     @property
     def input_units(self) -> int:  # type: ignore[override]
         """The width of X; fixed."""
-        return self._shapes["weights"][0]
+        return self._input_units
 
     @property
     def output_units(self) -> int:  # type: ignore[override]
         """The width of Y; fixed."""
-        return self._shapes["weights"][1]
+        return self._output_units
 
     @property
     def weights(self) -> Array:
@@ -657,20 +524,20 @@ class Dense(ParametricLayer):
         It stays live until the layer joins a network, or that network takes in
         another layer with parameters.
         """
-        return self.parameters["weights"]
+        return self._parameters.view("weights")
 
     @weights.setter
     def weights(self, value: npt.ArrayLike) -> None:
-        self._assign("weights", value)
+        self._parameters.assign("weights", value)
 
     @property
     def biases(self) -> Array:
         """The bias vector b, [output_units], a live view as `weights` is."""
-        return self.parameters["biases"]
+        return self._parameters.view("biases")
 
     @biases.setter
     def biases(self, value: npt.ArrayLike) -> None:
-        self._assign("biases", value)
+        self._parameters.assign("biases", value)
 
     @property
     def l2(self) -> float:
@@ -682,8 +549,7 @@ class Dense(ParametricLayer):
         """What the layer adds to the loss of every batch: l2 times the sum of squared weights."""
         if self._l2 == 0.0:
             return 0.0
-        vector = self._drawn()
-        return self._l2 * self._backend.sum_of_squares(self._layout.flat(vector, "weights"))
+        return self._l2 * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return input @ weights + biases.
@@ -709,13 +575,8 @@ class Dense(ParametricLayer):
         l2 = f", l2={self.l2!r}" if self.l2 else ""
         return f"Dense({self.input_units}, {self.output_units}, {self._learning()}{l2})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Drawn parameters have no need of initialisers, which may be functions without a pickle.
-        state = super().__getstate__()
-        return state if self._vector is None else state | {"_initializers": {}}
-
     def _describe(self, start: int) -> description.Dense:
-        slots = self._layout.slots
+        slots = self._parameters.layout.slots
         return description.Dense(
             self.input_units,
             self.output_units,
@@ -728,38 +589,32 @@ class Dense(ParametricLayer):
 
     def _forward(self, input: npt.ArrayLike, *, relu: bool = False) -> Array:
         X = checks.matrix("input", input, units=self.input_units)
-        dtype = self._compute_dtype("input", X)
-        layout, vector = self._parameters_in(dtype)
-        views = self._viewed(layout, vector)
+        values = self._parameters.promoted("input", X)
+        views = values.views
         return self._backend.dense_forward(
-            cast(X, dtype), views["weights"], views["biases"], relu=relu
+            cast(X, values.dtype), views["weights"], views["biases"], relu=relu
         )
 
     def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
-    ) -> tuple[Array | None, Layout, Array]:
+    ) -> tuple[Array | None, NamedVector]:
         X = checks.matrix("input", input, units=self.input_units)
         G = checks.shaped("grad_output", grad_output, (len(X), self.output_units))
-        dtype = self._compute_dtype("input and grad_output", X, G)
-        layout, vector = self._parameters_in(dtype)
-        gradient = self._gradient_in(layout)
-        of_parameters = self._viewed(layout, gradient)
+        parameters = self._parameters
+        values = parameters.promoted("input and grad_output", X, G)
+        gradient = parameters.gradient_like(values)
         grad_input = self._backend.dense_backward(
-            cast(X, dtype),
-            self._viewed(layout, vector)["weights"],
-            cast(G, dtype),
-            of_parameters["weights"],
-            of_parameters["biases"],
+            cast(X, values.dtype),
+            values.views["weights"],
+            cast(G, values.dtype),
+            gradient.views["weights"],
+            gradient.views["biases"],
             input_gradient=input_gradient,
         )
         if self._l2:
-            of_weights, weights = (layout.flat(flat, "weights") for flat in (gradient, vector))
+            of_weights, weights = gradient.flat("weights"), values.flat("weights")
             self._backend.add_multiple(of_weights, 2 * self._l2, weights)
-        return grad_input, layout, gradient
-
-    def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
-        shape = self._shapes[name]
-        return checks.shaped(name, self._initializers[name](rng, shape), shape)
+        return grad_input, gradient
 
 
 def keeps_width(layer: Layer) -> bool:
@@ -793,11 +648,3 @@ def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Arr
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return `array` in `dtype`, itself where it is."""
     return array if array.dtype is dtype else array.astype(dtype, copy=False)
-
-
-def _converted(vector: Array, source: Layout, target: Layout) -> Array:
-    """Return what `vector` holds in the layout and dtype of `target`."""
-    converted = aligned_zeros(target.size, target.dtype)
-    for name in source.slots:
-        target.view(converted, name)[...] = source.view(vector, name)
-    return converted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, losses, optimizers, paths, saving, training
+from fastnn import backends, checks, losses, optimizers, paths, propagation, saving, training
 from fastnn.checks import Array
-from fastnn.layers import Dense, Gradients, Layer, ParametricLayer, ReLU, keeps_width, training_mode
-from fastnn.memory import aligned_zeros, canonical
+from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
+from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
+from fastnn.parameters import NetworkParameters
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -119,8 +121,7 @@ class Network(Sequence[Layer]):
             optimizers.checked("optimizer", optimizer)
         self._optimizer = optimizer
         self._layers: list[Layer] = []
-        self._parameters = aligned_zeros(0, self._dtype)
-        self._states: list[Array] = []
+        self._parameters = NetworkParameters([], self._dtype)
         self._history: training.History | None = None
         self._fitting = False
         self._programs = paths.Programs()
@@ -150,7 +151,7 @@ class Network(Sequence[Layer]):
         return f"Network({body}, {options})"
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_parameters", "_states", "_programs")
+        left_out = ("_parameters", "_programs")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __copy__(self) -> Network:
@@ -274,13 +275,7 @@ class Network(Sequence[Layer]):
         TypeError
             If `X` does not hold real numbers.
         """
-        activation = self._cast(self._inputs(X))
-        activations = []
-        with training_mode(self._layers, False):
-            for layer in self._layers:
-                activation = self._output(layer, activation)
-                activations.append(activation)
-        return activations
+        return propagation.activations(self, self._inputs(X))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return an answer for each row of `X` [n, input_units].
@@ -337,7 +332,8 @@ class Network(Sequence[Layer]):
             if classes:
                 correct += losses.right_answers(output, targets)
             start += len(output)
-        return Evaluation(loss / len(y) + self._penalty(), correct / len(y) if classes else None)
+        accuracy = correct / len(y) if classes else None
+        return Evaluation(loss / len(y) + propagation.penalty(self._layers), accuracy)
 
     # Training
 
@@ -356,7 +352,7 @@ class Network(Sequence[Layer]):
         """
         X, y = self._samples(X, y)
         with training_mode(self._layers, True):
-            return self._step(X, y)[0] / len(y)
+            return propagation.step(self, X, y)[0] / len(y)
 
     def gradients(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, list[Gradients]]:
         """Return the mean loss of a batch and the gradient of every parameter, without a step.
@@ -381,19 +377,8 @@ class Network(Sequence[Layer]):
             As `evaluate`.
         """
         X, y = self._samples(X, y)
-        found: list[Gradients] = []
-        before = [layer._changed_by_forward() for layer in self._layers]
-        try:
-            with training_mode(self._layers, True):
-                inputs, loss, _, gradient = self._forward_and_loss(X, y)
-                for layer, input in zip(reversed(self._layers), reversed(inputs), strict=True):
-                    gradient, of_parameters = layer.gradients(input, gradient)
-                    gradient = self._returned(layer, "gradients", gradient, input.shape)
-                    found.append(of_parameters)
-        finally:
-            for layer, state in zip(self._layers, before, strict=True):
-                layer._change_back(state)
-        return loss / len(y), found[::-1]
+        loss, gradients = propagation.gradients(self, X, y)
+        return loss / len(y), gradients
 
     def fit(
         self,
@@ -552,7 +537,7 @@ class Network(Sequence[Layer]):
         backend.prepare(self._dtype, sorted(operations.union(self._loss.operations)))
         for layer in self._learned():
             optimizers.prepare(layer.optimizer, backend, self._dtype)
-        self._penalty()
+        propagation.penalty(self._layers)
 
     def _take_in(self, layers: list[Layer]) -> None:
         """Check all layers, then make them this network's: a refusal changes nothing."""
@@ -583,39 +568,12 @@ class Network(Sequence[Layer]):
             self._pack()
 
     def _pack(self) -> None:
-        """Make the layers' parameters slices of one new vector."""
-        sizes = [layer._layout.size for layer in self._learned()]
-        self._parameters = aligned_zeros(sum(sizes), self._dtype)
-        for layer, place in self._places():
-            layer._move(self._parameters[place])
-        self._states = []
-        if any(layer._state for layer in self._learned()):
-            self._pack_states()
-
-    def _pack_states(self) -> None:
-        """Make what optimisers remember slices of vectors that lie parallel to the parameters.
-
-        There are as many as the optimiser that needs most of them needs.
-        """
-        needed = max((len(layer.optimizer.state_names) for layer in self._learned()), default=0)
-        size = self._parameters.size
-        self._states = [aligned_zeros(size, self._dtype) for _ in range(needed)]
-        for layer, place in self._places():
-            layer._move_state([vector[place] for vector in self._states])
-
-    def _places(self) -> Iterator[tuple[ParametricLayer, slice]]:
-        """Yield the layers that have parameters with the place of each in the vectors."""
-        start = 0
-        for layer in self._learned():
-            yield layer, slice(start, start + layer._layout.size)
-            start += layer._layout.size
+        """Put the layers' parameters side by side."""
+        parts = [layer._parameters for layer in self._learned()]
+        self._parameters = NetworkParameters(parts, self._dtype)
 
     def _learned(self) -> list[ParametricLayer]:
         return [layer for layer in self._layers if isinstance(layer, ParametricLayer)]
-
-    def _penalty(self) -> float:
-        """Return what the layers add to the loss of every batch."""
-        return sum(layer.penalty for layer in self._learned())
 
     def _width(self) -> int | None:
         """Return the output width of the last layer, None where only running it can tell."""
@@ -645,85 +603,13 @@ class Network(Sequence[Layer]):
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
 
-    def _cast(self, array: Array) -> Array:
-        return array.astype(self._dtype, copy=False)
-
-    def _returned(self, layer: Layer, method: str, value: object, shape: tuple[int, ...]) -> Array:
-        """Return what a layer's method gave, checked: it may be a user's own."""
-        array = np.asarray(value)
-        if array.shape != shape or array.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{layer!r}.{method}: expected it to return numbers of shape {shape}, "
-                f"got shape {array.shape} and dtype {array.dtype}"
-            )
-        return self._cast(array)
-
-    def _output(self, layer: Layer, input: Array) -> Array:
-        output = np.asarray(layer.forward(input))
-        width = layer.output_units
-        if width is None:
-            width = output.shape[1] if output.ndim == 2 and output.shape[1] > 0 else input.shape[1]
-        return self._returned(layer, "forward", output, (len(input), width))
-
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
         X = self._inputs(X)
         with self._programs.for_prediction(self, X) as compiled:
-            output_of = compiled or self._infer
+            output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
-
-    def _infer(self, X: Array) -> Array:
-        """Return the last layer's output; a dense layer and the ReLU behind it are one pass."""
-        activation = self._cast(X)
-        layers = iter(zip(self._layers, [*self._layers[1:], None], strict=True))
-        with training_mode(self._layers, False):
-            for layer, following in layers:
-                if type(layer) is Dense and type(following) is ReLU:
-                    activation = layer._forward(activation, relu=True)
-                    next(layers)
-                else:
-                    activation = self._output(layer, activation)
-        return activation
-
-    def _forward_and_loss(self, X: Array, y: Array) -> tuple[list[Array], float, int, Array]:
-        """Return every layer's input, the sum of the losses, right answers, and dL/doutput.
-
-        Right answers are counted where targets look like class ids; `_has_classes` says whether
-        they are.
-        """
-        backend = backends.load(self._backend_name)
-        inputs, activation = [], self._cast(X)
-        for layer in self._layers:
-            inputs.append(activation)
-            activation = self._output(layer, activation)
-        loss = self._loss.total(backend, activation, y) + len(y) * self._penalty()
-        classes = self._loss.has_classes(y, activation.shape[1])
-        correct = losses.right_answers(activation, y) if classes else 0
-        return inputs, loss, correct, self._loss.gradient(backend, activation, y)
-
-    def _step(self, X: Array, y: Array) -> tuple[float, int]:
-        """Take one gradient step; return the sum of the losses and the right answers before it."""
-        inputs, loss, correct, gradient = self._forward_and_loss(X, y)
-        first = self._first_that_learns()
-        for i in range(len(self._layers) - 1, first - 1, -1):
-            layer, input = self._layers[i], inputs[i]
-            if i == first and type(layer).backward is ParametricLayer.backward:
-                assert isinstance(layer, ParametricLayer)
-                layer._step(input, gradient, input_gradient=False)
-            else:
-                gradient = self._returned(
-                    layer, "backward", layer.backward(input, gradient), input.shape
-                )
-        return loss, correct
-
-    def _first_that_learns(self) -> int:
-        """Return the index of the first layer with parameters; before it nobody needs gradients.
-
-        A layer that is not fastnn's own may learn, so it counts.
-        """
-        learning = (i for i, layer in enumerate(self._layers) if not keeps_width(layer))
-        return next(learning, len(self._layers))
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:

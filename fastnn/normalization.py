@@ -10,9 +10,10 @@ import numpy.typing as npt
 from fastnn import checks
 from fastnn.backends import description
 from fastnn.checks import Array
+from fastnn.initializers import Shape, zeros
 from fastnn.layers import BUILT_IN, ParametricLayer, cast
-from fastnn.memory import Layout
 from fastnn.optimizers import Optimizer
+from fastnn.parameters import NamedVector
 from fastnn.schedules import Rate
 
 
@@ -74,15 +75,16 @@ class BatchNorm(ParametricLayer):
         epsilon: float = 1e-5,
     ) -> None:
         width = checks.integer("units", units, minimum=1)
-        names = ("scale", "shift", *self._statistics)
+        initial = {"scale": _ones, "shift": zeros, "running_mean": zeros, "running_variance": _ones}
         self.momentum = momentum
         self.epsilon = epsilon
-        super().__init__(dict.fromkeys(names, (width,)), learning_rate, None, optimizer)
+        super().__init__(dict.fromkeys(initial, (width,)), initial, learning_rate, None, optimizer)
+        self._units = width
 
     @property
     def units(self) -> int:
         """The width of input and output; fixed."""
-        return self._shapes["scale"][0]
+        return self._units
 
     @property
     def input_units(self) -> int:  # type: ignore[override]
@@ -121,38 +123,38 @@ class BatchNorm(ParametricLayer):
     @property
     def scale(self) -> Array:
         """The factor of each unit, [units], a live view."""
-        return self.parameters["scale"]
+        return self._parameters.view("scale")
 
     @scale.setter
     def scale(self, value: npt.ArrayLike) -> None:
-        self._assign("scale", value)
+        self._parameters.assign("scale", value)
 
     @property
     def shift(self) -> Array:
         """The addend of each unit, [units], a live view."""
-        return self.parameters["shift"]
+        return self._parameters.view("shift")
 
     @shift.setter
     def shift(self, value: npt.ArrayLike) -> None:
-        self._assign("shift", value)
+        self._parameters.assign("shift", value)
 
     @property
     def running_mean(self) -> Array:
         """The mean of each unit that prediction subtracts, [units], a live view."""
-        return self._layout.view(self._drawn(), "running_mean")
+        return self._parameters.view("running_mean")
 
     @running_mean.setter
     def running_mean(self, value: npt.ArrayLike) -> None:
-        self._assign("running_mean", value)
+        self._parameters.assign("running_mean", value)
 
     @property
     def running_variance(self) -> Array:
         """The variance of each unit that prediction divides by, [units], a live view."""
-        return self._layout.view(self._drawn(), "running_variance")
+        return self._parameters.view("running_variance")
 
     @running_variance.setter
     def running_variance(self, value: npt.ArrayLike) -> None:
-        self._assign("running_variance", value)
+        self._parameters.assign("running_variance", value)
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return the normalised input; in training, move the running statistics as well.
@@ -173,15 +175,14 @@ class BatchNorm(ParametricLayer):
             If it does not hold real numbers.
         """
         X = checks.matrix("input", input, units=self.units)
-        dtype = self._compute_dtype("input", X)
-        layout, vector = self._parameters_in(dtype)
-        views = self._viewed(layout, vector)
-        X, scale, shift = cast(X, dtype), views["scale"], views["shift"]
+        values = self._parameters.promoted("input", X)
+        views = values.views
+        X, scale, shift = cast(X, values.dtype), views["scale"], views["shift"]
         if not self.training:
             mean, variance = (views[name] for name in self._statistics)
             return self._backend.batch_norm_inference(X, scale, shift, mean, variance, self.epsilon)
         output, *of_batch = self._backend.batch_norm_forward(X, scale, shift, self.epsilon)
-        own = self._viewed(self._layout, self._drawn())
+        own = self._parameters.drawn().views
         for name, batch in zip(self._statistics, of_batch, strict=True):
             own[name][...] = self.momentum * own[name] + (1 - self.momentum) * batch
         return output
@@ -190,7 +191,7 @@ class BatchNorm(ParametricLayer):
         return f"BatchNorm({self.units}, {self._learning()})"
 
     def _describe(self, start: int) -> description.BatchNorm:
-        slots = self._layout.slots
+        slots = self._parameters.layout.slots
         offsets = {f"{name}_offset": start + slot.offset for name, slot in slots.items()}
         return description.BatchNorm(
             self.units,
@@ -202,15 +203,14 @@ class BatchNorm(ParametricLayer):
 
     def _backpropagated(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
-    ) -> tuple[Array | None, Layout, Array]:
+    ) -> tuple[Array | None, NamedVector]:
         X = checks.matrix("input", input, units=self.units)
         G = checks.shaped("grad_output", grad_output, X.shape)
-        dtype = self._compute_dtype("input and grad_output", X, G)
-        layout, vector = self._parameters_in(dtype)
-        gradient = self._gradient_in(layout)
-        views, of_parameters = self._viewed(layout, vector), self._viewed(layout, gradient)
+        values = self._parameters.promoted("input and grad_output", X, G)
+        gradient = self._parameters.gradient_like(values)
+        views, dtype = values.views, values.dtype
         X, G, scale = cast(X, dtype), cast(G, dtype), views["scale"]
-        out = of_parameters["scale"], of_parameters["shift"]
+        out = gradient.views["scale"], gradient.views["shift"]
         if self.training:
             grad_input = self._backend.batch_norm_backward(X, G, scale, self.epsilon, *out)
         else:
@@ -218,10 +218,7 @@ class BatchNorm(ParametricLayer):
             grad_input = self._backend.batch_norm_inference_backward(
                 X, G, scale, mean, variance, self.epsilon, *out
             )
-        return grad_input, layout, gradient
-
-    def _initial(self, name: str, rng: np.random.Generator) -> npt.ArrayLike:
-        return 1.0 if name in ("scale", "running_variance") else 0.0
+        return grad_input, gradient
 
     def _changed_by_forward(self) -> list[Array]:
         return [getattr(self, name).copy() for name in self._statistics]
@@ -229,3 +226,7 @@ class BatchNorm(ParametricLayer):
     def _change_back(self, before: list[Any]) -> None:
         for name, value in zip(self._statistics, before, strict=True):
             getattr(self, name)[...] = value
+
+
+def _ones(rng: np.random.Generator, shape: Shape) -> Array:
+    return np.ones(shape)

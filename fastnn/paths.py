@@ -19,7 +19,8 @@ from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer
-from fastnn.losses import Loss
+from fastnn.parameters import LayerParameters, NetworkParameters
+from fastnn.propagation import Layered, step
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
@@ -40,23 +41,13 @@ FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
 
 
-class Trainable(Protocol):
+class Trainable(Layered, Protocol):
     """What the paths need of a network."""
 
-    _parameters: Array
-    _states: list[Array]
-    _loss: Loss
+    _parameters: NetworkParameters
     _programs: Programs
 
-    @property
-    def backend(self) -> str: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
     def __iter__(self) -> Iterator[Layer]: ...
-
-    def _step(self, X: Array, y: Array) -> tuple[float, int]: ...
 
     def _prepare(self) -> None: ...
 
@@ -110,7 +101,7 @@ class LayerPath:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         for start in range(0, len(order), self._batch_size):
             excerpt = order[start : start + self._batch_size]
-            loss, correct = self._network._step(self._X[excerpt], self._y[excerpt])
+            loss, correct = step(self._network, self._X[excerpt], self._y[excerpt])
             self._loss += loss
             self._correct += correct
         return self._loss, self._correct
@@ -130,10 +121,10 @@ class CompiledPath:
         self._network, self._X, self._y, self._program = network, X, y, program
         self._batch_size = program.batch_size
         self._direct = _readable(network, X)
-        self._learned = [layer for layer in network if isinstance(layer, ParametricLayer)]
+        self._learned = network._parameters.parts
         self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
         # Views made once: to make them takes longer than a batch of a tiny network.
-        self._padding = [part for la in self._learned for part in la._layout.padding(la._drawn())]
+        self._padding = [part for layer in self._learned for part in layer.padding()]
         self._threads = self._program.default_threads if threads is None else threads
         self._run(X[:1], y[:1], np.arange(0))
 
@@ -157,7 +148,7 @@ class CompiledPath:
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
         for layer in self._learned:
-            layer._needed_state()
+            layer.needed_state()
         steps = -(-len(order) // self._batch_size)
         rates = _rates(self._learned, steps)
         dropout_steps = np.array([dropout.step for dropout in self._dropouts], np.int64)
@@ -167,9 +158,9 @@ class CompiledPath:
                 X,
                 y,
                 order,
-                network._parameters,
+                network._parameters.vector,
                 rates,
-                network._states,
+                network._parameters.states,
                 dropout_steps,
                 threads=self._threads,
             )
@@ -178,7 +169,7 @@ class CompiledPath:
             for dropout in self._dropouts:
                 dropout._step += steps
             for layer in self._learned:
-                layer._steps += steps
+                layer.steps += steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
             for part in self._padding:
@@ -254,7 +245,7 @@ class Programs:
             if not direct:
                 rows = np.ascontiguousarray(rows, network.dtype)
             output = np.empty((len(rows), program.dense[-1].output_units), network.dtype)
-            program.predict(rows, network._parameters, output)
+            program.predict(rows, network._parameters.vector, output)
             return output
 
         try:
@@ -359,11 +350,11 @@ def _described(network: Trainable) -> list[description.Layer]:
         if described is not None:
             layers.append(described)
         if isinstance(layer, ParametricLayer):
-            start += layer._layout.size
+            start += layer._parameters.layout.size
     return layers
 
 
-def _rates(layers: Sequence[ParametricLayer], steps: int) -> npt.NDArray[np.float64]:
+def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
     """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
     rates = np.empty((steps, len(layers), 2))
     for number, layer in enumerate(layers):

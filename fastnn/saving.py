@@ -53,9 +53,10 @@ def save(network: Savable, path: str | PathLike[str]) -> None:
         for name, array in _arrays(layer).items():
             tensors[f"{i}.{name}"] = np.ascontiguousarray(array)
         if isinstance(layer, ParametricLayer) and layer.steps:
-            for kind, vector in zip(layer.optimizer.state_names, layer._state, strict=True):
-                for name in layer.parameters:
-                    array = layer._layout.view(vector, name)
+            of = layer._parameters
+            for kind, vector in zip(of.optimizer.state_names, of.state, strict=True):
+                for name in of.learned:
+                    array = of.layout.view(vector, name)
                     tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
     if network._loss not in losses.BUILT_IN:
         raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
@@ -129,15 +130,16 @@ def _built(
         **{name: description[name] for name in kind._arguments if name in description}
     )
     if isinstance(layer, ParametricLayer):
-        layer._fill(_taken(tensors, prefix, layer._shapes))
+        parameters = layer._parameters
+        parameters.fill(_taken(tensors, prefix, parameters.shapes))
         if "optimizer" in description:
             own = _built_optimizer(description["optimizer"])
             layer.optimizer = optimizers.checked("optimizer", own or shared)
             steps = checks.integer("steps", description["steps"], minimum=0)
-            learned = {name: layer._shapes[name] for name in layer.parameters}
+            learned = {name: parameters.shapes[name] for name in parameters.learned}
             of_state = layer.optimizer.state_names if steps else ()
             state = [_taken(tensors, prefix, learned, f".{kind}") for kind in of_state]
-            layer._fill_state(steps, state)
+            parameters.fill_state(steps, state)
         else:
             layer.learning_rate = description["learning_rate"]
     layer._resume(**{name: description[name] for name in layer._progress})
@@ -198,12 +200,9 @@ def _built_rate(description: float | dict[str, Any]) -> Rate:
     return schedule
 
 
-def _arrays(layer: Layer) -> dict[str, Any]:
+def _arrays(layer: Layer) -> Mapping[str, Any]:
     """Return the layer's arrays by name: parameters, and statistics that no gradient moves."""
-    if not isinstance(layer, ParametricLayer):
-        return {}
-    vector = layer._drawn()
-    return {name: layer._layout.view(vector, name) for name in layer._shapes}
+    return layer._parameters.drawn().views if isinstance(layer, ParametricLayer) else {}
 
 
 def _generator(state: dict[str, Any] | None) -> np.random.Generator:

@@ -77,7 +77,7 @@ def test_parameters_are_the_learned_ones(rng, dtype):
         values = rng.normal(size=5).astype(dtype)
         setattr(layer, name, values)
         np.testing.assert_array_equal(getattr(layer, name), values)
-        assert np.shares_memory(getattr(layer, name), network._parameters)
+        assert np.shares_memory(getattr(layer, name), network._parameters.vector)
         with pytest.raises(ValueError, match=rf"{name}: expected shape \(5,\)"):
             setattr(layer, name, np.ones(4))
 
@@ -120,7 +120,7 @@ def test_both_backends_agree(rng, dtype):
     tolerance = 6 * 100 * np.finfo(dtype).eps
     np.testing.assert_allclose(*losses, rtol=tolerance)
     np.testing.assert_allclose(
-        *(network._parameters for network in networks), rtol=tolerance, atol=tolerance
+        *(network._parameters.vector for network in networks), rtol=tolerance, atol=tolerance
     )
 
 

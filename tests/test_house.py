@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 
@@ -15,8 +16,9 @@ FLOORS = [
     {"checks", "registry"},
     {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
     {"losses", "optimizers"},
+    {"parameters"},
     {"layers"},
-    {"activations", "dropout", "normalization"},
+    {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
     {"training"},
     {"network"},
@@ -56,7 +58,7 @@ def imports(path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*above, node.module) if node.module else above)
-            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+            found |= {f"{base}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -75,6 +77,25 @@ def test_imports_point_down(path):
         target = name.split(".")
         if target[0] == "fastnn" and len(target) > 1 and target[1] in set().union(*FLOORS):
             assert floor(target[1]) <= floor(parts[0]), f"{path.name} imports {name}"
+
+
+def test_imports_go_in_no_circle():
+    names = {path: path.relative_to(ROOT).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    modules = {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
+
+    def module(name: str) -> str:
+        """Return the module that `name` is, or is in; nothing where it is not in fastnn."""
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    # Python runs a package before the modules in it. They don't import its names, so it counts not.
+    graph = {name: {module(of) for of in imports(path)} for name, path in modules.items()}
+    assert len(graph["fastnn"]) > 10
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
 def test_rooms_of_the_numba_backend():

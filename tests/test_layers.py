@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -75,6 +76,39 @@ def test_gradients_take_no_step(rng):
     layer.gradients(rng.normal(size=(5, 7)), rng.normal(size=(5, 3)))
     np.testing.assert_array_equal(layer.weights, weights)
     np.testing.assert_array_equal(first["weights"], kept)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a network"])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
+)
+def test_a_copy_shares_no_parameters(copied, alone, rng):
+    layer = Dense(7, 3, optimizer=fastnn.SGD(0.1, momentum=0.5), seed=0)
+    network = None if alone else fastnn.Network([layer], dtype=np.float64)
+    X, G = rng.normal(size=(5, 7)), rng.normal(size=(5, 3))
+    layer.backward(X, G)
+    twin = copied(layer)
+    before = layer.weights.copy()
+    twin.backward(X, G)
+    np.testing.assert_array_equal(layer.weights, before)
+    layer.backward(X, G)
+    np.testing.assert_array_equal(layer.weights, twin.weights)
+    assert (layer.steps, twin.steps) == (2, 2)
+    assert alone or network[0] is layer
+    fastnn.Network([twin])  # which it does not belong to yet
+
+
+def test_a_pickle_holds_parameters_once(rng):
+    layer = Dense(130, 50, seed=0)
+    layer.backward(rng.normal(size=(5, 130)), rng.normal(size=(5, 50)))
+    assert len(pickle.dumps(layer)) < 1.2 * layer.weights.base.nbytes + 2000
+
+
+def test_a_draw_that_fails_leaves_nothing_behind():
+    layer = Dense(3, 2, weights=lambda rng, shape: np.ones(3))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^weights: expected shape \(3, 2\)"):
+            layer.forward(np.ones((1, 3)))
 
 
 class TestDense:

@@ -66,7 +66,7 @@ class TestSequence:
     def test_parameters_are_one_aligned_vector(self, dtype):
         network = perceptron(5, 40, 3, seed=1, dtype=dtype)
         for layer in (network[0], network[2]):
-            assert np.shares_memory(layer.weights, network._parameters)
+            assert np.shares_memory(layer.weights, network._parameters.vector)
             assert layer.weights.ctypes.data % 64 == 0
             assert layer.weights.dtype == dtype
 

@@ -362,7 +362,7 @@ class TestFiles:
             if isinstance(a, Dropout):
                 assert (a.p, a.key, a.step) == (b.p, b.key, b.step)
         assert network.fit(X, y, epochs=2).loss == loaded.fit(X, y, epochs=2).loss
-        np.testing.assert_array_equal(network._parameters, loaded._parameters)
+        np.testing.assert_array_equal(network._parameters.vector, loaded._parameters.vector)
 
     def test_copies_go_on_with_the_same_bits(self, blobs):
         X, y = blobs
@@ -370,7 +370,7 @@ class TestFiles:
         network.fit(X, y)
         twin = copy.deepcopy(network)
         assert twin.fit(X, y).loss == network.fit(X, y).loss
-        np.testing.assert_array_equal(network._parameters, twin._parameters)
+        np.testing.assert_array_equal(network._parameters.vector, twin._parameters.vector)
 
     def test_a_file_of_before_there_were_losses(self, tmp_path):
         from safetensors import safe_open

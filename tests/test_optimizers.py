@@ -116,17 +116,17 @@ class TestSteps:
         X, G = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
         for _ in range(2):
             assert layer.backward(X, G).dtype == np.float64
-        assert layer._state[0].dtype == np.float32
+        assert layer._parameters.state[0].dtype == np.float32
         assert not np.array_equal(layer.weights, before)
 
     def test_padding_stays_zero(self, optimizer, rng):
         network = deep(optimizer)
         network.fit(*samples(rng), epochs=2, batch_size=7)
-        for layer, _ in network._places():
-            for vector in (layer._vector, *layer._state):
+        for part, place in network._parameters.places():
+            for vector in (network._parameters.vector[place], *part.state):
                 copied = vector.copy()
-                for part in layer._layout.padding(copied):
-                    part[...] = 0
+                for padding in part.layout.padding(copied):
+                    padding[...] = 0
                 np.testing.assert_array_equal(copied, vector)
 
 
@@ -164,19 +164,20 @@ class TestState:
 
     def test_lies_parallel_to_the_parameters(self, optimizer, rng):
         network = deep(optimizer)
-        assert network._states == []
+        assert network._parameters.states == []
         network.train_step(*samples(rng))
-        assert len(network._states) == len(optimizer.state_names)
-        for vector in network._states:
-            assert vector.shape == network._parameters.shape
-            assert vector.dtype == network._parameters.dtype
+        whole = network._parameters
+        assert len(whole.states) == len(optimizer.state_names)
+        for vector in whole.states:
+            assert vector.shape == whole.vector.shape
+            assert vector.dtype == whole.vector.dtype
             assert vector.ctypes.data % 64 == 0
-        for layer, place in network._places():
-            assert len(layer._state) == len(optimizer.state_names)
-            for part, whole in zip(layer._state, network._states, strict=True):
-                assert part.any()
-                assert np.shares_memory(part, whole[place])
-                np.testing.assert_array_equal(part, whole[place])
+        for part, place in whole.places():
+            assert len(part.state) == len(optimizer.state_names)
+            for of_part, vector in zip(part.state, whole.states, strict=True):
+                assert of_part.any()
+                assert np.shares_memory(of_part, vector[place])
+                np.testing.assert_array_equal(of_part, vector[place])
 
     def test_layers_of_different_needs(self, rng):
         layers = [
@@ -187,14 +188,14 @@ class TestState:
         network = Network(layers, seed=0)
         X, y = samples(rng)
         network.train_step(X, y)
-        assert [len(layer._state) for layer in network] == [1, 0, 2]
-        assert len(network._states) == 2
-        velocity = network[0]._state[0].copy()
+        assert [len(layer._parameters.state) for layer in network] == [1, 0, 2]
+        assert len(network._parameters.states) == 2
+        velocity = network[0]._parameters.state[0].copy()
         network[1].optimizer = RMSprop()
         network.gradients(X, y)
-        np.testing.assert_array_equal(network[0]._state[0], velocity)
+        np.testing.assert_array_equal(network[0]._parameters.state[0], velocity)
         network.train_step(X, y)
-        assert [len(layer._state) for layer in network] == [1, 1, 2]
+        assert [len(layer._parameters.state) for layer in network] == [1, 1, 2]
         assert [layer.steps for layer in network] == [2, 1, 2]
 
     @pytest.mark.parametrize("change", ["join", "add", "deepcopy", "pickle"])
@@ -241,10 +242,11 @@ class TestState:
         layer = Dense(5, 3, optimizer=Adam(), seed=0)
         X, G = rng.normal(size=(6, 5)), rng.normal(size=(6, 3))
         layer.backward(X, G)
-        before = [layer._layout.view(vector, "weights").copy() for vector in layer._state]
+        of = layer._parameters
+        before = [of.layout.view(vector, "weights").copy() for vector in of.state]
         Network([layer], dtype=np.float32)
-        for old, vector in zip(before, layer._state, strict=True):
-            view = layer._layout.view(vector, "weights")
+        for old, vector in zip(before, of.state, strict=True):
+            view = of.layout.view(vector, "weights")
             assert view.dtype == np.float32
             np.testing.assert_array_equal(view, old.astype(np.float32))
 
@@ -598,7 +600,7 @@ class TestFiles:
         for some in (network, loaded):
             some.fit(X, y, epochs=2, batch_size=7)
         assert same_bits(parameters(network), parameters(loaded))
-        assert same_bits(network._states, loaded._states)
+        assert same_bits(network._parameters.states, loaded._parameters.states)
 
     def test_layers_with_their_own(self, tmp_path, rng):
         layers = [

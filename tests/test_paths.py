@@ -171,7 +171,7 @@ def test_a_saved_network_goes_on_with_the_same_bits(rng, tmp_path):
     for net in (network, loaded):
         assert net.explain().startswith("compiled epoch")
         net.fit(X, y, batch_size=16)
-    assert network._parameters.tobytes() == loaded._parameters.tobytes()
+    assert network._parameters.vector.tobytes() == loaded._parameters.vector.tobytes()
 
 
 @pytest.mark.parametrize("input_dtype", [np.uint8, np.float16, np.float32, np.float64, np.int64])
@@ -202,7 +202,7 @@ def test_where_an_epoch_is_cut_changes_no_bit(digits, monkeypatch, capsys):
         layers = [Dense(784, 50, l2=1e-4), BatchNorm(50), ReLU(), Dropout(0.2), Dense(50, 10)]
         network = Network(layers, optimizer=SGD(0.01, momentum=0.9), seed=0)
         losses = network.fit(X, y, epochs=2, **options).loss
-        results.append((network._parameters.tobytes(), losses))
+        results.append((network._parameters.vector.tobytes(), losses))
     assert results[0] == results[1] == results[2]
 
 

@@ -242,7 +242,7 @@ def test_same_bits_on_one_core_beside_a_busy_process():
 def weights_after_fit(threads, X, y, seed=0):
     network = perceptron(784, 256, 128, 10, seed=seed, backend="numba")
     history = network.fit(X, y, epochs=2, threads=threads)
-    return network._parameters.tobytes(), tuple(history.loss)
+    return network._parameters.vector.tobytes(), tuple(history.loss)
 
 
 def test_fit(digits):
@@ -395,7 +395,7 @@ def test_interrupt_and_exit():
         "try:\n"
         "    network.fit(X, y, epochs=10**6, threads=2)\n"
         "except KeyboardInterrupt:\n"
-        "    print('stopped', np.isfinite(network._parameters).all())\n"
+        "    print('stopped', np.isfinite(network._parameters.vector).all())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,

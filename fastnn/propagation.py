@@ -1,0 +1,152 @@
+"""A batch forward through the layers one by one, and its gradient back through them.
+
+It is open to any layer, a user's own included. What it computes is the reference for the
+compiled epoch. Arguments have been checked; what a layer returns has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastnn import backends, losses
+from fastnn.checks import Array
+from fastnn.layers import (
+    Dense,
+    Gradients,
+    Layer,
+    ParametricLayer,
+    ReLU,
+    cast,
+    keeps_width,
+    training_mode,
+)
+from fastnn.losses import Loss
+
+
+class Layered(Protocol):
+    """What propagation needs of a network."""
+
+    _layers: list[Layer]
+    _loss: Loss
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+def activations(network: Layered, X: Array) -> list[Array]:
+    """Return the output of every layer, in inference."""
+    outputs: list[Array] = []
+    activation = cast(X, network.dtype)
+    with training_mode(network._layers, False):
+        for layer in network._layers:
+            activation = _output(layer, activation, network.dtype)
+            outputs.append(activation)
+    return outputs
+
+
+def infer(network: Layered, X: Array) -> Array:
+    """Return the last layer's output; a dense layer and the ReLU behind it are one pass."""
+    activation = cast(X, network.dtype)
+    layers = iter(zip(network._layers, [*network._layers[1:], None], strict=True))
+    with training_mode(network._layers, False):
+        for layer, following in layers:
+            if type(layer) is Dense and type(following) is ReLU:
+                activation = layer._forward(activation, relu=True)
+                next(layers)
+            else:
+                activation = _output(layer, activation, network.dtype)
+    return activation
+
+
+def step(network: Layered, X: Array, y: Array) -> tuple[float, int]:
+    """Take one gradient step; return the sum of the losses and the right answers before it.
+
+    Right answers are counted where targets look like class ids, as in one batch targets may that
+    are none. Layers have been told that they train.
+    """
+    layers = network._layers
+    inputs, loss, correct, gradient = _forward_and_loss(network, X, y)
+    first = _first_that_learns(layers)
+    for i in range(len(layers) - 1, first - 1, -1):
+        layer, input = layers[i], inputs[i]
+        if i == first and type(layer).backward is ParametricLayer.backward:
+            assert isinstance(layer, ParametricLayer)
+            layer._step(input, gradient, input_gradient=False)
+        else:
+            gradient = layer.backward(input, gradient)
+            gradient = _returned(layer, "backward", gradient, input.shape, network.dtype)
+    return loss, correct
+
+
+def gradients(network: Layered, X: Array, y: Array) -> tuple[float, list[Gradients]]:
+    """Return the sum of the losses and the gradients of each layer's parameters, without a step."""
+    layers = network._layers
+    found: list[Gradients] = []
+    before = [layer._changed_by_forward() for layer in layers]
+    try:
+        with training_mode(layers, True):
+            inputs, loss, _, gradient = _forward_and_loss(network, X, y)
+            for layer, input in zip(reversed(layers), reversed(inputs), strict=True):
+                gradient, of_parameters = layer.gradients(input, gradient)
+                gradient = _returned(layer, "gradients", gradient, input.shape, network.dtype)
+                found.append(of_parameters)
+    finally:
+        for layer, state in zip(layers, before, strict=True):
+            layer._change_back(state)
+    return loss, found[::-1]
+
+
+def penalty(layers: Sequence[Layer]) -> float:
+    """Return what the layers add to the loss of every batch."""
+    return sum([layer.penalty for layer in layers if isinstance(layer, ParametricLayer)])
+
+
+def _forward_and_loss(
+    network: Layered, X: Array, y: Array
+) -> tuple[list[Array], float, int, Array]:
+    """Return every layer's input, the sum of the losses, right answers, and dL/doutput."""
+    backend = backends.load(network.backend)
+    inputs, activation = [], cast(X, network.dtype)
+    for layer in network._layers:
+        inputs.append(activation)
+        activation = _output(layer, activation, network.dtype)
+    loss = network._loss.total(backend, activation, y) + len(y) * penalty(network._layers)
+    classes = network._loss.has_classes(y, activation.shape[1])
+    correct = losses.right_answers(activation, y) if classes else 0
+    return inputs, loss, correct, network._loss.gradient(backend, activation, y)
+
+
+def _output(layer: Layer, input: Array, dtype: np.dtype[Any]) -> Array:
+    output = np.asarray(layer.forward(input))
+    width = layer.output_units
+    if width is None:
+        width = output.shape[1] if output.ndim == 2 and output.shape[1] > 0 else input.shape[1]
+    return _returned(layer, "forward", output, (len(input), width), dtype)
+
+
+def _returned(
+    layer: Layer, method: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return what a layer's method gave, checked: it may be a user's own."""
+    array = np.asarray(value)
+    if array.shape != shape or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{layer!r}.{method}: expected it to return numbers of shape {shape}, "
+            f"got shape {array.shape} and dtype {array.dtype}"
+        )
+    return cast(array, dtype)
+
+
+def _first_that_learns(layers: Sequence[Layer]) -> int:
+    """Return the index of the first layer with parameters; before it nobody needs gradients.
+
+    A layer that is not fastnn's own may learn, so it counts.
+    """
+    learning = (i for i, layer in enumerate(layers) if not keeps_width(layer))
+    return next(learning, len(layers))
