@@ -149,10 +149,14 @@ class Constant:
         owner._constants = (*owner._constants, name)
 
     def __get__(self, layer: Elementwise, owner: type[Elementwise]) -> float:
-        return float(layer.__dict__[self.name])
+        number: float = layer.__dict__[self.name]
+        return number
 
     def __set__(self, layer: Elementwise, value: float) -> None:
         layer.__dict__[self.name] = checks.real(self.name, value)
+        # beside their names as the tuple that backends take: no call has to put it together
+        known = [layer.__dict__[name] for name in layer._constants if name in layer.__dict__]
+        layer._numbers = tuple(known)
 
 
 class Elementwise(Layer):
@@ -172,6 +176,8 @@ class Elementwise(Layer):
     _from_output: ClassVar[bool] = False
     """Whether the derivative is computed from the output, not from the input."""
 
+    _numbers: tuple[float, ...] = ()
+    """The constants."""
     _kept: tuple[Array, Array] | None = None
 
     def __init_subclass__(cls) -> None:
@@ -199,7 +205,7 @@ class Elementwise(Layer):
             If it does not hold real numbers.
         """
         X = checks.floating_matrix("input", input)
-        output = self._output(X)
+        output = self._backend.elementwise_forward(self._function, X, *self._numbers)
         if self._from_output:
             self._kept = None
             if self.training:
@@ -232,25 +238,19 @@ class Elementwise(Layer):
             if self.training and kept is not None and kept[0] is X:
                 value = kept[1]
             else:
-                value = self._output(X)
-        return self._backend.elementwise_backward(self._function, value, G, *self._numbers())
+                value = self._backend.elementwise_forward(self._function, X, *self._numbers)
+        return self._backend.elementwise_backward(self._function, value, G, *self._numbers)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self._numbers()))})"
+        return f"{type(self).__name__}({', '.join(map(repr, self._numbers))})"
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         state.pop("_kept", None)
         return state
 
-    def _output(self, X: Array) -> Array:
-        return self._backend.elementwise_forward(self._function, X, *self._numbers())
-
-    def _numbers(self) -> tuple[float, ...]:
-        return tuple([getattr(self, name) for name in self._constants])
-
     def _describe(self, start: int) -> description.Elementwise:
-        return description.Elementwise(self._function, self._numbers(), self._from_output)
+        return description.Elementwise(self._function, self._numbers, self._from_output)
 
 
 @BUILT_IN.register

@@ -33,7 +33,7 @@ def backends_of(row: Row, numba_backend):
 
 
 def numbers(row: Row) -> tuple[float, ...]:
-    return row.layer._numbers()
+    return row.layer._numbers
 
 
 def floor(x, dtype):

@@ -39,7 +39,7 @@ def relative_error(derived, numeric) -> float:
 @pytest.mark.parametrize(
     "make",
     [
-        *[lambda row=row: type(row.layer)(*row.layer._numbers()) for row in ROWS],
+        *[lambda row=row: type(row.layer)(*row.layer._numbers) for row in ROWS],
         Layer,
         own_softplus,
         lambda: Dropout(0.4, seed=1),

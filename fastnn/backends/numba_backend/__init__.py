@@ -16,7 +16,6 @@ import numpy as np
 from fastnn.backends import Labels
 from fastnn.checks import FLOAT_DTYPES, Array
 
-from .jit import KernelOperation
 from .kernels import elementwise as elementwise_kernels
 from .kernels.activations import FORMULAS
 from .kernels.philox import BLOCK_WORDS
@@ -33,8 +32,13 @@ _empty, _empty_like = np.empty, np.empty_like
 _INT64 = np.dtype(np.int64)
 _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)
+_NO_CONSTANTS = 0.0, 0.0
 
-_elementwise = Entries(elementwise.run, 5, numbers=2)
+_forward, _backward = (
+    {name: elementwise.Entries(kernel) for name, kernel in kernels.items()}
+    for kernels in (elementwise_kernels.FORWARD, elementwise_kernels.BACKWARD)
+)
+_UFUNCS = {name: formula.ufunc for name, formula in FORMULAS.items() if formula.ufunc}
 _product = Entries(dense.product, 7)
 _softmax = Entries(losses.softmax, 3)
 _cross_entropy = Entries(losses.cross_entropy, 5)
@@ -52,19 +56,19 @@ _squared_error_gradient = Entries(losses.squared_error_gradient, 4)
 
 
 def elementwise_forward(function: str, input: Array, *constants: float) -> Array:
-    dtype = input.dtype
-    ufunc = FORMULAS[function].ufunc
-    # NumPy's are vectorised too and cost less to call; a kernel is faster in float64
-    if ufunc and (dtype is _FLOAT32 or (dtype is _FLOAT64 and input.size < LONG_INPUT)):
-        output: Array = ufunc(input)
-        return output
-    return _elementwise_by(elementwise_kernels.FORWARD[function], input, input, constants)
+    if function in _UFUNCS:
+        # NumPy's are vectorised too and cost less to call; a kernel is faster in float64
+        dtype = input.dtype
+        if dtype is _FLOAT32 or (dtype is _FLOAT64 and input.size < LONG_INPUT):
+            output: Array = _UFUNCS[function](input)
+            return output
+    return _elementwise(_forward[function], input, input, constants)
 
 
 def elementwise_backward(
     function: str, value: Array, grad_output: Array, *constants: float
 ) -> Array:
-    return _elementwise_by(elementwise_kernels.BACKWARD[function], value, grad_output, constants)
+    return _elementwise(_backward[function], value, grad_output, constants)
 
 
 def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = False) -> Array:
@@ -300,18 +304,17 @@ def _copies(parameters: Array, *others: Array) -> list[Array]:
     return [plain(array.copy(), parameters.dtype) for array in (parameters, *others)]
 
 
-def _elementwise_by(
-    kernel: KernelOperation, value: Array, second: Array, constants: tuple[float, ...]
+def _elementwise(
+    entries: elementwise.Entries, value: Array, second: Array, constants: tuple[float, ...]
 ) -> Array:
     """Run the kernel of an elementwise function on one matrix, or on two of the same shape."""
-    dtype = value.dtype
-    entry, output = _elementwise[dtype], _empty_like(value)
-    numbers = (*constants, 0.0, 0.0)[:2]
-    address, itemsize = kernel.address(dtype), value.itemsize
-    if entry(*numbers, address, itemsize, id(value), id(second), id(output)):
-        X, G = plain(value), plain(second, dtype)
+    run, kernel = entries[value.dtype]
+    output = _empty_like(value)
+    a, b = (*constants, 0.0, 0.0)[:2] if constants else _NO_CONSTANTS
+    if run(a, b, kernel, value.itemsize, id(value), id(second), id(output)):
+        X, G = plain(value), plain(second, value.dtype)
         output = _empty_like(X)
-        fitting(entry(*numbers, address, itemsize, id(X), id(G), id(output)), X, G)
+        fitting(run(a, b, kernel, X.itemsize, id(X), id(G), id(output)), X, G)
     return output
 
 
