@@ -154,6 +154,8 @@ def shaped(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
 
 def floating_matrix(name: str, value: npt.ArrayLike) -> Array:
     """Return `value` as a matrix in float32 or float64; integers become float64."""
+    if type(value) is np.ndarray and value.dtype in FLOAT_DTYPES and value.ndim == 2 and value.size:
+        return value  # as a rule: a layer without weights costs little more than its call
     array = matrix(name, value)
     if array.dtype in FLOAT_DTYPES:
         return array
