@@ -25,9 +25,9 @@ class Row:
 
     `exact` is the function, and `slope` the summands of its derivative, both of numbers of higher
     precision. `ulps` and `slope_ulps` bound the errors, in units in the last place of the value and
-    of the largest summand. `torch` is PyTorch's module, as one writes it there. What NumPy computes
-    may be off by `condition` times as much, which is how much the rounding of one step in its
-    equation is multiplied.
+    of the sum of the summands' sizes. `torch` is PyTorch's module, as one writes it there. What
+    NumPy computes may be off by `condition` times as much, which is how much the rounding of one
+    step in its equation is multiplied.
     """
 
     layer: Elementwise

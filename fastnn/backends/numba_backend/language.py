@@ -21,8 +21,6 @@ kernel has vectors, its first parameter is a floating-point number, and the type
 that number is the type of its vectors: one text serves float32 and float64, and no
 kernel is made by a factory, which Numba's disk cache would not recognise again. A
 parameter called `like` serves for its type alone.
-
-This is the only file that knows the machine.
 """
 
 from __future__ import annotations
