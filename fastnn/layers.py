@@ -639,8 +639,7 @@ def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Arr
     """Return input and gradient of an elementwise layer, checked, in the dtype to compute in."""
     X = checks.floating_matrix("input", input)
     if (
-        isinstance(grad_output, np.ndarray)
-        and type(grad_output) is np.ndarray
+        type(grad_output) is np.ndarray
         and grad_output.dtype is X.dtype
         and grad_output.shape == X.shape
     ):

@@ -14,6 +14,22 @@ from fastnn import Activation, Dense, Layer, Network, Sigmoid, Tanh
 pytestmark = pytest.mark.usefixtures("backend")
 
 
+def test_known_values(dtype):
+    X = np.log(np.array([[1.0, 3.0, 1 / 3]], dtype))
+    np.testing.assert_allclose(Sigmoid().forward(X), [[0.5, 0.75, 0.25]], rtol=1e-6)
+    np.testing.assert_allclose(Tanh().forward(X), [[0, 0.8, -0.8]], rtol=1e-6, atol=1e-7)
+    for layer in (Sigmoid(), Tanh()):
+        assert layer.forward(X).dtype == layer.backward(X, X).dtype == dtype
+
+
+def test_large_inputs_neither_overflow_nor_warn(dtype):
+    X = np.array([[1e30, -1e30, 800.0, -800.0]], dtype)
+    np.testing.assert_array_equal(Sigmoid().forward(X), [[1, 0, 1, 0]])
+    np.testing.assert_array_equal(Tanh().forward(X), [[1, -1, 1, -1]])
+    for layer in (Sigmoid(), Tanh()):
+        np.testing.assert_array_equal(layer.backward(X, np.ones_like(X)), 0)
+
+
 @pytest.mark.parametrize("layer", [row.layer for row in ROWS], ids=repr)
 def test_dtypes(layer):
     whole = np.arange(6).reshape(2, 3)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import BATCHES, at_the_end_of_memory
+from conftest import BATCHES, at_the_end_of_memory, sum_bound
 from elementwise import BY_NAME, ROWS, Row, each_row
 
 import fastnn
@@ -21,6 +21,10 @@ UNITS = (1, 5, 16, 17, 33, 64, 129, 300)
 """Less than a vector, whole ones, groups of them, and one more than each."""
 
 of_each_row = pytest.mark.parametrize("row", **each_row)
+
+
+def both(numba_backend, name, *arguments):
+    return [getattr(module, name)(*arguments) for module in (reference, numba_backend)]
 
 
 def sizes() -> list[tuple[int, int]]:
@@ -129,6 +133,33 @@ def test_special_values(backend, row, rows, dtype):
         np.testing.assert_array_equal(limit, expected)
         np.testing.assert_array_equal(slope[:, j], slope[:, 4 + sign])
     assert np.isnan(row.layer.forward(np.full((rows, 5), np.nan, dtype))).all()
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_derivatives_from_outputs(numba_backend, rng, batch, units, dtype):
+    Y, G = rng.uniform(-1, 1, (2, batch, units)).astype(dtype)
+    y, g = Y.astype(np.float64), G.astype(np.float64)
+    for name, exact, magnitude in [
+        ("tanh", g * (1 - y * y), np.abs(g)),
+        ("sigmoid", g * y * (1 - y), np.abs(g * y) * (1 + np.abs(y))),
+    ]:
+        for found in both(numba_backend, "elementwise_backward", name, Y, G):
+            assert found.dtype == dtype
+            assert (np.abs(found - exact) <= sum_bound(2, magnitude, dtype)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 100])  # few elements take another way than many
+def test_special_values_of_sigmoid_and_tanh(numba_backend, rows, dtype):
+    row = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 1e-40], dtype)
+    X = np.tile(row, (rows, 1))
+    for found in both(numba_backend, "elementwise_forward", "tanh", X):
+        expected = [0, 0, 1, -1, np.nan, 1, -1, row[7]]
+        np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
+        np.testing.assert_array_equal(np.signbit(found[:, :2]), [[False, True]] * rows)
+    for found in both(numba_backend, "elementwise_forward", "sigmoid", X):
+        expected = [0.5, 0.5, 1, 0, np.nan, 1, 0, 0.5]
+        np.testing.assert_array_equal(found, np.tile(expected, (rows, 1)))
 
 
 @of_each_row

@@ -253,7 +253,7 @@ LOSSES = {"softmax_cross_entropy": cross_entropy, "mse": squared_error}
 
 STAGES = ("dropout", "norm", *BY_NAME)
 
-PAIRED = ("dropout", "norm", "relu", "rescale", "sigmoid", "silu")
+PAIRED = ("dropout", "norm", "relu", "rescale", "sigmoid", "silu", "tanh")
 """Of elementwise functions, some whose derivative is computed from input, output and neither."""
 
 

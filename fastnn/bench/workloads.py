@@ -177,10 +177,15 @@ DENSE_SHAPES = (
     {"batch": 32, "input_units": 784, "output_units": 100},
     {"batch": 128, "input_units": 512, "output_units": 512},
 )
-ELEMENTWISE_SHAPES = tuple(
-    {"function": function, "batch": batch, "units": units}
-    for function in ELEMENTWISE
-    for batch, units in ((32, 100), (128, 512))
+EXACT = ("relu", "rescale", "leaky_relu")  # with constants that are powers of 2
+EXACT_SHAPES, ELEMENTWISE_SHAPES = (
+    tuple(
+        {"function": function, "batch": batch, "units": units}
+        for function in ELEMENTWISE
+        if (function in EXACT) == exact
+        for batch, units in ((32, 100), (128, 512))
+    )
+    for exact in (True, False)
 )
 LOSS_SHAPES = ({"batch": 32, "classes": 10}, {"batch": 512, "classes": 10})
 TRAINING_SHAPES = ({"batch_size": 32, "samples": 6_400}, {"batch_size": 128, "samples": 12_800})
@@ -191,6 +196,8 @@ TRAINING_SHAPES = ({"batch_size": 32, "samples": 6_400}, {"batch_size": 128, "sa
 OPERATIONS: tuple[tuple[Callable[..., Problem], tuple[dict[str, Any], ...], int], ...] = (
     (dense_forward, DENSE_SHAPES, 32),
     (dense_backward, DENSE_SHAPES, 32),
+    (elementwise_forward, EXACT_SHAPES, 0),
+    (elementwise_backward, EXACT_SHAPES, 0),
     (elementwise_forward, ELEMENTWISE_SHAPES, 8),
     (elementwise_backward, ELEMENTWISE_SHAPES, 16),
     (softmax_crossentropy, LOSS_SHAPES, 8),

@@ -35,7 +35,7 @@ _LABELS = id(_INT64)
 _NO_CONSTANTS = 0.0, 0.0
 
 _forward, _backward = (
-    {name: elementwise.Entries(kernel) for name, kernel in kernels.items()}
+    {name: elementwise.KernelEntries(kernel) for name, kernel in kernels.items()}
     for kernels in (elementwise_kernels.FORWARD, elementwise_kernels.BACKWARD)
 )
 _UFUNCS = {name: formula.ufunc for name, formula in FORMULAS.items() if formula.ufunc}
@@ -305,7 +305,7 @@ def _copies(parameters: Array, *others: Array) -> list[Array]:
 
 
 def _elementwise(
-    entries: elementwise.Entries, value: Array, second: Array, constants: tuple[float, ...]
+    entries: elementwise.KernelEntries, value: Array, second: Array, constants: tuple[float, ...]
 ) -> Array:
     """Run the kernel of an elementwise function on one matrix, or on two of the same shape."""
     run, kernel = entries[value.dtype]

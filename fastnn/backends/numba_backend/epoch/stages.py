@@ -12,8 +12,7 @@ within the call of `run`.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -50,15 +49,6 @@ STAGE = np.dtype(
     + [(name, np.float64) for name in ("factor", "momentum", "epsilon")]
 )  # fmt: skip
 """One stage. `factor` is that of what dropout keeps."""
-
-
-@contextlib.contextmanager
-def every_vector(
-    k: Kernel, stride: Int, rows: Int, first: Int, stop: Int
-) -> Iterator[tuple[Int, Int, Int]]:
-    """Loop over a range of columns of a matrix; yields row, column and where the vector lies."""
-    with k.loop(0, rows) as row, k.loop(first, stop) as j:
-        yield row, j, row * stride + j * k.vector_bytes
 
 
 # ------------------------------------------------------------------- all stages of a block
@@ -167,7 +157,8 @@ def keep_some(
     Shapes: source and target [rows, units, padded], words [rows * units + lanes] 32-bit words.
     """
     factors = k.broadcast(factor)
-    with every_vector(k, stride, rows, first, stop) as (row, j, offset):
+    with k.loop(0, rows) as row, k.loop(first, stop) as j:
+        offset = row * stride + j * k.vector_bytes
         chosen = kept(k, words + (row * units + j * k.lanes) * 4, threshold)
         k.store(k.where(chosen, factors * k.load(source + offset), k.zero()), target + offset)
 

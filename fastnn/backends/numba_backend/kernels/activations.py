@@ -22,7 +22,11 @@ from .exponential import expm1, exponential
 from .special import gaussian, log1p, normal_distribution
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848, 1.0507009873554804934
-"""Of G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017."""
+"""Of G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+
+They stand in `numpy_backend.py` too: what is compiled is dropped when a file of this backend
+changes, and when no other does.
+"""
 
 FAR = 1000.0
 """Beyond it, either way, exponentials are 0 or vanish beside 1. Where a product with x would be
@@ -197,7 +201,7 @@ def mish_parts(k: Kernel, x: Vector) -> tuple[Vector, Vector, Vector]:
 
 def bounded(k: Kernel, x: Vector) -> Vector:
     """x, but between -FAR and FAR; NaN stays NaN."""
-    x = k.where(x < -FAR, k.constant(-FAR), x)
+    x = not_below(k, x)
     return k.where(x > FAR, k.constant(FAR), x)
 
 

@@ -50,7 +50,7 @@ def run(first, second, kernel, itemsize, X, G, Y):
 _run = arrays.Entries(run, 5, numbers=2)
 
 
-class Entries(dict[np.dtype[Any], tuple[Callable[..., int], int]]):
+class KernelEntries(dict[np.dtype[Any], tuple[Callable[..., int], int]]):
     """The entry point of `run` by dtype, and the address of one kernel, ready to be handed to it.
 
     Parameters
