@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy.typing as npt
 
@@ -160,6 +161,9 @@ class Activation(Layer):
     ) -> None:
         self.function = checks.function("function", function)
         self.derivative = checks.function("derivative", derivative)
+
+    def _describe(self, start: int) -> NoReturn:
+        raise TypeError(f"{self!r} is known to Python alone")
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return function(input).

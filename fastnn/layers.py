@@ -29,7 +29,7 @@ from fastnn.schedules import Rate
 Gradients = dict[str, Array]
 
 
-BUILT_IN: Registry[Layer] = Registry()
+BUILT_IN: Registry[Layer] = Registry("_describe")
 """fastnn's own layers."""
 
 

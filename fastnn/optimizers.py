@@ -25,7 +25,7 @@ SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)
 """What never rounds to zero: 0 / (0 + epsilon) has to be 0 where a gradient has always been 0."""
 
 
-BUILT_IN: Registry[Optimizer] = Registry()
+BUILT_IN: Registry[Optimizer] = Registry("_rule")
 """fastnn's own optimisers."""
 
 

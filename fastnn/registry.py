@@ -12,13 +12,32 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by name. Each is put in at its own definition."""
+    """Classes by name. Each is put in at its own definition.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    description
+        The method by which an object tells compiled code what it is. What the base says is true of
+        a user's class, which takes no compiled path, and so it is never inherited here.
+    """
+
+    def __init__(self, description: str | None = None) -> None:
+        self._description = description
         self._classes: dict[str, type[T]] = {}
 
     def register(self, kind: type[T]) -> type[T]:
-        """Put in a class; a decorator."""
+        """Put in a class; a decorator.
+
+        Raises
+        ------
+        TypeError
+            If it does not describe itself.
+        """
+        name = self._description
+        if name is not None:
+            described = [base for base in kind.__mro__ if name in vars(base)]
+            if len(described) == 1 and described[0] is not kind:
+                raise TypeError(f"{kind.__name__}: expected a method {name} of its own, got none")
         self._classes[kind.__name__] = kind
         return kind
 

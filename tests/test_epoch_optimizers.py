@@ -17,6 +17,7 @@ from fastnn.backends import description
 from fastnn.backends.numba_backend.epoch import optimizers
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.jit import call
+from fastnn.backends.numba_backend.kernels import optimizers as kernel_rules
 from fastnn.backends.numba_backend.machine import MACHINE
 
 RULES = {
@@ -98,6 +99,7 @@ class Block:
     def step(self, rule, rate, correction, blocks=None):
         """Move all rows, in the blocks [start, stop) that are asked for."""
         region, rates = self.region[0], np.array([rate, correction])
+        region["kernel"] = kernel_rules.RULES[rule.kind].kernel.address(self.dtype)
         for name in ("beta1", "beta2", "epsilon"):
             region[name] = getattr(rule, name)
         parameters, gradient, first, second = self.arrays
@@ -105,7 +107,7 @@ class Block:
         starts = range(0, self.rows, size)
         for start, stop in blocks or [(s, min(s + size, self.rows)) for s in starts]:
             call_operation(
-                optimizers.address(rule.kind, self.dtype), self.dtype.type(1),
+                optimizers.move.address(self.dtype, optimizers.REGION), self.dtype.type(1),
                 self.region.ctypes.data,
                 rates.ctypes.data, parameters.ctypes.data, gradient[start:].ctypes.data,
                 first.ctypes.data, second.ctypes.data, start, stop - start,
@@ -183,10 +185,25 @@ def test_state_never_stays_denormal(kind, dtype):
     before = block.arrays[0].copy()
     block.region["decay"] = 0
     block.step(RULES[kind], 0.1, 1.0)
-    for state in block.arrays[2 : 2 + optimizers.STATES[kind]]:
+    for state in block.arrays[2 : 2 + kernel_rules.RULES[kind].states]:
         assert not state[:3, :14].any()
         assert (state[:3, 14:21] > smallest).all()
     assert np.array_equal(block.arrays[0], before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", RULES)
+def test_infinite_parameters_stay_so_without_a_penalty(kind, dtype):
+    """A decay of 0 adds nothing, not 0 times infinity."""
+    block = Block(3, 21, dtype)
+    block.arrays[0][:3, [0, 20]] = np.inf, -np.inf
+    block.arrays[2][:] **= 2
+    block.region["decay"] = 0
+    block.step(RULES[kind], 0.1, 1.0)
+    parameters = block.arrays[0][:3, :21]
+    assert (parameters[:, 0] == np.inf).all()
+    assert (parameters[:, 20] == -np.inf).all()
+    assert np.isfinite(parameters[:, 1:20]).all()
 
 
 # -------------------------------------------------------------------------- the whole epoch

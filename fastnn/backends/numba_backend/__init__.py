@@ -18,10 +18,11 @@ from fastnn.checks import FLOAT_DTYPES, Array
 
 from .kernels import elementwise as elementwise_kernels
 from .kernels.activations import FORMULAS
+from .kernels.optimizers import RULES
 from .kernels.philox import BLOCK_WORDS
 from .layerwise import batch_norm, dense, elementwise, losses, optimizers
 from .layerwise import dropout as dropout_kernels
-from .layerwise.arrays import Entries, fitting, plain
+from .layerwise.arrays import Entries, KernelEntries, fitting, plain
 from .layerwise.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .machine import MACHINE
 
@@ -34,8 +35,9 @@ _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)
 _NO_CONSTANTS = 0.0, 0.0
 
+_elementwise_run = Entries(elementwise.run, 5, numbers=2)
 _forward, _backward = (
-    {name: elementwise.KernelEntries(kernel) for name, kernel in kernels.items()}
+    {name: KernelEntries(_elementwise_run, kernel) for name, kernel in kernels.items()}
     for kernels in (elementwise_kernels.FORWARD, elementwise_kernels.BACKWARD)
 )
 _UFUNCS = {name: formula.ufunc for name, formula in FORMULAS.items() if formula.ufunc}
@@ -45,9 +47,11 @@ _cross_entropy = Entries(losses.cross_entropy, 5)
 _cross_entropy_gradient = Entries(losses.cross_entropy_gradient, 5)
 _add = Entries(optimizers.add, 3)
 _sum_of_squares = Entries(optimizers.sum_of_squares, 3)
-_momentum = Entries(optimizers.momentum, 5, numbers=2)
-_rmsprop = Entries(optimizers.rmsprop, 4, numbers=4)
-_adam = Entries(optimizers.adam, 5, numbers=7)
+_momentum_run = Entries(optimizers.momentum, 5, numbers=2)
+_momentum = KernelEntries(_momentum_run, RULES["momentum"].kernel)
+_nesterov = KernelEntries(_momentum_run, RULES["nesterov"].kernel)
+_rmsprop = KernelEntries(Entries(optimizers.rmsprop, 5, numbers=4), RULES["rmsprop"].kernel)
+_adam = KernelEntries(Entries(optimizers.adam, 6, numbers=7), RULES["adam"].kernel)
 _dropout = Entries(dropout_kernels.run, 7)
 _batch_norm = Entries(batch_norm.forward, 8)
 _batch_norm_gradient = Entries(batch_norm.backward, 10)
@@ -253,11 +257,11 @@ def momentum_step(
     momentum: float,
     nesterov: bool,
 ) -> None:
-    numbers = learning_rate, momentum
-    entry, itemsize = _momentum[parameters.dtype], parameters.itemsize
-    if entry(*numbers, nesterov, itemsize, id(parameters), id(gradient), id(velocity)):
+    run, kernel = (_nesterov if nesterov else _momentum)[parameters.dtype]
+    rate, itemsize = learning_rate, parameters.itemsize
+    if run(rate, momentum, kernel, itemsize, id(parameters), id(gradient), id(velocity)):
         copies = _copies(parameters, gradient, velocity)
-        fitting(entry(*numbers, nesterov, itemsize, *map(id, copies)), *copies)
+        fitting(run(rate, momentum, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, velocity[...] = copies
 
 
@@ -269,12 +273,13 @@ def rmsprop_step(
     rho: float,
     epsilon: float,
 ) -> None:
+    run, kernel = _rmsprop[parameters.dtype]
     # 1 - rho before it is rounded: in float32 it would lose three digits where rho is 0.999
-    numbers = learning_rate, rho, 1 - rho, epsilon
-    entry, itemsize = _rmsprop[parameters.dtype], parameters.itemsize
-    if entry(*numbers, itemsize, id(parameters), id(gradient), id(mean_square)):
+    rate, rest, itemsize = learning_rate, 1 - rho, parameters.itemsize
+    P, G, S = id(parameters), id(gradient), id(mean_square)
+    if run(rate, rho, rest, epsilon, kernel, itemsize, P, G, S):
         copies = _copies(parameters, gradient, mean_square)
-        fitting(entry(*numbers, itemsize, *map(id, copies)), *copies)
+        fitting(run(rate, rho, rest, epsilon, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, mean_square[...] = copies
 
 
@@ -291,11 +296,12 @@ def adam_step(
 ) -> None:
     rate = learning_rate / (1 - beta1 ** (step + 1))
     correction = 1 / math.sqrt(1 - beta2 ** (step + 1))
+    run, kernel = _adam[parameters.dtype]
     numbers = rate, correction, beta1, 1 - beta1, beta2, 1 - beta2, epsilon
-    entry, itemsize = _adam[parameters.dtype], parameters.itemsize
-    if entry(*numbers, itemsize, id(parameters), id(gradient), id(mean), id(mean_square)):
+    itemsize = parameters.itemsize
+    if run(*numbers, kernel, itemsize, id(parameters), id(gradient), id(mean), id(mean_square)):
         copies = _copies(parameters, gradient, mean, mean_square)
-        fitting(entry(*numbers, itemsize, *map(id, copies)), *copies)
+        fitting(run(*numbers, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, mean[...], mean_square[...] = copies
 
 
@@ -305,7 +311,7 @@ def _copies(parameters: Array, *others: Array) -> list[Array]:
 
 
 def _elementwise(
-    entries: elementwise.KernelEntries, value: Array, second: Array, constants: tuple[float, ...]
+    entries: KernelEntries, value: Array, second: Array, constants: tuple[float, ...]
 ) -> Array:
     """Run the kernel of an elementwise function on one matrix, or on two of the same shape."""
     run, kernel = entries[value.dtype]

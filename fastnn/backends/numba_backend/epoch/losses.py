@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..jit import operation, record_at
+from typing import NamedTuple
+
+from ..jit import Operation, operation, record_at
 from ..kernels.rows import fill, integer_at, load_row, put_integer, put_real, real_at, sample_at
 from ..kernels.softmax import first_largest
 from ..language import Int, Kernel, Real, Vector, microkernel
@@ -84,3 +86,20 @@ def mean_squared_error(one, record, targets, order, start, count):
             correct += integer_at(shared.predictions + 8 * i) == label
     put_real(loss / units, shared.batch_loss)
     put_integer(correct, shared.batch_correct)
+
+
+class CompiledLoss(NamedTuple):
+    """A loss of the compiled epoch: its operation, and whether targets may be rows of numbers.
+
+    Without an operation it is a part of `step.run`.
+    """
+
+    operation: Operation | None
+    numeric_targets: bool
+
+
+LOSSES = {
+    "softmax_cross_entropy": CompiledLoss(None, numeric_targets=False),
+    "mse": CompiledLoss(mean_squared_error, numeric_targets=True),
+}
+"""Each loss by the name that it has in `fastnn/losses.py`."""

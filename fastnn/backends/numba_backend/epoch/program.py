@@ -14,8 +14,9 @@ import numpy as np
 from fastnn import memory
 from fastnn.backends.description import HIDDEN_DENSITY, Dense, Layer, Learned
 
+from ..kernels.optimizers import RULES
 from ..machine import cores
-from . import losses, optimizers
+from . import losses
 from .blocks import Structure, chunks_of
 from .step import run
 from .table import INPUT_CODES, SPARSE_BELOW, Table
@@ -23,8 +24,6 @@ from .team import Team
 from .threads import MOST_MEMBERS, Words
 
 __all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
-
-LOSSES = ("softmax_cross_entropy", "mse")
 
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
@@ -39,7 +38,7 @@ def why_not(
     input_dtype: np.dtype | type = np.float32,
 ) -> str | None:
     """Return why the compiled epoch can't run this network, or None if it can."""
-    if loss not in LOSSES:
+    if loss not in losses.LOSSES:
         return f"the loss {loss!r} is not compiled"
     if np.dtype(dtype).name not in ("float32", "float64"):
         return f"parameters of type {np.dtype(dtype)} are not compiled"
@@ -51,7 +50,7 @@ def why_not(
             return f"the layer {type(layer).__name__} is not compiled"
         if isinstance(layer, Learned):
             dense = dense or isinstance(layer, Dense)
-            if layer.rule.kind not in optimizers.OPERATIONS:
+            if layer.rule.kind not in RULES:
                 return f"the rule {layer.rule.kind!r} is not compiled"
             if units not in (None, layer.input_units):
                 name, inputs = type(layer).__name__, layer.input_units
@@ -103,7 +102,7 @@ class Program:
         )
         self.dense = structure.dense
         self._parameters_end = max(_end(layer, self.dtype) for layer in structure.learned)
-        self.states = max(optimizers.STATES[layer.rule.kind] for layer in structure.learned)
+        self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
         for table in ("training", "prediction"):
             vars(self).pop(table, None)
@@ -163,7 +162,7 @@ class Program:
         depend on how many calls there were. Up to `threads` threads share each step; no bit depends
         on their number.
 
-        `targets` are class ids, int64 [n], or under "mse" numbers of the network's dtype
+        `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
         layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
@@ -173,7 +172,7 @@ class Program:
         """
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
         outputs = self.dense[-1].output_units
-        if self.loss == "mse" and targets.ndim == 2:
+        if losses.LOSSES[self.loss].numeric_targets and targets.ndim == 2:
             target_code = INPUT_CODES[self.dtype.name]
             _check("targets", targets, self.dtype, (len(samples), outputs))
         else:

@@ -17,6 +17,7 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 
 from ..jit import Operation
 from ..kernels import elementwise
+from ..kernels.optimizers import RULES
 from ..kernels.rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
 from ..machine import MACHINE, lanes
 from . import losses, one_sample, optimizers, stages
@@ -162,8 +163,9 @@ class Table:
         if self.layers["decay"].any():
             shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
             self._want(8, (shared, "penalty"))
-        if loss == "mse":
-            shared["loss"] = losses.mean_squared_error.address(self.dtype, SHARED)
+        operation = losses.LOSSES[loss].operation
+        if operation is not None:
+            shared["loss"] = operation.address(self.dtype, SHARED)
             self._want(size, (shared, "targets"))
             for name in ("batch_loss", "batch_correct"):
                 self._want(8, (shared, name))
@@ -250,7 +252,7 @@ class Table:
                 self._want(stage["stride"], (stage, name))
             # a vector of parameters is a row, so that ranges of columns can be moved
             shape = MACHINE.bits // 8, self.lanes
-            stage["move"] = optimizers.address(described.rule.kind, self.dtype)
+            stage["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
             for which, name in enumerate(("scale", "shift")):
                 region = self._region(which, described.rule, stage[name], *shape)
                 stage[f"{name}_region"] = region
@@ -262,6 +264,7 @@ class Table:
     ) -> int:  # fmt: skip
         """Describe region 0 or 1 of the next learned layer; return the address of its record."""
         region = self.regions[self._learned, which]
+        region["kernel"] = RULES[rule.kind].kernel.address(self.dtype)
         region["parameters"], region["stride"] = parameters, stride
         region["units"] = units
         for constant in ("beta1", "beta2", "epsilon"):
@@ -276,7 +279,7 @@ class Table:
         layer["step_units"] = dense.input_units
         if dense.by_plain_sgd:
             return
-        layer["step"] = optimizers.address(rule.kind, self.dtype)
+        layer["step"] = optimizers.move.address(self.dtype, optimizers.REGION)
         layer["step_units"] = optimizers.BLOCK_ROWS
         self._want(optimizers.BLOCK_ROWS * stride, (layer, "block"))
         units = dense.output_units

@@ -1,7 +1,8 @@
-"""How parameters move along a gradient: the formulas, apart from the loops that they stand in.
+"""How parameters move along a gradient: each rule's formula, and the pass that puts it on memory.
 
-Each function here returns a formula: of vectors of parameters w, their gradient g and their state,
-it writes code for the new parameters and the new state.
+A formula takes vectors of parameters w, their gradient g and their state, and returns the new
+parameters and the new state; `numpy_backend.py` has the equations of the same names. `RULES` makes
+a kernel of each, which both wings call through its address.
 
 State that falls below the smallest normal number becomes zero. It would stay denormal for ever,
 since 0.9 times the smallest number of all is rounded to that number again. Where gradients are
@@ -12,11 +13,63 @@ with such numbers several times slower.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from ..language import FLOAT, Kernel, Real, Vector
+from ..jit import KernelOperation
+from ..language import DOUBLE, FLOAT, Int, Kernel, Real, Vector
 
-Formula = Callable[..., Sequence[Vector]]
-"""formula(w, g, *state) returns the new (w, *state)."""
+
+class Numbers(NamedTuple):
+    """What a step multiplies by, each number in every lane of a vector.
+
+    `beta1` is also the momentum, and the rho of RMSprop. `rest1` and `rest2` are 1 - beta1 and
+    1 - beta2, computed before they are rounded. At step n of Adam, counted from 1,
+    rate = learning_rate / (1 - beta1^n) and correction = 1 / sqrt(1 - beta2^n) correct the means
+    for their start at zero.
+    """
+
+    rate: Vector
+    correction: Vector
+    beta1: Vector
+    rest1: Vector
+    beta2: Vector
+    rest2: Vector
+    epsilon: Vector
+
+
+def sgd(k: Kernel, by: Numbers, w: Vector, g: Vector) -> Sequence[Vector]:
+    """w <- w - rate g."""
+    return [k.fma(by.rate * -1.0, g, w)]
+
+
+def momentum(k: Kernel, by: Numbers, w: Vector, g: Vector, v: Vector) -> Sequence[Vector]:
+    """v <- beta1 v + g; w <- w - rate v."""
+    v = k.fma(by.beta1, v, g)
+    return k.fma(by.rate * -1.0, v, w), _without_denormals(k, v)
+
+
+def nesterov(k: Kernel, by: Numbers, w: Vector, g: Vector, v: Vector) -> Sequence[Vector]:
+    """v <- beta1 v + g; w <- w - rate (g + beta1 v)."""
+    v = k.fma(by.beta1, v, g)
+    return k.fma(by.rate * -1.0, k.fma(by.beta1, v, g), w), _without_denormals(k, v)
+
+
+def rmsprop(k: Kernel, by: Numbers, w: Vector, g: Vector, s: Vector) -> Sequence[Vector]:
+    """s <- beta1 s + rest1 g^2; w <- w - rate g / (sqrt(s) + epsilon)."""
+    s = k.fma(by.beta1, s, by.rest1 * (g * g))
+    w = w - by.rate * g / (k.call("sqrt", s) + by.epsilon)
+    return w, _without_denormals(k, s)
+
+
+def adam(k: Kernel, by: Numbers, w: Vector, g: Vector, m: Vector, s: Vector) -> Sequence[Vector]:
+    """m <- beta1 m + rest1 g; s <- beta2 s + rest2 g^2.
+
+    w <- w - rate m / (correction sqrt(s) + epsilon).
+    """
+    m = k.fma(by.beta1, m, by.rest1 * g)
+    s = k.fma(by.beta2, s, by.rest2 * (g * g))
+    w = w - by.rate * m / k.fma(by.correction, k.call("sqrt", s), by.epsilon)
+    return w, _without_denormals(k, m), _without_denormals(k, s)
 
 
 def _without_denormals(k: Kernel, state: Vector) -> Vector:
@@ -25,63 +78,102 @@ def _without_denormals(k: Kernel, state: Vector) -> Vector:
     return k.where(k.call("fabs", state) < smallest, k.zero(), state)
 
 
-def sgd(k: Kernel, rate: Real) -> Formula:
-    """w <- w - rate g."""
-    backwards = k.broadcast(rate) * -1.0
-
-    def formula(w: Vector, g: Vector) -> list[Vector]:
-        return [k.fma(backwards, g, w)]
-
-    return formula
+UNROLL = 4
+"""Vectors that a pass loads before it stores the first."""
 
 
-def momentum(k: Kernel, rate: Real, share: Real, nesterov: bool) -> Formula:
-    """v <- share v + g; w <- w - rate v, or w - rate (g + share v)."""
-    backwards, shares = k.broadcast(rate) * -1.0, k.broadcast(share)
+def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[..., None]:
+    """Return the function that writes the pass for a formula with so many vectors of state."""
 
-    def formula(w: Vector, g: Vector, v: Vector) -> list[Vector]:
-        v = k.fma(shares, v, g)
-        w = k.fma(backwards, k.fma(shares, v, g) if nesterov else v, w)
-        return [w, _without_denormals(k, v)]
+    def write(
+        k: Kernel,
+        rate: Real,
+        correction: Real,
+        beta1: Real,
+        rest1: Real,
+        beta2: Real,
+        rest2: Real,
+        epsilon: Real,
+        decay: Real,
+        parameters: Int,
+        gradient: Int,
+        first_state: Int,
+        second_state: Int,
+        stride: Int,
+        rows: Int,
+        columns: Int,
+        squares: Int,
+    ) -> None:
+        """Move parameters along gradient + decay * parameters.
 
-    return formula
+        Shapes: parameters, gradient and as many states as the rule has are [rows, columns], all of
+        one stride, rows of neighbouring numbers at any address; strides and addresses count bytes.
+        `squares` is the address of a float64 for the sum of the squares of the parameters before
+        they move, or 0.
+        Why it is fast: what moves is read and written once, without temporary vectors. Decay and
+        sum of squares are two multiply-adds, done while the pass waits for memory.
+        """
+        numbers = rate, correction, beta1, rest1, beta2, rest2, epsilon
+        by, decays = Numbers(*map(k.broadcast, numbers)), k.broadcast(decay)
+        penalty = decays.differs(0.0)
+        moved = [parameters, first_state, second_state][: 1 + states]
+        sums = k.variables(k.zero(), UNROLL)
+        whole = columns // k.lanes
+        chosen = k.lane_before(columns - whole * k.lanes)
+
+        def move(first: Int, width: int, load: Load, store: Store) -> None:
+            places = [first + i * k.vector_bytes for i in range(width)]
+            before = [[load(address + place) for address in moved] for place in places]
+            gradients = [load(gradient + place) for place in places]
+            for i, (place, g, (w, *state)) in enumerate(
+                zip(places, gradients, before, strict=True)
+            ):
+                sums[i] = k.fma(w, w, sums[i])
+                # without a penalty nothing is added: 0 times an infinite parameter would be NaN
+                g = k.where(penalty, k.fma(decays, w, g), g)
+                for address, vector in zip(moved, formula(k, by, w, g, *state), strict=True):
+                    store(vector, address + place)
+
+        with k.loop(0, rows) as row:
+            start = row * stride
+            unrolled = whole // UNROLL * UNROLL
+            for width, begin, end in (
+                (UNROLL, k.integer(0), unrolled),
+                (1, unrolled, whole),
+            ):
+                with k.loop(begin, end, width) as j:
+                    move(start + j * k.vector_bytes, width, k.load_anywhere, k.store_anywhere)
+            with k.when(columns > whole * k.lanes):
+                move(
+                    start + whole * k.vector_bytes,
+                    1,
+                    lambda address: k.load_lanes(address, chosen),
+                    lambda vector, address: k.store_lanes(vector, address, chosen),
+                )
+        with k.when(squares.differs(0)):
+            total = k.lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3])).code
+            if k.element != DOUBLE:
+                total = k.builder.fpext(total, DOUBLE)
+            k.store_as(total, squares, 8)
+
+    return write
 
 
-def rmsprop(k: Kernel, rate: Real, rho: Real, rest: Real, epsilon: Real) -> Formula:
-    """s <- rho s + rest g^2; w <- w - rate g / (sqrt(s) + epsilon); rest is 1 - rho."""
-    rates, kept, new, least = (k.broadcast(number) for number in (rate, rho, rest, epsilon))
-
-    def formula(w: Vector, g: Vector, s: Vector) -> list[Vector]:
-        s = k.fma(kept, s, new * (g * g))
-        w = w - rates * g / (k.call("sqrt", s) + least)
-        return [w, _without_denormals(k, s)]
-
-    return formula
+Load = Callable[[Int], Vector]
+Store = Callable[[Vector, Int], None]
 
 
-def adam(
-    k: Kernel,
-    rate: Real,
-    correction: Real,
-    beta1: Real,
-    rest1: Real,
-    beta2: Real,
-    rest2: Real,
-    epsilon: Real,
-) -> Formula:
-    """m <- beta1 m + rest1 g; s <- beta2 s + rest2 g^2; w <- w - rate m / (c sqrt(s) + epsilon).
+class Rule(NamedTuple):
+    """How many vectors of state a rule has beside the parameters, and the kernel that moves all."""
 
-    The corrections of both means for their start at zero are in two numbers: at step n, counted
-    from 1, rate = learning_rate / (1 - beta1^n) and c = correction = 1 / sqrt(1 - beta2^n). rest1
-    and rest2 are 1 - beta1 and 1 - beta2.
-    """
-    rates, corrections, least = (k.broadcast(number) for number in (rate, correction, epsilon))
-    kept1, new1, kept2, new2 = (k.broadcast(number) for number in (beta1, rest1, beta2, rest2))
+    states: int
+    kernel: KernelOperation
 
-    def formula(w: Vector, g: Vector, m: Vector, s: Vector) -> list[Vector]:
-        m = k.fma(kept1, m, new1 * g)
-        s = k.fma(kept2, s, new2 * (g * g))
-        w = w - rates * m / k.fma(corrections, k.call("sqrt", s), least)
-        return [w, _without_denormals(k, m), _without_denormals(k, s)]
 
-    return formula
+RULES = {
+    formula.__name__: Rule(
+        states, KernelOperation(_pass(formula, states), f"{formula.__name__}_step")
+    )
+    for formula, states in ((sgd, 0), (momentum, 1), (nesterov, 1), (rmsprop, 1), (adam, 2))
+}
+"""Each kind of rule, by its name in `description.Rule`."""

@@ -29,7 +29,7 @@ from numba import extending, types
 
 from fastnn.checks import FLOAT_DTYPES, Array
 
-from ..jit import jit_part
+from ..jit import KernelOperation, jit_part
 
 DONE, REFUSED = 0, 1
 """What a kernel returns: whether it could work on the arrays as they are."""
@@ -93,6 +93,27 @@ class Entries(dict[np.dtype[Any], Callable[..., int]]):
         entry: Callable[..., int] = self.kernel.get_overload(signature)
         self[dtype] = entry
         return entry
+
+
+class KernelEntries(dict[np.dtype[Any], tuple[Callable[..., int], int]]):
+    """By dtype: an entry point that takes a kernel's address, and the address to hand to it.
+
+    Parameters
+    ----------
+    entries
+        The entry points.
+    kernel
+        The kernel.
+    """
+
+    def __init__(self, entries: Entries, kernel: KernelOperation) -> None:
+        super().__init__()
+        self.entries = entries
+        self.kernel = kernel
+
+    def __missing__(self, dtype: np.dtype[Any]) -> tuple[Callable[..., int], int]:
+        self[dtype] = pair = self.entries[dtype], self.kernel.address(dtype)
+        return pair
 
 
 def plain(array: Array, dtype: np.dtype[Any] | None = None) -> Array:

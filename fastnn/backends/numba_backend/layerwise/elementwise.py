@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-
-from ..jit import KernelOperation, call, jit
-from . import arrays
+from ..jit import call, jit
 from .arrays import (
     C_CONTIGUOUS,
     DONE,
@@ -45,25 +39,3 @@ def run(first, second, kernel, itemsize, X, G, Y):
         rows, columns,
     )  # fmt: skip
     return DONE
-
-
-_run = arrays.Entries(run, 5, numbers=2)
-
-
-class KernelEntries(dict[np.dtype[Any], tuple[Callable[..., int], int]]):
-    """The entry point of `run` by dtype, and the address of one kernel, ready to be handed to it.
-
-    Parameters
-    ----------
-    kernel
-        One of those in `kernels/elementwise.py`.
-    """
-
-    def __init__(self, kernel: KernelOperation) -> None:
-        super().__init__()
-        self.kernel = kernel
-
-    def __missing__(self, dtype: np.dtype[Any]) -> tuple[Callable[..., int], int]:
-        entry = _run[dtype]
-        self[dtype] = entry, self.kernel.address(dtype)
-        return self[dtype]

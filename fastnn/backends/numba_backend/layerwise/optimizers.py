@@ -1,12 +1,10 @@
-"""Kernels that move parameters; they see the flat vector, padding and all."""
+"""Steps of optimisers on array objects; they see the flat vector, padding and all."""
 
 from __future__ import annotations
 
 from llvmlite import ir
 
-from ..jit import jit, jit_part
-from ..kernels import optimizers as rules
-from ..kernels.optimizers import Formula
+from ..jit import call, jit, jit_part
 from ..language import DOUBLE, Int, Kernel, Real, Vector, microkernel
 from .arrays import (
     DONE,
@@ -58,83 +56,6 @@ def add_multiple(
             number = k.load_real_anywhere(source + i * source_step)
             before = k.load_real_anywhere(target + i * target_step)
             k.store_as((before + factor * number).code, target + i * target_step, 1)
-
-
-def move_all(
-    k: Kernel, formula: Formula, count: Int, parameters: Int, gradient: Int, *state: Int
-) -> None:
-    """Write a loop that moves `count` parameters and their state, at any address, by a formula.
-
-    Why it is fast: one pass, in which everything is read once and written once.
-    """
-    moved = parameters, *state
-    whole = count // k.lanes
-    with k.loop(0, whole) as j:
-        offset = j * k.vector_bytes
-        old = [k.load_anywhere(address + offset) for address in (parameters, gradient, *state)]
-        for value, address in zip(formula(*old), moved, strict=True):
-            k.store_anywhere(value, address + offset)
-    with k.when(count > whole * k.lanes):
-        offset = whole * k.vector_bytes
-        chosen = k.lane_before(count - whole * k.lanes)
-        old = [k.load_lanes(address + offset, chosen) for address in (parameters, gradient, *state)]
-        for value, address in zip(formula(*old), moved, strict=True):
-            k.store_lanes(value, address + offset, chosen)
-
-
-@microkernel
-def move_by_momentum(
-    k: Kernel,
-    rate: Real,
-    share: Real,
-    nesterov: Int,
-    parameters: Int,
-    gradient: Int,
-    velocity: Int,
-    count: Int,
-) -> None:
-    """Move by `rules.momentum`; vectors are [count]."""
-    for case in k.cases(nesterov, (0, 1)):
-        formula = rules.momentum(k, rate, share, bool(case))
-        move_all(k, formula, count, parameters, gradient, velocity)
-
-
-@microkernel
-def move_by_rmsprop(
-    k: Kernel,
-    rate: Real,
-    rho: Real,
-    rest: Real,
-    epsilon: Real,
-    parameters: Int,
-    gradient: Int,
-    mean_square: Int,
-    count: Int,
-) -> None:
-    """Move by `rules.rmsprop`; vectors are [count]."""
-    formula = rules.rmsprop(k, rate, rho, rest, epsilon)
-    move_all(k, formula, count, parameters, gradient, mean_square)
-
-
-@microkernel
-def move_by_adam(
-    k: Kernel,
-    rate: Real,
-    correction: Real,
-    beta1: Real,
-    rest1: Real,
-    beta2: Real,
-    rest2: Real,
-    epsilon: Real,
-    parameters: Int,
-    gradient: Int,
-    mean: Int,
-    mean_square: Int,
-    count: Int,
-) -> None:
-    """Move by `rules.adam`; vectors are [count]."""
-    formula = rules.adam(k, rate, correction, beta1, rest1, beta2, rest2, epsilon)
-    move_all(k, formula, count, parameters, gradient, mean, mean_square)
 
 
 @microkernel
@@ -201,32 +122,38 @@ def fit_together(itemsize, parameters, gradient, state):
 
 
 @jit
-def momentum(rate, share, nesterov, itemsize, parameters, gradient, velocity):
-    """One step with momentum; the arguments from `parameters` on are array objects."""
+def momentum(rate, share, kernel, itemsize, parameters, gradient, velocity):
+    """One step of momentum, of either kind; the arguments from `parameters` on are array objects.
+
+    Here and below, `kernel` is the address of a kernel of `kernels/optimizers.py`. Three entry
+    points, as each number that is handed over from Python costs 10 ns.
+    """
     if not fit_together(itemsize, parameters, gradient, velocity):
         return REFUSED
-    move_by_momentum(
-        rate, share, nesterov, data(parameters), data(gradient), data(velocity),
-        length(parameters, 0),
+    none = rate * 0
+    call(
+        kernel, rate, none, share, none, none, none, none, none,
+        data(parameters), data(gradient), data(velocity), 0, 0, 1, length(parameters, 0), 0,
     )  # fmt: skip
     return DONE
 
 
 @jit
-def rmsprop(rate, rho, rest, epsilon, itemsize, parameters, gradient, mean_square):
+def rmsprop(rate, rho, rest, epsilon, kernel, itemsize, parameters, gradient, mean_square):
     """One step of RMSprop; the arguments from `parameters` on are array objects."""
     if not fit_together(itemsize, parameters, gradient, mean_square):
         return REFUSED
-    move_by_rmsprop(
-        rate, rho, rest, epsilon, data(parameters), data(gradient), data(mean_square),
-        length(parameters, 0),
+    none = rate * 0
+    call(
+        kernel, rate, none, rho, rest, none, none, epsilon, none,
+        data(parameters), data(gradient), data(mean_square), 0, 0, 1, length(parameters, 0), 0,
     )  # fmt: skip
     return DONE
 
 
 @jit
 def adam(
-    rate, correction, beta1, rest1, beta2, rest2, epsilon, itemsize,
+    rate, correction, beta1, rest1, beta2, rest2, epsilon, kernel, itemsize,
     parameters, gradient, mean, mean_square,
 ):  # fmt: skip
     """One step of Adam; the arguments from `parameters` on are array objects."""
@@ -236,9 +163,10 @@ def adam(
         and apart(itemsize, mean, mean_square)
     ):
         return REFUSED
-    move_by_adam(
-        rate, correction, beta1, rest1, beta2, rest2, epsilon,
-        data(parameters), data(gradient), data(mean), data(mean_square), length(parameters, 0),
+    call(
+        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, rate * 0,
+        data(parameters), data(gradient), data(mean), data(mean_square),
+        0, 1, length(parameters, 0), 0,
     )  # fmt: skip
     return DONE
 
