@@ -29,7 +29,7 @@ import contextlib
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -493,6 +493,13 @@ class Kernel:
             yield case
             self.builder.branch(after)
         self.builder.position_at_end(after)
+
+
+def pairwise_sum(terms: Sequence[V]) -> V:
+    """Write the sum of a power of two of terms, ((0 + 1) + (2 + 3)): none waits for all others."""
+    while len(terms) > 1:
+        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]  # type: ignore[operator]
+    return terms[0]
 
 
 def _declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Function:

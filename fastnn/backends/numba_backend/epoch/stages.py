@@ -12,14 +12,18 @@ within the call of `run`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..jit import call, operation, record_at
+from ..kernels.batch_norm import (
+    column_statistics,
+    move_average,
+    normalize,
+    normalize_gradient,
+)
 from ..kernels.philox import BLOCK_WORDS, kept, random_words
 from ..kernels.rows import fill, load_row, sample_at
-from ..language import Int, Kernel, Real, Vector, microkernel
+from ..language import Int, Kernel, Real, microkernel
 from ..machine import MACHINE
 from .optimizers import RATE_BYTES
 
@@ -36,7 +40,7 @@ STAGE = np.dtype(
             # batch norm: its number among the learned layers, bytes from the start of the flat
             # vector, and addresses in the workspace
             "learned", "scale", "shift", "running_mean", "running_variance",
-            "mean", "inverse_deviation", "scale_gradient", "shift_gradient",
+            "mean", "variance", "scale_gradient", "shift_gradient",
             # how scale and shift are moved; see `optimizers.py`
             "move", "scale_region", "shift_region",
             # elementwise functions: addresses of their kernels, whether the second takes outputs
@@ -192,174 +196,52 @@ def dropout_backward(one, record, parameters, first, stop, count, step):
 # ------------------------------------------------------------------------------- batch norm
 
 
-@microkernel
-def normalize(
-    k: Kernel,
-    share: Real,
-    epsilon: Real,
-    momentum: Real,
-    rest: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    scale: Int,
-    shift: Int,
-    running_mean: Int,
-    running_variance: Int,
-    means: Int,
-    inverse_deviations: Int,
-    rows: Int,
-    vectors: Int,
-) -> None:
-    """target = scale (source - mean) / sqrt(variance + epsilon) + shift, by the batch's statistics.
-
-    Shapes: source and target [rows, vectors], the others [vectors]. `share` is 1 / rows, `rest`
-    1 - momentum. Mean and inverse deviation are kept for the gradient, and the running statistics
-    move. S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015, algorithm 1.
-    """
-    part = k.broadcast(share)
-    with k.loop(0, vectors) as j:
-        place = j * k.vector_bytes
-        column = source + place
-        (total,) = column_sums(k, rows, 1, lambda row: [k.load(column + row * stride)])
-        mean = part * total
-
-        def squares(row: Int, column=column, mean=mean) -> list[Vector]:
-            deviation = k.load(column + row * stride) - mean
-            return [deviation * deviation]
-
-        (total,) = column_sums(k, rows, 1, squares)
-        variance = part * total
-        inverse = k.constant(1.0) / k.call("sqrt", variance + k.broadcast(epsilon))
-        k.store(mean, means + place)
-        k.store(inverse, inverse_deviations + place)
-        for running, value in ((running_mean, mean), (running_variance, variance)):
-            moved = k.fma(k.broadcast(momentum), k.load(running + place), k.broadcast(rest) * value)
-            k.store(moved, running + place)
-        factor, offset = inverse * k.load(scale + place), k.load(shift + place)
-        with k.loop(0, rows) as row:
-            centred = k.load(column + row * stride) - mean
-            k.store(k.fma(factor, centred, offset), target + place + row * stride)
-
-
-@microkernel
-def normalize_by(
-    k: Kernel,
-    epsilon: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    scale: Int,
-    shift: Int,
-    mean: Int,
-    variance: Int,
-    rows: Int,
-    vectors: Int,
-) -> None:
-    """target = scale (source - mean) / sqrt(variance + epsilon) + shift, by given statistics."""
-    with k.loop(0, vectors) as j:
-        place = j * k.vector_bytes
-        deviation = k.call("sqrt", k.load(variance + place) + k.broadcast(epsilon))
-        factor, offset = k.load(scale + place) / deviation, k.load(shift + place)
-        middle = k.load(mean + place)
-        with k.loop(0, rows) as row:
-            centred = k.load(source + place + row * stride) - middle
-            k.store(k.fma(factor, centred, offset), target + place + row * stride)
-
-
-@microkernel
-def normalize_gradient(
-    k: Kernel,
-    share: Real,
-    source: Int,
-    gradient: Int,
-    stride: Int,
-    scale: Int,
-    means: Int,
-    inverse_deviations: Int,
-    scale_gradient: Int,
-    shift_gradient: Int,
-    rows: Int,
-    vectors: Int,
-) -> None:
-    """Turn G, the gradient by the target, into that by the source, and find those of scale, shift.
-
-    With x = (source - mean) / deviation: dscale = sum(G x), dshift = sum(G), and
-    G <- scale / deviation (G - dshift / rows - x dscale / rows).
-    """
-    part = k.broadcast(share)
-    with k.loop(0, vectors) as j:
-        place = j * k.vector_bytes
-        mean, inverse = k.load(means + place), k.load(inverse_deviations + place)
-
-        def normal(row: Int, place=place, mean=mean, inverse=inverse) -> Vector:
-            value: Vector = (k.load(source + place + row * stride) - mean) * inverse
-            return value
-
-        def terms(row: Int, place=place) -> list[Vector]:
-            g = k.load(gradient + place + row * stride)
-            return [g, g * normal(row)]
-
-        dshift, dscale = column_sums(k, rows, 2, terms)
-        k.store(dshift, shift_gradient + place)
-        k.store(dscale, scale_gradient + place)
-        factor = k.load(scale + place) * inverse
-        with k.loop(0, rows) as row:
-            address = gradient + place + row * stride
-            g = k.load(address) - part * dshift - normal(row) * (part * dscale)
-            k.store(factor * g, address)
-
-
-def column_sums(
-    k: Kernel, rows: Int, size: int, terms: Callable[[Int], list[Vector]]
-) -> list[Vector]:
-    """Write the sums over all rows of the terms, `size` of them, that one row has.
-
-    Four sums of each, of every fourth row, hide the latency of an addition.
-    """
-    whole = rows // 4 * 4
-    sums = k.variables(k.zero(), size, 4)
-    for first, last, step in ((k.integer(0), whole, 4), (whole, rows, 1)):
-        with k.loop(first, last, step) as row:
-            for i in range(step):
-                for n, term in enumerate(terms(row + i)):
-                    sums[n, i] = sums[n, i] + term
-    return [(sums[n, 0] + sums[n, 1]) + (sums[n, 2] + sums[n, 3]) for n in range(size)]
-
-
 @operation
 def batch_norm_forward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    real = type(one)
-    offset = first * VECTOR_BYTES
-    vectors = parameters + offset
-    normalize(
-        one / real(count), real(stage.epsilon), real(stage.momentum), real(1 - stage.momentum),
-        stage.source + offset, stage.target + offset, stage.stride,
-        vectors + stage.scale, vectors + stage.shift,
-        vectors + stage.running_mean, vectors + stage.running_variance,
-        stage.mean + offset, stage.inverse_deviation + offset, count, stop - first,
-    )  # fmt: skip
+    """Normalise by the batch's statistics, a vector of columns at a time; the running ones move."""
+    stage, real = record_at(record, 0), type(one)
+    for vector in range(first, stop):
+        offset = vector * VECTOR_BYTES
+        source, vectors = stage.source + offset, parameters + offset
+        mean, variance = stage.mean + offset, stage.variance + offset
+        column_statistics(
+            one / real(count), source, stage.stride, mean, variance, count, stage.lanes
+        )  # fmt: skip
+        normalize(
+            real(stage.epsilon), source, stage.stride, stage.target + offset, stage.stride,
+            vectors + stage.scale, vectors + stage.shift, mean, variance, count, stage.lanes,
+        )  # fmt: skip
+        for average, number in (
+            (stage.running_mean, mean), (stage.running_variance, variance)
+        ):  # fmt: skip
+            move_average(
+                real(stage.momentum), real(1 - stage.momentum), vectors + average, number
+            )  # fmt: skip
 
 
 @operation
 def batch_norm_inference(one, record, parameters, first, stop, count, step):
+    """Normalise by the running statistics, a vector of columns at a time."""
     stage = record_at(record, 0)
-    offset = first * VECTOR_BYTES
-    vectors = parameters + offset
-    normalize_by(
-        type(one)(stage.epsilon), stage.source + offset, stage.target + offset, stage.stride,
-        vectors + stage.scale, vectors + stage.shift,
-        vectors + stage.running_mean, vectors + stage.running_variance, count, stop - first,
-    )  # fmt: skip
+    for vector in range(first, stop):
+        offset = vector * VECTOR_BYTES
+        vectors = parameters + offset
+        normalize(
+            type(one)(stage.epsilon), stage.source + offset, stage.stride,
+            stage.target + offset, stage.stride, vectors + stage.scale, vectors + stage.shift,
+            vectors + stage.running_mean, vectors + stage.running_variance, count, stage.lanes,
+        )  # fmt: skip
 
 
 @operation
 def batch_norm_backward(one, record, parameters, first, stop, count, step):
-    stage = record_at(record, 0)
-    offset = first * VECTOR_BYTES
-    normalize_gradient(
-        one / type(one)(count), stage.source + offset, stage.gradient + offset, stage.stride,
-        parameters + stage.scale + offset, stage.mean + offset, stage.inverse_deviation + offset,
-        stage.scale_gradient + offset, stage.shift_gradient + offset, count, stop - first,
-    )  # fmt: skip
+    stage, real = record_at(record, 0), type(one)
+    for vector in range(first, stop):
+        offset = vector * VECTOR_BYTES
+        gradient = stage.gradient + offset
+        normalize_gradient(
+            real(stage.epsilon), one / real(count), stage.source + offset, stage.stride,
+            gradient, stage.stride, gradient, stage.stride, parameters + stage.scale + offset,
+            stage.mean + offset, stage.variance + offset,
+            stage.scale_gradient + offset, stage.shift_gradient + offset, count, stage.lanes,
+        )  # fmt: skip

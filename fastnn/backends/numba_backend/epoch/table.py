@@ -248,7 +248,7 @@ class Table:
         stage["running_mean"] = described.running_mean_offset * itemsize
         stage["running_variance"] = described.running_variance_offset * itemsize
         if self.training:
-            for name in ("mean", "inverse_deviation", "scale_gradient", "shift_gradient"):
+            for name in ("mean", "variance", "scale_gradient", "shift_gradient"):
                 self._want(stage["stride"], (stage, name))
             # a vector of parameters is a row, so that ranges of columns can be moved
             shape = MACHINE.bits // 8, self.lanes

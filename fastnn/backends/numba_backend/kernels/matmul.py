@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from ..jit import jit_part
-from ..language import Int, Kernel, Real, Variables, Vector, microkernel
+from ..language import Int, Kernel, Real, Variables, Vector, microkernel, pairwise_sum
 from ..machine import MACHINE
 
 BLOCK_INNER = MACHINE.block_inner
@@ -148,9 +148,7 @@ def matmul_transposed(
             for i in range(k.lanes):
                 total[i] = k.fma(factor, k.load(b_rows + i * b_stride + offset), total[i])
         sums = k.transpose([total[i] for i in range(k.lanes)])
-        while len(sums) > 1:
-            sums = [x + y for x, y in zip(sums[::2], sums[1::2], strict=True)]
-        k.store(sums[0], c + row * c_stride + block * k.vector_bytes)
+        k.store(pairwise_sum(sums), c + row * c_stride + block * k.vector_bytes)
 
 
 @jit_part

@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..jit import jit_part
-from ..language import Int, Kernel, Real, Vector, microkernel
+from ..language import Int, Kernel, Real, Vector, microkernel, pairwise_sum
 
 
 def span(k: Kernel, columns: Int, body: Callable[..., Any], width: int = 1) -> None:
@@ -306,9 +306,7 @@ def activate(
         with k.loop(0, rows) as row, k.loop(0, vectors) as j:
             offset = row * stride + j * k.vector_bytes
             parts = [k.load(slots + offset + c * slot_bytes) for c in range(count)]
-            while len(parts) > 1:
-                parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)]
-            value = parts[0] + k.load(biases + j * k.vector_bytes)
+            value = pairwise_sum(parts) + k.load(biases + j * k.vector_bytes)
             k.store(k.where(value < threshold, threshold, value), target + offset)
 
 

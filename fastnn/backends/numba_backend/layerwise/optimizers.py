@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..jit import call, jit, jit_part
-from ..language import DOUBLE, Int, Kernel, Real, Vector, microkernel
+from ..language import DOUBLE, Int, Kernel, Real, Vector, microkernel, pairwise_sum
 from .arrays import (
     DONE,
     REFUSED,
@@ -85,9 +85,7 @@ def add_squares(k: Kernel, like: Real, x: Int, count: Int, target: Int) -> None:
         Vector(k, k.builder.extract_element(total.code, ir.Constant(ir.IntType(32), lane)))
         for lane in range(k.lanes)
     ]
-    while len(lanes) > 1:
-        lanes = [a + b for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
-    k.store_as(lanes[0].code, target, 8)
+    k.store_as(pairwise_sum(lanes).code, target, 8)
 
 
 @jit_part

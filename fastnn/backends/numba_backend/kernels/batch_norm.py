@@ -1,0 +1,175 @@
+"""Batch normalisation. A column is a unit, so a vector holds neighbouring units.
+
+In all kernels matrices are [rows, columns], rows of neighbouring numbers at any address, and
+vectors are [columns]; strides and addresses count bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from ..language import Int, Kernel, Real, Vector, microkernel, pairwise_sum
+from .rows import span
+
+WIDTH = 4
+"""Vectors of columns that are passed through side by side, so that memory is read in stretches."""
+
+Terms = Callable[[Int, int], tuple[Vector, ...]]
+"""Of a row and the number of a vector in it: what is added up."""
+
+
+def _column_sums(k: Kernel, rows: Int, count: int, size: int, terms: Terms) -> list[list[Vector]]:
+    """Write the sums over all rows of `size` terms for each of `count` vectors of columns.
+
+    Returns the sums of the first term, one for each vector, then those of the second. WIDTH sums
+    hide the latency of an addition: those of so many vectors, or of one vector those of every
+    fourth row.
+    """
+    parts = WIDTH // count
+    whole = rows // parts * parts
+    sums = k.variables(k.zero(), size, count, parts)
+    for first, last, step in ((k.integer(0), whole, parts), (whole, rows, 1)):
+        with k.loop(first, last, step) as row:
+            for i, j in itertools.product(range(step), range(count)):
+                for n, term in enumerate(terms(row + i, j)):
+                    sums[n, j, i] = sums[n, j, i] + term
+    return [
+        [pairwise_sum([sums[n, j, i] for i in range(parts)]) for j in range(count)]
+        for n in range(size)
+    ]
+
+
+@microkernel
+def column_statistics(
+    k: Kernel, share: Real, x: Int, x_row: Int, mean: Int, variance: Int, rows: Int, columns: Int
+) -> None:
+    """mean = share Σ_n X_n and variance = share Σ_n (X_n - mean)², with share = 1 / rows.
+
+    Two passes: the sum of squares less the square of the sum would cancel.
+    """
+    shares = k.broadcast(share)
+
+    def body(offset: Int, count: int, load, store) -> None:
+        at = [offset + j * k.vector_bytes for j in range(count)]
+
+        def number(row: Int, j: int) -> tuple[Vector]:
+            return (load(x + row * x_row + at[j]),)
+
+        (totals,) = _column_sums(k, rows, count, 1, number)
+        means = [shares * total for total in totals]
+
+        def square(row: Int, j: int) -> tuple[Vector]:
+            deviation = number(row, j)[0] - means[j]
+            return (deviation * deviation,)
+
+        (totals,) = _column_sums(k, rows, count, 1, square)
+        for j in range(count):
+            store(means[j], mean + at[j])
+            store(shares * totals[j], variance + at[j])
+
+    span(k, columns, body, WIDTH)
+
+
+@microkernel
+def normalize(
+    k: Kernel,
+    epsilon: Real,
+    x: Int,
+    x_row: Int,
+    y: Int,
+    y_row: Int,
+    scale: Int,
+    shift: Int,
+    mean: Int,
+    variance: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """Y = scale (X - mean) / σ + shift, where σ = √(variance + epsilon).
+
+    S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015, algorithm 1.
+    Why it is fast: root and division once a column.
+    """
+    epsilons = k.broadcast(epsilon)
+
+    def body(offset: Int, count: int, load, store) -> None:
+        at = [offset + j * k.vector_bytes for j in range(count)]
+        means, shifts = ([load(vector + a) for a in at] for vector in (mean, shift))
+        factors = [
+            _inverse_deviation(k, load(variance + a), epsilons) * load(scale + a) for a in at
+        ]
+        with k.loop(0, rows) as row:
+            for a, middle, factor, addend in zip(at, means, factors, shifts, strict=True):
+                centred = load(x + row * x_row + a) - middle
+                store(k.fma(factor, centred, addend), y + row * y_row + a)
+
+    span(k, columns, body, WIDTH)
+
+
+def _inverse_deviation(k: Kernel, variance: Vector, epsilon: Vector) -> Vector:
+    """1 / σ."""
+    return k.constant(1.0) / k.call("sqrt", variance + epsilon)
+
+
+@microkernel
+def normalize_gradient(
+    k: Kernel,
+    epsilon: Real,
+    share: Real,
+    x: Int,
+    x_row: Int,
+    g: Int,
+    g_row: Int,
+    dx: Int,
+    dx_row: Int,
+    scale: Int,
+    mean: Int,
+    variance: Int,
+    dscale: Int,
+    dshift: Int,
+    rows: Int,
+    columns: Int,
+) -> None:
+    """dscale = Σ_n G_n X̂_n, dshift = Σ_n G_n, dX = scale / σ (G - share (dshift + X̂ dscale)).
+
+    Here X̂ = (X - mean) / σ, with σ as in `normalize`. share is 1 / rows where mean and variance
+    are those of X, and 0 where they are constants. dX may be G.
+    """
+    epsilons, shares = k.broadcast(epsilon), k.broadcast(share)
+    constants = shares.equals(0.0)
+
+    def body(offset: Int, count: int, load, store) -> None:
+        at = [offset + j * k.vector_bytes for j in range(count)]
+        means = [load(mean + a) for a in at]
+        inverses = [_inverse_deviation(k, load(variance + a), epsilons) for a in at]
+
+        def normal(row: Int, j: int) -> Vector:
+            value: Vector = (load(x + row * x_row + at[j]) - means[j]) * inverses[j]
+            return value
+
+        def terms(row: Int, j: int) -> tuple[Vector, Vector]:
+            gradient = load(g + row * g_row + at[j])
+            return gradient, gradient * normal(row, j)
+
+        of_shift, of_scale = _column_sums(k, rows, count, 2, terms)
+        factors = [load(scale + a) * inverse for a, inverse in zip(at, inverses, strict=True)]
+        for j in range(count):
+            store(of_shift[j], dshift + at[j])
+            store(of_scale[j], dscale + at[j])
+        with k.loop(0, rows) as row:
+            for j in range(count):
+                gradient = load(g + row * g_row + at[j])
+                rest = gradient - shares * of_shift[j] - normal(row, j) * (shares * of_scale[j])
+                # not left to the share of 0, whose product with infinity is NaN
+                rest = k.where(constants, gradient, rest)
+                store(factors[j] * rest, dx + row * dx_row + at[j])
+
+    span(k, columns, body, WIDTH)
+
+
+@microkernel
+def move_average(k: Kernel, kept: Real, new: Real, average: Int, number: Int) -> None:
+    """average <- kept average + new number; one aligned vector each."""
+    term = k.broadcast(new) * k.load(number)
+    k.store(k.fma(k.broadcast(kept), k.load(average), term), average)
