@@ -20,8 +20,9 @@ from fastnn import memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
-from fastnn.backends.numba_backend.epoch.step import ONE_SAMPLE, SMALL, TURNED
+from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, BY_ROWS, ONE_SAMPLE
 from fastnn.backends.numba_backend.kernels import exponential, matmul, rows, sparse
+from fastnn.backends.numba_backend.language import Matrix
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 
 RATE = 0.1
@@ -242,8 +243,8 @@ def test_who_lets_an_update_wait():
 
 def test_few_outputs_have_their_input_gradient_by_vectors_of_samples():
     wide, narrow = Case((70, 20, 300, 10), 4).program().training.layers["gradient_by"][1:]
-    assert wide == SMALL
-    assert narrow == (TURNED if MACHINE.bits > 128 else SMALL)
+    assert wide == BY_ROWS
+    assert narrow == (BY_COLUMNS if MACHINE.bits > 128 else BY_ROWS)
 
 
 def test_no_samples_move_nothing():
@@ -476,16 +477,16 @@ from fastnn.backends.numba_backend.epoch import stages
 
 @jit.jit
 def rescale(one, operation, record):
-    jit.call(operation, one, record, 0, 0, 1, 1, 0)
+    jit.call(operation, one, record, 0, 0, 16, 1, 0)
 
 dtype = np.dtype(sys.argv[1])
 numbers = memory.aligned_zeros(16, dtype)
 numbers[:] = np.arange(16)
 words = np.zeros(64, np.uint32)  # all are kept
 record = np.zeros(1, stages.STAGE)
-record["gradient"] = numbers.ctypes.data
-record["factor"], record["units"], record["words"] = 0.3, 16, words.ctypes.data
-record["lanes"], record["stride"] = memory.LINE_BYTES // dtype.itemsize, 64
+record["gradient"] = numbers.ctypes.data, 64, dtype.itemsize, 1, 16
+record["words"] = words.ctypes.data, 64, 4, 1, 16
+record["factor"], record["units"] = 0.3, 16
 address = stages.dropout_backward.address(dtype, stages.STAGE)
 rescale(dtype.type(1), address, record.ctypes.data)
 print(numbers)
@@ -517,39 +518,44 @@ def call_exponential(like, x, y, vectors):
 
 
 @numba.njit
-def call_transpose(like, source, source_stride, target, target_stride, r, c):
-    rows.transpose(like, source, source_stride, target, target_stride, r, c)
+def call_transpose(like, source, target):
+    rows.transpose(like, source, target)
 
 
 @numba.njit
-def call_matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep):
-    matmul.matmul(alpha, a, a_stride, a_step, b, ldb, c, ldc, m, n, k, keep)
+def call_matmul(alpha, A, B, C, keep):
+    matmul.matmul(alpha, A, B, C, keep)
 
 
 @numba.njit
-def call_matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k):
-    matmul.matmul_transposed(like, a, lda, b, ldb, c, ldc, m, n, k)
+def call_matmul_transposed(like, A, B, C):
+    matmul.matmul_transposed(like, A, B, C)
 
 
 @numba.njit
-def call_gather(alpha, values, stride, bits, m, ldm, c, ldc, count, vectors, group, wanted):
-    rows.nonzero_bits(alpha, values, stride, count, 64 // wanted, bits, 8)
-    sparse.gather(alpha, values, stride, bits, 8, m, ldm, c, ldc, count, group, vectors, 1)
+def call_gather(alpha, V, bits, M, C, group):
+    rows.nonzero_bits(alpha, V, bits)
+    sparse.gather(alpha, V, bits, M, C, group, 1)
 
 
 @numba.njit
-def call_scatter(alpha, values, stride, bits, m, ldm, c, ldc, count, vectors, group, wanted):
-    rows.nonzero_bits(alpha, values, stride, count, 64 // wanted, bits, 8)
-    sparse.scatter(alpha, values, stride, bits, 8, m, ldm, c, ldc, count, group, vectors)
+def call_scatter(alpha, V, bits, M, C, group):
+    rows.nonzero_bits(alpha, V, bits)
+    sparse.scatter(alpha, V, bits, M, C, group)
+
+
+def matrix(array, rows, columns):
+    """The first rows and columns of an array as kernels take them."""
+    return Matrix(array.ctypes.data, *array.strides, rows, columns)
 
 
 def aligned(values, dtype):
-    """Copy a matrix to aligned, padded rows; return the padded array and its stride in bytes."""
+    """Copy a matrix to aligned, padded rows."""
     stride = memory.row_stride(values.shape[1], np.dtype(dtype))
     count = memory.round_up(values.shape[0], memory.ROW_BLOCK)
     whole = memory.aligned_zeros(count * stride, np.dtype(dtype)).reshape(count, stride)
     whole[: values.shape[0], : values.shape[1]] = values
-    return whole, whole.strides[0]
+    return whole
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1.5e-7), (np.float64, 4.5e-16)])
@@ -571,9 +577,13 @@ def test_exponential(dtype, bound):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_transpose(dtype):
     length = lanes(np.dtype(dtype).itemsize)
-    source, ss = aligned(np.random.default_rng(0).random((3 * length, 2 * length)), dtype)
-    target, ts = aligned(np.zeros((2 * length, 3 * length)), dtype)
-    call_transpose(dtype(1), source.ctypes.data, ss, target.ctypes.data, ts, 3, 2)
+    source = aligned(np.random.default_rng(0).random((3 * length, 2 * length)), dtype)
+    target = aligned(np.zeros((2 * length, 3 * length)), dtype)
+    call_transpose(
+        dtype(1),
+        matrix(source, 3 * length, 2 * length),
+        matrix(target, 2 * length, 3 * length),
+    )
     got = target[: 2 * length, : 3 * length]
     assert np.array_equal(got, source[: 3 * length, : 2 * length].T)
 
@@ -584,17 +594,12 @@ def test_transpose(dtype):
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 20), (8, 600, 70), (33, 17, 250)])
 def test_matmul(m, k, n, keep, transposed, dtype):
     rng = np.random.default_rng(0)
-    a, lda = aligned(rng.standard_normal((k, m) if transposed else (m, k)), dtype)
-    b, ldb = aligned(rng.standard_normal((k, n)), dtype)
-    c, ldc = aligned(rng.standard_normal((m, n)), dtype)
+    a = aligned(rng.standard_normal((k, m) if transposed else (m, k)), dtype)
+    b = aligned(rng.standard_normal((k, n)), dtype)
+    c = aligned(rng.standard_normal((m, n)), dtype)
     before = c.astype(np.float64)
-    vectors = -(-n // lanes(c.itemsize))
-    steps = (c.itemsize, lda) if transposed else (lda, c.itemsize)
-    call_matmul(
-        dtype(0.5), a.ctypes.data, *steps, b.ctypes.data, ldb, c.ctypes.data, ldc,
-        m, vectors, k, keep,
-    )  # fmt: skip
     a = a.T if transposed else a
+    call_matmul(dtype(0.5), matrix(a, m, k), matrix(b, k, n), matrix(c, m, n), keep)
     product = 0.5 * a[:m, :k].astype(np.float64) @ b[:k, :n].astype(np.float64)
     expected = keep * before[:m, :n] + product
     scale = np.abs(a[:m, :k]).astype(np.float64) @ np.abs(b[:k, :n]) + 1
@@ -605,13 +610,12 @@ def test_matmul(m, k, n, keep, transposed, dtype):
 def test_matmul_transposed(dtype):
     rng = np.random.default_rng(0)
     length = lanes(np.dtype(dtype).itemsize)
-    a, lda = aligned(rng.standard_normal((3, 50)), dtype)
-    b, ldb = aligned(rng.standard_normal((2 * length, 50)), dtype)
-    c, ldc = aligned(np.zeros((3, 2 * length)), dtype)
+    a = aligned(rng.standard_normal((3, 50)), dtype)
+    b = aligned(rng.standard_normal((2 * length, 50)), dtype)
+    c = aligned(np.zeros((3, 2 * length)), dtype)
     call_matmul_transposed(
-        dtype(1), a.ctypes.data, lda, b.ctypes.data, ldb, c.ctypes.data, ldc,
-        3, 2, -(-50 // length),
-    )  # fmt: skip
+        dtype(1), matrix(a, 3, 50), matrix(b, 2 * length, 50), matrix(c, 3, 2 * length)
+    )
     expected = a[:3, :50].astype(np.float64) @ b[: 2 * length, :50].T.astype(np.float64)
     assert np.allclose(c[:3, : 2 * length], expected, atol=60 * np.finfo(dtype).eps * 8)
 
@@ -624,31 +628,28 @@ def test_products_that_skip_zeros(density, vectors, dtype):
     length = lanes(np.dtype(dtype).itemsize)
     count, width = 10, vectors * length
     dense = rng.standard_normal((count, 64)) * (rng.random((count, 64)) < density)
-    values, stride = aligned(dense, dtype)
-    bits = np.zeros(count, np.int64)
+    values = aligned(dense, dtype)
+    bits = np.zeros((count, 1), np.int64)
+    sparse_operand = matrix(values, count, 64), matrix(bits, count, 1)
     eps = np.finfo(dtype).eps
 
     for group in (1, 2):
         if group == 2 and vectors > MACHINE.scatter_vectors:
             break
-        m, ldm = aligned(rng.standard_normal((64, width)), dtype)
-        c, ldc = aligned(rng.standard_normal((count, width)), dtype)
+        m = aligned(rng.standard_normal((64, width)), dtype)
+        c = aligned(rng.standard_normal((count, width)), dtype)
         expected = c[:count, :width] - 0.5 * dense @ m[:, :width].astype(np.float64)
-        call_gather(
-            dtype(-0.5), values.ctypes.data, stride, bits.ctypes.data, m.ctypes.data, ldm,
-            c.ctypes.data, ldc, count, vectors, group, length,
-        )  # fmt: skip
+        operands = matrix(m, 64, width), matrix(c, count, width)
+        call_gather(dtype(-0.5), *sparse_operand, *operands, group)
         assert np.abs(c[:count, :width] - expected).max() <= 300 * eps
     if vectors > MACHINE.scatter_vectors:
         return
     for group in (1, 2):
-        m, ldm = aligned(rng.standard_normal((count, width)), dtype)
-        c, ldc = aligned(rng.standard_normal((64, width)), dtype)
+        m = aligned(rng.standard_normal((count, width)), dtype)
+        c = aligned(rng.standard_normal((64, width)), dtype)
         expected = c[:, :width] - 0.5 * dense.T @ m[:count, :width].astype(np.float64)
-        call_scatter(
-            dtype(-0.5), values.ctypes.data, stride, bits.ctypes.data, m.ctypes.data, ldm,
-            c.ctypes.data, ldc, count, vectors, group, length,
-        )  # fmt: skip
+        operands = matrix(m, count, width), matrix(c, 64, width)
+        call_scatter(dtype(-0.5), *sparse_operand, *operands, group)
         assert np.abs(c[:, :width] - expected).max() <= 100 * eps
 
 

@@ -375,8 +375,8 @@ def test_dropout_keeps_all_or_none(p, share):
 def _matrix(program, record, name, rows):
     """A buffer of the workspace as a matrix, padded columns and all."""
     table = program.training
-    stride, itemsize = int(record["stride"]), program.dtype.itemsize
-    start = int(record[name]) - table.workspace.ctypes.data
+    address, stride, itemsize, *_ = map(int, record[name])
+    start = address - table.workspace.ctypes.data
     return (
         table.workspace[start : start + rows * stride]
         .view(program.dtype)
@@ -394,7 +394,8 @@ def call_stage(one, operation, record, parameters, first, stop, count, step):
 @pytest.mark.parametrize("stage", STAGES)
 def test_columns_may_be_cut_anywhere(stage, dtype):
     """No bit of a column depends on which columns are computed with it."""
-    units = 5 * lanes(np.dtype(dtype).itemsize) + 3
+    width = lanes(np.dtype(dtype).itemsize)
+    units = 5 * width + 3
     results = []
     for cuts in ([0, 6], [0, 1, 6], [0, 2, 3, 6], [0, 5, 6], [0, 1, 2, 3, 4, 5, 6]):
         case = Case(9, D, units, "relu", stage, D, 3, dtype=dtype, batch_size=13)
@@ -409,7 +410,7 @@ def test_columns_may_be_cut_anywhere(stage, dtype):
             for first, stop in itertools.pairwise(cuts):
                 call_stage(
                     dtype(1), int(record[operation]), address, case.parameters.ctypes.data,
-                    first, stop, 13, 5,
+                    first * width, stop * width, 13, 5,
                 )  # fmt: skip
         target, gradient = (_matrix(program, record, n, 13) for n in ("target", "gradient"))
         assert not target[:, units:].any()

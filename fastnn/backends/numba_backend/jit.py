@@ -30,7 +30,7 @@ from numba.core import config as numba_config
 from numba.core.ccallback import CFunc
 from numba.core.runtime.nrt import rtsys
 
-from .language import DOUBLE, FLOAT, Microkernel
+from .language import DOUBLE, FLOAT, Microkernel, flattened
 from .machine import MACHINE
 
 FLAGS: dict[str, Any] = {
@@ -299,17 +299,11 @@ intrinsic: Any = extending.intrinsic
 
 @intrinsic
 def call(context, address, *arguments):
-    """Call the operation at an address."""
-    kinds = [types.int64 if isinstance(a, types.Integer) else a for a in arguments]
+    """Call the operation, or the kernel, at an address; matrices are unpacked."""
 
     def generate(context, builder, signature, values):
         code, packed = values
-        codes = [
-            context.cast(builder, value, given, kind)
-            for value, given, kind in zip(
-                cgutils.unpack_tuple(builder, packed), arguments, kinds, strict=True
-            )
-        ]
+        codes = flattened(context, builder, arguments, cgutils.unpack_tuple(builder, packed))
         called = ir.FunctionType(ir.VoidType(), [c.type for c in codes])
         builder.call(builder.inttoptr(code, called.as_pointer()), codes)
         return context.get_dummy_value()

@@ -16,11 +16,12 @@ instructions. A Python loop in it is an unrolled loop in the kernel; an `Int` or
             k.store(result, y + offset)
 
 Compiled functions call it as `axpy(alpha, x, y, vectors)`. Addresses are integers that
-count bytes (`array.ctypes.data` and what is added to it), and so are strides. Where a
-kernel has vectors, its first parameter is a floating-point number, and the type of
-that number is the type of its vectors: one text serves float32 and float64, and no
-kernel is made by a factory, which Numba's disk cache would not recognise again. A
-parameter called `like` serves for its type alone.
+count bytes (`array.ctypes.data` and what is added to it), and so are strides. A `Matrix` is
+address, strides and sizes in one value, so that a product is called as `matmul(alpha, A, B, C)`;
+it is unpacked where machine code begins. Where a kernel has vectors, its first parameter is a
+floating-point number, and the type of that number is the type of its vectors: one text serves
+float32 and float64, and no kernel is made by a factory, which Numba's disk cache would not
+recognise again. A parameter called `like` serves for its type alone.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
+import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .machine import HAS_POSIX, MACHINE, lanes
@@ -150,6 +153,32 @@ class Vector(Value):
 
 Real = Vector
 """One floating-point number of the kernel's type."""
+
+
+class Matrix(NamedTuple):
+    """A matrix in memory: one value, made of five integers, of a kernel or of compiled functions.
+
+    The number in row i and column j lies at address + i * row_stride + j * column_stride; strides
+    count bytes. Most kernels want rows of neighbouring numbers and don't look at the second one.
+    """
+
+    address: Int
+    row_stride: Int
+    column_stride: Int
+    rows: Int
+    columns: Int
+
+    def row(self, number: Int | int) -> Int:
+        """Return the address of a row, in a kernel."""
+        return self.address + number * self.row_stride
+
+    def moved(self, nbytes: Int | int) -> Matrix:
+        """Return what lies so many bytes further, in a kernel."""
+        return self._replace(address=self.address + nbytes)
+
+
+MATRIX = np.dtype([(field, np.int64) for field in Matrix._fields])
+"""A `Matrix` as a field of a record; kernels take such a field as they take the value."""
 
 
 class Variables(Generic[V]):
@@ -431,6 +460,10 @@ class Kernel:
             codes = interleaved
         return codes
 
+    def vectors(self, matrix: Matrix) -> Int:
+        """Return how many vectors hold a row; the last may be a vector in part."""
+        return (matrix.columns + (self.lanes - 1)) // self.lanes
+
     # control flow
 
     def variable(self, initial: V) -> Variables[V]:
@@ -515,7 +548,7 @@ class Microkernel:
 
     write: Callable[..., Any]
     parameters: tuple[str, ...]
-    """"Int" or "Real" for each; all `Real` of a kernel have one type, float32 or float64."""
+    """"Int", "Real" or "Matrix" for each; all `Real` of a kernel are float32, or all float64."""
     result: str
     """"None", "Int" or "Real"."""
 
@@ -525,8 +558,10 @@ class Microkernel:
         signature = inspect.signature(write)
         parameters = tuple(p.annotation for p in signature.parameters.values())[1:]
         result = signature.return_annotation
-        if not {"Int", "Real"}.issuperset(parameters) or result not in {"None", "Int", "Real"}:
-            raise TypeError(f"annotate the parameters of {write.__name__} as Int or Real")
+        if not (
+            {"Int", "Real", "Matrix"}.issuperset(parameters) and result in {"None", "Int", "Real"}
+        ):
+            raise TypeError(f"annotate the parameters of {write.__name__} as Int, Real or Matrix")
         return cls(write, parameters, result)
 
     def name(self, element: ir.Type) -> str:
@@ -536,22 +571,96 @@ class Microkernel:
 
     def define(self, module: ir.Module, element: ir.Type) -> ir.Function:
         """Write the kernel into a module, for vectors of `element`."""
-        llvm_types = {"Int": INT64, "Real": element, "None": ir.VoidType()}
-        codes = [llvm_types[kind] for kind in self.parameters]
-        function = ir.Function(
-            module, ir.FunctionType(llvm_types[self.result], codes), self.name(element)
-        )
+        llvm_types = {"Int": [INT64], "Real": [element], "Matrix": [INT64] * len(Matrix._fields)}
+        codes = [code for kind in self.parameters for code in llvm_types[kind]]
+        returned = ir.VoidType() if self.result == "None" else llvm_types[self.result][0]
+        function = ir.Function(module, ir.FunctionType(returned, codes), self.name(element))
         kernel = Kernel(ir.IRBuilder(function.append_basic_block()), element)
-        values = [
-            (Int if kind == "Int" else Real)(kernel, argument)
-            for kind, argument in zip(self.parameters, function.args, strict=True)
-        ]
+        arguments = iter(function.args)
+        values: list[Value | Matrix] = []
+        for kind in self.parameters:
+            if kind == "Matrix":
+                values.append(Matrix(*[Int(kernel, next(arguments)) for _ in Matrix._fields]))
+            else:
+                values.append((Int if kind == "Int" else Real)(kernel, next(arguments)))
         result = self.write(kernel, *values)
         if result is None:
             kernel.builder.ret_void()
         else:
             kernel.builder.ret(result.code)
         return function
+
+
+def flattened(context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> list[ir.Value]:
+    """Return the arguments of a compiled call as numbers: matrices are unpacked here."""
+    codes = []
+    for kind, value in zip(kinds, values, strict=True):
+        if isinstance(kind, types.Record):  # the address of one
+            first = builder.bitcast(value, INT64.as_pointer())
+            codes += [
+                builder.load(builder.gep(first, [ir.Constant(INT32, field)]))
+                for field in range(len(Matrix._fields))
+            ]
+        elif isinstance(kind, types.BaseNamedTuple):
+            kinds_of_fields: Any = kind
+            codes += flattened(
+                context, builder, kinds_of_fields, cgutils.unpack_tuple(builder, value)
+            )
+        elif isinstance(kind, types.Integer):
+            codes.append(context.cast(builder, value, kind, types.int64))
+        else:
+            codes.append(value)
+    return codes
+
+
+MATRIX_TYPE = types.NamedUniTuple(types.int64, len(Matrix._fields), Matrix)
+"""Numba's type of a `Matrix`."""
+decorated: Any = intrinsic
+
+
+def _matrix_from(generate: Callable[..., tuple[ir.Value, ...]]) -> Callable[..., ir.Value]:
+    """Return what an intrinsic writes that makes a matrix; `generate` gives its five integers."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        codes = flattened(context, builder, signature.args, values)
+        made: ir.Value = context.make_tuple(
+            builder, signature.return_type, generate(builder, *codes)
+        )
+        return made
+
+    return write
+
+
+@decorated
+def submatrix(context, matrix, row, column, rows, columns):
+    """The part of a matrix from a row and a column on, of so many rows and columns."""
+
+    def generate(builder, address, row_stride, column_stride, _, __, row, column, rows, columns):
+        address = builder.add(address, builder.mul(row, row_stride))
+        address = builder.add(address, builder.mul(column, column_stride))
+        return address, row_stride, column_stride, rows, columns
+
+    return MATRIX_TYPE(matrix, row, column, rows, columns), _matrix_from(generate)
+
+
+@decorated
+def transposed(context, matrix):
+    """The transpose of a matrix, of which nothing moves."""
+
+    def generate(builder, address, row_stride, column_stride, rows, columns):
+        return address, column_stride, row_stride, columns, rows
+
+    return MATRIX_TYPE(matrix), _matrix_from(generate)
+
+
+@decorated
+def shifted(context, matrix, nbytes):
+    """The matrix of the same shape that lies so many bytes further."""
+
+    def generate(builder, address, row_stride, column_stride, rows, columns, nbytes):
+        return builder.add(address, nbytes), row_stride, column_stride, rows, columns
+
+    return MATRIX_TYPE(matrix, nbytes), _matrix_from(generate)
 
 
 def microkernel(write: Callable[..., Any]) -> Any:
@@ -570,17 +679,21 @@ def microkernel(write: Callable[..., Any]) -> Any:
         element = DOUBLE if number == types.float64 else FLOAT
         numba_types: dict[str, Any] = {"Int": types.int64, "Real": number, "None": types.void}
 
-        def generate(context: Any, builder: ir.IRBuilder, _: Any, arguments: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
             function = builder.module.globals.get(kernel.name(element))
             if function is None:
                 function = kernel.define(builder.module, element)
                 function.linkage = "linkonce_odr"
                 # what has no loop is worth less than the call
                 function.attributes.add("noinline" if len(function.blocks) > 1 else "alwaysinline")
-            result = builder.call(function, arguments)
+            codes = flattened(context, builder, signature.args, values)
+            result = builder.call(function, codes)
             return context.get_dummy_value() if kernel.result == "None" else result
 
-        accepted = [numba_types[kind] for kind in kernel.parameters]
+        accepted = [
+            given if kind == "Matrix" else numba_types[kind]
+            for given, kind in zip(arguments, kernel.parameters, strict=True)
+        ]
         return numba_types[kernel.result](*accepted), generate
 
     # Numba reads the names of the parameters, of which the first is its typing context
@@ -590,5 +703,4 @@ def microkernel(write: Callable[..., Any]) -> Any:
     typed.__name__ = typed.__qualname__ = write.__name__
     typed.__doc__ = write.__doc__
     typed.__module__ = write.__module__
-    decorate: Any = intrinsic
-    return decorate(typed)
+    return decorated(typed)

@@ -13,46 +13,32 @@ the others, the step of the layer below reads W in between.
 from __future__ import annotations
 
 from ..jit import jit_part, operation, record_at
-from ..kernels.rows import fill, put_real, real_at
-from ..language import Int, Kernel, Real, microkernel
-from ..machine import MACHINE
-
-VECTOR_BYTES = MACHINE.bits // 8
+from ..kernels.rows import clear, put_real, real_at
+from ..language import Int, Kernel, Matrix, Real, microkernel, shifted, submatrix
 
 BLOCK_ROWS = 64
 """Rows of W that are passed through tile by tile, so that it is read in long stretches."""
 
 
 @microkernel
-def update_then_product(
-    k: Kernel,
-    alpha: Real,
-    p: Int,
-    g: Int,
-    x: Int,
-    w: Int,
-    w_stride: Int,
-    z: Int,
-    rows: Int,
-    vectors: Int,
-) -> None:
+def update_then_product(k: Kernel, alpha: Real, p: Int, g: Int, x: Int, W: Matrix, z: Int) -> None:
     """W += alpha * P^T G, then Z += X W.
 
-    Shapes: P and X [rows], W [rows, vectors], G and Z [vectors]; `vectors` at most
-    MACHINE.scatter_vectors.
+    Shapes: P and X [rows], W [rows, columns], G and Z [columns]; at most MACHINE.scatter_vectors
+    whole vectors of columns.
     Why it is fast: G and Z stay in registers, and each number of W is read and written once.
     """
     scale = k.broadcast(alpha)
-    for width in k.cases(vectors, range(1, k.machine.scatter_vectors + 1)):
+    for width in k.cases(k.vectors(W), range(1, k.machine.scatter_vectors + 1)):
         gradient = [scale * k.load(g + j * k.vector_bytes) for j in range(width)]
         total = k.variables(k.zero(), width)
         for j in range(width):
             total[j] = k.load(z + j * k.vector_bytes)
-        with k.loop(0, rows) as row:
+        with k.loop(0, W.rows) as row:
             before = k.broadcast(k.load_real(p + row * k.element_bytes))
             now = k.broadcast(k.load_real(x + row * k.element_bytes))
             for j in range(width):
-                address = w + row * w_stride + j * k.vector_bytes
+                address = W.row(row) + j * k.vector_bytes
                 weights = k.fma(before, gradient[j], k.load(address))
                 k.store(weights, address)
                 total[j] = k.fma(now, weights, total[j])
@@ -63,10 +49,10 @@ def update_then_product(
 @jit_part
 def nothing_waits(one, layer):
     """Prepare a layer for its first sample: an update by zeros changes nothing."""
-    put_real(one * 0, layer.waiting_factor)
-    fill(one * 0, layer.waiting, 0, 1, layer.input_vectors)
+    put_real(type(one)(0), layer.waiting_factor)
+    clear(one, layer.waiting)
     # times zero, an infinite gradient of the call before would be NaN
-    fill(one * 0, layer.gradient, 0, 1, layer.output_vectors)
+    clear(one, submatrix(layer.gradient, 0, 0, 1, layer.gradient.columns))
 
 
 @operation
@@ -74,17 +60,18 @@ def update_and_multiply(one, record, parameters, itemsize):
     """W -= rate * P^T G, then slot = X W, for the first layer, which is in one chunk."""
     layer = record_at(record, 0)
     factor = real_at(one, layer.waiting_factor)
-    fill(one * 0, layer.slots, layer.outputs_stride, 1, layer.output_vectors)
+    weights = shifted(layer.weights, parameters)
+    columns = layer.weights.columns
+    clear(one, submatrix(layer.slots, 0, 0, 1, columns))
     for unit in range(0, layer.input_units, BLOCK_ROWS):
-        for column in range(0, layer.output_vectors, layer.scatter_tile):
-            offset = column * VECTOR_BYTES
+        units = min(BLOCK_ROWS, layer.input_units - unit)
+        for column in range(0, columns, layer.scatter_tile):
+            offset = column * itemsize
+            W = submatrix(weights, unit, column, units, min(layer.scatter_tile, columns - column))
             update_then_product(
-                factor, layer.waiting + unit * itemsize, layer.gradient + offset,
-                layer.inputs + unit * itemsize,
-                parameters + layer.weights + unit * layer.weights_stride + offset,
-                layer.weights_stride, layer.slots + offset,
-                min(BLOCK_ROWS, layer.input_units - unit),
-                min(layer.scatter_tile, layer.output_vectors - column),
+                factor, layer.waiting.address + unit * itemsize, layer.gradient.address + offset,
+                layer.inputs.address + unit * itemsize, W, layer.slots.address + offset,
             )  # fmt: skip
     # the sample that was multiplied is the next whose update waits; the other row takes a new one
-    layer.inputs, layer.waiting = layer.waiting, layer.inputs
+    inputs, waiting = layer.inputs, layer.waiting
+    inputs.address, waiting.address = waiting.address, inputs.address

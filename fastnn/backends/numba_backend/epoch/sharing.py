@@ -31,9 +31,6 @@ import numpy as np
 from fastnn import memory
 
 from ..kernels.rows import MESSAGE_FIELDS
-from ..machine import MACHINE
-
-VECTOR_BYTES = MACHINE.bits // 8
 
 TEAM = np.dtype([(name, np.int64) for name in ("words", "member", "members")])
 """What a member knows of its team: the address of its words (see `threads.py`), who it is."""
@@ -73,7 +70,7 @@ def share_out(
         layer["first_unit"] = starts[number, first]
         layer["stop_unit"] = memory.round_up(int(starts[number, stop]), lanes)
         columns = own_columns(layers, starts, lanes, number, member, members)
-        layer["first_vector"], layer["stop_vector"] = columns
+        layer["first_column"], layer["stop_column"] = columns
         # in a team, the first slot of a member holds the sum of its slots
         layer["parts"], layer["part_bytes"] = chunks // each, each * layer["slot_bytes"]
 
@@ -81,12 +78,12 @@ def share_out(
 def own_columns(
     layers: np.ndarray, starts: np.ndarray, lanes: int, number: int, member: int, members: int
 ) -> tuple[int, int]:
-    """Return which vectors of a layer's output belong to a member, first and stop."""
+    """Return which columns of a layer's output belong to a member, first and stop."""
     if number == len(layers) - 1:
-        return 0, int(layers[number]["output_vectors"]) if member == 0 else 0
+        return 0, int(layers[number]["outputs"]["columns"]) if member == 0 else 0
     chunks = starts.shape[1] - 1
     first, stop = (starts[number + 1, m * chunks // members] for m in (member, member + 1))
-    return int(first) // lanes, -(-int(stop) // lanes)
+    return int(first), memory.round_up(int(stop), lanes)
 
 
 class Messages:
@@ -118,7 +115,8 @@ class Messages:
                 for member in range(members)
             ]
             widest = max(stop - first for first, stop in columns)
-            box_bytes = rows * widest * VECTOR_BYTES + BOX_GAP
+            itemsize = tables[0][number]["outputs"]["column_stride"]
+            box_bytes = rows * widest * itemsize + BOX_GAP
             boxes = memory.aligned_zeros(members * members * box_bytes, np.dtype(np.uint8))
             self._boxes.append(boxes)
             for member, layers in enumerate(tables):
@@ -140,7 +138,7 @@ class Messages:
     ) -> None:  # fmt: skip
         """Write what a member says to another one, or to itself, about a layer."""
         products_out, products_in, gradient_out, gradient_in = messages
-        stride = layer["outputs_stride"]
+        _, stride, itemsize, _, _ = layer["outputs"]
         slot_bytes = layer["slot_bytes"]
         each = layer["part_bytes"] // slot_bytes if slot_bytes else 1
 
@@ -149,18 +147,18 @@ class Messages:
                 message[name] = value
 
         own, others = columns[member], columns[other]
-        own_offset, offset = own[0] * VECTOR_BYTES, others[0] * VECTOR_BYTES
+        own_offset, offset = own[0] * itemsize, others[0] * itemsize
         own_width, width = own[1] - own[0], others[1] - others[0]
-        slots = layer["slots"]
+        slots = layer["slots"]["address"]
         source = slots + member * each * slot_bytes + offset
         if other == member:
             if each > 1:
                 write(products_out, source, stride, each, slot_bytes, source, stride, width)
             return
-        write(products_out, source, stride, each, slot_bytes, theirs, width * VECTOR_BYTES, width)
+        write(products_out, source, stride, each, slot_bytes, theirs, width * itemsize, width)
         target = slots + other * each * slot_bytes + own_offset
-        own_stride = own_width * VECTOR_BYTES
+        own_stride = own_width * itemsize
         write(products_in, mine, own_stride, 1, 0, target, stride, own_width)
-        gradient = layer["gradient"]
+        gradient = layer["gradient"]["address"]
         write(gradient_out, gradient + own_offset, stride, 1, 0, mine, own_stride, own_width)
-        write(gradient_in, theirs, width * VECTOR_BYTES, 1, 0, gradient + offset, stride, width)
+        write(gradient_in, theirs, width * itemsize, 1, 0, gradient + offset, stride, width)

@@ -4,10 +4,10 @@ A stage is a pair of operations that `step.run` calls through their addresses, s
 pays for the stages it has and for no other. The forward operation writes the stage's target from
 its source, the backward one turns the gradient by the target into that by the source, in place.
 
-Each works on a range of columns, `first` to `stop` in vectors, for the first `count` rows. What it
-computes in a column depends on that column alone, so no number changes with the way columns are
-shared. Padded columns of every buffer are zero before and after. `step` is the number of the batch
-within the call of `run`.
+Each works on a range of columns, `first` to `stop`, which are whole vectors, for the first `count`
+rows. What it computes in a column depends on that column alone, so no number changes with the way
+columns are shared. Padded columns of every buffer are zero before and after. `step` is the number
+of the batch within the call of `run`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ from ..kernels.batch_norm import (
     normalize_gradient,
 )
 from ..kernels.philox import BLOCK_WORDS, kept, random_words
-from ..kernels.rows import fill, load_row, sample_at
-from ..language import Int, Kernel, Real, microkernel
-from ..machine import MACHINE
+from ..kernels.rows import clear, load_row, sample_at
+from ..language import MATRIX, Int, Kernel, Matrix, Real, microkernel, submatrix
 from .optimizers import RATE_BYTES
-
-VECTOR_BYTES = MACHINE.bits // 8
 
 STAGE = np.dtype(
     [
@@ -35,8 +32,7 @@ STAGE = np.dtype(
         for name in (
             # addresses: of this record, and of the operations
             "record", "forward", "backward",
-            # buffers, all of one stride
-            "source", "target", "gradient", "stride", "units", "lanes",
+            "units", "itemsize", "lanes",
             # batch norm: its number among the learned layers, bytes from the start of the flat
             # vector, and addresses in the workspace
             "learned", "scale", "shift", "running_mean", "running_variance",
@@ -46,9 +42,11 @@ STAGE = np.dtype(
             # elementwise functions: addresses of their kernels, whether the second takes outputs
             "function", "derivative", "from_output",
             # dropout: a number of a batch is kept if its word is not below the threshold
-            "key", "first_step", "threshold", "words",
+            "key", "first_step", "threshold",
         )
     ]
+    # [samples, columns], and of dropout 32-bit words, [samples, units]
+    + [(name, MATRIX) for name in ("source", "target", "gradient", "words")]
     + [("constants", np.float64, 2)]
     + [(name, np.float64) for name in ("factor", "momentum", "epsilon")]
 )  # fmt: skip
@@ -64,10 +62,7 @@ def forward_stages(one, record, parameters, lowest, beyond, first, stop, count, 
     for number in range(lowest, beyond):
         stage = record_at(record, number)
         call(stage.forward, one, stage.record, parameters, first, stop, count, step)
-        fill(
-            one * 0, stage.target + count * stage.stride + first * VECTOR_BYTES, stage.stride,
-            padded - count, stop - first,
-        )  # fmt: skip
+        clear(one, submatrix(stage.target, count, first, padded - count, stop - first))
 
 
 @operation
@@ -86,8 +81,8 @@ def backward_stages(
             ):  # fmt: skip
                 call(
                     stage.move, one, region, rates + RATE_BYTES * stage.learned,
-                    parameters, gradient + first * VECTOR_BYTES, first_state, second_state,
-                    first, stop - first,
+                    parameters, gradient + first * stage.itemsize, first_state, second_state,
+                    first // stage.lanes, (stop - first) // stage.lanes,
                 )  # fmt: skip
 
 
@@ -95,16 +90,13 @@ def backward_stages(
 def load_input(scale, record, samples, order, start, count, padded):
     """Load the batch for a network that does more than rescaling before its first Dense layer."""
     shared = record_at(record, 0)
+    X = shared.input_rows
     for i in range(count):
         load_row(
             scale, samples + sample_at(order, start + i) * shared.input_row_bytes,
-            shared.input_code,
-            shared.input_units, shared.input_rows + i * shared.input_rows_stride,
+            shared.input_code, shared.input_units, X.address + i * X.row_stride,
         )  # fmt: skip
-    fill(
-        scale * 0, shared.input_rows + count * shared.input_rows_stride, shared.input_rows_stride,
-        padded - count, (shared.input_units + shared.lanes - 1) // shared.lanes,
-    )  # fmt: skip
+    clear(scale, submatrix(X, count, 0, padded - count, X.columns))
 
 
 # --------------------------------------------------------------------- elementwise functions
@@ -114,14 +106,15 @@ def load_input(scale, record, samples, order, start, count, padded):
 def elementwise_forward(one, record, parameters, first, stop, count, step):
     """target = function(source)."""
     stage, real = record_at(record, 0), type(one)
-    offset = first * VECTOR_BYTES
-    if stop * stage.lanes > stage.units:
+    if stop > stage.units:
         # the kernel leaves what pads the last vector of a row as it is
-        fill(one * 0, stage.target + (stop - 1) * VECTOR_BYTES, stage.stride, count, 1)
+        last = stop - stage.lanes
+        clear(one, submatrix(stage.target, 0, last, count, stage.lanes))
+    columns = min(stop, stage.units) - first
+    value = submatrix(stage.source, 0, first, count, columns)
     call(
         stage.function, real(stage.constants[0]), real(stage.constants[1]),
-        stage.source + offset, stage.stride, 0, 0, stage.target + offset, stage.stride,
-        count, min(stop * stage.lanes, stage.units) - first * stage.lanes,
+        value, value, submatrix(stage.target, 0, first, count, columns),
     )  # fmt: skip
 
 
@@ -129,13 +122,14 @@ def elementwise_forward(one, record, parameters, first, stop, count, step):
 def elementwise_backward(one, record, parameters, first, stop, count, step):
     """gradient *= the derivative, at the source or computed from the target."""
     stage, real = record_at(record, 0), type(one)
-    offset = first * VECTOR_BYTES
-    value = stage.target if stage.from_output != 0 else stage.source
-    gradient = stage.gradient + offset
+    columns = min(stop, stage.units) - first
+    value = submatrix(stage.source, 0, first, count, columns)
+    if stage.from_output != 0:
+        value = submatrix(stage.target, 0, first, count, columns)
+    gradient = submatrix(stage.gradient, 0, first, count, columns)
     call(
         stage.derivative, real(stage.constants[0]), real(stage.constants[1]),
-        value + offset, stage.stride, gradient, stage.stride, gradient, stage.stride,
-        count, min(stop * stage.lanes, stage.units) - first * stage.lanes,
+        value, gradient, gradient,
     )  # fmt: skip
 
 
@@ -144,52 +138,46 @@ def elementwise_backward(one, record, parameters, first, stop, count, step):
 
 @microkernel
 def keep_some(
-    k: Kernel,
-    factor: Real,
-    source: Int,
-    target: Int,
-    stride: Int,
-    words: Int,
-    units: Int,
-    threshold: Int,
-    rows: Int,
-    first: Int,
-    stop: Int,
+    k: Kernel, factor: Real, source: Matrix, words: Matrix, threshold: Int, target: Matrix
 ) -> None:
     """target = factor * source where the word is not below the threshold, 0 elsewhere.
 
-    Shapes: source and target [rows, units, padded], words [rows * units + lanes] 32-bit words.
+    Shapes: source and target [rows, columns], their rows padded, words [rows, columns] of 32 bits,
+    and a vector of them more behind the last.
     """
     factors = k.broadcast(factor)
-    with k.loop(0, rows) as row, k.loop(first, stop) as j:
-        offset = row * stride + j * k.vector_bytes
-        chosen = kept(k, words + (row * units + j * k.lanes) * 4, threshold)
-        k.store(k.where(chosen, factors * k.load(source + offset), k.zero()), target + offset)
+    with k.loop(0, source.rows) as row, k.loop(0, k.vectors(source)) as j:
+        offset = j * k.vector_bytes
+        chosen = kept(k, words.row(row) + j * k.lanes * 4, threshold)
+        value = k.where(chosen, factors * k.load(source.row(row) + offset), k.zero())
+        k.store(value, target.row(row) + offset)
 
 
 @operation
 def dropout_forward(one, record, parameters, first, stop, count, step):
     stage = record_at(record, 0)
-    left, right = first * stage.lanes, min(stop * stage.lanes, stage.units)
+    end = min(stop, stage.units)
     # the blocks in which these columns have words, row by row, none of them twice
     done = 0
     for row in range(count):
-        block = max(done, (row * stage.units + left) // BLOCK_WORDS)
-        done = (row * stage.units + right + BLOCK_WORDS - 1) // BLOCK_WORDS
-        target = stage.words + block * BLOCK_WORDS * 4
+        block = max(done, (row * stage.units + first) // BLOCK_WORDS)
+        done = (row * stage.units + end + BLOCK_WORDS - 1) // BLOCK_WORDS
+        target = stage.words.address + block * BLOCK_WORDS * 4
         random_words(stage.key, stage.first_step + step, block, done - block, target)
     keep_some(
-        type(one)(stage.factor), stage.source, stage.target, stage.stride,
-        stage.words, stage.units, stage.threshold, count, first, stop,
+        type(one)(stage.factor), submatrix(stage.source, 0, first, count, stop - first),
+        submatrix(stage.words, 0, first, count, stop - first), stage.threshold,
+        submatrix(stage.target, 0, first, count, stop - first),
     )  # fmt: skip
 
 
 @operation
 def dropout_backward(one, record, parameters, first, stop, count, step):
     stage = record_at(record, 0)
+    gradient = submatrix(stage.gradient, 0, first, count, stop - first)
     keep_some(
-        type(one)(stage.factor), stage.gradient, stage.gradient, stage.stride,
-        stage.words, stage.units, stage.threshold, count, first, stop,
+        type(one)(stage.factor), gradient,
+        submatrix(stage.words, 0, first, count, stop - first), stage.threshold, gradient,
     )  # fmt: skip
 
 
@@ -200,16 +188,15 @@ def dropout_backward(one, record, parameters, first, stop, count, step):
 def batch_norm_forward(one, record, parameters, first, stop, count, step):
     """Normalise by the batch's statistics, a vector of columns at a time; the running ones move."""
     stage, real = record_at(record, 0), type(one)
-    for vector in range(first, stop):
-        offset = vector * VECTOR_BYTES
-        source, vectors = stage.source + offset, parameters + offset
+    for column in range(first, stop, stage.lanes):
+        offset = column * stage.itemsize
+        X = submatrix(stage.source, 0, column, count, stage.lanes)
+        Y = submatrix(stage.target, 0, column, count, stage.lanes)
+        vectors = parameters + offset
         mean, variance = stage.mean + offset, stage.variance + offset
-        column_statistics(
-            one / real(count), source, stage.stride, mean, variance, count, stage.lanes
-        )  # fmt: skip
+        column_statistics(one / real(count), X, mean, variance)
         normalize(
-            real(stage.epsilon), source, stage.stride, stage.target + offset, stage.stride,
-            vectors + stage.scale, vectors + stage.shift, mean, variance, count, stage.lanes,
+            real(stage.epsilon), X, Y, vectors + stage.scale, vectors + stage.shift, mean, variance
         )  # fmt: skip
         for average, number in (
             (stage.running_mean, mean), (stage.running_variance, variance)
@@ -223,25 +210,25 @@ def batch_norm_forward(one, record, parameters, first, stop, count, step):
 def batch_norm_inference(one, record, parameters, first, stop, count, step):
     """Normalise by the running statistics, a vector of columns at a time."""
     stage = record_at(record, 0)
-    for vector in range(first, stop):
-        offset = vector * VECTOR_BYTES
-        vectors = parameters + offset
+    for column in range(first, stop, stage.lanes):
+        vectors = parameters + column * stage.itemsize
         normalize(
-            type(one)(stage.epsilon), stage.source + offset, stage.stride,
-            stage.target + offset, stage.stride, vectors + stage.scale, vectors + stage.shift,
-            vectors + stage.running_mean, vectors + stage.running_variance, count, stage.lanes,
+            type(one)(stage.epsilon), submatrix(stage.source, 0, column, count, stage.lanes),
+            submatrix(stage.target, 0, column, count, stage.lanes),
+            vectors + stage.scale, vectors + stage.shift,
+            vectors + stage.running_mean, vectors + stage.running_variance,
         )  # fmt: skip
 
 
 @operation
 def batch_norm_backward(one, record, parameters, first, stop, count, step):
     stage, real = record_at(record, 0), type(one)
-    for vector in range(first, stop):
-        offset = vector * VECTOR_BYTES
-        gradient = stage.gradient + offset
+    for column in range(first, stop, stage.lanes):
+        offset = column * stage.itemsize
+        gradient = submatrix(stage.gradient, 0, column, count, stage.lanes)
         normalize_gradient(
-            real(stage.epsilon), one / real(count), stage.source + offset, stage.stride,
-            gradient, stage.stride, gradient, stage.stride, parameters + stage.scale + offset,
-            stage.mean + offset, stage.variance + offset,
-            stage.scale_gradient + offset, stage.shift_gradient + offset, count, stage.lanes,
+            real(stage.epsilon), one / real(count),
+            submatrix(stage.source, 0, column, count, stage.lanes), gradient, gradient,
+            parameters + stage.scale + offset, stage.mean + offset, stage.variance + offset,
+            stage.scale_gradient + offset, stage.shift_gradient + offset,
         )  # fmt: skip

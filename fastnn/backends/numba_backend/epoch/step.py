@@ -31,8 +31,8 @@ from ..kernels.matmul import matmul, matmul_transposed
 from ..kernels.rows import (
     activate,
     add_column_sums,
+    clear,
     copy_bytes,
-    fill,
     integer_at,
     load_row,
     load_transposed,
@@ -47,7 +47,7 @@ from ..kernels.rows import (
 )
 from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import gather, scatter
-from ..machine import MACHINE
+from ..language import MATRIX, shifted, submatrix, transposed
 from .one_sample import nothing_waits
 from .optimizers import RATE_BYTES
 from .threads import (
@@ -62,8 +62,6 @@ from .threads import (
     wait,
 )
 
-VECTOR_BYTES = MACHINE.bits // 8
-
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
 
@@ -71,45 +69,61 @@ DENSE, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
 every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
-TURNED, SMALL, NONE = 0, 1, 2
+BY_COLUMNS, BY_ROWS, NONE = 0, 1, 2
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "input_units", "output_units", "input_vectors", "output_vectors",
-            # parameters: bytes from the start of the flat vector
-            "weights", "weights_stride", "biases",
-            # its ReLU: who multiplies the gradient by it, the block or the one above with its own
+            "input_units", "output_units",
+            # parameters: bytes from the start of the flat vector; and see `weights` below
+            "biases",
+            # whether its ReLU is applied to its sums, and to the gradient that arrives here; and
+            # whether the ReLU of the layer below is applied to the gradient that leaves
             "activation", "mask_gradient", "mask_inputs",
             # its stages, and the lowest of them that the gradient goes through
             "first_stage", "stop_stage", "lowest_stage",
             # what is this thread's own: chunks of the input units, which begin where a list at an
             # address says, so units, and columns of the output; and how many parts a sum has
             "first_chunk", "stop_chunk", "chunk_units", "first_unit", "stop_unit",
-            "first_vector", "stop_vector", "parts", "part_bytes",
+            "first_column", "stop_column", "parts", "part_bytes",
             # messages to the other members of a team, and from them
             "products_out", "products_in", "gradient_out", "gradient_in",
-            # which kernels
+            # which kernels, and how many columns they take at a time
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
             "scatter_tile", "gather_tile", "chunk_words",
             # its step; see `optimizers.py`
-            "learned", "step", "step_units", "weights_region", "biases_region", "block",
+            "learned", "step", "step_units", "weights_region", "biases_region",
             "decay", "block_squares", "squares",
-            # workspace: addresses, and strides in bytes
-            "inputs", "inputs_stride", "inputs_transposed", "samples_stride", "group_bytes",
-            # ONE_SAMPLE: its operation, the sample whose update waits, and minus its rate
-            "update_and_multiply", "waiting", "waiting_factor",
-            "bits_by_unit", "bits_by_unit_stride", "bits_by_sample", "bits_by_sample_stride",
-            "slots", "slot_bytes", "outputs", "outputs_stride",
-            "gradient", "gradient_transposed",
+            # from a group of samples of `inputs_transposed` to the next, from a slot to the next
+            "group_bytes", "slot_bytes",
+            # ONE_SAMPLE: its operation, and minus the rate of the update that waits
+            "update_and_multiply", "waiting_factor",
+        )
+    ]
+    + [
+        (name, MATRIX)
+        for name in (
+            # [units, columns]; its address counts from the start of the flat vector
+            "weights",
+            # some rows of the gradient of the weights
+            "block",
+            # [samples, units] or [units, samples]
+            "inputs", "inputs_transposed", "outputs", "gradient", "gradient_transposed",
+            # the first slot, [samples, columns]
+            "slots",
+            # words of 64 bits, [units, samples / 64] and [samples, units / 64]
+            "bits_by_unit", "bits_by_sample",
+            # ONE_SAMPLE: the sample whose update waits, [1, units]
+            "waiting",
         )
     ]
 )  # fmt: skip
 """A block. `outputs` are those of Dense and ReLU, before the stages. `gradient` is that of the loss
 by the block's result, then by what each stage took in, at last by the sums of Dense, and stays so
-until the next step's backward pass."""
+until the next step's backward pass. Matrices have as many rows as a batch has samples, padded, and
+as many columns as fill whole vectors."""
 
 SHARED = np.dtype(
     [
@@ -120,19 +134,19 @@ SHARED = np.dtype(
             # addresses: of this record, of the blocks' and of what stages need, 0 without stages
             "record", "layers", "stages", "forward_stages", "backward_stages",
             # the first block, where it is the input itself: the operation that loads it, or 0
-            "load_input", "input_units", "input_rows", "input_rows_stride",
+            "load_input", "input_units",
             # the loss: 0 for softmax cross-entropy, or an operation; what it reads and writes
-            "loss", "result", "result_stride", "result_gradient",
-            "output_units", "output_vectors",
-            "target_code", "targets", "labels", "predictions", "margins", "sums",
+            "loss", "output_units",
+            "target_code", "labels", "predictions", "margins", "sums",
             "batch_loss", "batch_correct",
             # penalties: 0, or the operation that adds them up, and the sum
             "add_penalties", "penalty",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
+    + [(name, MATRIX) for name in ("input_rows", "result", "result_gradient", "targets")]
 )  # fmt: skip
-"""What the blocks have in common."""
+"""What the blocks have in common. Matrices are [samples, columns], padded as those of a block."""
 
 
 @jit_part
@@ -144,7 +158,7 @@ def load_rows(scale, shared, layer, samples, order, start, count):
         load_row(
             scale, source + unit * shared.input_itemsize, shared.input_code,
             min(layer.stop_unit, layer.input_units) - unit,
-            layer.inputs + i * layer.inputs_stride + unit * shared.itemsize,
+            layer.inputs.address + i * layer.inputs.row_stride + unit * shared.itemsize,
         )  # fmt: skip
 
 
@@ -157,9 +171,10 @@ def load_units(scale, shared, layer, samples, order, start, count, first, stop):
     tail_bytes = 0
     if tail < layer.stop_unit:
         tail_bytes = shared.input_row_bytes - tail * shared.input_itemsize
-    word = layer.bits_by_unit + first // 64 * 8
+    words = layer.bits_by_unit
     for row in range(unit, layer.stop_unit):
-        put_integer(0, word + row * layer.bits_by_unit_stride)
+        put_integer(0, words.address + row * words.row_stride + first // 64 * 8)
+    X = samples_from(layer, first)
     for group in range(first, stop, shared.group):
         for i in range(shared.group):
             source = shared.zeros
@@ -170,20 +185,24 @@ def load_units(scale, shared, layer, samples, order, start, count, first, stop):
                 copied = shared.tails + i * shared.tail_stride
                 copy_bytes(source + tail * shared.input_itemsize, copied, tail_bytes)
                 put_integer(copied, shared.tail_sources + 8 * i)
-        target = layer.inputs_transposed + first // GROUP_SAMPLES * layer.group_bytes
-        target += (group - first) * shared.itemsize
-        bits = layer.bits_by_unit + group // 8
+        bits = shifted(layer.bits_by_unit, group // 8)
         load_transposed(
-            scale, shared.sources, shared.input_code, (tail - unit) // shared.lanes,
-            target + unit * layer.samples_stride, layer.samples_stride,
-            bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+            scale, shared.sources, shared.input_code,
+            submatrix(X, unit, group - first, tail - unit, shared.group),
+            submatrix(bits, unit, 0, tail - unit, 1),
         )  # fmt: skip
         if tail_bytes != 0:
             load_transposed(
-                scale, shared.tail_sources, shared.input_code, 1,
-                target + tail * layer.samples_stride, layer.samples_stride,
-                bits + tail * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+                scale, shared.tail_sources, shared.input_code,
+                submatrix(X, tail, group - first, shared.lanes, shared.group),
+                submatrix(bits, tail, 0, shared.lanes, 1),
             )  # fmt: skip
+
+
+@jit_part
+def samples_from(layer, first):
+    """X^T from sample `first` on, which begins a group."""
+    return shifted(layer.inputs_transposed, first // GROUP_SAMPLES * layer.group_bytes)
 
 
 @jit_part
@@ -195,78 +214,69 @@ def load_labels(shared, labels, order, start, count):
 
 
 @jit_part
-def find_zeros(one, shared, layer, count, padded, training):
+def find_zeros(one, layer, count, padded, training):
     """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
-        unit = layer.first_unit
+        unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
         nonzero_bits(
-            one, layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
-            layer.stop_unit - unit, padded // shared.lanes,
-            layer.bits_by_unit + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
+            one, submatrix(layer.inputs_transposed, unit, 0, units, padded),
+            submatrix(layer.bits_by_unit, unit, 0, units, 1),
         )  # fmt: skip
     if layer.forward_by == BY_SAMPLE or (training and layer.update_by == BY_SAMPLE):
         for chunk in range(layer.first_chunk, layer.stop_chunk):
             unit = integer_at(layer.chunk_units + 8 * chunk)
             units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
             nonzero_bits(
-                one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
-                count, (units + shared.lanes - 1) // shared.lanes,
-                layer.bits_by_sample + chunk * layer.chunk_words * 8, layer.bits_by_sample_stride,
+                one, submatrix(layer.inputs, 0, unit, count, units),
+                submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1),
             )  # fmt: skip
 
 
 @jit_part
-def multiply_units(one, shared, layer, parameters, first, stop):
+def multiply_units(one, layer, parameters, first, stop):
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
+    weights = shifted(layer.weights, parameters)
+    X = samples_from(layer, first)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        slot = layer.slots + chunk * layer.slot_bytes + first * layer.outputs_stride
         unit = integer_at(layer.chunk_units + 8 * chunk)
-        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
-        fill(one * 0, slot, layer.outputs_stride, stop - first, layer.output_vectors)
-        for column in range(0, layer.output_vectors, layer.scatter_tile):
+        units = (integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit + 1) // 2 * 2
+        slot = shifted(layer.slots, chunk * layer.slot_bytes)
+        clear(one, submatrix(slot, first, 0, stop - first, slot.columns))
+        for column in range(0, slot.columns, layer.scatter_tile):
+            columns = min(layer.scatter_tile, slot.columns - column)
             scatter(
-                one,
-                layer.inputs_transposed + first // GROUP_SAMPLES * layer.group_bytes
-                + unit * layer.samples_stride,
-                layer.samples_stride,
-                layer.bits_by_unit + first // 64 * 8 + unit * layer.bits_by_unit_stride,
-                layer.bits_by_unit_stride,
-                parameters + layer.weights + unit * layer.weights_stride + column * VECTOR_BYTES,
-                layer.weights_stride,
-                slot + column * VECTOR_BYTES, layer.outputs_stride,
-                (units + 1) // 2 * 2, 2, min(layer.scatter_tile, layer.output_vectors - column),
+                one, submatrix(X, unit, 0, units, stop - first),
+                submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
+                submatrix(weights, unit, column, units, columns),
+                submatrix(slot, first, column, stop - first, columns), 2,
             )  # fmt: skip
 
 
 @jit_part
-def multiply_rows(one, shared, layer, parameters, count):
+def multiply_rows(one, layer, parameters, count):
     """Slots = X W for the whole batch, sample by sample or densely."""
+    weights = shifted(layer.weights, parameters)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        slot = layer.slots + chunk * layer.slot_bytes
         first = integer_at(layer.chunk_units + 8 * chunk)
         last = integer_at(layer.chunk_units + 8 * (chunk + 1))
-        weights = parameters + layer.weights
+        columns = layer.slots.columns
+        Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
         if first == last:
-            fill(one * 0, slot, layer.outputs_stride, count, layer.output_vectors)
+            clear(one, Z)
         elif layer.forward_by == DENSE:
-            matmul(
-                one, layer.inputs + first * shared.itemsize, layer.inputs_stride, shared.itemsize,
-                weights + first * layer.weights_stride, layer.weights_stride,
-                slot, layer.outputs_stride,
-                count, layer.output_vectors, last - first, 0,
-            )  # fmt: skip
+            X = submatrix(layer.inputs, 0, first, count, last - first)
+            W = submatrix(weights, first, 0, last - first, columns)
+            matmul(one, X, W, Z, 0)
         else:
-            bits = layer.bits_by_sample + chunk * layer.chunk_words * 8
-            for column in range(0, layer.output_vectors, layer.gather_tile):
+            bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
+            for column in range(0, columns, layer.gather_tile):
+                width = min(layer.gather_tile, columns - column)
                 for unit in range(first, last, 64):
                     gather(
-                        one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
-                        bits + (unit - first) // 64 * 8, layer.bits_by_sample_stride,
-                        weights + unit * layer.weights_stride + column * VECTOR_BYTES,
-                        layer.weights_stride,
-                        slot + column * VECTOR_BYTES, layer.outputs_stride,
-                        count, 1, min(layer.gather_tile, layer.output_vectors - column),
-                        0 if unit == first else 1,
+                        one, submatrix(layer.inputs, 0, unit, count, 64),
+                        shifted(bits, (unit - first) // 64 * 8),
+                        submatrix(weights, unit, column, 64, width),
+                        submatrix(Z, 0, column, count, width), 1, 0 if unit == first else 1,
                     )  # fmt: skip
 
 
@@ -281,37 +291,33 @@ def multiply(
         for group in range(0, count, GROUP_SAMPLES):
             stop = min(group + GROUP_SAMPLES, padded)
             load_units(scale, shared, layer, samples, order, start, count, group, stop)
-            multiply_units(one, shared, layer, parameters, group, min(stop, count))
+            multiply_units(one, layer, parameters, group, min(stop, count))
     else:
         if first:
             load_rows(scale, shared, layer, samples, order, start, count)
-        elif layer.inputs_transposed != 0:
-            unit = layer.first_unit
+        elif layer.inputs_transposed.address != 0:
+            unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
             transpose(
-                one, layer.inputs + unit * shared.itemsize, layer.inputs_stride,
-                layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
-                padded // shared.lanes, (layer.stop_unit - unit) // shared.lanes,
+                one, submatrix(layer.inputs, 0, unit, padded, units),
+                submatrix(layer.inputs_transposed, unit, 0, units, padded),
             )  # fmt: skip
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         else:
-            find_zeros(one, shared, layer, count, padded, training)
-            multiply_rows(one, shared, layer, parameters, count)
+            find_zeros(one, layer, count, padded, training)
+            multiply_rows(one, layer, parameters, count)
 
 
 @jit_part
-def finish_forward(one, layer, parameters, count, padded):
+def finish_forward(one, shared, layer, parameters, count, padded):
     """A = activation(sum of the slots + b), own columns of it."""
-    first = layer.first_vector * VECTOR_BYTES
-    vectors = layer.stop_vector - layer.first_vector
+    first, columns = layer.first_column, layer.stop_column - layer.first_column
     activate(
-        one, layer.slots + first, layer.part_bytes, layer.parts, parameters + layer.biases + first,
-        layer.activation, layer.outputs + first, layer.outputs_stride, count, vectors,
+        one, submatrix(layer.slots, 0, first, count, columns), layer.part_bytes, layer.parts,
+        parameters + layer.biases + first * shared.itemsize, layer.activation,
+        submatrix(layer.outputs, 0, first, count, columns),
     )  # fmt: skip
-    fill(
-        one * 0, layer.outputs + first + count * layer.outputs_stride, layer.outputs_stride,
-        padded - count, vectors,
-    )  # fmt: skip
+    clear(one, submatrix(layer.outputs, count, first, padded - count, columns))
 
 
 @jit_part
@@ -326,101 +332,75 @@ def loss_gradient(one, shared, targets, order, start, count, padded):
     else:
         load_labels(shared, targets, order, start, count)
         softmax_cross_entropy(
-            one / type(one)(count), shared.result, shared.result_gradient, shared.result_stride,
-            shared.labels, count, shared.output_units,
-            shared.predictions, shared.margins, shared.sums,
+            one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
+            shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,
         )  # fmt: skip
         for i in range(count):
             loss += real_at(one, shared.margins + i * shared.itemsize)
             loss += np.log(real_at(one, shared.sums + i * shared.itemsize))
             label = integer_at(shared.labels + 8 * i)
             correct += integer_at(shared.predictions + 8 * i) == label
-    fill(
-        one * 0, shared.result_gradient + count * shared.result_stride, shared.result_stride,
-        padded - count, shared.output_vectors,
-    )  # fmt: skip
+    G = shared.result_gradient
+    clear(one, submatrix(G, count, 0, padded - count, G.columns))
     return loss, correct
 
 
 @jit_part
-def turn_gradient(one, shared, layer, padded, turned):
-    """G^T; where `turned`, own columns are there already, and there are others only in a team."""
-    first, stop = layer.first_vector, layer.stop_vector
-    if not turned:
-        first = stop = layer.output_vectors
+def transpose_gradient(one, layer, padded, done):
+    """G^T; where `done`, own columns are there already, and there are others only in a team."""
+    G = layer.gradient
+    first, stop = layer.first_column, layer.stop_column
+    if not done:
+        first = stop = G.columns
     for side in range(2):
         begin = 0 if side == 0 else stop
-        end = first if side == 0 else layer.output_vectors
+        columns = (first if side == 0 else G.columns) - begin
         transpose(
-            one, layer.gradient + begin * VECTOR_BYTES, layer.outputs_stride,
-            layer.gradient_transposed + begin * shared.lanes * layer.samples_stride,
-            layer.samples_stride, padded // shared.lanes, end - begin,
+            one, submatrix(G, 0, begin, padded, columns),
+            submatrix(layer.gradient_transposed, begin, 0, columns, padded),
         )  # fmt: skip
 
 
 @jit_part
-def input_gradient(one, shared, layer, below, parameters, count, padded):
+def input_gradient(one, layer, below, parameters, count, padded):
     """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
     is between.
 
-    TURNED computes (W G^T)^T and reads the weights row by row, as they lie: they are never
-    transposed. SMALL computes G W^T with vectors along the rows of both, for batches that leave
+    BY_COLUMNS computes (W G^T)^T and reads the weights row by row, as they lie: they are never
+    transposed. BY_ROWS computes G W^T with vectors along the rows of both, for batches that leave
     much of a vector of samples empty, where there are outputs enough.
     Tried and lost: a transposed copy of the weights and skipping the zeros that ReLU left in G; the
     copy eats what the zeros save.
     """
-    unit = layer.first_unit
-    units = layer.stop_unit - unit
-    vectors = units // shared.lanes
-    weights = parameters + layer.weights + unit * layer.weights_stride
-    samples = padded // shared.lanes
-    gradient = below.gradient + unit * shared.itemsize
-    if layer.gradient_by == TURNED:
-        transposed = below.gradient_transposed + unit * layer.samples_stride
-        matmul(
-            one, weights, layer.weights_stride, shared.itemsize,
-            layer.gradient_transposed, layer.samples_stride, transposed, layer.samples_stride,
-            units, samples, layer.output_units, 0,
-        )  # fmt: skip
+    unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
+    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.output_units)
+    if layer.gradient_by == BY_COLUMNS:
+        dX = submatrix(below.gradient_transposed, unit, 0, units, padded)
+        G = submatrix(layer.gradient_transposed, 0, 0, layer.output_units, padded)
+        matmul(one, W, G, dX, 0)
         if layer.mask_inputs != 0:
-            mask_by_sign(
-                one, transposed, layer.samples_stride,
-                layer.inputs_transposed + unit * layer.samples_stride, layer.samples_stride,
-                units, samples,
-            )  # fmt: skip
-        transpose(
-            one, transposed, layer.samples_stride, gradient, below.outputs_stride,
-            vectors, samples,
-        )  # fmt: skip
+            mask_by_sign(one, dX, submatrix(layer.inputs_transposed, unit, 0, units, padded))
+        transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
     else:
-        matmul_transposed(
-            one, layer.gradient, layer.outputs_stride, weights, layer.weights_stride,
-            gradient, below.outputs_stride,
-            count, vectors, layer.output_vectors,
-        )  # fmt: skip
+        dX = submatrix(below.gradient, 0, unit, count, units)
+        G = submatrix(layer.gradient, 0, 0, count, layer.output_units)
+        matmul_transposed(one, G, W, dX)
         if layer.mask_inputs != 0:
-            mask_by_sign(
-                one, gradient, below.outputs_stride,
-                layer.inputs + unit * shared.itemsize, layer.inputs_stride,
-                count, vectors,
-            )  # fmt: skip
-        fill(
-            one * 0, gradient + count * below.outputs_stride, below.outputs_stride,
-            padded - count, vectors,
-        )  # fmt: skip
+            mask_by_sign(one, dX, submatrix(layer.inputs, 0, unit, count, units))
+        clear(one, submatrix(below.gradient, count, unit, padded - count, units))
 
 
 @jit_part
 def update_weights(
-    one, shared, layer, parameters, first_state, second_state, rates, count, factor, keep
+    one, layer, parameters, first_state, second_state, rates, count, factor, keep
 ):  # fmt: skip
     """W -= rate * X^T G, or another rule's step: own rows of W.
 
     In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
     `optimizers.py`, which takes the gradient block by block.
     """
-    itemsize = shared.itemsize
     fused = layer.step == 0
+    columns = layer.weights.columns
     # with kernels that ask for no bits by sample, plain SGD takes all chunks at once
     chunks = 1
     if fused and layer.update_by != BY_SAMPLE:
@@ -431,49 +411,43 @@ def update_weights(
         squares = 0.0
         for unit in range(begin, end, layer.step_units):
             units = min(layer.step_units, end - unit)
-            target = layer.block
+            target = submatrix(layer.block, 0, 0, units, columns)
             if fused:
-                target = parameters + layer.weights + unit * layer.weights_stride
+                target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
             if layer.update_by == DENSE:
-                matmul(
-                    factor, layer.inputs + unit * itemsize, itemsize, layer.inputs_stride,
-                    layer.gradient, layer.outputs_stride, target, layer.weights_stride,
-                    units, layer.output_vectors, count, keep,
-                )  # fmt: skip
+                X = submatrix(layer.inputs, 0, unit, count, units)
+                G = submatrix(layer.gradient, 0, 0, count, columns)
+                matmul(factor, transposed(X), G, target, keep)
             elif layer.update_by == BY_UNIT:
                 rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
                 for sample in range(0, count, GROUP_SAMPLES):
-                    values = layer.inputs_transposed + sample // GROUP_SAMPLES * layer.group_bytes
-                    bits = layer.bits_by_unit + sample // 64 * 8
-                    for column in range(0, layer.output_vectors, layer.update_tile):
+                    X = submatrix(samples_from(layer, sample), unit, 0, rows, GROUP_SAMPLES)
+                    bits = submatrix(layer.bits_by_unit, unit, sample // 64, rows, 1)
+                    for column in range(0, columns, layer.update_tile):
+                        width = min(layer.update_tile, columns - column)
                         gather(
-                            factor, values + unit * layer.samples_stride, layer.samples_stride,
-                            bits + unit * layer.bits_by_unit_stride, layer.bits_by_unit_stride,
-                            layer.gradient + sample * layer.outputs_stride + column * VECTOR_BYTES,
-                            layer.outputs_stride,
-                            target + column * VECTOR_BYTES, layer.weights_stride,
-                            rows, layer.update_rows,
-                            min(layer.update_tile, layer.output_vectors - column),
-                            keep if sample == 0 else 1,
+                            factor, X, bits,
+                            submatrix(layer.gradient, sample, column, GROUP_SAMPLES, width),
+                            submatrix(target, 0, column, rows, width),
+                            layer.update_rows, keep if sample == 0 else 1,
                         )  # fmt: skip
             else:
                 if not fused:
-                    fill(one * 0, target, layer.weights_stride, units, layer.output_vectors)
-                bits = layer.bits_by_sample + chunk * layer.chunk_words * 8
+                    clear(one, target)
+                first_word = chunk * layer.chunk_words + (unit - begin) // 64
                 for first in range(0, units, 64):
-                    for column in range(0, layer.output_vectors, layer.scatter_tile):
+                    X = submatrix(layer.inputs, 0, unit + first, count, 64)
+                    bits = submatrix(layer.bits_by_sample, 0, first_word + first // 64, count, 1)
+                    for column in range(0, columns, layer.scatter_tile):
+                        width = min(layer.scatter_tile, columns - column)
                         scatter(
-                            factor, layer.inputs + (unit + first) * itemsize, layer.inputs_stride,
-                            bits + (unit + first - begin) // 64 * 8, layer.bits_by_sample_stride,
-                            layer.gradient + column * VECTOR_BYTES, layer.outputs_stride,
-                            target + first * layer.weights_stride + column * VECTOR_BYTES,
-                            layer.weights_stride,
-                            count, 1, min(layer.scatter_tile, layer.output_vectors - column),
+                            factor, X, bits, submatrix(layer.gradient, 0, column, count, width),
+                            submatrix(target, first, column, 64, width), 1,
                         )  # fmt: skip
             if not fused:
                 call(
                     layer.step, one, layer.weights_region, rates,
-                    parameters, target, first_state, second_state, unit, units,
+                    parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
                 squares += real_at(0.0, layer.block_squares)
         if not fused:
@@ -489,18 +463,17 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
         put_real(factor, layer.waiting_factor)
     else:
         update_weights(
-            one, shared, layer, parameters, first_state, second_state, rates, count,
+            one, layer, parameters, first_state, second_state, rates, count,
             factor, 1 if fused else 0,
         )  # fmt: skip
-    first = layer.first_vector * VECTOR_BYTES
-    vectors = layer.stop_vector - layer.first_vector
-    target = layer.block
+    first, columns = layer.first_column, layer.stop_column - layer.first_column
+    target = layer.block.address
     if fused:
-        target = parameters + layer.biases + first
+        target = parameters + layer.biases + first * shared.itemsize
     else:
-        fill(one * 0, target, 0, 1, vectors)
-    add_column_sums(factor, layer.gradient + first, layer.outputs_stride, padded, vectors, target)
-    if not fused and vectors != 0:
+        clear(one, submatrix(layer.block, 0, 0, 1, columns))
+    add_column_sums(factor, submatrix(layer.gradient, 0, first, padded, columns), target)
+    if not fused and columns != 0:
         call(
             layer.step, one, layer.biases_region, rates,
             parameters, target, first_state, second_state, 0, 1,
@@ -588,17 +561,17 @@ def run(
                     meeting = arrive(words, member, meeting)
                     wait(words, members, meeting)
                     transfer(one, layer.products_in, members, count)
-                finish_forward(one, layer, parameters, count, padded)
-            if layer.first_stage != layer.stop_stage and layer.first_vector != layer.stop_vector:
+                finish_forward(one, shared, layer, parameters, count, padded)
+            if layer.first_stage != layer.stop_stage and layer.first_column != layer.stop_column:
                 call(
                     shared.forward_stages, one, shared.stages, parameters,
-                    layer.first_stage, layer.stop_stage, layer.first_vector, layer.stop_vector,
+                    layer.first_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, padded, step,
                 )  # fmt: skip
 
         if not training:
             for row in range(count):
-                source = shared.result + row * shared.result_stride
+                source = shared.result.address + row * shared.result.row_stride
                 target = outputs + (start + row) * shared.output_units * shared.itemsize
                 for j in range(0, shared.output_units * shared.itemsize, shared.itemsize):
                     put_real(real_at(one, source + j), target + j)
@@ -611,22 +584,21 @@ def run(
             )
             loss += batch_loss
             correct += batch_correct
-        turned = False
+        transposed_already = False
         for number in range(last, first_dense - 2, -1):
             layer = layers[max(number, 0)]
-            own = layer.stop_vector - layer.first_vector
+            own = layer.stop_column - layer.first_column
             if number >= 0 and layer.lowest_stage != layer.stop_stage and own != 0:
                 call(
                     shared.backward_stages, one, shared.stages, parameters,
                     first_state, second_state,
-                    layer.lowest_stage, layer.stop_stage, layer.first_vector, layer.stop_vector,
+                    layer.lowest_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, step, step_rates,
                 )  # fmt: skip
             if number >= 0 and layer.mask_gradient != 0:
-                offset = layer.first_vector * VECTOR_BYTES
                 mask_by_sign(
-                    one, layer.gradient + offset, layer.outputs_stride,
-                    layer.outputs + offset, layer.outputs_stride, count, own,
+                    one, submatrix(layer.gradient, 0, layer.first_column, count, own),
+                    submatrix(layer.outputs, 0, layer.first_column, count, own),
                 )  # fmt: skip
             if team is not None and members > 1 and number >= first_dense:
                 if number == first_dense and member == 0:
@@ -644,11 +616,12 @@ def run(
                 transfer(one, layer.gradient_in, members, padded)
             if number >= first_dense and layer.gradient_by != NONE:
                 below = layers[number - 1]
-                if layer.gradient_by == TURNED:
-                    turn_gradient(one, shared, layer, padded, turned)
+                by_columns = layer.gradient_by == BY_COLUMNS
+                if by_columns:
+                    transpose_gradient(one, layer, padded, transposed_already)
                 # stages change the gradient where it lies by rows
-                turned = layer.gradient_by == TURNED and below.first_stage == below.stop_stage
-                input_gradient(one, shared, layer, below, parameters, count, padded)
+                transposed_already = by_columns and below.first_stage == below.stop_stage
+                input_gradient(one, layer, below, parameters, count, padded)
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = arrive(words, member, meeting)

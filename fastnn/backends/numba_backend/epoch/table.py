@@ -19,11 +19,14 @@ from ..jit import Operation
 from ..kernels import elementwise
 from ..kernels.optimizers import RULES
 from ..kernels.rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
+from ..language import MATRIX
 from ..machine import MACHINE, lanes
 from . import losses, one_sample, optimizers, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
 from .step import (
+    BY_COLUMNS,
+    BY_ROWS,
     BY_SAMPLE,
     BY_UNIT,
     DENSE,
@@ -32,8 +35,6 @@ from .step import (
     NONE,
     ONE_SAMPLE,
     SHARED,
-    SMALL,
-    TURNED,
     add_penalties,
 )
 
@@ -43,7 +44,7 @@ SPARSE_BELOW = 0.55
 """Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
 WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
-TURNING = 12
+TRANSPOSING = 12
 """Multiply-adds for a vector that take as long as to transpose it, there and back."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
@@ -101,7 +102,7 @@ class Table:
                     # what the block below puts out is what this one takes in
                     layer["mask_inputs"] = blocks[number - 1].relu and not blocks[number - 1].stages
                     result.append((layer, "inputs"))
-                    self._want(self.padded * layer["inputs_stride"], *result)
+                    self._want_rows(block.dense.input_units, *result)
                 self._lay_out(layer, number == 0)
                 result = [(layer, "outputs")]
             result = self._add_stages(layer, block, result)
@@ -146,16 +147,13 @@ class Table:
         shared = self.shared[0]
         shared["load_input"] = stages.load_input.address(self.dtype, SHARED)
         shared["input_units"] = units
-        shared["input_rows_stride"] = memory.row_stride(units, self.dtype) * self.dtype.itemsize
 
     def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
         """Write down what the loss reads and where its results go."""
         shared = self.shared[0]
-        for name in ("output_units", "output_vectors"):
-            shared[name] = top[name]
-        shared["result_stride"] = top["outputs_stride"]
-        size = self.padded * top["outputs_stride"]
-        self._want(size, *result, (shared, "result"))
+        units = int(top["output_units"])
+        shared["output_units"] = units
+        self._want_rows(units, *result, (shared, "result"))
         if not self.training:
             return
         for name in ("labels", "predictions", "margins", "sums"):
@@ -166,7 +164,7 @@ class Table:
         operation = losses.LOSSES[loss].operation
         if operation is not None:
             shared["loss"] = operation.address(self.dtype, SHARED)
-            self._want(size, (shared, "targets"))
+            self._want_rows(units, (shared, "targets"))
             for name in ("batch_loss", "batch_correct"):
                 self._want(8, (shared, name))
 
@@ -177,13 +175,11 @@ class Table:
         inputs = block.units if dense is None else dense.input_units
         layer["input_units"] = inputs
         layer["output_units"] = block.units
-        layer["input_vectors"] = -(-inputs // self.lanes)
-        layer["output_vectors"] = -(-block.units // self.lanes)
-        layer["inputs_stride"] = memory.row_stride(inputs, self.dtype) * itemsize
-        layer["outputs_stride"] = memory.row_stride(block.units, self.dtype) * itemsize
         if dense is not None:
-            layer["weights"] = dense.weights_offset * itemsize
-            layer["weights_stride"] = dense.row_stride * itemsize
+            layer["weights"] = (
+                dense.weights_offset * itemsize, dense.row_stride * itemsize, itemsize,
+                dense.input_units, self._whole_vectors(block.units),
+            )  # fmt: skip
             layer["biases"] = dense.biases_offset * itemsize
             layer["activation"] = RELU if block.relu else IDENTITY
 
@@ -200,12 +196,11 @@ class Table:
         self._described_stages = stop
         for number, described in zip(range(first, stop), block.stages, strict=True):
             stage = self.stages[number]
-            self._want(self.padded * layer["outputs_stride"], *result, (stage, "source"))
+            self._want_rows(block.units, *result, (stage, "source"))
             result = [(stage, "target")]
             stage["record"] = self.stages[number:].ctypes.data
-            stage["stride"] = layer["outputs_stride"]
-            stage["units"] = layer["output_units"]
-            stage["lanes"] = self.lanes
+            stage["units"] = block.units
+            stage["itemsize"], stage["lanes"] = self.dtype.itemsize, self.lanes
             stage["learned"] = -1
             describe_stage: Any = getattr(self, f"_describe_{described.kind}")
             describe_stage(stage, described, number)
@@ -235,6 +230,7 @@ class Table:
         stage["key"] = np.uint64(described.key).view(np.int64)
         # whole blocks of the generator, and what the last vector reads beyond its row
         words = self.padded * stage["units"] + memory.LINE_BYTES
+        stage["words"] = 0, stage["units"] * 4, 4, self.padded, stage["units"]
         self._want(words * 4, (stage, "words"))
 
     def _describe_batch_norm(self, stage: np.void, described: BatchNorm, number: int) -> None:
@@ -249,7 +245,7 @@ class Table:
         stage["running_variance"] = described.running_variance_offset * itemsize
         if self.training:
             for name in ("mean", "variance", "scale_gradient", "shift_gradient"):
-                self._want(stage["stride"], (stage, name))
+                self._want(self._row_bytes(stage["units"]), (stage, name))
             # a vector of parameters is a row, so that ranges of columns can be moved
             shape = MACHINE.bits // 8, self.lanes
             stage["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
@@ -274,18 +270,18 @@ class Table:
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
         """Write down how the parameters of a Dense layer are moved, and in what blocks."""
-        rule, stride = dense.rule, layer["weights_stride"]
+        rule, stride = dense.rule, layer["weights"]["row_stride"]
+        units = dense.output_units
         layer["learned"] = self._learned
         layer["step_units"] = dense.input_units
         if dense.by_plain_sgd:
             return
         layer["step"] = optimizers.move.address(self.dtype, optimizers.REGION)
         layer["step_units"] = optimizers.BLOCK_ROWS
-        self._want(optimizers.BLOCK_ROWS * stride, (layer, "block"))
-        units = dense.output_units
+        self._want_rows(units, (layer, "block"), rows=optimizers.BLOCK_ROWS)
         layer["biases_region"] = self._region(1, rule, layer["biases"], stride, units)
         layer["weights_region"] = self._region(
-            0, rule, layer["weights"], stride, units, (layer, "block_squares")
+            0, rule, layer["weights"]["address"], stride, units, (layer, "block_squares")
         )
         self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:
@@ -296,53 +292,79 @@ class Table:
     def _lay_out(self, layer: np.void, first: bool) -> None:
         """Say which buffers a Dense layer needs, and how large they are."""
         itemsize = self.dtype.itemsize
-        inputs = layer["input_vectors"] * self.lanes
-        words = -(-self.padded // 64)
-        turned_stride = memory.row_stride(self.padded, self.dtype) * itemsize
+        units, outputs = int(layer["input_units"]), int(layer["output_units"])
         ways = {int(layer["forward_by"])}
         if self.training:
             ways.add(int(layer["update_by"]))
 
         if first and layer["forward_by"] != BY_UNIT:
-            self._want(self.padded * layer["inputs_stride"], (layer, "inputs"))
+            self._want_rows(units, (layer, "inputs"))
 
-        layer["samples_stride"] = turned_stride
+        # the gradient is masked by the inputs as it comes out of the product, transposed
+        masked = self.training and layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS
         layer["group_bytes"] = GROUP_SAMPLES * itemsize
-        # the gradient is masked by the inputs as it comes out of the product, turned
-        turned = self.training and layer["mask_inputs"] and layer["gradient_by"] == TURNED
-        if BY_UNIT in ways or turned:
-            size = inputs * turned_stride
-            if first and self.padded > GROUP_SAMPLES:
-                # each group of samples is a matrix of its own, which fits the cache
-                layer["samples_stride"] = GROUP_SAMPLES * itemsize
-                layer["group_bytes"] = inputs * layer["samples_stride"]
-                size = -(-self.padded // GROUP_SAMPLES) * layer["group_bytes"]
-            self._want(size, (layer, "inputs_transposed"))
+        rows = self._whole_vectors(units)
+        if first and BY_UNIT in ways and self.padded > GROUP_SAMPLES:
+            # each group of samples is a matrix of its own, which fits the cache
+            groups = -(-self.padded // GROUP_SAMPLES)
+            layer["group_bytes"] *= rows
+            self._want_matrix(
+                groups * rows, GROUP_SAMPLES, GROUP_SAMPLES * itemsize, (layer, "inputs_transposed")
+            )  # fmt: skip
+        elif BY_UNIT in ways or masked:
+            self._want_transposed(units, (layer, "inputs_transposed"))
         if BY_UNIT in ways:
-            layer["bits_by_unit_stride"] = words * 8
-            self._want(inputs * words * 8, (layer, "bits_by_unit"))
+            words = -(-self.padded // 64)
+            self._want_matrix(rows, words, words * 8, (layer, "bits_by_unit"), itemsize=8)
         if BY_SAMPLE in ways:
-            layer["bits_by_sample_stride"] = layer["chunk_words"] * self.shared["chunks"][0] * 8
-            self._want(self.padded * layer["bits_by_sample_stride"], (layer, "bits_by_sample"))
+            words = int(layer["chunk_words"] * self.shared["chunks"][0])
+            self._want_matrix(self.padded, words, words * 8, (layer, "bits_by_sample"), itemsize=8)
 
-        layer["slot_bytes"] = self.padded * layer["outputs_stride"]
-        self._want(layer["slot_bytes"] * self.shared["chunks"][0], (layer, "slots"))
+        # slots lie one after the other
+        slots, stride = int(self.shared["chunks"][0]), self._row_bytes(outputs)
+        layer["slot_bytes"] = self.padded * stride
+        columns = self._whole_vectors(outputs)
+        self._want_matrix(slots * self.padded, columns, stride, (layer, "slots"))
 
         if ONE_SAMPLE in ways:
             operation = one_sample.update_and_multiply
             layer["update_and_multiply"] = operation.address(self.dtype, LAYER)
-            self._want(layer["inputs_stride"], (layer, "waiting"))
+            self._want_rows(units, (layer, "waiting"), rows=1)
             self._want(itemsize, (layer, "waiting_factor"))
 
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""
-        turned_stride = memory.row_stride(self.padded, self.dtype) * self.dtype.itemsize
         asking = [(self.stages[number], "gradient") for number in _stages_of(layer)]
         if is_top:
             asking.append((self.shared[0], "result_gradient"))
-        self._want(self.padded * layer["outputs_stride"], (layer, "gradient"), *asking)
-        outputs = layer["output_vectors"] * self.lanes
-        self._want(outputs * turned_stride, (layer, "gradient_transposed"))
+        units = int(layer["output_units"])
+        self._want_rows(units, (layer, "gradient"), *asking)
+        self._want_transposed(units, (layer, "gradient_transposed"))
+
+    def _want_rows(self, units: int, *fields: tuple[np.void, str], rows: int | None = None) -> None:
+        """Ask for a matrix, [rows or samples, units], that fields share."""
+        rows = self.padded if rows is None else rows
+        self._want_matrix(rows, self._whole_vectors(units), self._row_bytes(units), *fields)
+
+    def _want_transposed(self, units: int, *fields: tuple[np.void, str]) -> None:
+        """Ask for a matrix, [units, samples], that fields share."""
+        rows = self._whole_vectors(units)
+        self._want_matrix(rows, self.padded, self._row_bytes(self.padded), *fields)
+
+    def _want_matrix(
+        self, rows: int, columns: int, stride: int, *fields: tuple[np.void, str],
+        itemsize: int | None = None,
+    ) -> None:  # fmt: skip
+        """Ask for a matrix of rows that lie `stride` bytes apart."""
+        for record, name in fields:
+            record[name] = 0, stride, itemsize or self.dtype.itemsize, rows, columns
+        self._want(rows * stride, *fields)
+
+    def _whole_vectors(self, units: int) -> int:
+        return memory.round_up(units, self.lanes)
+
+    def _row_bytes(self, units: int) -> int:
+        return memory.row_stride(units, self.dtype) * self.dtype.itemsize
 
     def _want(self, nbytes: int, *fields: tuple[np.void, str]) -> None:
         self._buffers.append((memory.round_up(int(nbytes), memory.LINE_BYTES), list(fields)))
@@ -354,7 +376,10 @@ class Table:
         address = self.workspace.ctypes.data
         for nbytes, fields in self._buffers:
             for record, name in fields:
-                record[name] = address
+                if record.dtype[name] == MATRIX:
+                    record[name]["address"] = address
+                else:
+                    record[name] = address
             address += nbytes
 
 
@@ -371,7 +396,8 @@ def choose_kernels(
     `density` is the share of non-zeros expected among the layer's inputs; `may_wait` says that
     nothing but the next sample's product needs the update of the layer's weights.
     """
-    vectors = int(layer["output_vectors"])
+    width = lanes(dtype.itemsize)
+    vectors = -(-int(layer["output_units"]) // width)
     if batch_size == 1 and may_wait and density >= WAITING_FROM:
         layer["forward_by"] = layer["update_by"] = ONE_SAMPLE
     elif batch_size <= FEW_SAMPLES:  # nothing is transposed
@@ -385,15 +411,14 @@ def choose_kernels(
     else:
         layer["forward_by"] = layer["update_by"] = DENSE
     # vectors along output units end with adding up their lanes, vectors of samples are padded
-    width = lanes(dtype.itemsize)
-    small = batch_size * (vectors + width.bit_length())
+    by_rows = batch_size * (vectors + width.bit_length())
     padded = memory.round_up(batch_size, sample_group(width))
-    turned = padded // width * (int(layer["output_units"]) + TURNING)
-    layer["gradient_by"] = SMALL if small < turned else TURNED
+    by_columns = padded // width * (int(layer["output_units"]) + TRANSPOSING)
+    layer["gradient_by"] = BY_ROWS if by_rows < by_columns else BY_COLUMNS
 
     rows = min(batch_size, GROUP_SAMPLES) if first else 64
-    layer["scatter_tile"] = tile_width(vectors, rows, MACHINE.scatter_vectors)
-    layer["gather_tile"] = tile_width(vectors, rows, MACHINE.gather_vectors)
+    layer["scatter_tile"] = width * tile_width(vectors, rows, MACHINE.scatter_vectors)
+    layer["gather_tile"] = width * tile_width(vectors, rows, MACHINE.gather_vectors)
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..machine import MACHINE
 from .blocks import Structure
 from .sharing import TEAM, Messages, share_out
 from .step import run
@@ -33,17 +32,17 @@ class Team:
             shared_out["squares"] = caller.layers["squares"]
             for layer in shared_out:
                 if layer["biases_region"] != 0:
-                    self._cut_biases(layer, self._regions[member][layer["learned"] :], caller.lanes)
+                    self._cut_biases(layer, self._regions[member][layer["learned"] :])
         self._layers = layers
         together = [shared_out for _, shared_out in layers]
         self._messages = Messages(together, caller.starts, caller.lanes, caller.padded)
 
     @staticmethod
-    def _cut_biases(layer: np.void, regions: np.ndarray, lanes: int) -> None:
+    def _cut_biases(layer: np.void, regions: np.ndarray) -> None:
         """Make the first of `regions`, the biases of a layer, that of a member's own columns."""
-        first = layer["first_vector"] * lanes
-        stop = min(layer["stop_vector"] * lanes, layer["output_units"])
-        regions["parameters"][0] += layer["first_vector"] * (MACHINE.bits // 8)
+        first = layer["first_column"]
+        stop = min(layer["stop_column"], layer["output_units"])
+        regions["parameters"][0] += first * layer["outputs"]["column_stride"]
         regions["units"][0] = max(stop - first, 0)
         layer["biases_region"] = regions.ctypes.data
 

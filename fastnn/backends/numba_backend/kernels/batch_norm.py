@@ -1,7 +1,7 @@
 """Batch normalisation. A column is a unit, so a vector holds neighbouring units.
 
-In all kernels matrices are [rows, columns], rows of neighbouring numbers at any address, and
-vectors are [columns]; strides and addresses count bytes.
+In all kernels matrices are [rows, columns], with rows of neighbouring numbers at any address, and
+vectors are [columns], given by their addresses.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..language import Int, Kernel, Real, Vector, microkernel, pairwise_sum
+from ..language import Int, Kernel, Matrix, Real, Vector, microkernel, pairwise_sum
 from .rows import span
 
 WIDTH = 4
@@ -41,9 +41,7 @@ def _column_sums(k: Kernel, rows: Int, count: int, size: int, terms: Terms) -> l
 
 
 @microkernel
-def column_statistics(
-    k: Kernel, share: Real, x: Int, x_row: Int, mean: Int, variance: Int, rows: Int, columns: Int
-) -> None:
+def column_statistics(k: Kernel, share: Real, X: Matrix, mean: Int, variance: Int) -> None:
     """mean = share Σ_n X_n and variance = share Σ_n (X_n - mean)², with share = 1 / rows.
 
     Two passes: the sum of squares less the square of the sum would cancel.
@@ -54,37 +52,33 @@ def column_statistics(
         at = [offset + j * k.vector_bytes for j in range(count)]
 
         def number(row: Int, j: int) -> tuple[Vector]:
-            return (load(x + row * x_row + at[j]),)
+            return (load(X.row(row) + at[j]),)
 
-        (totals,) = _column_sums(k, rows, count, 1, number)
+        (totals,) = _column_sums(k, X.rows, count, 1, number)
         means = [shares * total for total in totals]
 
         def square(row: Int, j: int) -> tuple[Vector]:
             deviation = number(row, j)[0] - means[j]
             return (deviation * deviation,)
 
-        (totals,) = _column_sums(k, rows, count, 1, square)
+        (totals,) = _column_sums(k, X.rows, count, 1, square)
         for j in range(count):
             store(means[j], mean + at[j])
             store(shares * totals[j], variance + at[j])
 
-    span(k, columns, body, WIDTH)
+    span(k, X.columns, body, WIDTH)
 
 
 @microkernel
 def normalize(
     k: Kernel,
     epsilon: Real,
-    x: Int,
-    x_row: Int,
-    y: Int,
-    y_row: Int,
+    X: Matrix,
+    Y: Matrix,
     scale: Int,
     shift: Int,
     mean: Int,
     variance: Int,
-    rows: Int,
-    columns: Int,
 ) -> None:
     """Y = scale (X - mean) / σ + shift, where σ = √(variance + epsilon).
 
@@ -99,12 +93,12 @@ def normalize(
         factors = [
             _inverse_deviation(k, load(variance + a), epsilons) * load(scale + a) for a in at
         ]
-        with k.loop(0, rows) as row:
+        with k.loop(0, X.rows) as row:
             for a, middle, factor, addend in zip(at, means, factors, shifts, strict=True):
-                centred = load(x + row * x_row + a) - middle
-                store(k.fma(factor, centred, addend), y + row * y_row + a)
+                centred = load(X.row(row) + a) - middle
+                store(k.fma(factor, centred, addend), Y.row(row) + a)
 
-    span(k, columns, body, WIDTH)
+    span(k, X.columns, body, WIDTH)
 
 
 def _inverse_deviation(k: Kernel, variance: Vector, epsilon: Vector) -> Vector:
@@ -117,19 +111,14 @@ def normalize_gradient(
     k: Kernel,
     epsilon: Real,
     share: Real,
-    x: Int,
-    x_row: Int,
-    g: Int,
-    g_row: Int,
-    dx: Int,
-    dx_row: Int,
+    X: Matrix,
+    G: Matrix,
+    dX: Matrix,
     scale: Int,
     mean: Int,
     variance: Int,
     dscale: Int,
     dshift: Int,
-    rows: Int,
-    columns: Int,
 ) -> None:
     """dscale = Σ_n G_n X̂_n, dshift = Σ_n G_n, dX = scale / σ (G - share (dshift + X̂ dscale)).
 
@@ -145,27 +134,27 @@ def normalize_gradient(
         inverses = [_inverse_deviation(k, load(variance + a), epsilons) for a in at]
 
         def normal(row: Int, j: int) -> Vector:
-            value: Vector = (load(x + row * x_row + at[j]) - means[j]) * inverses[j]
+            value: Vector = (load(X.row(row) + at[j]) - means[j]) * inverses[j]
             return value
 
         def terms(row: Int, j: int) -> tuple[Vector, Vector]:
-            gradient = load(g + row * g_row + at[j])
+            gradient = load(G.row(row) + at[j])
             return gradient, gradient * normal(row, j)
 
-        of_shift, of_scale = _column_sums(k, rows, count, 2, terms)
+        of_shift, of_scale = _column_sums(k, X.rows, count, 2, terms)
         factors = [load(scale + a) * inverse for a, inverse in zip(at, inverses, strict=True)]
         for j in range(count):
             store(of_shift[j], dshift + at[j])
             store(of_scale[j], dscale + at[j])
-        with k.loop(0, rows) as row:
+        with k.loop(0, X.rows) as row:
             for j in range(count):
-                gradient = load(g + row * g_row + at[j])
+                gradient = load(G.row(row) + at[j])
                 rest = gradient - shares * of_shift[j] - normal(row, j) * (shares * of_scale[j])
                 # not left to the share of 0, whose product with infinity is NaN
                 rest = k.where(constants, gradient, rest)
-                store(factors[j] * rest, dx + row * dx_row + at[j])
+                store(factors[j] * rest, dX.row(row) + at[j])
 
-    span(k, columns, body, WIDTH)
+    span(k, X.columns, body, WIDTH)
 
 
 @microkernel

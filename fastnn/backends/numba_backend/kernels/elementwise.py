@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import KernelOperation
-from ..language import Int, Kernel, Real, Vector
+from ..language import Int, Kernel, Matrix, Real, Vector
 from .activations import FORMULAS
 
 LONG_VECTORS = 32
@@ -19,37 +19,24 @@ LONG_VECTORS = 32
 def _walk(formula: Callable[..., Vector], constants: int, backward: bool) -> Callable[..., None]:
     """Return the function that writes a kernel for a formula."""
 
-    def write(
-        k: Kernel,
-        first: Real,
-        second: Real,
-        value: Int,
-        value_row: Int,
-        gradient: Int,
-        gradient_row: Int,
-        result: Int,
-        result_row: Int,
-        rows: Int,
-        columns: Int,
-    ) -> None:
-        """result = formula(value), or formula(value, gradient), with its constants behind.
+    def write(k: Kernel, first: Real, second: Real, X: Matrix, G: Matrix, Y: Matrix) -> None:
+        """Y = formula(X), which doesn't read G, or formula(X, G), with its constants behind.
 
-        Shapes: all [rows, columns], rows of neighbouring numbers at any address; strides and
-        addresses count bytes. The result may be the value or the gradient.
+        Shapes: all [rows, columns], rows of neighbouring numbers at any address. Y may be X or G.
         Why it is fast: vectors, the last of a row in part, so a row of ten costs one of them.
         Memory sets the pace of large matrices, so long rows begin with a part of a vector, after
         which stores are aligned.
         """
         numbers = [k.broadcast(number) for number in (first, second)[:constants]]
-        ahead = (0 - result & (k.vector_bytes - 1)) // k.element_bytes
+        matrices = [X, G, Y] if backward else [X, Y]
+        columns = X.columns
+        ahead = (0 - Y.address & (k.vector_bytes - 1)) // k.element_bytes
         ahead = k.where(columns > LONG_VECTORS * k.lanes, ahead, k.integer(0))
         whole = (columns - ahead) // k.lanes
         rest = columns - ahead - whole * k.lanes
         before, behind = k.lane_before(ahead), k.lane_before(rest)
-        with k.loop(0, rows) as row:
-            places = [value + row * value_row, result + row * result_row]
-            if backward:
-                places.insert(1, gradient + row * gradient_row)
+        with k.loop(0, X.rows) as row:
+            places = [matrix.row(row) for matrix in matrices]
 
             def move(offset: Int, load: Any, store: Any, places: Any = places) -> None:
                 *sources, target = [place + offset for place in places]

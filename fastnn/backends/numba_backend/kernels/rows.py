@@ -1,8 +1,7 @@
 """Work on rows: loading samples, transposing, sums over slots, activations, bias gradients.
 
-All of it moves each number once or twice and computes little. Matrices are aligned and
-their rows padded; `rows` counts rows, `vectors` counts the vectors of a row, strides and
-addresses count bytes.
+All of it moves each number once or twice and computes little. Rows of matrices lie at aligned
+addresses and are padded: a kernel works on whole vectors, the last of a row with what pads it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..jit import jit_part
-from ..language import Int, Kernel, Real, Vector, microkernel, pairwise_sum
+from ..language import Int, Kernel, Matrix, Real, Vector, microkernel, pairwise_sum
 
 
 def span(k: Kernel, columns: Int, body: Callable[..., Any], width: int = 1) -> None:
@@ -52,7 +51,7 @@ IDENTITY, RELU = 0, 1
 """Codes of the activations."""
 
 MESSAGE_FIELDS = (
-    "source", "source_stride", "parts", "part_bytes", "target", "target_stride", "vectors",
+    "source", "source_stride", "parts", "part_bytes", "target", "target_stride", "columns",
 )  # fmt: skip
 """What `transfer` moves: addresses and distances in bytes, how many parts are added."""
 
@@ -88,11 +87,10 @@ def sample_at(order, position):
 
 
 @microkernel
-def fill(k: Kernel, number: Real, target: Int, stride: Int, rows: Int, vectors: Int) -> None:
-    """target[rows, vectors] = number."""
-    value = k.broadcast(number)
-    with k.loop(0, rows) as row, k.loop(0, vectors) as j:
-        k.store(value, target + row * stride + j * k.vector_bytes)
+def clear(k: Kernel, like: Real, target: Matrix) -> None:
+    """target = 0."""
+    with k.loop(0, target.rows) as row, k.loop(0, k.vectors(target)) as j:
+        k.store(k.zero(), target.row(row) + j * k.vector_bytes)
 
 
 ELEMENTS = {UINT8: (ir.IntType(8), 1), FLOAT32: (ir.FloatType(), 4), FLOAT64: (ir.DoubleType(), 8)}
@@ -144,21 +142,13 @@ def copy_bytes(k: Kernel, source: Int, target: Int, count: Int) -> None:
 
 @microkernel
 def load_transposed(
-    k: Kernel,
-    scale: Real,
-    sources: Int,
-    code: Int,
-    blocks: Int,
-    target: Int,
-    target_stride: Int,
-    bits: Int,
-    bits_stride: Int,
+    k: Kernel, scale: Real, sources: Int, code: Int, target: Matrix, bits: Matrix
 ) -> None:
     """target = scale * X^T and the set of non-zeros of each of its rows, for a group of samples.
 
-    Shapes: `sources` holds the addresses of SAMPLE_GROUP rows of X, each [blocks * lanes] of the
-    type `code`, at any address; target [blocks * lanes, SAMPLE_GROUP]; bits one field of
-    SAMPLE_GROUP bits a row.
+    Shapes: `sources` holds the addresses of a group of samples, see `sample_group`, each of as many
+    numbers of the type `code` as target has rows, at any address; target [units, group], the units
+    whole vectors; bits one field of as many bits a row as a group has samples.
     Why it is fast: X goes from the user's memory into registers, is transposed as it is (bytes
     four times as many to a register as floats) and is converted on the way out. A
     block in which every sample is zero, as the borders of images are, leaves its part of the target
@@ -172,14 +162,14 @@ def load_transposed(
         element, nbytes = ELEMENTS[case]
         kind = ir.VectorType(element, k.lanes)
         integers = ir.VectorType(ir.IntType(8 * nbytes), k.lanes)
-        with k.loop(0, blocks) as block:
+        with k.loop(0, target.rows // k.lanes) as block:
             found = [k.integer(0)] * k.lanes
             columns = block * (k.lanes * nbytes)
             rows = [
                 k.load_as(k.load_integer(sources + 8 * i) + columns, kind, 1) for i in range(group)
             ]
-            units = target + block * k.lanes * target_stride
-            fields = bits + block * k.lanes * bits_stride
+            units = target.moved(block * k.lanes * target.row_stride)
+            fields = bits.moved(block * k.lanes * bits.row_stride)
             any_bit = k.builder.bitcast(rows[0], integers)
             for row in rows[1:]:
                 any_bit = k.builder.or_(any_bit, k.builder.bitcast(row, integers))
@@ -192,55 +182,36 @@ def load_transposed(
                             number = converted(k, loaded, k.vector_type, nbytes)
                             nonzero = k.bits(number.differs(0.0))
                             found[i] = found[i] | (nonzero << start)
-                            address = units + i * target_stride + start * k.element_bytes
+                            address = units.row(i) + start * k.element_bytes
                             k.store(number * factor, address)
                     for i in range(k.lanes):
                         narrow = k.builder.trunc(found[i].code, field)
-                        k.store_as(narrow, fields + i * bits_stride, group // 8)
+                        k.store_as(narrow, fields.row(i), group // 8)
                 with empty:
                     for i in range(k.lanes):
-                        k.store_as(ir.Constant(field, 0), fields + i * bits_stride, group // 8)
+                        k.store_as(ir.Constant(field, 0), fields.row(i), group // 8)
 
 
 @microkernel
-def transpose(
-    k: Kernel,
-    like: Real,
-    source: Int,
-    source_stride: Int,
-    target: Int,
-    target_stride: Int,
-    row_vectors: Int,
-    column_vectors: Int,
-) -> None:
+def transpose(k: Kernel, like: Real, source: Matrix, target: Matrix) -> None:
     """target = source^T, square blocks of `lanes` x `lanes` transposed in registers.
 
-    Shapes: source [row_vectors * lanes, column_vectors * lanes].
+    Rows and columns of the source fill whole vectors.
     Why it is fast: every line of memory is read once and written once, whole.
     """
-    with k.loop(0, row_vectors) as r, k.loop(0, column_vectors) as c:
-        block = source + r * k.lanes * source_stride + c * k.vector_bytes
-        rows = [k.load(block + i * source_stride) for i in range(k.lanes)]
-        block = target + c * k.lanes * target_stride + r * k.vector_bytes
+    with k.loop(0, source.rows // k.lanes) as r, k.loop(0, source.columns // k.lanes) as c:
+        block = source.moved(r * k.lanes * source.row_stride + c * k.vector_bytes)
+        rows = [k.load(block.row(i)) for i in range(k.lanes)]
+        block = target.moved(c * k.lanes * target.row_stride + r * k.vector_bytes)
         for i, column in enumerate(k.transpose(rows)):
-            k.store(column, block + i * target_stride)
+            k.store(column, block.row(i))
 
 
 @microkernel
-def nonzero_bits(
-    k: Kernel,
-    like: Real,
-    source: Int,
-    source_stride: Int,
-    rows: Int,
-    vectors: Int,
-    bits: Int,
-    bits_stride: Int,
-) -> None:
+def nonzero_bits(k: Kernel, like: Real, source: Matrix, bits: Matrix) -> None:
     """bits[row] = the set of columns in which source[row] is not zero; NaN is not zero.
 
-    Shapes: source [rows, vectors * lanes], bits [rows, 64-bit words], column 64 w + i is bit i
-    of word w.
+    Shapes: source [rows, columns], bits [rows, 64-bit words]; column 64 w + i is bit i of word w.
     Why it is fast: a comparison gives the bits of a whole vector. A kernel that visits the
     bits which are set needs no list of indices and no copy of the values, and a
     set of samples costs eight bytes where a list costs eight for each of them.
@@ -248,14 +219,15 @@ def nonzero_bits(
     the bits, by far where compressing to memory is microcoded.
     """
     per_word = 64 // k.lanes
-    with k.loop(0, rows) as row:
-        first = source + row * source_stride
+    vectors = k.vectors(source)
+    with k.loop(0, source.rows) as row:
+        first = source.row(row)
         with k.loop(0, vectors, per_word) as start:
             word = k.variable(k.integer(0))
             with k.loop(start, k.minimum(start + per_word, vectors)) as j:
                 nonzero = k.load(first + j * k.vector_bytes).differs(0.0)
                 word[0] = word[0] | (k.bits(nonzero) << ((j - start) * k.lanes))
-            k.store_integer(word[0], bits + row * bits_stride + start // per_word * 8)
+            k.store_integer(word[0], bits.row(row) + start // per_word * 8)
 
 
 @microkernel
@@ -263,14 +235,14 @@ def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> Non
     """For each of `count` messages: target = the sum of its parts, one or two of them.
 
     Shapes: messages [count] records of MESSAGE_FIELDS, each a 64-bit integer; parts and target
-    [rows, vectors]. The target may be the first part.
+    [rows, columns], whole vectors. The target may be the first part.
     """
     with k.loop(0, count) as number:
         message = messages + number * (8 * len(MESSAGE_FIELDS))
         fields = [k.load_integer(message + 8 * i) for i in range(len(MESSAGE_FIELDS))]
-        source, source_stride, parts, part_bytes, target, target_stride, vectors = fields
+        source, source_stride, parts, part_bytes, target, target_stride, columns = fields
         for case in k.cases(parts, (1, 2)):
-            with k.loop(0, rows) as row, k.loop(0, vectors) as j:
+            with k.loop(0, rows) as row, k.loop(0, columns // k.lanes) as j:
                 address = source + row * source_stride + j * k.vector_bytes
                 value = k.load(address)
                 if case == 2:
@@ -282,67 +254,53 @@ def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> Non
 def activate(
     k: Kernel,
     like: Real,
-    slots: Int,
+    slot: Matrix,
     slot_bytes: Int,
-    chunks: Int,
+    slots: Int,
     biases: Int,
     activation: Int,
-    target: Int,
-    stride: Int,
-    rows: Int,
-    vectors: Int,
+    target: Matrix,
 ) -> None:
     """target = activation(sum of the slots + biases).
 
-    Shapes: each slot and the target [rows, vectors], biases [vectors].
+    `slot` is the first slot, the next ones lie `slot_bytes` further; biases [columns].
     A slot holds the product of one chunk of the input units with their rows of the weights.
-    There are 1, 2 or 4 chunks, by the layer's shape, and they are added as
+    There are 1, 2 or 4 slots, by the layer's shape, and they are added as
     (0 + 1) + (2 + 3), so that the sum doesn't depend on who computed which.
     ReLU keeps NaN: x < 0 ? 0 : x.
     """
     # below this threshold an activation clips: 0 for ReLU, minus infinity for none
     threshold = k.where(activation.equals(RELU), k.zero(), k.constant(float("-inf")))
-    for count in k.cases(chunks, (1, 2, 4)):
-        with k.loop(0, rows) as row, k.loop(0, vectors) as j:
-            offset = row * stride + j * k.vector_bytes
-            parts = [k.load(slots + offset + c * slot_bytes) for c in range(count)]
-            value = pairwise_sum(parts) + k.load(biases + j * k.vector_bytes)
-            k.store(k.where(value < threshold, threshold, value), target + offset)
+    for count in k.cases(slots, (1, 2, 4)):
+        with k.loop(0, target.rows) as row, k.loop(0, k.vectors(target)) as j:
+            offset = j * k.vector_bytes
+            parts = [k.load(slot.row(row) + offset + c * slot_bytes) for c in range(count)]
+            value = pairwise_sum(parts) + k.load(biases + offset)
+            k.store(k.where(value < threshold, threshold, value), target.row(row) + offset)
 
 
 @microkernel
-def mask_by_sign(
-    k: Kernel,
-    like: Real,
-    gradient: Int,
-    gradient_stride: Int,
-    output: Int,
-    output_stride: Int,
-    rows: Int,
-    vectors: Int,
-) -> None:
-    """gradient *= (output > 0), the gradient of ReLU; all [rows, vectors]."""
-    with k.loop(0, rows) as row, k.loop(0, vectors) as j:
-        address = gradient + row * gradient_stride + j * k.vector_bytes
-        positive = k.load(output + row * output_stride + j * k.vector_bytes) > 0.0
+def mask_by_sign(k: Kernel, like: Real, G: Matrix, A: Matrix) -> None:
+    """G *= (A > 0), the gradient of ReLU, of which A is the output or, as well, the input."""
+    with k.loop(0, G.rows) as row, k.loop(0, k.vectors(G)) as j:
+        address = G.row(row) + j * k.vector_bytes
+        positive = k.load(A.row(row) + j * k.vector_bytes) > 0.0
         k.store(k.where(positive, k.load(address), k.zero()), address)
 
 
 @microkernel
-def add_column_sums(
-    k: Kernel, scale: Real, source: Int, stride: Int, rows: Int, vectors: Int, target: Int
-) -> None:
+def add_column_sums(k: Kernel, scale: Real, source: Matrix, target: Int) -> None:
     """target += scale * (sum over rows of source): the step of the biases.
 
-    Shapes: source [rows, vectors], rows a multiple of 2; target [vectors].
+    Shapes: source [rows, columns], rows a multiple of 2; target [columns].
     Why it is fast: two sums, of the even and the odd rows, hide the latency of an addition.
     """
     factor = k.broadcast(scale)
-    with k.loop(0, vectors) as j:
-        column = source + j * k.vector_bytes
+    with k.loop(0, k.vectors(source)) as j:
+        column = source.moved(j * k.vector_bytes)
         sums = k.variables(k.zero(), 2)
-        with k.loop(0, rows, 2) as row:
+        with k.loop(0, source.rows, 2) as row:
             for i in range(2):
-                sums[i] = sums[i] + k.load(column + (row + i) * stride)
+                sums[i] = sums[i] + k.load(column.row(row + i))
         address = target + j * k.vector_bytes
         k.store(k.fma(factor, sums[0] + sums[1], k.load(address)), address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..language import Int, Kernel, Real, Vector, microkernel
+from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
 from .exponential import exponential
 
 
@@ -12,35 +12,31 @@ from .exponential import exponential
 def softmax_cross_entropy(
     k: Kernel,
     scale: Real,
-    logits: Int,
-    gradient: Int,
-    stride: Int,
+    Z: Matrix,
+    G: Matrix,
     labels: Int,
-    rows: Int,
-    units: Int,
     predictions: Int,
     margins: Int,
     sums: Int,
 ) -> None:
     """G = scale * (softmax(Z) - onehot(labels)), row by row.
 
-    Shapes: logits Z and gradient G [rows, units, padded], labels and predictions [rows]
+    Shapes: logits Z and gradient G [rows, units], their rows padded, labels and predictions [rows]
     64-bit integers, margins and sums [rows]. G is zero in the padding. The loss of a row is
     margin + log(sum), where margin = max(Z) - Z[label] and sum = sum(exp(Z - max(Z))); the
     prediction is the first of the largest logits, -1 where there is none for NaN.
     Why it is fast: a row of few classes is one vector, and so one exponential.
     Tried and lost: transposing first, to have one sample a lane; no faster, and more to read.
     """
-    vectors = (units + (k.lanes - 1)) // k.lanes
+    vectors = k.vectors(Z)
     minus_infinity = k.constant(float("-inf"))
 
-    with k.loop(0, rows) as row:
-        z = logits + row * stride
-        g = gradient + row * stride
+    with k.loop(0, Z.rows) as row:
+        z, g = Z.row(row), G.row(row)
         label = k.load_integer(labels + row * 8)
 
         def logit(j: Int, z=z) -> Vector:
-            inside = k.lane_before(units - j * k.lanes)
+            inside = k.lane_before(Z.columns - j * k.lanes)
             return k.where(inside, k.load(z + j * k.vector_bytes), minus_infinity)
 
         maximum, first = first_largest(k, logit, vectors)

@@ -9,30 +9,18 @@ from __future__ import annotations
 
 import itertools
 
-from ..language import Int, Kernel, Real, Vector, microkernel
+from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
 
 
 @microkernel
 def scatter(
-    k: Kernel,
-    alpha: Real,
-    values: Int,
-    values_stride: Int,
-    bits: Int,
-    bits_stride: Int,
-    m: Int,
-    m_stride: Int,
-    c: Int,
-    c_stride: Int,
-    rows: Int,
-    group: Int,
-    vectors: Int,
+    k: Kernel, alpha: Real, V: Matrix, bits: Matrix, M: Matrix, C: Matrix, group: Int
 ) -> None:
     """C[i, :] += alpha * V[r, i] M[r, :] for every row r and every i for which V[r, i] is not zero.
 
-    Shapes: V [rows, 64] with one word of bits a row, M [rows, vectors], C [64, vectors]; `vectors`
-    at most MACHINE.scatter_vectors. `group` is 1 or 2: rows are taken alone or, if their number is
-    even, in pairs, with i running over the union of their sets.
+    Shapes: V [rows, up to 64], bits [rows, 1 word], M [rows, columns], C [up to 64, columns];
+    columns are at most MACHINE.scatter_vectors whole vectors. `group` is 1 or 2: rows are taken
+    alone or, if their number is even, in pairs, with i running over the union of their sets.
     The forward pass of the first layer (r an input unit, i a sample, M the weights): each row of
     the weights, the largest operand, is read once for all samples and held in registers, while
     C lies in the first-level cache. And the update from a batch of very few samples (r a sample,
@@ -43,20 +31,20 @@ def scatter(
     """
     scale = k.broadcast(alpha)
     for size in k.cases(group, (1, 2)):
-        for width in k.cases(vectors, range(1, k.machine.scatter_vectors + 1)):
-            with k.loop(0, rows, size) as r:
-                union = _union(k, bits + r * bits_stride, bits_stride, size)
+        for width in k.cases(k.vectors(M), range(1, k.machine.scatter_vectors + 1)):
+            with k.loop(0, V.rows, size) as r:
+                union = _union(k, bits, r, size)
                 with k.when(union.differs(0)):
-                    row = m + r * m_stride
+                    row = M.moved(r * M.row_stride)
                     held = {
-                        (p, j): scale * k.load(row + p * m_stride + j * k.vector_bytes)
+                        (p, j): scale * k.load(row.row(p) + j * k.vector_bytes)
                         for p in range(size)
                         for j in range(width)
                     }
                     with k.each_bit(union) as i:
-                        factors = _factors(k, values, values_stride, r, i, size)
+                        factors = _factors(k, V, r, i, size)
                         for j in range(width):
-                            address = c + i * c_stride + j * k.vector_bytes
+                            address = C.row(i) + j * k.vector_bytes
                             total = k.load(address)
                             for p in range(size):
                                 total = k.fma(factors[p], held[p, j], total)
@@ -65,26 +53,13 @@ def scatter(
 
 @microkernel
 def gather(
-    k: Kernel,
-    alpha: Real,
-    values: Int,
-    values_stride: Int,
-    bits: Int,
-    bits_stride: Int,
-    m: Int,
-    m_stride: Int,
-    c: Int,
-    c_stride: Int,
-    rows: Int,
-    group: Int,
-    vectors: Int,
-    keep: Int,
+    k: Kernel, alpha: Real, V: Matrix, bits: Matrix, M: Matrix, C: Matrix, group: Int, keep: Int
 ) -> None:
     """C[r, :] = keep C[r, :] + alpha * sum of V[r, i] M[i, :] over the i with V[r, i] not zero.
 
-    Shapes: V [rows, 64] with one word of bits a row, M [64, vectors], C [rows, vectors]; `keep` is
-    0 or 1. `group` is 1 or 2, as in `scatter`; `vectors` is at most MACHINE.gather_vectors with
-    single rows, MACHINE.scatter_vectors with pairs.
+    Shapes: V [rows, up to 64], bits [rows, 1 word], M [up to 64, columns], C [rows, columns];
+    `keep` is 0 or 1. `group` is 1 or 2, as in `scatter`; columns are whole vectors, at most
+    MACHINE.gather_vectors with single rows, MACHINE.scatter_vectors with pairs.
     The update of every layer (r an input unit, i a sample, M the gradient of the output), and
     the forward pass of hidden layers (r a sample, i an input unit, M the weights).
     Why it is fast: rows of C stay in registers, M in the first-level cache. A load and a
@@ -94,20 +69,20 @@ def gather(
     scale = k.broadcast(alpha)
     most = {1: k.machine.gather_vectors, 2: k.machine.scatter_vectors}
     for size in k.cases(group, (1, 2)):
-        for width in k.cases(vectors, range(1, most[size] + 1)):
-            with k.loop(0, rows, size) as r:
-                union = _union(k, bits + r * bits_stride, bits_stride, size)
+        for width in k.cases(k.vectors(M), range(1, most[size] + 1)):
+            with k.loop(0, V.rows, size) as r:
+                union = _union(k, bits, r, size)
                 with k.when((union | (1 - keep)).differs(0)):
                     total = k.variables(k.zero(), size, width)
                     with k.each_bit(union) as i:
-                        factors = _factors(k, values, values_stride, r, i, size)
+                        factors = _factors(k, V, r, i, size)
                         for j in range(width):
-                            term = k.load(m + i * m_stride + j * k.vector_bytes)
+                            term = k.load(M.row(i) + j * k.vector_bytes)
                             for p in range(size):
                                 total[p, j] = k.fma(factors[p], term, total[p, j])
                     for kept in k.cases(keep, (0, 1)):
                         for p, j in itertools.product(range(size), range(width)):
-                            address = c + (r + p) * c_stride + j * k.vector_bytes
+                            address = C.row(r + p) + j * k.vector_bytes
                             if kept:
                                 value = k.fma(scale, total[p, j], k.load(address))
                             else:
@@ -115,15 +90,15 @@ def gather(
                             k.store(value, address)
 
 
-def _union(k: Kernel, word: Int, stride: Int, size: int) -> Int:
+def _union(k: Kernel, bits: Matrix, row: Int, size: int) -> Int:
     """The bits that are set in any of `size` rows."""
-    union = k.load_integer(word)
+    union = k.load_integer(bits.row(row))
     for p in range(1, size):
-        union = union | k.load_integer(word + p * stride)
+        union = union | k.load_integer(bits.row(row + p))
     return union
 
 
-def _factors(k: Kernel, values: Int, stride: Int, row: Int, i: Int, size: int) -> list[Vector]:
+def _factors(k: Kernel, V: Matrix, row: Int, i: Int, size: int) -> list[Vector]:
     """The values at i of `size` rows, each in every lane of a vector."""
-    first = values + row * stride + i * k.element_bytes
-    return [k.broadcast(k.load_real(first + p * stride)) for p in range(size)]
+    first = V.row(row) + i * k.element_bytes
+    return [k.broadcast(k.load_real(first + p * V.row_stride)) for p in range(size)]

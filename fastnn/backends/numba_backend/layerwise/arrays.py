@@ -30,6 +30,7 @@ from numba import extending, types
 from fastnn.checks import FLOAT_DTYPES, Array
 
 from ..jit import KernelOperation, jit_part
+from ..language import MATRIX_TYPE
 
 DONE, REFUSED = 0, 1
 """What a kernel returns: whether it could work on the arrays as they are."""
@@ -200,6 +201,22 @@ def stride(context, array, axis):
         return _element(builder, arguments[0], _STRIDES, arguments[1])
 
     return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def matrix(context, array):
+    """The `Matrix` that an array object with two axes is."""
+
+    def generate(context, builder, signature, arguments):
+        axes = [ir.Constant(ir.IntType(64), axis) for axis in range(2)]
+        fields = [_load(builder, arguments[0], _DATA)] + [
+            _element(builder, arguments[0], field, axis)
+            for field in (_STRIDES, _SHAPE)
+            for axis in axes
+        ]
+        return context.make_tuple(builder, signature.return_type, fields)
+
+    return MATRIX_TYPE(types.int64), generate
 
 
 @jit_part

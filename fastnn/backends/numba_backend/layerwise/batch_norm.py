@@ -14,7 +14,7 @@ from .arrays import (
     is_of_columns,
     is_rows,
     length,
-    stride,
+    matrix,
 )
 
 
@@ -34,15 +34,11 @@ def forward(epsilon, itemsize, given, X, Y, scale, shift, mean, variance):
             and is_of_columns(itemsize, shift, X) and is_of_columns(itemsize, mean, X)
             and is_of_columns(itemsize, variance, X)):  # fmt: skip
         return REFUSED
-    rows, columns = length(X, 0), length(X, 1)
     if not given:
-        share = type(epsilon)(1) / type(epsilon)(rows)
-        column_statistics(
-            share, data(X), stride(X, 0), data(mean), data(variance), rows, columns
-        )  # fmt: skip
+        share = type(epsilon)(1) / type(epsilon)(length(X, 0))
+        column_statistics(share, matrix(X), data(mean), data(variance))
     normalize(
-        epsilon, data(X), stride(X, 0), data(Y), stride(Y, 0), data(scale), data(shift),
-        data(mean), data(variance), rows, columns,
+        epsilon, matrix(X), matrix(Y), data(scale), data(shift), data(mean), data(variance)
     )  # fmt: skip
     return DONE
 
@@ -55,15 +51,12 @@ def backward(epsilon, itemsize, given, X, G, dX, scale, mean, variance, dscale, 
             and is_of_columns(itemsize, variance, X) and writeable_of_columns(itemsize, dscale, X)
             and writeable_of_columns(itemsize, dshift, X)):  # fmt: skip
         return REFUSED
-    rows, columns = length(X, 0), length(X, 1)
     share = type(epsilon)(0)
     if not given:
-        share = type(epsilon)(1) / type(epsilon)(rows)
-        column_statistics(
-            share, data(X), stride(X, 0), data(mean), data(variance), rows, columns
-        )  # fmt: skip
+        share = type(epsilon)(1) / type(epsilon)(length(X, 0))
+        column_statistics(share, matrix(X), data(mean), data(variance))
     normalize_gradient(
-        epsilon, share, data(X), stride(X, 0), data(G), stride(G, 0), data(dX), stride(dX, 0),
-        data(scale), data(mean), data(variance), data(dscale), data(dshift), rows, columns,
+        epsilon, share, matrix(X), matrix(G), matrix(dX),
+        data(scale), data(mean), data(variance), data(dscale), data(dshift),
     )  # fmt: skip
     return DONE

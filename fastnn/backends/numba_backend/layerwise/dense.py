@@ -22,7 +22,7 @@ from llvmlite import ir
 from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
 from ..kernels.rows import span
-from ..language import Int, Kernel, Real, Vector, microkernel
+from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
 from ..machine import MACHINE
 from .arrays import (
     DONE,
@@ -96,7 +96,12 @@ def product_panel(
 
         for row, height in row_tiles(k, rows, highest):
             total = register_tile(
-                k, height, width, inner, a + row * a_row, a_row, a_column, b, b_row, load
+                k,
+                height,
+                width,
+                Matrix(a + row * a_row, a_row, a_column, rows, inner),
+                Matrix(b, b_row, k.integer(k.element_bytes), inner, columns),
+                load,
             )
             places = list(itertools.product(range(height), range(width)))
             with k.when(d.differs(0)):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from ..jit import call, jit
+from ..jit import call, jit, jit_part
+from ..language import submatrix
 from .arrays import (
     C_CONTIGUOUS,
     DONE,
     F_CONTIGUOUS,
     REFUSED,
     are_alike,
-    data,
     dimensions,
     flags,
     is_rows,
     length,
-    stride,
+    matrix,
 )
 
 
@@ -27,15 +27,16 @@ def run(first, second, kernel, itemsize, X, G, Y):
     """
     if dimensions(X) != 2 or dimensions(G) != 2 or not are_alike(X, G):
         return REFUSED
-    rows, columns = length(X, 0), length(X, 1)
     if flags(X) & flags(G) & flags(Y) & (C_CONTIGUOUS | F_CONTIGUOUS) != 0:
-        # one row without gaps
-        call(kernel, first, second, data(X), 0, data(G), 0, data(Y), 0, 1, rows * columns)
+        call(kernel, first, second, as_row(X), as_row(G), as_row(Y))
         return DONE
     if not (is_rows(itemsize, X) and is_rows(itemsize, G) and is_rows(itemsize, Y)):
         return REFUSED
-    call(
-        kernel, first, second, data(X), stride(X, 0), data(G), stride(G, 0), data(Y), stride(Y, 0),
-        rows, columns,
-    )  # fmt: skip
+    call(kernel, first, second, matrix(X), matrix(G), matrix(Y))
     return DONE
+
+
+@jit_part
+def as_row(X):
+    """A matrix without gaps as one row."""
+    return submatrix(matrix(X), 0, 0, 1, length(X, 0) * length(X, 1))
