@@ -666,8 +666,8 @@ def shifted(context, matrix, nbytes):
 def microkernel(write: Callable[..., Any]) -> Any:
     """Turn a function that writes a kernel into one that compiled functions can call.
 
-    A kernel becomes one LLVM function, shared by all its callers; one without loops is
-    written into them instead.
+    A kernel becomes one LLVM function of each compiled function that calls it, however often; one
+    without loops is written into it instead.
     """
     kernel = Microkernel.of(write)
 
@@ -683,7 +683,8 @@ def microkernel(write: Callable[..., Any]) -> Any:
             function = builder.module.globals.get(kernel.name(element))
             if function is None:
                 function = kernel.define(builder.module, element)
-                function.linkage = "linkonce_odr"
+                # so LLVM drops the parameters that it doesn't use, as sizes of some matrices
+                function.linkage = "internal"
                 # what has no loop is worth less than the call
                 function.attributes.add("noinline" if len(function.blocks) > 1 else "alwaysinline")
             codes = flattened(context, builder, signature.args, values)
