@@ -632,6 +632,13 @@ def _matrix_from(generate: Callable[..., tuple[ir.Value, ...]]) -> Callable[...,
 
 
 @decorated
+def matrix_at(context, address, row_stride, column_stride, rows, columns):
+    """The matrix at an address."""
+    integers = (types.int64,) * len(Matrix._fields)
+    return MATRIX_TYPE(*integers), _matrix_from(lambda builder, *codes: codes)
+
+
+@decorated
 def submatrix(context, matrix, row, column, rows, columns):
     """The part of a matrix from a row and a column on, of so many rows and columns."""
 

@@ -1,13 +1,13 @@
 """Kernels of the fully connected layer, for matrices as a user has them.
 
-All three products of the layer are one kernel, C = A B + D, where an operand is an address and
-two strides, so that a transposed operand is the same memory with its strides exchanged:
+All three products of the layer are one kernel, C = A B + D, whose operands are matrices of any
+strides, so that a transposed operand is the same memory with its strides exchanged:
 
     forward           Y  = X   W   + b
     weight gradient   dW = X^T G
     input gradient    dX = G   W^T
 
-Strides and addresses count bytes and may be any number; C has rows of neighbouring elements.
+Strides and addresses may be any number; C has rows of neighbouring elements.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from llvmlite import ir
 from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
 from ..kernels.rows import span
-from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
+from ..language import (
+    Int,
+    Kernel,
+    Matrix,
+    Real,
+    Vector,
+    matrix_at,
+    microkernel,
+    submatrix,
+    transposed,
+)
 from ..machine import MACHINE
 from .arrays import (
     DONE,
@@ -33,6 +43,7 @@ from .arrays import (
     dtype_of,
     flags,
     length,
+    matrix,
     stride,
 )
 
@@ -53,28 +64,13 @@ COPY_ROWS = 64
 
 @microkernel
 def product_panel(
-    k: Kernel,
-    one: Real,
-    a: Int,
-    a_row: Int,
-    a_column: Int,
-    b: Int,
-    b_row: Int,
-    c: Int,
-    c_row: Int,
-    d: Int,
-    d_row: Int,
-    rows: Int,
-    columns: Int,
-    inner: Int,
-    relu: Int,
+    k: Kernel, one: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
 ) -> None:
     """C = A B + D, clipped at 0 where `relu` is 1; without D where its address is 0.
 
-    Shapes: A [rows, inner], B [inner, columns], C and D [rows, columns]. `columns` fill 1, 2, 3 or
-    6 vectors (in units of MACHINE.tile_columns: 3), the last of them maybe in part. Rows of B, C
-    and D hold neighbouring elements; A has any strides. D may be C, and with a row stride of 0
-    it is a row of biases.
+    Columns fill 1, 2, 3 or 6 vectors (in units of MACHINE.tile_columns: 3), the last of them maybe
+    in part. Rows of B, C and D hold neighbouring elements; A has any strides. D may be C, and with
+    a row stride of 0 it is a row of biases.
     Why it is fast: a tile of C stays in registers. A is read number by number, so its strides
     and its alignment cost nothing. With 8 rows by 3 vectors there are 24 multiply-adds for
     11 loads, which leaves room for those loads of B that straddle two cache lines: nothing
@@ -84,8 +80,8 @@ def product_panel(
     Tried and lost: half a vector for columns that fill no more; the loads of A set the pace then.
     """
     full = k.machine.tile_columns
-    last = (columns - 1) // k.lanes
-    chosen = k.lane_before(columns - last * k.lanes)
+    last = (C.columns - 1) // k.lanes
+    chosen = k.lane_before(C.columns - last * k.lanes)
     threshold = k.where(relu.equals(1), k.zero(), k.constant(float("-inf")))
     for width in k.cases(last + 1, (*range(1, full + 1), 2 * full)):
         highest = k.machine.tile_rows if width <= full else k.machine.tile_rows // 2
@@ -94,22 +90,15 @@ def product_panel(
             vector: Vector = _load(k, row, j, width, chosen)
             return vector
 
-        for row, height in row_tiles(k, rows, highest):
-            total = register_tile(
-                k,
-                height,
-                width,
-                Matrix(a + row * a_row, a_row, a_column, rows, inner),
-                Matrix(b, b_row, k.integer(k.element_bytes), inner, columns),
-                load,
-            )
+        for row, height in row_tiles(k, C.rows, highest):
+            total = register_tile(k, height, width, A.moved(row * A.row_stride), B, load)
             places = list(itertools.product(range(height), range(width)))
-            with k.when(d.differs(0)):
+            with k.when(D.address.differs(0)):
                 for i, j in places:
-                    total[i, j] = total[i, j] + load(d + (row + i) * d_row, j)
+                    total[i, j] = total[i, j] + load(D.row(row + i), j)
             for i, j in places:
                 value = k.where(total[i, j] < threshold, threshold, total[i, j])
-                _store(k, value, c + (row + i) * c_row, j, width, chosen)
+                _store(k, value, C.row(row + i), j, width, chosen)
 
 
 def _below(index, stop):
@@ -134,42 +123,30 @@ def _store(k: Kernel, value, row: Int, j: int, width: int, chosen) -> None:
 
 @microkernel
 def row_times_matrix(
-    k: Kernel,
-    one: Real,
-    a: Int,
-    a_column: Int,
-    b: Int,
-    b_row: Int,
-    c: Int,
-    d: Int,
-    columns: Int,
-    inner: Int,
-    relu: Int,
+    k: Kernel, one: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
 ) -> None:
     """C = A B + D for one row A, clipped at 0 where `relu` is 1; no D where its address is 0.
 
-    Shapes: A [inner] with any stride, B [inner, columns], C and D [columns]; rows of B, C and D
-    hold neighbouring elements.
+    Rows of B, C and D hold neighbouring elements.
     Why it is fast: B is read once, from the first row to the last, a few rows side by side, which
     is the order that prefetching serves best. C lies in the first-level cache.
     Tried and lost: tiles of C in registers, up to twelve vectors wide, each with a pass through B.
     """
-    vectors = (columns + (k.lanes - 1)) // k.lanes
-    last = vectors - 1
-    chosen = k.lane_before(columns - last * k.lanes)
+    last = k.vectors(C) - 1
+    chosen = k.lane_before(C.columns - last * k.lanes)
     threshold = k.where(relu.equals(1), k.zero(), k.constant(float("-inf")))
     start = k.variable(k.integer(0))
     # six: of rows 4 KB apart, eight would fill a set of the first-level cache, and C comes on top
     for height in (6, 1):
-        with k.loop_while(_below(start, inner - (height - 1))):
-            rows = [b + (start[0] + i) * b_row for i in range(height)]
+        with k.loop_while(_below(start, B.rows - (height - 1))):
+            rows = [B.row(start[0] + i) for i in range(height)]
             factors = [
-                k.broadcast(k.load_real_anywhere(a + (start[0] + i) * a_column))
+                k.broadcast(k.load_real_anywhere(A.address + (start[0] + i) * A.column_stride))
                 for i in range(height)
             ]
-            ends = k.where((start[0] + height).equals(inner), threshold, k.constant(-math.inf))
+            ends = k.where((start[0] + height).equals(B.rows), threshold, k.constant(-math.inf))
             # the first rows add D, later ones go on with what is there
-            before = k.where(start[0].equals(0), d, c)
+            before = k.where(start[0].equals(0), D.address, C.address)
 
             def step(offset, load, store, rows=rows, factors=factors, ends=ends, before=before):
                 sums = k.variables(k.zero(), 2)
@@ -178,7 +155,7 @@ def row_times_matrix(
                 for i, (row, factor) in enumerate(zip(rows, factors, strict=True)):
                     sums[i % 2] = k.fma(factor, load(row + offset), sums[i % 2])
                 total = sums[0] + sums[1] if len(rows) > 1 else sums[0]
-                store(k.where(total < ends, ends, total), c + offset)
+                store(k.where(total < ends, ends, total), C.address + offset)
 
             with k.loop(0, last) as j:
                 step(j * k.vector_bytes, k.load_anywhere, k.store_anywhere)
@@ -191,43 +168,32 @@ def row_times_matrix(
 
 
 @microkernel
-def copy_panel(
-    k: Kernel,
-    one: Real,
-    b: Int,
-    b_row: Int,
-    b_column: Int,
-    target: Int,
-    target_row: Int,
-    inner: Int,
-    columns: Int,
-) -> None:
+def copy_panel(k: Kernel, one: Real, B: Matrix, target: Matrix) -> None:
     """target = B, in whole aligned vectors.
 
-    Shapes: B [inner, columns] with any strides; target [inner, as many vectors as `columns`
-    need], with space for `inner` rounded up to a multiple of the lanes.
+    B has any strides; the target has space for rows rounded up to a multiple of the lanes.
     Where B's columns are contiguous (it is a transposed matrix), squares are transposed in
     registers.
     """
-    vectors = (columns + (k.lanes - 1)) // k.lanes
+    inner, columns, vectors = B.rows, B.columns, k.vectors(B)
     whole = columns // k.lanes
-    by_rows = b_column.equals(k.element_bytes)
-    by_columns = b_row.equals(k.element_bytes)
+    by_rows = B.column_stride.equals(k.element_bytes)
+    by_columns = B.row_stride.equals(k.element_bytes)
 
     def copy_numbers(first: Int) -> None:
         """Write the copy of the rows from `first` on, number by number."""
         with k.loop(first, inner) as row:
-            place = target + row * target_row
+            place = target.row(row)
             k.store(k.zero(), place + (vectors - 1) * k.vector_bytes)
             with k.loop(0, columns) as column:
-                number = k.load_real_anywhere(b + row * b_row + column * b_column)
+                number = k.load_real_anywhere(B.row(row) + column * B.column_stride)
                 k.store_real(number, place + column * k.element_bytes)
 
     with k.builder.if_else(by_rows) as (rows_contiguous, otherwise):
         with rows_contiguous:
             chosen = k.lane_before(columns - whole * k.lanes)
             with k.loop(0, inner) as row:
-                source, place = b + row * b_row, target + row * target_row
+                source, place = B.row(row), target.row(row)
                 with k.loop(0, whole) as j:
                     vector = k.load_anywhere(source + j * k.vector_bytes)
                     k.store(vector, place + j * k.vector_bytes)
@@ -242,15 +208,15 @@ def copy_panel(
                 blocks = (inner - single + (k.lanes - 1)) // k.lanes
                 with k.loop(0, vectors) as j, k.loop(0, blocks) as block:
                     chosen = k.lane_before(inner - block * k.lanes)
-                    source = b + block * k.vector_bytes
-                    column = j * k.lanes
+                    source = B.address + block * k.vector_bytes
+                    numbers = [k.minimum(j * k.lanes + i, columns - 1) for i in range(k.lanes)]
                     rows = [
-                        k.load_lanes(source + k.minimum(column + i, columns - 1) * b_column, chosen)
-                        for i in range(k.lanes)
+                        k.load_lanes(source + number * B.column_stride, chosen)
+                        for number in numbers
                     ]
-                    place = target + block * k.lanes * target_row + j * k.vector_bytes
+                    square = target.moved(block * k.lanes * target.row_stride + j * k.vector_bytes)
                     for i, vector in enumerate(k.transpose(rows)):
-                        k.store(vector, place + i * target_row)
+                        k.store(vector, square.row(i))
                 copy_numbers(inner - single)
             with neither:
                 copy_numbers(k.integer(0))
@@ -258,25 +224,13 @@ def copy_panel(
 
 @microkernel
 def products_of_rows(
-    k: Kernel,
-    one: Real,
-    a: Int,
-    a_row: Int,
-    b: Int,
-    b_row: Int,
-    c: Int,
-    c_row: Int,
-    d: Int,
-    rows: Int,
-    columns: Int,
-    inner: Int,
-    relu: Int,
+    k: Kernel, one: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
 ) -> None:
     """C = A B^T + D, each element of A B^T the product of two rows; clipped at 0 if `relu` is 1.
 
-    Shapes: A [rows, inner], B [columns, inner], C [rows, columns], D [columns], all with rows of
-    neighbouring elements; no D where its address is 0; `columns` at least as many as a vector has
-    lanes. The input gradient of a small batch, with B the weights.
+    All have rows of neighbouring elements; D has one row, and there is none where its address is 0;
+    C has at least as many columns as a vector has lanes. The input gradient of a small batch, with
+    B the weights.
     Why it is fast: the weights, which are far more than all else, are read once and as they lie;
     a transposed copy of them would not be used often enough to pay. A vector runs along the
     inner dimension. At least as many sums as a vector has lanes are kept, for 4, 2 or 1 rows of A
@@ -286,6 +240,7 @@ def products_of_rows(
     Tried and lost: transposing the sums and adding them, which takes nearly twice the shuffles;
     cutting the inner dimension into blocks that fit the first-level cache.
     """
+    columns, inner = C.columns, A.columns
     whole = inner // k.lanes
     chosen = k.lane_before(inner - whole * k.lanes)
     thresholds = k.where(relu.equals(1), k.zero(), k.constant(-math.inf))
@@ -299,7 +254,7 @@ def products_of_rows(
             usual = min(max(k.lanes, 2 * k.machine.tile_rows) // height, k.lanes)
             # five divide ten and twenty; only AVX-512 has registers for four times five sums
             narrow = 5 if height == 4 and k.machine.bits == 512 else usual
-            stop = rows - (height - 1)
+            stop = A.rows - (height - 1)
             row = k.variable(start)
             chosen_width = k.where(few, k.integer(narrow), k.integer(usual))
             for width in k.cases(chosen_width, tuple(sorted({usual, narrow}))):
@@ -307,18 +262,18 @@ def products_of_rows(
                     with k.loop(first_column, end, width) as next_column:
                         column = k.minimum(next_column, columns - width)
                         total = k.variables(k.zero(), height, width)
-                        a_rows = [a + (row[0] + i) * a_row for i in range(height)]
-                        b_rows = [b + (column + j) * b_row for j in range(width)]
+                        a_rows = [A.row(row[0] + i) for i in range(height)]
+                        b_rows = [B.row(column + j) for j in range(width)]
                         with k.loop(0, whole) as step:
                             _multiply_rows(k, total, a_rows, b_rows, step * k.vector_bytes)
                         with k.when(inner > whole * k.lanes):
                             offset = whole * k.vector_bytes
                             _multiply_rows(k, total, a_rows, b_rows, offset, chosen)
-                        target = c + row[0] * c_row + column * k.element_bytes
+                        target = C.moved(row[0] * C.row_stride + column * k.element_bytes)
                         addend = k.variable(Vector(k, _lanes(k, [k.zero()], 0, width)))
-                        with k.when(d.differs(0)):
+                        with k.when(D.address.differs(0)):
                             kind = addend[0].code.type
-                            part = k.load_as(d + column * k.element_bytes, kind, 1)
+                            part = k.load_as(D.address + column * k.element_bytes, kind, 1)
                             addend[0] = Vector(k, part)
                         threshold = Vector(k, _lanes(k, [thresholds], 0, width))
                         sums = [total[i, j] for i in range(height) for j in range(width)]
@@ -329,7 +284,7 @@ def products_of_rows(
                         for i in range(height):
                             value = Vector(k, _lanes(k, folded, i * width, width)) + addend[0]
                             value = k.where(value < threshold, threshold, value)
-                            k.store_as(value.code, target + i * c_row, 1)
+                            k.store_as(value.code, target.row(i), 1)
                     row[0] = row[0] + height
             start = row[0]
 
@@ -380,17 +335,7 @@ def _lanes(k: Kernel, vectors: list[Vector], first: int, count: int) -> ir.Value
 
 
 @microkernel
-def column_sums(
-    k: Kernel,
-    one: Real,
-    source: Int,
-    source_row: Int,
-    source_column: Int,
-    target: Int,
-    target_column: Int,
-    rows: Int,
-    columns: Int,
-) -> None:
+def column_sums(k: Kernel, one: Real, source: Matrix, target: Int, target_stride: Int) -> None:
     """target = sum over the rows of source.
 
     Shapes: source [rows, columns], target [columns], with any strides.
@@ -398,7 +343,8 @@ def column_sums(
     once, each in four sums that don't wait for each other: a line that two vectors share is still
     in the cache for the second. Where those of a column are neighbours, a vector of rows.
     """
-    adjacent = (source_column - k.element_bytes) | (target_column - k.element_bytes)
+    rows = source.rows
+    adjacent = (source.column_stride - k.element_bytes) | (target_stride - k.element_bytes)
     with k.builder.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
         with by_vectors:
 
@@ -408,7 +354,7 @@ def column_sums(
 
                 def add(row: Int, i: int) -> None:
                     for v in range(count):
-                        place = source + offset + v * k.vector_bytes + row * source_row
+                        place = source.row(row) + offset + v * k.vector_bytes
                         sums[v, i] = sums[v, i] + load(place)
 
                 with k.loop(0, fours, 4) as row:
@@ -420,24 +366,22 @@ def column_sums(
                     total = (sums[v, 0] + sums[v, 1]) + (sums[v, 2] + sums[v, 3])
                     store(total, target + offset + v * k.vector_bytes)
 
-            span(k, columns, body, width=4)
-        with one_by_one, k.loop(0, columns) as column:
-            first = source + column * source_column
+            span(k, source.columns, body, width=4)
+        with one_by_one, k.loop(0, source.columns) as column:
+            first = source.moved(column * source.column_stride)
             down = k.variable(k.zero())
-            whole = k.where(source_row.equals(k.element_bytes), rows // k.lanes, k.integer(0))
+            together = source.row_stride.equals(k.element_bytes)
+            whole = k.where(together, rows // k.lanes, k.integer(0))
             with k.loop(0, whole) as j:
-                down[0] = down[0] + k.load_anywhere(first + j * k.vector_bytes)
+                down[0] = down[0] + k.load_anywhere(first.address + j * k.vector_bytes)
             total = k.variable(k.lane_sum(down[0]))
             with k.loop(whole * k.lanes, rows) as row:
-                total[0] = total[0] + k.load_real_anywhere(first + row * source_row)
-            k.store_as(total[0].code, target + column * target_column, 1)
+                total[0] = total[0] + k.load_real_anywhere(first.row(row))
+            k.store_as(total[0].code, target + column * target_stride, 1)
 
 
 @jit_part
-def multiply(
-    one, itemsize, a, a_row, a_column, b, b_row, b_column, c, c_row, d, d_row,
-    rows, columns, inner, relu,
-):  # fmt: skip
+def multiply(one, itemsize, A, B, C, D, relu):
     """C = A B + D, by panels of columns.
 
     B is read in place where its rows are contiguous and are not used often. Else each panel of
@@ -445,44 +389,42 @@ def multiply(
     never share it.
     """
     lanes = VECTOR_BYTES // itemsize
+    rows, columns, inner = C.rows, C.columns, B.rows
     if columns == 1:  # the stride along an axis of one element may be any number
-        b_column = itemsize
-    rows_meet = a_column == itemsize and b_row == itemsize and d_row == 0 and columns >= lanes
+        B = matrix_at(B.address, B.row_stride, itemsize, inner, columns)
+    a_rows_meet = A.column_stride == itemsize
+    rows_meet = a_rows_meet and B.row_stride == itemsize and D.row_stride == 0 and columns >= lanes
     vectors = (columns + lanes - 1) // lanes
-    narrow = a_column == itemsize and vectors == 2 and columns * 7 <= vectors * lanes * 5
+    narrow = a_rows_meet and vectors == 2 and columns * 7 <= vectors * lanes * 5
     if rows_meet and rows * FOLD <= inner and rows <= 2 * lanes:
-        products_of_rows(
-            one, a, a_row, b, b_column, c, c_row, d, rows, columns, inner, relu
-        )  # fmt: skip
+        products_of_rows(one, A, transposed(B), C, D, relu)
         columns = 0
-    elif rows == 1 and b_column == itemsize:
-        row_times_matrix(one, a, a_column, b, b_row, c, d, columns, inner, relu)
+    elif rows == 1 and B.column_stride == itemsize:
+        row_times_matrix(one, A, B, C, D, relu)
         columns = 0
     elif narrow and rows >= 2 * TILE_ROWS and inner >= COPY_ROWS:
         # too few columns to fill two vectors: let vectors run along the inner dimension
         # an odd number of vectors: rows 4 KB apart would compete for one set of the cache
-        turned_row = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
-        turned = np.empty(2 * lanes * turned_row + VECTOR_BYTES, np.uint8)
-        b_turned = (turned.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
-        copy_panel(one, b, b_column, b_row, b_turned, turned_row, columns, inner)
-        products_of_rows(
-            one, a, a_row, b_turned, turned_row, c, c_row, d, rows, columns, inner, relu
-        )  # fmt: skip
-        turned[0] = 0  # Numba frees an array after its last use, and addresses are none
+        stride = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
+        memory = np.empty(2 * lanes * stride + VECTOR_BYTES, np.uint8)
+        by_columns = matrix_at(aligned(memory), stride, itemsize, columns, inner)
+        copy_panel(one, transposed(B), by_columns)
+        products_of_rows(one, A, by_columns, C, D, relu)
+        memory[0] = 0  # Numba frees an array after its last use, and addresses are none
         columns = 0
-    in_place = b_column == itemsize and rows < COPY_ROWS
+    in_place = B.column_stride == itemsize and rows < COPY_ROWS
     panel = TILE_COLUMNS * lanes
     block = min(inner, BLOCK_INNER) if rows > TILE_ROWS or not in_place else inner
     panel_bytes = 0 if in_place or columns == 0 else (block + lanes) * panel * itemsize
     # numbers of A that follow one another may compete for a few sets of the caches
-    compete = a_column % 1024 == 0 and a_row == itemsize and inner >= COPY_ROWS
+    compete = A.column_stride % 1024 == 0 and A.row_stride == itemsize and inner >= COPY_ROWS
     compete = compete and rows >= COPY_ROWS and columns > panel
     a_stride = (rows + lanes - 1) // lanes * VECTOR_BYTES + VECTOR_BYTES
     scratch = np.empty(panel_bytes + (inner * a_stride if compete else 0) + VECTOR_BYTES, np.uint8)
-    aligned = (scratch.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
     if compete:
-        copy_panel(one, a, a_column, a_row, aligned + panel_bytes, a_stride, inner, rows)
-        a, a_row, a_column = aligned + panel_bytes, itemsize, a_stride
+        A_copied = matrix_at(aligned(scratch) + panel_bytes, itemsize, a_stride, rows, inner)
+        copy_panel(one, transposed(A), transposed(A_copied))
+        A = A_copied
     column = 0
     while column < columns:
         width = min(panel, columns - column)
@@ -490,22 +432,29 @@ def multiply(
             width = min(2 * panel, columns - column)
         for start in range(0, inner, block):
             count = min(block, inner - start)
-            from_b, from_row = b + start * b_row + column * b_column, b_row
+            B_panel = submatrix(B, start, column, count, width)
             if not in_place:
-                from_row = (width + lanes - 1) // lanes * VECTOR_BYTES
-                copy_panel(one, from_b, b_row, b_column, aligned, from_row, count, width)
-                from_b = aligned
-            to = c + column * itemsize
+                stride = (width + lanes - 1) // lanes * VECTOR_BYTES
+                copied = matrix_at(aligned(scratch), stride, itemsize, count, width)
+                copy_panel(one, B_panel, copied)
+                B_panel = copied
+            C_panel = submatrix(C, 0, column, rows, width)
             # the first block adds D, later ones go on with what is there
-            addend, addend_row = d + column * itemsize if d != 0 else 0, d_row
-            if start > 0:
-                addend, addend_row = to, c_row
+            addend = C_panel
+            if start == 0:
+                addend = submatrix(D, 0, column, rows, width) if D.address != 0 else D
             product_panel(
-                one, a + start * a_column, a_row, a_column, from_b, from_row, to, c_row,
-                addend, addend_row, rows, width, count, relu if start + count == inner else 0,
+                one, submatrix(A, 0, start, rows, count), B_panel, C_panel, addend,
+                relu if start + count == inner else 0,
             )  # fmt: skip
         column += width
     scratch[0] = 0  # as above
+
+
+@jit_part
+def aligned(memory):
+    """The first aligned address in an array of bytes, which is a vector longer than is used."""
+    return (memory.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
 
 
 @jit
@@ -522,35 +471,29 @@ def product(one, operation, itemsize, A, B, C, D, relu):
         or dtype_of(B) != kind or dtype_of(C) != kind
     ):  # fmt: skip
         return REFUSED
-    # axes of A: that of C's rows, and the inner one; axes of B: the inner one, and C's columns
-    a_rows, b_inner = 0, 0
+    left, right, target = matrix(A), matrix(B), matrix(C)
     if operation == WEIGHT_GRADIENT:
-        a_rows = 1
+        left = transposed(left)
     elif operation == INPUT_GRADIENT:
-        b_inner = 1
-    rows, columns, inner = length(A, a_rows), length(B, 1 - b_inner), length(A, 1 - a_rows)
+        right = transposed(right)
+    columns = right.columns
     if (
-        inner == 0 or inner != length(B, b_inner) or rows != length(C, 0) or columns != length(C, 1)
-        or (stride(C, 1) != itemsize and columns > 1) or flags(C) & WRITEABLE == 0
+        left.columns == 0 or left.columns != right.rows
+        or left.rows != target.rows or columns != target.columns
+        or (target.column_stride != itemsize and columns > 1) or flags(C) & WRITEABLE == 0
     ):  # fmt: skip
         return REFUSED
-    d = 0
+    biases = matrix_at(0, 0, itemsize, 1, columns)
     if operation != INPUT_GRADIENT:
         if dimensions(D) != 1 or dtype_of(D) != kind or length(D, 0) != columns:
             return REFUSED
         if operation == WEIGHT_GRADIENT:
             if flags(D) & WRITEABLE == 0:
                 return REFUSED
-            column_sums(
-                one, data(B), stride(B, 0), stride(B, 1), data(D), stride(D, 0), inner, columns
-            )  # fmt: skip
+            column_sums(one, right, data(D), stride(D, 0))
         elif stride(D, 0) != itemsize and columns > 1:
             return REFUSED
         else:
-            d = data(D)
-    multiply(
-        one, itemsize, data(A), stride(A, a_rows), stride(A, 1 - a_rows),
-        data(B), stride(B, b_inner), stride(B, 1 - b_inner), data(C), stride(C, 0), d, 0,
-        rows, columns, inner, relu,
-    )  # fmt: skip
+            biases = matrix_at(data(D), 0, itemsize, 1, columns)
+    multiply(one, itemsize, left, right, target, biases, relu)
     return DONE
