@@ -92,8 +92,9 @@ class Block:
         self.region = np.zeros(1, optimizers.REGION)
         self.squares, self.total = np.full(1, np.nan), 0.0
         region = self.region[0]
-        region["stride"] = self.stride * self.dtype.itemsize
-        region["units"], region["decay"] = units, 0.3
+        itemsize = self.dtype.itemsize
+        region["parameters"] = 0, self.stride * itemsize, itemsize, rows, units
+        region["decay"] = 0.3
         region["squares"] = self.squares.ctypes.data
 
     def step(self, rule, rate, correction, blocks=None):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..jit import call, operation, record_at
 from ..kernels.rows import real_at
+from ..language import MATRIX, shifted, submatrix
 
 BLOCK_ROWS = 64
 """Rows that are moved at a time, a multiple of the bits of a word."""
@@ -26,13 +27,12 @@ REGION = np.dtype(
         for name in (
             # address of the kernel of the rule
             "kernel",
-            # the parameters: bytes from the start of the flat vector, bytes from row to row, units
-            # of a row
-            "parameters", "stride", "units",
             # address of a float64 for the sum of squares of rows that were moved, before they were
             "squares",
         )
     ]
+    # [rows, units]; its address counts from the start of the flat vector
+    + [("parameters", MATRIX)]
     # twice the L2 factor; beta1 is also the momentum, and the rho of RMSprop
     + [(name, np.float64) for name in ("decay", "beta1", "beta2", "epsilon")]
 )  # fmt: skip
@@ -53,11 +53,11 @@ def move(
     first row, whose rows are as far apart as those of the parameters.
     """
     of, real = record_at(record, 0), type(one)
-    place = of.parameters + first * of.stride
+    place = of.parameters.address + first * of.parameters.row_stride
+    moved = submatrix(shifted(of.parameters, parameters), first, 0, rows, of.parameters.columns)
     call(
         of.kernel, real(real_at(0.0, rates)), real(real_at(0.0, rates + 8)),
         real(of.beta1), real(1.0 - of.beta1), real(of.beta2), real(1.0 - of.beta2),
         real(of.epsilon), real(of.decay),
-        parameters + place, gradient, first_state + place, second_state + place,
-        of.stride, rows, of.units, of.squares,
+        moved, gradient, first_state + place, second_state + place, of.squares,
     )  # fmt: skip

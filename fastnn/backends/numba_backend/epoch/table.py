@@ -7,6 +7,7 @@ training gives the same bits every time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -247,22 +248,20 @@ class Table:
             for name in ("mean", "variance", "scale_gradient", "shift_gradient"):
                 self._want(self._row_bytes(stage["units"]), (stage, name))
             # a vector of parameters is a row, so that ranges of columns can be moved
-            shape = MACHINE.bits // 8, self.lanes
+            shape = self.lanes * itemsize, itemsize, stage["units"] // self.lanes + 1, self.lanes
             stage["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
             for which, name in enumerate(("scale", "shift")):
-                region = self._region(which, described.rule, stage[name], *shape)
+                region = self._region(which, described.rule, (stage[name], *shape))
                 stage[f"{name}_region"] = region
         self._learned += 1
 
     def _region(
-        self, which: int, rule: Rule, parameters: int, stride: int, units: int,
-        *asking: tuple[np.void, str],
-    ) -> int:  # fmt: skip
+        self, which: int, rule: Rule, parameters: Sequence[int], *asking: tuple[np.void, str]
+    ) -> int:
         """Describe region 0 or 1 of the next learned layer; return the address of its record."""
         region = self.regions[self._learned, which]
         region["kernel"] = RULES[rule.kind].kernel.address(self.dtype)
-        region["parameters"], region["stride"] = parameters, stride
-        region["units"] = units
+        region["parameters"] = tuple(parameters)
         for constant in ("beta1", "beta2", "epsilon"):
             region[constant] = getattr(rule, constant)
         self._want(8, (region, "squares"), *asking)
@@ -270,8 +269,7 @@ class Table:
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
         """Write down how the parameters of a Dense layer are moved, and in what blocks."""
-        rule, stride = dense.rule, layer["weights"]["row_stride"]
-        units = dense.output_units
+        rule, units = dense.rule, dense.output_units
         layer["learned"] = self._learned
         layer["step_units"] = dense.input_units
         if dense.by_plain_sgd:
@@ -279,9 +277,12 @@ class Table:
         layer["step"] = optimizers.move.address(self.dtype, optimizers.REGION)
         layer["step_units"] = optimizers.BLOCK_ROWS
         self._want_rows(units, (layer, "block"), rows=optimizers.BLOCK_ROWS)
-        layer["biases_region"] = self._region(1, rule, layer["biases"], stride, units)
+        weights, stride, itemsize, rows, _ = layer["weights"]
+        layer["biases_region"] = self._region(
+            1, rule, (layer["biases"], stride, itemsize, 1, units)
+        )
         layer["weights_region"] = self._region(
-            0, rule, layer["weights"]["address"], stride, units, (layer, "block_squares")
+            0, rule, (weights, stride, itemsize, rows, units), (layer, "block_squares")
         )
         self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:

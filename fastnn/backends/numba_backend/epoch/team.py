@@ -42,8 +42,9 @@ class Team:
         """Make the first of `regions`, the biases of a layer, that of a member's own columns."""
         first = layer["first_column"]
         stop = min(layer["stop_column"], layer["output_units"])
-        regions["parameters"][0] += first * layer["outputs"]["column_stride"]
-        regions["units"][0] = max(stop - first, 0)
+        parameters = regions["parameters"][0]
+        parameters["address"] += first * parameters["column_stride"]
+        parameters["columns"] = max(stop - first, 0)
         layer["biases_region"] = regions.ctypes.data
 
     def run(

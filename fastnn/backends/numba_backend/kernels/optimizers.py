@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..jit import KernelOperation
-from ..language import DOUBLE, FLOAT, Int, Kernel, Real, Vector
+from ..language import DOUBLE, FLOAT, Int, Kernel, Matrix, Real, Vector
 
 
 class Numbers(NamedTuple):
@@ -95,19 +95,16 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         rest2: Real,
         epsilon: Real,
         decay: Real,
-        parameters: Int,
+        parameters: Matrix,
         gradient: Int,
         first_state: Int,
         second_state: Int,
-        stride: Int,
-        rows: Int,
-        columns: Int,
         squares: Int,
     ) -> None:
         """Move parameters along gradient + decay * parameters.
 
-        Shapes: parameters, gradient and as many states as the rule has are [rows, columns], all of
-        one stride, rows of neighbouring numbers at any address; strides and addresses count bytes.
+        Rows of the parameters are of neighbouring numbers, at any address. The gradient and as many
+        states as the rule has lie at their addresses as the parameters do.
         `squares` is the address of a float64 for the sum of the squares of the parameters before
         they move, or 0.
         Why it is fast: what moves is read and written once, without temporary vectors. Decay and
@@ -116,7 +113,8 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         numbers = rate, correction, beta1, rest1, beta2, rest2, epsilon
         by, decays = Numbers(*map(k.broadcast, numbers)), k.broadcast(decay)
         penalty = decays.differs(0.0)
-        moved = [parameters, first_state, second_state][: 1 + states]
+        moved = [parameters.address, first_state, second_state][: 1 + states]
+        columns = parameters.columns
         sums = k.variables(k.zero(), UNROLL)
         whole = columns // k.lanes
         chosen = k.lane_before(columns - whole * k.lanes)
@@ -134,8 +132,8 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
                 for address, vector in zip(moved, formula(k, by, w, g, *state), strict=True):
                     store(vector, address + place)
 
-        with k.loop(0, rows) as row:
-            start = row * stride
+        with k.loop(0, parameters.rows) as row:
+            start = row * parameters.row_stride
             unrolled = whole // UNROLL * UNROLL
             for width, begin, end in (
                 (UNROLL, k.integer(0), unrolled),

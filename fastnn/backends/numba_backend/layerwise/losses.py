@@ -8,33 +8,34 @@ from __future__ import annotations
 from ..jit import jit, jit_part
 from ..kernels.exponential import exponential
 from ..kernels.rows import span
-from ..language import INT64, Int, Kernel, Real, Vector, microkernel
-from .arrays import DONE, REFUSED, are_alike, data, dimensions, dtype_of, is_rows, length, stride
+from ..language import INT64, Int, Kernel, Matrix, Real, Vector, microkernel
+from .arrays import (
+    DONE,
+    REFUSED,
+    are_alike,
+    data,
+    dimensions,
+    dtype_of,
+    is_rows,
+    length,
+    matrix,
+    stride,
+)
 
 
 @microkernel
-def softmax_rows(
-    k: Kernel,
-    scale: Real,
-    z: Int,
-    z_row: Int,
-    p: Int,
-    p_row: Int,
-    rows: Int,
-    columns: Int,
-) -> None:
+def softmax_rows(k: Kernel, scale: Real, Z: Matrix, P: Matrix) -> None:
     """P = scale * exp(Z - m) / sum(exp(Z - m)), row by row, with m the largest of a row.
 
-    Shapes: Z and P [rows, columns], rows of neighbouring elements at any address.
+    Rows are of neighbouring elements, at any address.
     Why it is fast: exponentials by vectors; a row of few classes is a single one. The row lies in
     the first-level cache from the first pass to the last.
     NaN: one that the maximum overlooks makes the sum NaN, and so the whole row.
     """
-    vectors = (columns + (k.lanes - 1)) // k.lanes
-    last = vectors - 1
-    chosen = k.lane_before(columns - last * k.lanes)
-    with k.loop(0, rows) as row:
-        source, target = z + row * z_row, p + row * p_row
+    last = k.vectors(Z) - 1
+    chosen = k.lane_before(Z.columns - last * k.lanes)
+    with k.loop(0, Z.rows) as row:
+        source, target = Z.row(row), P.row(row)
         maxima, _ = _largest(k, source, last, chosen)
         total = k.variable(k.zero())
         with k.loop(0, last) as j:
@@ -56,13 +57,10 @@ def softmax_rows(
 def losses_of_rows(
     k: Kernel,
     one: Real,
-    z: Int,
-    z_row: Int,
+    Z: Matrix,
     labels: Int,
     labels_step: Int,
     losses: Int,
-    rows: Int,
-    columns: Int,
 ) -> None:
     """losses_n = log sum(exp(Z_n - m_n)) + (m_n - Z_n,label), with m_n the largest of row n.
 
@@ -71,11 +69,10 @@ def losses_of_rows(
     Why it is fast: as `softmax_rows`, and no exponential is stored.
     The difference is taken first: at logits of 1e4 it is exact, and the logarithm is not lost.
     """
-    vectors = (columns + (k.lanes - 1)) // k.lanes
-    last = vectors - 1
-    chosen = k.lane_before(columns - last * k.lanes)
-    with k.loop(0, rows) as row:
-        source = z + row * z_row
+    last = k.vectors(Z) - 1
+    chosen = k.lane_before(Z.columns - last * k.lanes)
+    with k.loop(0, Z.rows) as row:
+        source = Z.row(row)
         maxima, maximum = _largest(k, source, last, chosen)
         total = k.variable(k.zero())
         with k.loop(0, last) as j:
@@ -91,12 +88,12 @@ def losses_of_rows(
 
 @microkernel
 def subtract_at_labels(
-    k: Kernel, number: Real, target: Int, target_row: Int, labels: Int, labels_step: Int, rows: Int
+    k: Kernel, number: Real, target: Matrix, labels: Int, labels_step: Int
 ) -> None:
     """target[n, labels[n]] -= number, for each row n."""
-    with k.loop(0, rows) as row:
+    with k.loop(0, target.rows) as row:
         label = _label(k, labels + row * labels_step)
-        address = target + row * target_row + label * k.element_bytes
+        address = target.row(row) + label * k.element_bytes
         k.store_real(k.load_real(address) - number, address)
 
 
@@ -133,7 +130,7 @@ def softmax(one, itemsize, Z, P):
     """P = softmax(Z), row by row; the arguments are array objects."""
     if dimensions(Z) != 2 or (stride(Z, 1) != itemsize and length(Z, 1) != 1):
         return REFUSED
-    softmax_rows(one, data(Z), stride(Z, 0), data(P), stride(P, 0), length(Z, 0), length(Z, 1))
+    softmax_rows(one, matrix(Z), matrix(P))
     return DONE
 
 
@@ -156,10 +153,7 @@ def cross_entropy(one, itemsize, Z, labels, int64, losses):
     """
     if not fit_together(itemsize, Z, labels, int64):
         return REFUSED
-    losses_of_rows(
-        one, data(Z), stride(Z, 0), data(labels), stride(labels, 0), data(losses),
-        length(Z, 0), length(Z, 1),
-    )  # fmt: skip
+    losses_of_rows(one, matrix(Z), data(labels), stride(labels, 0), data(losses))
     return DONE
 
 
@@ -168,10 +162,9 @@ def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
     """dZ = (softmax(Z) - onehot(labels)) / batch; the arguments are as in `cross_entropy`."""
     if not fit_together(itemsize, Z, labels, int64):
         return REFUSED
-    batch, units = length(Z, 0), length(Z, 1)
-    share = one / type(one)(batch)
-    softmax_rows(share, data(Z), stride(Z, 0), data(dZ), stride(dZ, 0), batch, units)
-    subtract_at_labels(share, data(dZ), stride(dZ, 0), data(labels), stride(labels, 0), batch)
+    share = one / type(one)(length(Z, 0))
+    softmax_rows(share, matrix(Z), matrix(dZ))
+    subtract_at_labels(share, matrix(dZ), data(labels), stride(labels, 0))
     return DONE
 
 
@@ -179,57 +172,36 @@ def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
 
 
 @microkernel
-def squares_of_rows(
-    k: Kernel,
-    share: Real,
-    y: Int,
-    y_row: Int,
-    t: Int,
-    t_row: Int,
-    losses: Int,
-    rows: Int,
-    columns: Int,
-) -> None:
+def squares_of_rows(k: Kernel, share: Real, Y: Matrix, T: Matrix, losses: Int) -> None:
     """losses_n = share Σ_k (Y_nk - T_nk)².
 
     Shapes: Y and T [rows, columns], rows of neighbouring elements; losses [rows].
     """
-    with k.loop(0, rows) as row:
+    with k.loop(0, Y.rows) as row:
         total = k.variable(k.zero())
 
         def body(offset: Int, count: int, load, store, row=row, total=total) -> None:
-            difference = load(y + row * y_row + offset) - load(t + row * t_row + offset)
+            difference = load(Y.row(row) + offset) - load(T.row(row) + offset)
             total[0] = k.fma(difference, difference, total[0])
 
-        span(k, columns, body)
+        span(k, Y.columns, body)
         k.store_real(k.lane_sum(total[0]) * share, losses + row * k.element_bytes)
 
 
 @microkernel
-def scaled_difference(
-    k: Kernel,
-    factor: Real,
-    y: Int,
-    y_row: Int,
-    t: Int,
-    t_row: Int,
-    d: Int,
-    d_row: Int,
-    rows: Int,
-    columns: Int,
-) -> None:
+def scaled_difference(k: Kernel, factor: Real, Y: Matrix, T: Matrix, D: Matrix) -> None:
     """D = factor (Y - T).
 
     Shapes: Y, T and D [rows, columns], rows of neighbouring elements.
     """
     factors = k.broadcast(factor)
-    with k.loop(0, rows) as row:
+    with k.loop(0, Y.rows) as row:
 
         def body(offset: Int, count: int, load, store, row=row) -> None:
-            difference = load(y + row * y_row + offset) - load(t + row * t_row + offset)
-            store(difference * factors, d + row * d_row + offset)
+            difference = load(Y.row(row) + offset) - load(T.row(row) + offset)
+            store(difference * factors, D.row(row) + offset)
 
-        span(k, columns, body)
+        span(k, Y.columns, body)
 
 
 @jit
@@ -237,10 +209,7 @@ def squared_error(one, itemsize, Y, T, values):
     """values_n = Σ_k (Y_nk - T_nk)² / K; the arguments are array objects."""
     if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
         return REFUSED
-    squares_of_rows(
-        one / type(one)(length(Y, 1)), data(Y), stride(Y, 0), data(T), stride(T, 0), data(values),
-        length(Y, 0), length(Y, 1),
-    )  # fmt: skip
+    squares_of_rows(one / type(one)(length(Y, 1)), matrix(Y), matrix(T), data(values))
     return DONE
 
 
@@ -249,8 +218,5 @@ def squared_error_gradient(factor, itemsize, Y, T, D):
     """D = factor (Y - T); the arguments are array objects."""
     if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
         return REFUSED
-    scaled_difference(
-        factor, data(Y), stride(Y, 0), data(T), stride(T, 0), data(D), stride(D, 0),
-        length(Y, 0), length(Y, 1),
-    )  # fmt: skip
+    scaled_difference(factor, matrix(Y), matrix(T), matrix(D))
     return DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..jit import call, jit, jit_part
-from ..language import DOUBLE, Int, Kernel, Real, Vector, microkernel, pairwise_sum
+from ..language import DOUBLE, Int, Kernel, Real, Vector, matrix_at, microkernel, pairwise_sum
 from .arrays import (
     DONE,
     REFUSED,
@@ -99,6 +99,12 @@ def vector_like(array, itemsize, parameters):
 
 
 @jit_part
+def as_row(itemsize, vector):
+    """A vector without gaps as a matrix of one row."""
+    return matrix_at(data(vector), 0, itemsize, 1, length(vector, 0))
+
+
+@jit_part
 def apart(itemsize, a, b):
     """Say whether two vectors without gaps, of one length, have no memory in common."""
     return abs(data(a) - data(b)) >= length(a, 0) * itemsize
@@ -128,10 +134,10 @@ def momentum(rate, share, kernel, itemsize, parameters, gradient, velocity):
     """
     if not fit_together(itemsize, parameters, gradient, velocity):
         return REFUSED
-    none = rate * 0
+    none = type(rate)(0)
     call(
         kernel, rate, none, share, none, none, none, none, none,
-        data(parameters), data(gradient), data(velocity), 0, 0, 1, length(parameters, 0), 0,
+        as_row(itemsize, parameters), data(gradient), data(velocity), 0, 0,
     )  # fmt: skip
     return DONE
 
@@ -141,10 +147,10 @@ def rmsprop(rate, rho, rest, epsilon, kernel, itemsize, parameters, gradient, me
     """One step of RMSprop; the arguments from `parameters` on are array objects."""
     if not fit_together(itemsize, parameters, gradient, mean_square):
         return REFUSED
-    none = rate * 0
+    none = type(rate)(0)
     call(
         kernel, rate, none, rho, rest, none, none, epsilon, none,
-        data(parameters), data(gradient), data(mean_square), 0, 0, 1, length(parameters, 0), 0,
+        as_row(itemsize, parameters), data(gradient), data(mean_square), 0, 0,
     )  # fmt: skip
     return DONE
 
@@ -162,9 +168,8 @@ def adam(
     ):
         return REFUSED
     call(
-        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, rate * 0,
-        data(parameters), data(gradient), data(mean), data(mean_square),
-        0, 1, length(parameters, 0), 0,
+        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, type(rate)(0),
+        as_row(itemsize, parameters), data(gradient), data(mean), data(mean_square), 0,
     )  # fmt: skip
     return DONE
 
