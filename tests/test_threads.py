@@ -58,7 +58,7 @@ STAGED = {
 def result(case: Case, threads: int, density: float = 0.3, settings=None, poison: int = 0):
     program = case.program(density)
     program.training.workspace[:] = poison
-    program._words.settings.update(settings or {})
+    program._signals.settings.update(settings or {})
     totals = program.run(
         case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
     )
@@ -101,7 +101,7 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
         ]  # fmt: skip
         program = Program(layers, "mse", batch_size, dtype, case.samples.dtype, 0.4)
         assert program._structure.chunks > 1 or batch_size <= blocks.FEW_SAMPLES
-        program._words.settings.update(settings)
+        program._signals.settings.update(settings)
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.run(
             case.samples, case.targets, case.order, case.parameters,
@@ -117,13 +117,13 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
 def test_a_team_works_together(monkeypatch):
     """A team whose members never came in time would give the right bits as well."""
     said = []
-    keep = team.Words.keep
+    keep = team.Signals.keep
 
-    def noting(words, after):
+    def noting(signals, after):
         said.append(int(after[team.ARRIVED // 8]))
-        keep(words, after)
+        keep(signals, after)
 
-    monkeypatch.setattr(team.Words, "keep", noting)
+    monkeypatch.setattr(team.Signals, "keep", noting)
     for threads in (2, 4):
         said.clear()
         for _ in range(100):
@@ -173,12 +173,12 @@ def test_a_slow_team_parts():
     for _ in range(100):  # until the others come in time
         case = Case((784, 100, 200, 10), 32, 2000)
         program = case.program()
-        program._words.settings.update(RESTLESS | {team.PAUSE_FACTOR: 10})
+        program._signals.settings.update(RESTLESS | {team.PAUSE_FACTOR: 10})
         totals = program.run(
             case.samples, case.labels, case.order, case.parameters, case.rates, threads=2
         )
         assert (case.parameters.tobytes(), *totals) == expected
-        if program._words.settings[team.RETURN_AT] > 0:
+        if program._signals.settings[team.RETURN_AT] > 0:
             return
     pytest.fail("the team stayed together")
 
@@ -187,13 +187,13 @@ def test_a_slow_team_parts_in_short_calls(monkeypatch):
     """Steps together are compared over many calls, and who is to stay away is not woken."""
     case = Case((784, 800, 800, 10), 32, 8 * 32)
     program = case.program()
-    program._words.settings.update(
+    program._signals.settings.update(
         RESTLESS | {team.ENOUGH_STEPS: 10, team.PAUSE_FACTOR: 1_000_000}  # no call has ten steps
     )
     arguments = case.samples, case.labels, case.order, case.parameters, case.rates
     for _ in range(1000):
         program.run(*arguments, threads=2)
-        if program._words.apart():
+        if program._signals.apart():
             break
     else:
         pytest.fail("the team stayed together")
@@ -212,7 +212,7 @@ def test_members_keep_away_from_the_caller():
         if member == 1:
             found.append(os.sched_getaffinity(0))
 
-    team._team.run(function, 2, team.Words().new())
+    team._pool.run(function, 2, team.Signals().new())
     assert found[0] < before
     assert os.sched_getaffinity(0) == before
 
@@ -298,8 +298,8 @@ def processor_seconds():
 def test_idle_threads_sleep(digits):
     X, y, _, _ = digits
     weights_after_fit(2, X, y)
-    assert team._team._threads
-    assert all(thread.daemon for thread in team._team._threads)
+    assert team._pool._threads
+    assert all(thread.daemon for thread in team._pool._threads)
     start = processor_seconds()
     time.sleep(0.5)
     assert processor_seconds() - start < 0.1
@@ -331,7 +331,7 @@ def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
 def test_no_threads_left(monkeypatch):
     """The caller goes on alone, as it does beside another team."""
     expected = result(Case((784, 100, 200, 10)), 1)
-    team._team.end()
+    team._pool.end()
 
     def start(thread):
         raise RuntimeError("can't start new thread")
@@ -339,15 +339,15 @@ def test_no_threads_left(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         assert result(Case((784, 100, 200, 10)), 2) == expected
-        assert not team._team._threads
+        assert not team._pool._threads
     assert result(Case((784, 100, 200, 10)), 2) == expected
-    assert team._team._threads
+    assert team._pool._threads
 
 
 def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
     """Python looks for Ctrl-C when `get` has returned and nobody has what it returned yet."""
-    words = team.Words().new()
-    team._team.run(lambda member: None, 2, words)  # its threads have queues by now
+    signals = team.Signals().new()
+    team._pool.run(lambda member: None, 2, signals)  # its threads have queues by now
 
     class Losing(team.SimpleQueue):
         def get(self):
@@ -358,7 +358,7 @@ def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
 
     def run():
         try:
-            team._team.run(lambda member: time.sleep(0.1 * member), 2, words)
+            team._pool.run(lambda member: time.sleep(0.1 * member), 2, signals)
         except KeyboardInterrupt:
             raised.append(True)
 
@@ -372,14 +372,14 @@ def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
 
 
 def test_an_exception_of_another_member_is_raised_here():
-    words = team.Words().new()
+    signals = team.Signals().new()
 
     def function(member):
         if member == 1:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        team._team.run(function, 2, words)
+        team._pool.run(function, 2, signals)
 
 
 def test_interrupt_and_exit():
@@ -408,7 +408,7 @@ def test_interrupt_and_exit():
 def test_words_of_different_writers_share_no_line():
     assert len(set(team.PLACES.values())) == len(team.PLACES)
     assert all(place % team.PLACE_BYTES == 0 for place in team.PLACES.values())
-    assert team.Words().new().nbytes == len(team.PLACES) * team.PLACE_BYTES
+    assert team.Signals().new().nbytes == len(team.PLACES) * team.PLACE_BYTES
 
 
 class TestChoice:
@@ -474,9 +474,9 @@ class TestChoice:
         asked = set()
         real = run_together
 
-        def noting(function, members, words):
+        def noting(function, members, signals):
             asked.add(members)
-            real(function, members, words)
+            real(function, members, signals)
 
         monkeypatch.setattr(f"{TEAM}.run_together", noting)
         network = perceptron(784, 100, 10, backend="numba")

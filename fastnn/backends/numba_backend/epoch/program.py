@@ -21,7 +21,7 @@ from .blocks import Structure, chunks_of
 from .step import run
 from .table import INPUT_CODES, SPARSE_BELOW, Table
 from .team import Team
-from .threads import MOST_MEMBERS, Words
+from .threads import MOST_MEMBERS, Signals
 
 __all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
 
@@ -85,7 +85,7 @@ class Program:
         self.density = density
         self.loss = loss
         self._totals = 0.0, 0
-        self._words = Words()
+        self._signals = Signals()
         self._take(layers)
 
     def describe(self, layers: Sequence[Layer]) -> None:
@@ -205,7 +205,7 @@ class Program:
             table = self.training
             loss, correct = run(scale, table.shared, table.layers[None], *arguments, None)
         else:
-            loss, correct = team.run(self._words, scale, arguments, count)
+            loss, correct = team.run(self._signals, scale, arguments, count)
         self._totals = float(loss), int(correct)
         return self._totals
 

@@ -32,8 +32,8 @@ from fastnn import memory
 
 from ..kernels.rows import MESSAGE_FIELDS
 
-TEAM = np.dtype([(name, np.int64) for name in ("words", "member", "members")])
-"""What a member knows of its team: the address of its words (see `threads.py`), who it is."""
+MEMBER = np.dtype([(name, np.int64) for name in ("signals", "member", "members")])
+"""What a member knows of its team: the address of its signals (see `threads.py`), who it is."""
 
 MESSAGE = np.dtype([(name, np.int64) for name in MESSAGE_FIELDS])
 

@@ -530,16 +530,16 @@ def run(
     start = 0
     while start < total:
         if team is not None:
-            words = team[0].words
+            signals = team[0].signals
             if members == 1:
                 member = team[0].member
                 if member != 0:
-                    called = answer(words, member, called)
+                    called = answer(signals, member, called)
                     if called == END:
                         break
                     start = called - 1
                     members = team[0].members
-                elif call_members(words, team[0].members, start + 1):
+                elif call_members(signals, team[0].members, start + 1):
                     members = team[0].members
             layers = tables[0 if members == 1 else 1]
             began = clock()
@@ -558,8 +558,8 @@ def run(
                 )  # fmt: skip
                 if team is not None and members > 1:
                     transfer(one, layer.products_out, members, count)
-                    meeting = arrive(words, member, meeting)
-                    wait(words, members, meeting)
+                    meeting = arrive(signals, member, meeting)
+                    wait(signals, members, meeting)
                     transfer(one, layer.products_in, members, count)
                 finish_forward(one, shared, layer, parameters, count, padded)
             if layer.first_stage != layer.stop_stage and layer.first_column != layer.stop_column:
@@ -602,9 +602,9 @@ def run(
                 )  # fmt: skip
             if team is not None and members > 1 and number >= first_dense:
                 if number == first_dense and member == 0:
-                    consider_parting(words, start + 1)
+                    consider_parting(signals, start + 1)
                 transfer(one, layer.gradient_out, members, padded)
-                meeting = arrive(words, member, meeting)
+                meeting = arrive(signals, member, meeting)
             if number < last:
                 # the layer above; a team does it while messages are on their way
                 update(
@@ -612,7 +612,7 @@ def run(
                     step_rates + RATE_BYTES * layers[number + 1].learned, count, padded,
                 )  # fmt: skip
             if team is not None and members > 1 and number >= first_dense:
-                wait(words, members, meeting)
+                wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
             if number >= first_dense and layer.gradient_by != NONE:
                 below = layers[number - 1]
@@ -624,18 +624,18 @@ def run(
                 input_gradient(one, layer, below, parameters, count, padded)
         if shared.add_penalties != 0:
             if team is not None and members > 1:
-                meeting = arrive(words, member, meeting)
-                wait(words, members, meeting)
+                meeting = arrive(signals, member, meeting)
+                wait(signals, members, meeting)
             call(shared.add_penalties, one, shared.layers, last + 1, shared.chunks, shared.penalty)
             loss += count * real_at(0.0, shared.penalty)
         if team is not None:
             if members == 1:
                 if count == shared.batch_size:
-                    note_alone(words, clock() - began)
-            elif parted(words, start + 1):
+                    note_alone(signals, clock() - began)
+            elif parted(signals, start + 1):
                 # from here on the caller changes everybody's weights
-                meeting = arrive(words, member, meeting)
-                wait(words, members, meeting)
+                meeting = arrive(signals, member, meeting)
+                wait(signals, members, meeting)
                 members = 1
         start += shared.batch_size
     if one_by_one:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from .blocks import Structure
-from .sharing import TEAM, Messages, share_out
+from .sharing import MEMBER, Messages, share_out
 from .step import run
 from .table import Table
-from .threads import Words, run_together
+from .threads import Signals, run_together
 
 
 class Team:
@@ -21,7 +21,7 @@ class Team:
         size = structure.batch_size
         others = [Table(structure, size, training=True) for _ in range(1, members)]
         self.tables = [caller, *others]
-        self._records = np.zeros(members, TEAM)
+        self._records = np.zeros(members, MEMBER)
         self._records["member"] = np.arange(members)
         self._records["members"] = members
         layers = [np.stack([table.layers, table.layers]) for table in self.tables]
@@ -48,7 +48,7 @@ class Team:
         layer["biases_region"] = regions.ctypes.data
 
     def run(
-        self, words: Words, scale: Any, arguments: tuple[Any, ...], count: int
+        self, signals: Signals, scale: Any, arguments: tuple[Any, ...], count: int
     ) -> tuple[float, int]:
         """Run `count` steps on all members; return what the caller's returned.
 
@@ -56,10 +56,10 @@ class Team:
         So it is in a call that begins while the members are to stay away: to end a short call, they
         would have to be waited for.
         """
-        said = words.new()
+        said = signals.new()
         # of this call alone: an interrupt may leave a member behind that is still about to begin
         records = self._records.copy()
-        records["words"] = said.ctypes.data
+        records["signals"] = said.ctypes.data
         results: dict[int, tuple[float, int]] = {}
 
         def work(member: int) -> None:
@@ -68,9 +68,9 @@ class Team:
                 records[member : member + 1],
             )  # fmt: skip
 
-        if count > 1 and not words.apart():
+        if count > 1 and not signals.apart():
             run_together(work, len(self.tables), said)
         else:
             work(0)
-        words.keep(said)
+        signals.keep(said)
         return results[0]

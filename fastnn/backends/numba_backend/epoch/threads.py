@@ -3,8 +3,8 @@
 The members of a team are the thread that calls, member 0, and daemon threads of Python
 that were started once and sleep between calls. The compiled function, which runs
 without the interpreter's lock, divides its work by the member's number, and its members wait for
-each other at meetings. What they say to each other are 64-bit words, each in cache lines of its
-own. Only one of them writes a word, but for `ready`, which the caller takes back:
+each other at meetings. They tell each other by signals, 64-bit integers, each in cache lines of
+its own. Only one of them writes a signal, but for `ready`, which the caller takes back:
 
     arrived     of each member: how many meetings it has come to
     ready       of each member: whether it waits to be called
@@ -48,10 +48,10 @@ MOST_MEMBERS = 4 if HAS_POSIX else 1
 """Members of the largest team."""
 
 PLACE_BYTES = 128
-"""Between words of different writers: processors fetch cache lines in pairs."""
+"""Between signals of different writers: processors fetch cache lines in pairs."""
 
 POLLS = 1000
-"""Looks at a word before the processor is offered to others."""
+"""Looks at a signal before the processor is offered to others."""
 
 END = -1
 """What the caller calls at the end: there is no step to come."""
@@ -70,7 +70,7 @@ PLACES = {
         )
     )
 }  # fmt: skip
-"""Where each word lies, in bytes from the first."""
+"""Where each signal lies, in bytes from the first."""
 
 ARRIVED, READY = PLACES["arrived 0"], PLACES["ready 0"]
 CALLED, PARTING, RETURN_AT = PLACES["called"], PLACES["parting"], PLACES["return at"]
@@ -99,13 +99,13 @@ SETTINGS = {
 
 @microkernel
 def heard(k: Kernel, address: Int) -> Int:
-    """The word at an address."""
+    """The signal at an address."""
     return k.load_shared(address)
 
 
 @microkernel
 def say(k: Kernel, number: Int, address: Int) -> None:
-    """Change the word at an address."""
+    """Change the signal at an address."""
     k.store_shared(number, address)
 
 
@@ -116,39 +116,39 @@ def clock(k: Kernel) -> Int:
 
 
 @microkernel
-def wait(k: Kernel, words: Int, members: Int, meeting: Int) -> None:
+def wait(k: Kernel, signals: Int, members: Int, meeting: Int) -> None:
     """Wait until all members have come to a meeting.
 
-    Why it is fast: each member writes one word, in a cache line that it alone writes; so a
+    Why it is fast: each member writes one signal, in a cache line that it alone writes; so a
     meeting costs one transfer of a line to each other member. A member that has waited for some
     microseconds offers its processor to others: the one for which it waits may need it.
     """
     with k.loop(0, members) as other:
-        word = words + ARRIVED + other * PLACE_BYTES
+        signal = signals + ARRIVED + other * PLACE_BYTES
         polls = k.variable(k.integer(0))
-        with k.loop_while(lambda: k.load_shared(word) < meeting):
+        with k.loop_while(lambda: k.load_shared(signal) < meeting):
             polls[0] = polls[0] + 1
             with k.when(polls[0] > POLLS):
                 k.yield_processor()
 
 
 @microkernel
-def answer(k: Kernel, words: Int, member: Int, last: Int) -> Int:
+def answer(k: Kernel, signals: Int, member: Int, last: Int) -> Int:
     """Come back when it is time, be ready, and return the number that is called.
 
     `last` is what was called before. Who stays away sleeps a millisecond at a time, so that
     the end is heard soon; who is ready waits for a step of the caller, at most.
     """
-    called = words + CALLED
+    called = signals + CALLED
 
     def go_on():
         return k.load_shared(called).differs(END)
 
     with k.loop_while(
-        lambda: k.builder.and_(go_on(), k.clock() < k.load_shared(words + RETURN_AT))
+        lambda: k.builder.and_(go_on(), k.clock() < k.load_shared(signals + RETURN_AT))
     ):
         k.sleep(1000)
-    k.store_shared(1, words + READY + member * PLACE_BYTES)
+    k.store_shared(1, signals + READY + member * PLACE_BYTES)
     polls = k.variable(k.integer(0))
     with k.loop_while(lambda: k.load_shared(called).equals(last)):
         polls[0] = polls[0] + 1
@@ -158,61 +158,61 @@ def answer(k: Kernel, words: Int, member: Int, last: Int) -> Int:
 
 
 @jit_part
-def call_members(words, members, step):
+def call_members(signals, members, step):
     """Call the members to begin with a step if all of them are ready; return whether they are."""
     for other in range(1, members):
-        if heard(words + READY + other * PLACE_BYTES) == 0:
+        if heard(signals + READY + other * PLACE_BYTES) == 0:
             return False
     for other in range(1, members):
-        say(0, words + READY + other * PLACE_BYTES)
-    say(clock(), words + SINCE)
-    say(step, words + CALLED)
+        say(0, signals + READY + other * PLACE_BYTES)
+    say(clock(), signals + SINCE)
+    say(step, signals + CALLED)
     return True
 
 
 @jit_part
-def arrive(words, member, meeting):
+def arrive(signals, member, meeting):
     """Come to the next meeting, without waiting for the others; return its number."""
-    say(meeting + 1, words + ARRIVED + member * PLACE_BYTES)
+    say(meeting + 1, signals + ARRIVED + member * PLACE_BYTES)
     return meeting + 1
 
 
 @jit_part
-def note_alone(words, nanoseconds):
+def note_alone(signals, nanoseconds):
     """The caller, after a step that it took alone: add up what those of late took."""
-    time = heard(words + ALONE_TIME) + nanoseconds
-    steps = heard(words + ALONE_STEPS) + 1
-    if time > 4 * heard(words + ENOUGH_TIME):
+    time = heard(signals + ALONE_TIME) + nanoseconds
+    steps = heard(signals + ALONE_STEPS) + 1
+    if time > 4 * heard(signals + ENOUGH_TIME):
         time //= 2
         steps = (steps + 1) // 2
-    say(time, words + ALONE_TIME)
-    say(steps, words + ALONE_STEPS)
+    say(time, signals + ALONE_TIME)
+    say(steps, signals + ALONE_STEPS)
 
 
 @jit_part
-def consider_parting(words, step):
+def consider_parting(signals, step):
     """The caller, before the last meeting of a step: have all part after it if that is better.
 
     Time and steps together are added up over calls: those of a short epoch are too few to tell.
     """
-    steps = heard(words + STEPS) + 1
+    steps = heard(signals + STEPS) + 1
     now = clock()
-    time = heard(words + TIME) + now - heard(words + SINCE)
-    if steps >= heard(words + ENOUGH_STEPS) and time >= heard(words + ENOUGH_TIME):
-        alone = heard(words + ALONE_TIME) * steps // max(heard(words + ALONE_STEPS), 1)
-        if alone < time and heard(words + ALONE_STEPS) != 0:
-            say(now + heard(words + PAUSE_FACTOR) * (time - alone), words + RETURN_AT)
-            say(step, words + PARTING)
+    time = heard(signals + TIME) + now - heard(signals + SINCE)
+    if steps >= heard(signals + ENOUGH_STEPS) and time >= heard(signals + ENOUGH_TIME):
+        alone = heard(signals + ALONE_TIME) * steps // max(heard(signals + ALONE_STEPS), 1)
+        if alone < time and heard(signals + ALONE_STEPS) != 0:
+            say(now + heard(signals + PAUSE_FACTOR) * (time - alone), signals + RETURN_AT)
+            say(step, signals + PARTING)
         time = steps = 0
-    say(now, words + SINCE)
-    say(time, words + TIME)
-    say(steps, words + STEPS)
+    say(now, signals + SINCE)
+    say(time, signals + TIME)
+    say(steps, signals + STEPS)
 
 
 @jit_part
-def parted(words, step):
+def parted(signals, step):
     """Whether the caller has decided, before a meeting of this step, that all part after it."""
-    return heard(words + PARTING) == step
+    return heard(signals + PARTING) == step
 
 
 # ------------------------------------------------------------------------------- in Python
@@ -238,23 +238,23 @@ def _keep_away(cores: list[set[int]], caller: int, member: int, members: int) ->
             os.sched_setaffinity(0, own)  # of this thread alone
 
 
-class Words:
-    """The words of one network's teams. Each call has its own; some are handed on."""
+class Signals:
+    """The signals of one network's teams. Each call has its own; some are handed on."""
 
     def __init__(self) -> None:
         self.settings = dict(SETTINGS)
 
     def new(self) -> np.ndarray:
-        """Return words for one call."""
-        words = memory.aligned_zeros(len(PLACES) * PLACE_BYTES // 8, np.dtype(np.int64))
+        """Return signals for one call."""
+        signals = memory.aligned_zeros(len(PLACES) * PLACE_BYTES // 8, np.dtype(np.int64))
         for place, value in self.settings.items():
-            words[place // 8] = value
-        return words
+            signals[place // 8] = value
+        return signals
 
-    def keep(self, words: np.ndarray) -> None:
+    def keep(self, signals: np.ndarray) -> None:
         """Remember from a call how long the members stay away, and how long steps took."""
         for place in (RETURN_AT, TIME, STEPS, ALONE_TIME, ALONE_STEPS):
-            self.settings[place] = int(words[place // 8])
+            self.settings[place] = int(signals[place // 8])
 
     def apart(self) -> bool:
         """Return whether it is not yet time for the members to come back."""
@@ -262,7 +262,7 @@ class Words:
         return later > 0 and time.clock_gettime_ns(time.CLOCK_MONOTONIC) < later
 
 
-class Team:
+class ThreadPool:
     """Threads that sleep until they are asked to run a function."""
 
     def __init__(self) -> None:
@@ -271,7 +271,7 @@ class Team:
         self._processors: set[int] = set()
         self._cores: list[set[int]] = []
 
-    def run(self, function: Callable[[int], object], members: int, words: np.ndarray) -> None:
+    def run(self, function: Callable[[int], object], members: int, signals: np.ndarray) -> None:
         """Run function(0) here and function(1), ... in other threads; return when all have ended.
 
         Those of the others end soon after that of member 0, or when an exception stops it. Where
@@ -300,7 +300,7 @@ class Team:
                 asked += 1
             function(0)
         finally:
-            words[CALLED // 8] = END
+            signals[CALLED // 8] = END
             failures = _collect(ended, bell, asked)
         for failure in failures:
             raise failure
@@ -360,12 +360,12 @@ def _serve(asked: SimpleQueue[Any]) -> None:
         del job, work, ended, bell, failure
 
 
-_team = Team()
+_pool = ThreadPool()
 _lock = threading.Lock()
 """Held by whoever uses the team."""
 
 
-def run_together(function: Callable[[int], object], members: int, words: np.ndarray) -> None:
+def run_together(function: Callable[[int], object], members: int, signals: np.ndarray) -> None:
     """Run function(member) for every member, the first of them here.
 
     Where another thread of Python has the team, this one runs function(0) alone: nobody is ever
@@ -373,7 +373,7 @@ def run_together(function: Callable[[int], object], members: int, words: np.ndar
     """
     if _lock.acquire(blocking=False):
         try:
-            _team.run(function, members, words)
+            _pool.run(function, members, signals)
         finally:
             _lock.release()
     else:
@@ -384,15 +384,15 @@ def _before_fork() -> None:
     """A process that forks should have one thread; the team is started again when needed."""
     if _lock.acquire(blocking=False):
         try:
-            _team.end()
+            _pool.end()
         finally:
             _lock.release()
 
 
 def _in_child() -> None:
     """Threads don't follow into a child, and a lock may have been held."""
-    global _team, _lock
-    _team, _lock = Team(), threading.Lock()
+    global _pool, _lock
+    _pool, _lock = ThreadPool(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
