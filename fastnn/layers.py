@@ -257,7 +257,7 @@ class Elementwise(Layer):
 class ReLU(Elementwise):
     """The rectified linear unit, max(0, x); its derivative is 1 where x > 0, else 0.
 
-    NaN stays NaN.
+    NaN stays NaN; the gradient that comes back there is 0, as NaN is not above 0.
     """
 
     _function = "relu"

@@ -449,6 +449,35 @@ def test_a_change_in_any_room_compiles_anew(tmp_path):
     assert len(seen) == 1 + len(files)
 
 
+def test_a_damaged_kernel_file_costs_time_only(tmp_path):
+    """Kernels with machine code of their own lie in object files, which begin with a digest."""
+    program = "import fastnn, numpy\nprint(fastnn.ELU().forward(numpy.zeros((1, 1))))\n"
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FASTNN_BACKEND": "numba",
+    }
+
+    def output():
+        done = subprocess.run(
+            [sys.executable, "-c", program], text=True, capture_output=True, env=environment
+        )
+        assert "[[0.]]" in done.stdout, done.stderr
+        return done.stderr
+
+    assert output() == ""
+    (path,) = tmp_path.rglob("*.o")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:40], whole[:-1], bytes(32) + whole[32:]):
+        path.write_bytes(damaged)
+        assert output() == ""
+        assert path.read_bytes() == whole
+    path.unlink()
+    path.mkdir()  # cannot be written
+    (path / "full").touch()
+    assert output().count("compiles its kernels anew") == 1
+
+
 def test_a_damaged_cache_costs_time_only(tmp_path):
     program = "import fastnn, numpy\nprint(fastnn.softmax(numpy.zeros((1, 2))))\n"
     environment = os.environ | {

@@ -117,7 +117,12 @@ class Int(Value):
 
 
 class Vector(Value):
-    """As many floating-point numbers as a vector register holds (or, as `Real`, one of them)."""
+    """As many floating-point numbers as a vector register holds (or, as `Real`, one of them).
+
+    `+ - * /` work lane by lane, with a vector or a Python number on the right. `<`, `>`, `equals`
+    and `differs` give conditions, one for each lane, for `Kernel.where`; NaN is neither below nor
+    above anything.
+    """
 
     def __add__(self, other: Vector | float) -> Vector:
         return self._emit("fadd", other)
