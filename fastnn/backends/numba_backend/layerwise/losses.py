@@ -2,10 +2,10 @@
 
 Of softmax and cross-entropy, each row's maximum is subtracted before any exponential.
 
-The compiled epoch has kernels of the same losses in `kernels/softmax.py` and `epoch/losses.py`. They
-are others because they do another work: from aligned, padded rows they make gradient, loss and
-prediction in one pass, and leave the logarithm to the end. Here a call asks for one of these, of
-rows at any address, and a row must not be touched beyond its end.
+The compiled epoch has kernels of the same losses in `kernels/softmax.py` and `epoch/losses.py`.
+They do another work: from aligned, padded rows they make gradient, loss and prediction in one pass,
+and leave the logarithm to the end. Here a call asks for one of these, of rows at any address, and
+nothing beyond the end of a row may be touched.
 """
 
 from __future__ import annotations
