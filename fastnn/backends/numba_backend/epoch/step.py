@@ -111,7 +111,7 @@ LAYER = np.dtype(
             "block",
             # [samples, units] or [units, samples]
             "inputs", "inputs_transposed", "outputs", "gradient", "gradient_transposed",
-            # the first slot, [samples, columns]
+            # one after the other, each [samples, columns]
             "slots",
             # words of 64 bits, [units, samples / 64] and [samples, units / 64]
             "bits_by_unit", "bits_by_sample",

@@ -248,7 +248,7 @@ class Table:
             for name in ("mean", "variance", "scale_gradient", "shift_gradient"):
                 self._want(self._row_bytes(stage["units"]), (stage, name))
             # a vector of parameters is a row, so that ranges of columns can be moved
-            shape = self.lanes * itemsize, itemsize, stage["units"] // self.lanes + 1, self.lanes
+            shape = self.lanes * itemsize, itemsize, -(-stage["units"] // self.lanes), self.lanes
             stage["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
             for which, name in enumerate(("scale", "shift")):
                 region = self._region(which, described.rule, (stage[name], *shape))
