@@ -166,34 +166,24 @@ class Activation(Layer):
         raise TypeError(f"{self!r} is known to Python alone")
 
     def forward(self, input: npt.ArrayLike) -> Array:
-        """Return function(input).
-
-        Parameters
-        ----------
-        input : array of shape [batch, units]
+        """Return function(input); see `Layer.forward`.
 
         Raises
         ------
         ValueError
-            If `input` is not a matrix or is empty, or the function returns another shape.
+            Also if the function returns another shape.
         TypeError
-            If either does not hold real numbers.
+            Also if what it returns does not hold real numbers.
         """
         return self._values("function", checks.floating_matrix("input", input))
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return grad_output * derivative(input).
-
-        Parameters
-        ----------
-        input, grad_output : arrays of one shape, [batch, units]
+        """Return grad_output * derivative(input); see `Layer.backward`.
 
         Raises
         ------
-        ValueError
-            If a shape is wrong, that of what the derivative returns included.
-        TypeError
-            If something does not hold real numbers.
+        ValueError, TypeError
+            Also because of what the derivative returns, as in `forward`.
         """
         X, G = floating_pair(input, grad_output)
         grad_input: Array = G * self._values("derivative", X)

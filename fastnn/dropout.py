@@ -81,18 +81,9 @@ class Dropout(Layer):
         return self._step
 
     def forward(self, input: npt.ArrayLike) -> Array:
-        """Return `input` in prediction; in training, with a new mask, what it keeps / (1 - p).
+        """Return `input` in prediction; in training, what a new mask keeps of it, over 1 - p.
 
-        Parameters
-        ----------
-        input : array of shape [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If `input` is not a matrix or is empty.
-        TypeError
-            If it does not hold real numbers.
+        See `Layer.forward`.
         """
         X = checks.floating_matrix("input", input)
         if not self.training:
@@ -104,16 +95,10 @@ class Dropout(Layer):
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return `grad_output`, in training by the mask of the last forward pass in training.
 
-        Parameters
-        ----------
-        input, grad_output : arrays of one shape, [batch, units]
+        See `Layer.backward`.
 
         Raises
         ------
-        ValueError
-            If a shape is wrong.
-        TypeError
-            If either does not hold real numbers.
         RuntimeError
             If there was no forward pass in training.
         """

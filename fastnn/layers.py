@@ -75,6 +75,13 @@ class Layer:
         Returns
         -------
         array of shape [batch, output_units]
+
+        Raises
+        ------
+        ValueError
+            By fastnn's own layers, if `input` has another shape or is empty.
+        TypeError
+            By these, if it does not hold real numbers.
         """
         return input
 
@@ -91,6 +98,13 @@ class Layer:
         Returns
         -------
         array of shape [batch, input_units]
+
+        Raises
+        ------
+        ValueError
+            By fastnn's own layers, if a shape is wrong.
+        TypeError
+            By these, if either does not hold real numbers.
         """
         return grad_output
 
@@ -187,23 +201,7 @@ class Elementwise(Layer):
             cls._arguments = cls._constants
 
     def forward(self, input: npt.ArrayLike) -> Array:
-        """Return the function of each element.
-
-        Parameters
-        ----------
-        input : array of shape [batch, units]
-
-        Returns
-        -------
-        array of that shape
-
-        Raises
-        ------
-        ValueError
-            If `input` is not a matrix or is empty.
-        TypeError
-            If it does not hold real numbers.
-        """
+        """Return the function of each element; see `Layer.forward`."""
         X = checks.floating_matrix("input", input)
         output = self._backend.elementwise_forward(self._function, X, *self._numbers)
         if self._from_output:
@@ -214,23 +212,7 @@ class Elementwise(Layer):
         return output
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return grad_output times the derivative at each element.
-
-        Parameters
-        ----------
-        input, grad_output : arrays of one shape, [batch, units]
-
-        Returns
-        -------
-        array of that shape
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        TypeError
-            If either does not hold real numbers.
-        """
+        """Return grad_output times the derivative at each element; see `Layer.backward`."""
         X, G = floating_pair(input, grad_output)
         value = X
         if self._from_output:
@@ -363,26 +345,9 @@ class ParametricLayer(Layer):
         return {name: self._parameters.view(name) for name in self._parameters.learned}
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
-        """Return dL/dinput, taken before the layer's parameters move by one optimiser step.
+        """Return dL/dinput, taken before the layer's parameters move; see `Layer.backward`.
 
         The layer's penalty is part of L.
-
-        Parameters
-        ----------
-        input : array of shape [batch, input_units]
-        grad_output : array of shape [batch, output_units]
-            dL/doutput, already divided by the batch size.
-
-        Returns
-        -------
-        array of shape [batch, input_units]
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        TypeError
-            If either does not hold real numbers.
         """
         grad_input = self._step(input, grad_output, input_gradient=True)
         assert grad_input is not None
@@ -552,23 +517,7 @@ class Dense(ParametricLayer):
         return self._l2 * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
 
     def forward(self, input: npt.ArrayLike) -> Array:
-        """Return input @ weights + biases.
-
-        Parameters
-        ----------
-        input : array of shape [batch, input_units]
-
-        Returns
-        -------
-        array of shape [batch, output_units]
-
-        Raises
-        ------
-        ValueError
-            If `input` has another shape or no row.
-        TypeError
-            If it does not hold real numbers.
-        """
+        """Return input @ weights + biases; see `Layer.forward`."""
         return self._forward(input)
 
     def __repr__(self) -> str:

@@ -157,22 +157,9 @@ class BatchNorm(ParametricLayer):
         self._parameters.assign("running_variance", value)
 
     def forward(self, input: npt.ArrayLike) -> Array:
-        """Return the normalised input; in training, move the running statistics as well.
+        """Return the normalised input; see `Layer.forward`.
 
-        Parameters
-        ----------
-        input : array of shape [batch, units]
-
-        Returns
-        -------
-        array of shape [batch, units]
-
-        Raises
-        ------
-        ValueError
-            If `input` has another shape or no row.
-        TypeError
-            If it does not hold real numbers.
+        In training, the running statistics move as well.
         """
         X = checks.matrix("input", input, units=self.units)
         values = self._parameters.promoted("input", X)

@@ -64,7 +64,7 @@ class Path(Protocol):
     def start(self) -> None:
         """Begin an epoch."""
 
-    def run(self, order: Order) -> tuple[float, int]:
+    def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
 
@@ -97,7 +97,7 @@ class LayerPath:
         """Begin an epoch."""
         self._loss, self._correct = 0.0, 0
 
-    def run(self, order: Order) -> tuple[float, int]:
+    def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         for start in range(0, len(order), self._batch_size):
             excerpt = order[start : start + self._batch_size]
@@ -126,24 +126,24 @@ class CompiledPath:
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [part for layer in self._learned for part in layer.padding()]
         self._threads = self._program.default_threads if threads is None else threads
-        self._run(X[:1], y[:1], np.arange(0))
+        self._train(X[:1], y[:1], np.arange(0))
 
     def start(self) -> None:
         """Begin an epoch."""
         self._program.start()
 
-    def run(self, order: Order) -> tuple[float, int]:
+    def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         if self._direct:
-            return self._run(self._X, self._y, order)
+            return self._train(self._X, self._y, order)
         totals = 0.0, 0
         step = max(1, CAST_ROWS // self._batch_size) * self._batch_size
         for start in range(0, len(order), step):
             excerpt = order[start : start + step]
-            totals = self._run(self._X[excerpt], self._y[excerpt], np.arange(len(excerpt)))
+            totals = self._train(self._X[excerpt], self._y[excerpt], np.arange(len(excerpt)))
         return totals
 
-    def _run(self, X: Array, y: Array, order: Order) -> tuple[float, int]:
+    def _train(self, X: Array, y: Array, order: Order) -> tuple[float, int]:
         network = self._network
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
@@ -154,7 +154,7 @@ class CompiledPath:
         dropout_steps = np.array([dropout.step for dropout in self._dropouts], np.int64)
         self._program.describe(_described(network))
         try:
-            totals: tuple[float, int] = self._program.run(
+            totals: tuple[float, int] = self._program.train(
                 X,
                 y,
                 order,

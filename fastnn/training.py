@@ -139,7 +139,7 @@ def _train_epoch(
     while done < len(order):
         before = now
         stretch = order[done : done + batches * batch_size]
-        loss, correct = path.run(stretch)
+        loss, correct = path.train(stretch)
         done += len(stretch)
         history.samples_seen += len(stretch)
         now = time.perf_counter()

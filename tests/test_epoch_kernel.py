@@ -93,7 +93,7 @@ class Case:
     def run(self, program=None, samples=None, **kind):
         program = program or self.program(**kind)
         samples = self.samples if samples is None else samples
-        return program.run(samples, self.labels, self.order, self.parameters, self.rates)
+        return program.train(samples, self.labels, self.order, self.parameters, self.rates)
 
     def logits(self, parameters, samples):
         hidden, inputs = samples, []
@@ -367,7 +367,7 @@ def test_why_not(layers, part):
 def test_wrong_arrays_never_reach_a_kernel():
     case = Case((50, 20, 4))
     with pytest.raises(TypeError, match="samples must be float32, not float64"):
-        case.program().run(case.exact, case.labels, case.order, case.parameters, case.rates)
+        case.program().train(case.exact, case.labels, case.order, case.parameters, case.rates)
     with pytest.raises(ValueError, match="samples must be a C-contiguous array of any x 50"):
         case.run(samples=case.samples[:, ::2])
     with pytest.raises(ValueError, match="out must be"):
@@ -375,13 +375,13 @@ def test_wrong_arrays_never_reach_a_kernel():
 
 
 def test_no_compilation_for_another_shape():
-    from fastnn.backends.numba_backend.epoch.step import run
+    from fastnn.backends.numba_backend.epoch.step import run_batches
 
     Case((50, 20, 4)).run()
-    compiled = len(run.signatures)
+    compiled = len(run_batches.signatures)
     Case((31, 7, 9, 2), 5, input_dtype=np.uint8).run(density=1.0)
     Case((31, 7, 9, 2), 1, input_dtype=np.float64).run()
-    assert len(run.signatures) == compiled
+    assert len(run_batches.signatures) == compiled
 
 
 def test_without_a_writable_cache(monkeypatch):

@@ -273,7 +273,7 @@ class Training:
         program.start()
         for first, last in calls:
             size = self.batch_size
-            totals = program.run(
+            totals = program.train(
                 self.samples, self.labels,
                 self.order[first * size : None if last is None else last * size],
                 self.parameters, self.rates[first:last], self.states,
@@ -457,12 +457,12 @@ def test_wrong_rates_and_states_never_reach_a_kernel():
 
 
 def test_no_compilation_for_another_rule():
-    from fastnn.backends.numba_backend.epoch.step import run
+    from fastnn.backends.numba_backend.epoch.step import run_batches
 
     Training((30, 20, 4), [RULES["sgd"]]).run()
-    compiled = len(run.signatures)
+    compiled = len(run_batches.signatures)
     Training((30, 20, 4), [RULES["momentum"], RULES["adam"]], [0.1]).run()
-    assert len(run.signatures) == compiled
+    assert len(run_batches.signatures) == compiled
 
 
 @pytest.mark.parametrize("bits", [256, 128])

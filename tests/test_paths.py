@@ -211,16 +211,16 @@ def test_an_interrupt_counts_the_steps_that_were_taken(rng, monkeypatch):
     layers = [Dense(9, 7), Dropout(0.5), Dense(7, 4)]
     network = Network(layers, optimizer=Adam(0.01), backend="numba", seed=0)
     network.fit(X[:1], y[:1])
-    whole, run = copy.deepcopy(network), Program.run
+    whole, train = copy.deepcopy(network), Program.train
 
     def interrupted(program, samples, targets, order, *rest, **options):
         # as the interpreter does where the signal came in the compiled call
-        run(program, samples, targets, order, *rest, **options)
+        train(program, samples, targets, order, *rest, **options)
         if len(order):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "run", interrupted)
+        patch.setattr(Program, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             network.fit(X, y, batch_size=64, shuffle=False)
     whole.fit(X, y, batch_size=64, shuffle=False)
@@ -237,13 +237,13 @@ def test_later_epochs_take_the_calls_they_need(rng, monkeypatch):
     """The first epoch finds out how many batches a call can take, the others know."""
     X, y = samples(rng, 3200, np.float32, 0.3)
     calls = []
-    run = paths.CompiledPath.run
+    train = paths.CompiledPath.train
 
     def counted(self, order):
         calls.append(len(order))
-        return run(self, order)
+        return train(self, order)
 
-    monkeypatch.setattr(paths.CompiledPath, "run", counted)
+    monkeypatch.setattr(paths.CompiledPath, "train", counted)
     monkeypatch.setattr(fastnn.training, "STRETCH_SECONDS", 1e9)
     Network([Dense(9, 4)], backend="numba", seed=0).fit(X, y, epochs=3)
     assert calls == [32, 64 * 32, 1120, 3200, 3200]

@@ -24,7 +24,7 @@ from fastnn.backends.numba_backend.epoch import blocks, sharing
 from fastnn.backends.numba_backend.epoch import program as program_module
 from fastnn.backends.numba_backend.epoch import threads as team
 from fastnn.backends.numba_backend.epoch.program import Program
-from fastnn.backends.numba_backend.epoch.step import run
+from fastnn.backends.numba_backend.epoch.step import run_batches
 from fastnn.backends.numba_backend.epoch.threads import run_together
 from fastnn.backends.numba_backend.machine import cores as cores_of_machine
 
@@ -59,7 +59,7 @@ def result(case: Case, threads: int, density: float = 0.3, settings=None, poison
     program = case.program(density)
     program.training.workspace[:] = poison
     program._signals.settings.update(settings or {})
-    totals = program.run(
+    totals = program.train(
         case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
     )
     return case.parameters.tobytes(), *totals
@@ -103,7 +103,7 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
         assert program._structure.chunks > 1 or batch_size <= blocks.FEW_SAMPLES
         program._signals.settings.update(settings)
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
-        totals = program.run(
+        totals = program.train(
             case.samples, case.targets, case.order, case.parameters,
             np.full((4, len(program._structure.learned), 2), 0.01), states,
             dropout_steps=case.steps, threads=threads,
@@ -174,7 +174,7 @@ def test_a_slow_team_parts():
         case = Case((784, 100, 200, 10), 32, 2000)
         program = case.program()
         program._signals.settings.update(RESTLESS | {team.PAUSE_FACTOR: 10})
-        totals = program.run(
+        totals = program.train(
             case.samples, case.labels, case.order, case.parameters, case.rates, threads=2
         )
         assert (case.parameters.tobytes(), *totals) == expected
@@ -192,13 +192,13 @@ def test_a_slow_team_parts_in_short_calls(monkeypatch):
     )
     arguments = case.samples, case.labels, case.order, case.parameters, case.rates
     for _ in range(1000):
-        program.run(*arguments, threads=2)
+        program.train(*arguments, threads=2)
         if program._signals.apart():
             break
     else:
         pytest.fail("the team stayed together")
     monkeypatch.setattr(f"{TEAM}.run_together", lambda *_: pytest.fail("somebody was woken"))
-    program.run(*arguments, threads=2)
+    program.train(*arguments, threads=2)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")
@@ -308,7 +308,7 @@ def test_idle_threads_sleep(digits):
 def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
     case = Case((784, 100, 200, 10), 32, 2000)
     ended = threading.Event()
-    real = run
+    real = run_batches
 
     def failing(*arguments):
         member = arguments[-1][0]["member"]
@@ -318,7 +318,7 @@ def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
         ended.set()
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"{TEAM}.run", failing)
+        patch.setattr(f"{TEAM}.run_batches", failing)
         with pytest.raises(KeyboardInterrupt):
             result(case, 2)
     assert ended.is_set()

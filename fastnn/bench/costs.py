@@ -22,7 +22,7 @@ import json, time
 import numpy as np
 start = time.perf_counter()
 import fastnn
-from fastnn.backends.numba_backend.epoch.step import run
+from fastnn.backends.numba_backend.epoch.step import run_batches
 X, y = np.zeros((32, 784), np.uint8), np.arange(32) % 10
 def fit(*units):
     layers = [fastnn.Rescaling(1 / 255)]
@@ -31,9 +31,9 @@ def fit(*units):
     fastnn.Network(layers[:-1], backend="numba", seed=0).fit(X, y)
 fit(784, 100, 200, 10)
 seconds = time.perf_counter() - start
-compiled = len(run.signatures)
+compiled = len(run_batches.signatures)
 fit(784, 77, 33, 5, 10)
-print(json.dumps([seconds, len(run.signatures) - compiled]))
+print(json.dumps([seconds, len(run_batches.signatures) - compiled]))
 """
 
 _MEMORY = """

@@ -35,9 +35,9 @@ _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)
 _NO_CONSTANTS = 0.0, 0.0
 
-_elementwise_run = Entries(elementwise.run, 5, numbers=2)
+_apply = Entries(elementwise.apply, 5, numbers=2)
 _forward, _backward = (
-    {name: KernelEntries(_elementwise_run, kernel) for name, kernel in kernels.items()}
+    {name: KernelEntries(_apply, kernel) for name, kernel in kernels.items()}
     for kernels in (elementwise_kernels.FORWARD, elementwise_kernels.BACKWARD)
 )
 _UFUNCS = {name: formula.ufunc for name, formula in FORMULAS.items() if formula.ufunc}
@@ -47,12 +47,12 @@ _cross_entropy = Entries(losses.cross_entropy, 5)
 _cross_entropy_gradient = Entries(losses.cross_entropy_gradient, 5)
 _add = Entries(optimizers.add, 3)
 _sum_of_squares = Entries(optimizers.sum_of_squares, 3)
-_momentum_run = Entries(optimizers.momentum, 5, numbers=2)
-_momentum = KernelEntries(_momentum_run, RULES["momentum"].kernel)
-_nesterov = KernelEntries(_momentum_run, RULES["nesterov"].kernel)
+_momentum_pass = Entries(optimizers.momentum, 5, numbers=2)
+_momentum = KernelEntries(_momentum_pass, RULES["momentum"].kernel)
+_nesterov = KernelEntries(_momentum_pass, RULES["nesterov"].kernel)
 _rmsprop = KernelEntries(Entries(optimizers.rmsprop, 5, numbers=4), RULES["rmsprop"].kernel)
 _adam = KernelEntries(Entries(optimizers.adam, 6, numbers=7), RULES["adam"].kernel)
-_dropout = Entries(dropout_kernels.run, 7)
+_dropout = Entries(dropout_kernels.dropout, 7)
 _batch_norm = Entries(batch_norm.forward, 8)
 _batch_norm_gradient = Entries(batch_norm.backward, 10)
 _squared_error = Entries(losses.squared_error, 4)
@@ -257,11 +257,11 @@ def momentum_step(
     momentum: float,
     nesterov: bool,
 ) -> None:
-    run, kernel = (_nesterov if nesterov else _momentum)[parameters.dtype]
+    entry, kernel = (_nesterov if nesterov else _momentum)[parameters.dtype]
     rate, itemsize = learning_rate, parameters.itemsize
-    if run(rate, momentum, kernel, itemsize, id(parameters), id(gradient), id(velocity)):
+    if entry(rate, momentum, kernel, itemsize, id(parameters), id(gradient), id(velocity)):
         copies = _copies(parameters, gradient, velocity)
-        fitting(run(rate, momentum, kernel, itemsize, *map(id, copies)), *copies)
+        fitting(entry(rate, momentum, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, velocity[...] = copies
 
 
@@ -273,13 +273,13 @@ def rmsprop_step(
     rho: float,
     epsilon: float,
 ) -> None:
-    run, kernel = _rmsprop[parameters.dtype]
+    entry, kernel = _rmsprop[parameters.dtype]
     # 1 - rho before it is rounded: in float32 it would lose three digits where rho is 0.999
     rate, rest, itemsize = learning_rate, 1 - rho, parameters.itemsize
     P, G, S = id(parameters), id(gradient), id(mean_square)
-    if run(rate, rho, rest, epsilon, kernel, itemsize, P, G, S):
+    if entry(rate, rho, rest, epsilon, kernel, itemsize, P, G, S):
         copies = _copies(parameters, gradient, mean_square)
-        fitting(run(rate, rho, rest, epsilon, kernel, itemsize, *map(id, copies)), *copies)
+        fitting(entry(rate, rho, rest, epsilon, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, mean_square[...] = copies
 
 
@@ -296,12 +296,12 @@ def adam_step(
 ) -> None:
     rate = learning_rate / (1 - beta1 ** (step + 1))
     correction = 1 / math.sqrt(1 - beta2 ** (step + 1))
-    run, kernel = _adam[parameters.dtype]
+    entry, kernel = _adam[parameters.dtype]
     numbers = rate, correction, beta1, 1 - beta1, beta2, 1 - beta2, epsilon
     itemsize = parameters.itemsize
-    if run(*numbers, kernel, itemsize, id(parameters), id(gradient), id(mean), id(mean_square)):
+    if entry(*numbers, kernel, itemsize, id(parameters), id(gradient), id(mean), id(mean_square)):
         copies = _copies(parameters, gradient, mean, mean_square)
-        fitting(run(*numbers, kernel, itemsize, *map(id, copies)), *copies)
+        fitting(entry(*numbers, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, mean[...], mean_square[...] = copies
 
 
@@ -314,13 +314,13 @@ def _elementwise(
     entries: KernelEntries, value: Array, second: Array, constants: tuple[float, ...]
 ) -> Array:
     """Run the kernel of an elementwise function on one matrix, or on two of the same shape."""
-    run, kernel = entries[value.dtype]
+    entry, kernel = entries[value.dtype]
     output = _empty_like(value)
     a, b = (*constants, 0.0, 0.0)[:2] if constants else _NO_CONSTANTS
-    if run(a, b, kernel, value.itemsize, id(value), id(second), id(output)):
+    if entry(a, b, kernel, value.itemsize, id(value), id(second), id(output)):
         X, G = plain(value), plain(second, value.dtype)
         output = _empty_like(X)
-        fitting(run(a, b, kernel, X.itemsize, id(X), id(G), id(output)), X, G)
+        fitting(entry(a, b, kernel, X.itemsize, id(X), id(G), id(output)), X, G)
     return output
 
 

@@ -81,7 +81,7 @@ def mean_squared_error(one, record, targets, order, start, count):
 class CompiledLoss(NamedTuple):
     """A loss of the compiled epoch: its operation, and whether targets may be rows of numbers.
 
-    Without an operation it is a part of `step.run`.
+    Without an operation it is a part of `step.run_batches`.
     """
 
     operation: Operation | None

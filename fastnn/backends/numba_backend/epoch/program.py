@@ -1,7 +1,7 @@
 """A network, ready to train and to predict in compiled calls: what the rest of fastnn sees of them.
 
-The layers come as the records of `description.py`; `table.py` makes the table of them that
-`step.run` walks, and `team.py` shares it among threads.
+The layers come as the descriptions of `description.py`; `table.py` makes the table of them that
+`step.run_batches` walks, and `team.py` shares it among threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..kernels.optimizers import RULES
 from ..machine import cores
 from . import losses
 from .blocks import Structure, chunks_of
-from .step import run
+from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, Table
 from .team import Team
 from .threads import MOST_MEMBERS, Signals
@@ -145,7 +145,7 @@ class Program:
         tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
         return sum(table.workspace.nbytes for table in tables)
 
-    def run(
+    def train(
         self,
         samples: np.ndarray,
         targets: np.ndarray,
@@ -203,9 +203,9 @@ class Program:
             table.stages["first_step"][table.dropouts] = dropout_steps
         if team is None:
             table = self.training
-            loss, correct = run(scale, table.shared, table.layers[None], *arguments, None)
+            loss, correct = run_batches(scale, table.shared, table.layers[None], *arguments, None)
         else:
-            loss, correct = team.run(self._signals, scale, arguments, count)
+            loss, correct = team.run_batches(self._signals, scale, arguments, count)
         self._totals = float(loss), int(correct)
         return self._totals
 
@@ -216,7 +216,7 @@ class Program:
         return self._teams[members]
 
     def start(self) -> None:
-        """Begin an epoch: what `run` returns is added up from here."""
+        """Begin an epoch: what `train` returns is added up from here."""
         self._totals = 0.0, 0
 
     def _check_parameters(self, name: str, vector: np.ndarray) -> None:
@@ -233,7 +233,7 @@ class Program:
         self._check_parameters("parameters", parameters)
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         table = self.prediction
-        run(
+        run_batches(
             self.dtype.type(self._structure.scale), table.shared, table.layers[None],
             samples.ctypes.data, 0, 0, len(samples),
             parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0, None,

@@ -1,13 +1,14 @@
 """Stages of the compiled epoch: what a network does to the output of a Dense layer, step by step.
 
-A stage is a pair of operations that `step.run` calls through their addresses, so that a network
-pays for the stages it has and for no other. The forward operation writes the stage's target from
-its source, the backward one turns the gradient by the target into that by the source, in place.
+A stage is a pair of operations that `step.run_batches` calls through their addresses, so that a
+network pays for the stages it has and for no other. The forward operation writes the stage's target
+from its source, the backward one turns the gradient by the target into that by the source, in
+place.
 
 Each works on a range of columns, `first` to `stop`, which are whole vectors, for the first `count`
 rows. What it computes in a column depends on that column alone, so no number changes with the way
 columns are shared. Padded columns of every buffer are zero before and after. `step` is the number
-of the batch within the call of `run`.
+of the batch within the call of `run_batches`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from ..kernels.batch_norm import (
     normalize,
     normalize_gradient,
 )
-from ..kernels.philox import BLOCK_WORDS, kept, random_words
+from ..kernels.dropout import drop
+from ..kernels.philox import BLOCK_WORDS, random_words
 from ..kernels.rows import clear, load_row, sample_at
-from ..language import MATRIX, Int, Kernel, Matrix, Real, microkernel, submatrix
+from ..language import MATRIX, submatrix
 from .optimizers import RATE_BYTES
 
 STAGE = np.dtype(
@@ -136,23 +138,6 @@ def elementwise_backward(one, record, parameters, first, stop, count, step):
 # ---------------------------------------------------------------------------------- dropout
 
 
-@microkernel
-def keep_some(
-    k: Kernel, factor: Real, source: Matrix, words: Matrix, threshold: Int, target: Matrix
-) -> None:
-    """target = factor * source where the word is not below the threshold, 0 elsewhere.
-
-    Shapes: source and target [rows, columns], their rows padded, words [rows, columns] of 32 bits,
-    and a vector of them more behind the last.
-    """
-    factors = k.broadcast(factor)
-    with k.loop(0, source.rows) as row, k.loop(0, k.vectors(source)) as j:
-        offset = j * k.vector_bytes
-        chosen = kept(k, words.row(row) + j * k.lanes * 4, threshold)
-        value = k.where(chosen, factors * k.load(source.row(row) + offset), k.zero())
-        k.store(value, target.row(row) + offset)
-
-
 @operation
 def dropout_forward(one, record, parameters, first, stop, count, step):
     stage = record_at(record, 0)
@@ -164,7 +149,7 @@ def dropout_forward(one, record, parameters, first, stop, count, step):
         done = (row * stage.units + end + BLOCK_WORDS - 1) // BLOCK_WORDS
         target = stage.words.address + block * BLOCK_WORDS * 4
         random_words(stage.key, stage.first_step + step, block, done - block, target)
-    keep_some(
+    drop(
         type(one)(stage.factor), submatrix(stage.source, 0, first, count, stop - first),
         submatrix(stage.words, 0, first, count, stop - first), stage.threshold,
         submatrix(stage.target, 0, first, count, stop - first),
@@ -175,7 +160,7 @@ def dropout_forward(one, record, parameters, first, stop, count, step):
 def dropout_backward(one, record, parameters, first, stop, count, step):
     stage = record_at(record, 0)
     gradient = submatrix(stage.gradient, 0, first, count, stop - first)
-    keep_some(
+    drop(
         type(one)(stage.factor), gradient,
         submatrix(stage.words, 0, first, count, stop - first), stage.threshold, gradient,
     )  # fmt: skip

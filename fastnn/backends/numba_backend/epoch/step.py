@@ -498,7 +498,7 @@ def add_penalties(one, record, blocks, chunks, target):
 
 
 @jit
-def run(
+def run_batches(
     scale, shared_record, tables, samples, targets, order, total,
     parameters, first_state, second_state, rates, rates_stride, outputs, loss, correct, team,
 ):  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from .blocks import Structure
 from .sharing import MEMBER, Messages, share_out
-from .step import run
+from .step import run_batches
 from .table import Table
 from .threads import Signals, run_together
 
@@ -47,7 +47,7 @@ class Team:
         parameters["columns"] = max(stop - first, 0)
         layer["biases_region"] = regions.ctypes.data
 
-    def run(
+    def run_batches(
         self, signals: Signals, scale: Any, arguments: tuple[Any, ...], count: int
     ) -> tuple[float, int]:
         """Run `count` steps on all members; return what the caller's returned.
@@ -63,7 +63,7 @@ class Team:
         results: dict[int, tuple[float, int]] = {}
 
         def work(member: int) -> None:
-            results[member] = run(
+            results[member] = run_batches(
                 scale, self.tables[member].shared, self._layers[member], *arguments,
                 records[member : member + 1],
             )  # fmt: skip

@@ -57,18 +57,3 @@ def _product(k: Kernel, a: ir.Value, b: int) -> tuple[ir.Value, ir.Value]:
     product = k.builder.mul(k.builder.zext(a, wide), ir.Constant(wide, b))
     high = k.builder.lshr(product, ir.Constant(wide, 64))
     return k.builder.trunc(high, INT64), k.builder.trunc(product, INT64)
-
-
-def kept(k: Kernel, words: Int, threshold: Int) -> ir.Value:
-    """Write the comparison of a vector's lanes: those whose 32-bit word is at least `threshold`.
-
-    `words` is the address of the word of lane 0; it need not be aligned. The threshold lies from 0
-    to 2^32, both included.
-    """
-    wide = ir.VectorType(INT64, k.lanes)
-    loaded = k.load_as(words, ir.VectorType(ir.IntType(32), k.lanes), 1)
-    empty = ir.Constant(wide, ir.Undefined)
-    first = k.builder.insert_element(empty, threshold.code, ir.Constant(ir.IntType(32), 0))
-    every = ir.Constant(ir.VectorType(ir.IntType(32), k.lanes), [0] * k.lanes)
-    limit = k.builder.shuffle_vector(first, empty, every)
-    return k.builder.icmp_unsigned(">=", k.builder.zext(loaded, wide), limit)

@@ -19,7 +19,7 @@ from .arrays import (
 
 
 @jit
-def run(first, second, kernel, itemsize, X, G, Y):
+def apply(first, second, kernel, itemsize, X, G, Y):
     """Run a kernel of `kernels/elementwise.py`, which is given by its address, on array objects.
 
     `first` and `second` are the constants of the function. X and G, which may be the same, have
