@@ -53,11 +53,12 @@ class Dropout(Layer):
     _operations = ("dropout",)
     _arguments = ("p",)
     _progress = ("key", "step")
+    _passes: int
 
     def __init__(self, p: float, *, seed: int | np.random.Generator | None = None) -> None:
         self.p = p
         self._key = None if seed is None else _key(checks.generator("seed", seed))
-        self._step = 0
+        self._passes = 0
 
     @property
     def p(self) -> float:
@@ -78,7 +79,7 @@ class Dropout(Layer):
     @property
     def step(self) -> int:
         """How many forward passes in training there have been."""
-        return self._step
+        return self._passes
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return `input` in prediction; in training, what a new mask keeps of it, over 1 - p.
@@ -88,8 +89,8 @@ class Dropout(Layer):
         X = checks.floating_matrix("input", input)
         if not self.training:
             return X
-        output = self._backend.dropout(X, self.p, self.key, self._step)
-        self._step += 1
+        output = self._backend.dropout(X, self.p, self.key, self._passes)
+        self._passes += 1
         return output
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
@@ -105,9 +106,9 @@ class Dropout(Layer):
         _, G = floating_pair(input, grad_output)
         if not self.training:
             return G
-        if self._step == 0:
+        if self._passes == 0:
             raise RuntimeError("backward: expected a forward pass in training before, found none")
-        return self._backend.dropout(G, self.p, self.key, self._step - 1)
+        return self._backend.dropout(G, self.p, self.key, self._passes - 1)
 
     def __repr__(self) -> str:
         return f"Dropout({self.p!r})"
@@ -124,13 +125,13 @@ class Dropout(Layer):
         for name, value, bits in (("key", key, 64), ("step", step, 63)):
             if checks.integer(name, value, minimum=0) >= 2**bits:
                 raise ValueError(f"{name}: expected an integer of at most {bits} bits, got {value}")
-        self._key, self._step = key, step
+        self._key, self._passes = key, step
 
     def _changed_by_forward(self) -> int:
-        return self._step
+        return self._passes
 
     def _change_back(self, before: int) -> None:
-        self._step = before
+        self._passes = before
 
 
 def _key(rng: np.random.Generator) -> int:

@@ -62,6 +62,8 @@ class Layer:
     """Attributes that the constructor takes, but for those of an optimiser; files hold them."""
     _progress: tuple[str, ...] = ()
     """Attributes that change in training and are neither parameters nor statistics."""
+    _passes: int | None = None
+    """How many forward passes in training there have been, where the layer counts them."""
     _only_python: bool = False
     """Whether the layer holds functions of a user's, which no file and no compiled code knows."""
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.dropout import Dropout
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
@@ -122,9 +121,9 @@ class CompiledPath:
         self._batch_size = program.batch_size
         self._direct = _readable(network, X)
         self._learned = network._parameters.parts
-        self._dropouts = [layer for layer in network if isinstance(layer, Dropout)]
+        self._counting = [layer for layer in network if layer._passes is not None]
         # Views made once: to make them takes longer than a batch of a tiny network.
-        self._padding = [part for layer in self._learned for part in layer.padding()]
+        self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
         self._train(X[:1], y[:1], np.arange(0))
 
@@ -147,11 +146,11 @@ class CompiledPath:
         network = self._network
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
-        for layer in self._learned:
-            layer.needed_state()
+        for part in self._learned:
+            part.needed_state()
         steps = -(-len(order) // self._batch_size)
         rates = _rates(self._learned, steps)
-        dropout_steps = np.array([dropout.step for dropout in self._dropouts], np.int64)
+        passes = np.array([layer._passes for layer in self._counting], np.int64)
         self._program.describe(_described(network))
         try:
             totals: tuple[float, int] = self._program.train(
@@ -161,19 +160,19 @@ class CompiledPath:
                 network._parameters.vector,
                 rates,
                 network._parameters.states,
-                dropout_steps,
+                passes,
                 threads=self._threads,
             )
         finally:
             # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
-            for dropout in self._dropouts:
-                dropout._step += steps
-            for layer in self._learned:
-                layer.steps += steps
+            for layer, before in zip(self._counting, passes.tolist(), strict=True):
+                layer._passes = before + steps
+            for part in self._learned:
+                part.steps += steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
-            for part in self._padding:
-                part[...] = 0
+            for padding in self._padding:
+                padding[...] = 0
         return totals
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -95,6 +97,16 @@ def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
     copy = everything[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def run_again(files: list[str], bits: int, chosen: str = "", **variables: str) -> None:
+    """Run tests in another process, which is told how wide its vectors are."""
+    if "FASTNN_VECTOR_BITS" in os.environ:
+        pytest.skip("this is that other process")
+    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits), **variables}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *files]
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def sum_bound(terms: int, magnitude: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 import threading
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import BATCHES, ROOT, SHAPES, at_the_end_of_memory, sum_bound
+from conftest import BATCHES, ROOT, SHAPES, at_the_end_of_memory, run_again, sum_bound
 
 import fastnn
 from fastnn import backends
@@ -506,14 +505,10 @@ def test_sgd_step_with_memory_in_common(numba_backend, rng, dtype):
         np.testing.assert_allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-6)
 
 
-@pytest.mark.skipif("FASTNN_VECTOR_BITS" in os.environ, reason="runs itself once more")
-@pytest.mark.parametrize("bits", ["512", "256", "128"])
+@pytest.mark.parametrize("bits", [512, 256, 128])
 def test_other_widths_of_vectors_and_poisoned_memory(bits):
     # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
-    environment = os.environ | {"FASTNN_VECTOR_BITS": bits, "MALLOC_PERTURB_": "128"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "not TestChoice"]
-    run = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
-    assert run.returncode == 0, run.stdout[-3000:]
+    run_again([__file__], bits, "not TestChoice", MALLOC_PERTURB_="128")
 
 
 class TestChoice:

@@ -142,47 +142,39 @@ def test_mistakes_are_explained(arguments, message, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_interrupt_reports_what_was_learned(tmp_path):
-    model = tmp_path / "model"
-    environment = ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
-    arguments = ["train", "--epochs", "100000", "--hidden", "16", "--save", str(model)]
+def interrupt(arguments, after: str, seconds: float, **variables) -> tuple[str, int]:
+    """Press Ctrl-C some time after a line has begun; return what is printed then, and the code."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
         text=True,
-        env=environment,
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
         for line in process.stdout:
-            if line.startswith("epoch"):
+            if line.startswith(after):
                 break
-        time.sleep(0.2)
+        time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
+    return output, process.returncode
+
+
+def test_interrupt_reports_what_was_learned(tmp_path):
+    model = tmp_path / "model"
+    arguments = ["train", "--epochs", "100000", "--hidden", "16", "--save", str(model)]
+    output, code = interrupt(arguments, "epoch", 0.2)
     assert re.search(r"^interrupted after \d+ epochs and [\d,]+ images", output, re.M)
     assert re.search(r"^test accuracy 0\.\d{4}$", output, re.M)
-    assert process.returncode == 130
+    assert code == 130
     assert model.exists()
 
 
 def test_interrupt_before_anything_was_learned(tmp_path):
-    with subprocess.Popen(
-        [*COMMAND, "train"],
-        text=True,
-        env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1", "NUMBA_CACHE_DIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("preparing"):
-                break
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors
+    output, code = interrupt(["train"], "preparing", 1, NUMBA_CACHE_DIR=str(tmp_path))
     assert "accuracy" not in output
-    assert process.returncode == 130
+    assert code == 130
 
 
 def test_divergence_ends_the_training(small_data):

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numba
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_again
 
 from fastnn import memory
 from fastnn.backends import description
@@ -684,10 +684,6 @@ def test_products_that_skip_zeros(density, vectors, dtype):
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    """The whole file again, in a process that is told to use narrower vectors."""
-    if MACHINE.bits <= bits or "FASTNN_VECTOR_BITS" in os.environ:
+    if MACHINE.bits <= bits:
         pytest.skip("nothing narrower to ask for")
-    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "not narrower", __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-3000:]
+    run_again([__file__], bits)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from conftest import run_again
 from elementwise import BY_NAME
 
 from fastnn import memory
@@ -520,11 +518,6 @@ def test_density_behind_stages():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    """Nearly the whole file again, in a process that is told to use narrower vectors."""
-    if MACHINE.bits <= bits or "FASTNN_VECTOR_BITS" in os.environ:
+    if MACHINE.bits <= bits:
         pytest.skip("nothing narrower to ask for")
-    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
-    chosen = "not narrower and not pairs"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-3000:]
+    run_again([__file__], bits, "not pairs")

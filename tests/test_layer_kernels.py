@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import BATCHES, ROOT, at_the_end_of_memory, sum_bound
+from conftest import BATCHES, ROOT, at_the_end_of_memory, run_again, sum_bound
 
 from fastnn.backends import numpy_backend as reference
 
@@ -271,12 +269,8 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
     np.testing.assert_array_equal(backend.elementwise_backward("tanh", X, X.astype(other)), 0)
 
 
-@pytest.mark.skipif("FASTNN_VECTOR_BITS" in os.environ, reason="runs itself once more")
-@pytest.mark.parametrize("bits", ["512", "256", "128"])
+@pytest.mark.parametrize("bits", [512, 256, 128])
 def test_other_widths_of_vectors_and_poisoned_memory(bits):
     # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
-    environment = os.environ | {"FASTNN_VECTOR_BITS": bits, "MALLOC_PERTURB_": "128"}
     files = [__file__, str(ROOT / "tests" / "test_elementwise.py")]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *files]
-    run = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
-    assert run.returncode == 0, run.stdout[-3000:]
+    run_again(files, bits, MALLOC_PERTURB_="128")

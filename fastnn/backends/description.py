@@ -44,6 +44,11 @@ class Dense:
     kind: ClassVar[str] = "dense"
 
     @property
+    def last_offset(self) -> int:
+        """Where the last of its vectors begins."""
+        return self.biases_offset
+
+    @property
     def by_plain_sgd(self) -> bool:
         """Whether update kernels do all there is to do."""
         return self.rule.kind == "sgd" and self.l2 == 0
@@ -112,6 +117,12 @@ class BatchNorm:
     def output_units(self) -> int:
         """The width of the output."""
         return self.units
+
+    @property
+    def last_offset(self) -> int:
+        """Where the last of its vectors begins."""
+        offsets = self.scale_offset, self.shift_offset
+        return max(*offsets, self.running_mean_offset, self.running_variance_offset)
 
     def density(self, density: float, positive: bool) -> tuple[float, bool]:
         """Nothing stays zero."""

@@ -101,7 +101,10 @@ class Program:
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density
         )
         self.dense = structure.dense
-        self._parameters_end = max(_end(layer, self.dtype) for layer in structure.learned)
+        self._parameters_end = max(
+            layer.last_offset + memory.row_stride(layer.output_units, self.dtype)
+            for layer in structure.learned
+        )
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
         for table in ("training", "prediction"):
@@ -264,16 +267,3 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
         raise ValueError(f"rates must be {steps} x {learned} x 2, not of shape {rates.shape}")
     if not rates[:1].flags.c_contiguous:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")
-
-
-def _end(layer: Learned, dtype: np.dtype) -> int:
-    """Return where the parameters of a layer end in the flat vector."""
-    if isinstance(layer, Dense):
-        return layer.biases_offset + memory.row_stride(layer.output_units, dtype)
-    last = max(
-        layer.scale_offset,
-        layer.shift_offset,
-        layer.running_mean_offset,
-        layer.running_variance_offset,
-    )
-    return last + memory.row_stride(layer.units, dtype)
