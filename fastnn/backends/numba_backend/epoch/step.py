@@ -93,8 +93,8 @@ LAYER = np.dtype(
             # which kernels, and how many columns they take at a time
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
             "scatter_tile", "gather_tile", "chunk_words",
-            # its step; see `optimizers.py`
-            "learned", "step", "step_units", "weights_region", "biases_region",
+            # how it moves; see `optimizers.py`
+            "learned", "move", "block_units", "weights_region", "biases_region",
             "decay", "block_squares", "squares",
             # from a group of samples of `inputs_transposed` to the next, from a slot to the next
             "group_bytes", "slot_bytes",
@@ -399,7 +399,7 @@ def update_weights(
     In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
     `optimizers.py`, which takes the gradient block by block.
     """
-    fused = layer.step == 0
+    fused = layer.move == 0
     columns = layer.weights.columns
     # with kernels that ask for no bits by sample, plain SGD takes all chunks at once
     chunks = 1
@@ -409,8 +409,8 @@ def update_weights(
         begin = integer_at(layer.chunk_units + 8 * chunk)
         end = integer_at(layer.chunk_units + 8 * (chunk + chunks))
         squares = 0.0
-        for unit in range(begin, end, layer.step_units):
-            units = min(layer.step_units, end - unit)
+        for unit in range(begin, end, layer.block_units):
+            units = min(layer.block_units, end - unit)
             target = submatrix(layer.block, 0, 0, units, columns)
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
@@ -446,7 +446,7 @@ def update_weights(
                         )  # fmt: skip
             if not fused:
                 call(
-                    layer.step, one, layer.weights_region, rates,
+                    layer.move, one, layer.weights_region, rates,
                     parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
                 squares += real_at(0.0, layer.block_squares)
@@ -457,7 +457,7 @@ def update_weights(
 @jit_part
 def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
     """Move own rows of W, see `update_weights`, and own part of b: b -= rate * sum(G)."""
-    fused = layer.step == 0
+    fused = layer.move == 0
     factor = -type(one)(real_at(0.0, rates)) if fused else one
     if layer.update_by == ONE_SAMPLE:
         put_real(factor, layer.waiting_factor)
@@ -475,7 +475,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
     add_column_sums(factor, submatrix(layer.gradient, 0, first, padded, columns), target)
     if not fused and columns != 0:
         call(
-            layer.step, one, layer.biases_region, rates,
+            layer.move, one, layer.biases_region, rates,
             parameters, target, first_state, second_state, 0, 1,
         )  # fmt: skip
 

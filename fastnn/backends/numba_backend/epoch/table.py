@@ -271,11 +271,11 @@ class Table:
         """Write down how the parameters of a Dense layer are moved, and in what blocks."""
         rule, units = dense.rule, dense.output_units
         layer["learned"] = self._learned
-        layer["step_units"] = dense.input_units
+        layer["block_units"] = dense.input_units
         if dense.by_plain_sgd:
             return
-        layer["step"] = optimizers.move.address(self.dtype, optimizers.REGION)
-        layer["step_units"] = optimizers.BLOCK_ROWS
+        layer["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
+        layer["block_units"] = optimizers.BLOCK_ROWS
         self._want_rows(units, (layer, "block"), rows=optimizers.BLOCK_ROWS)
         weights, stride, itemsize, rows, _ = layer["weights"]
         layer["biases_region"] = self._region(
