@@ -12,7 +12,7 @@ import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -271,6 +271,32 @@ class Rescaling(Elementwise):
         self.scale = scale
 
 
+class LiveView:
+    """An array of a layer as an attribute: a live view, with padded rows; assigning copies in.
+
+    It stays live until the layer joins a network, or that network takes in another layer with
+    parameters.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.__doc__ = f"{what} A live view; assigning copies in."
+
+    def __set_name__(self, owner: type[ParametricLayer], name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, layer: None, owner: type[ParametricLayer]) -> LiveView: ...
+    @overload
+    def __get__(self, layer: ParametricLayer, owner: type[ParametricLayer]) -> Array: ...
+    def __get__(
+        self, layer: ParametricLayer | None, owner: type[ParametricLayer]
+    ) -> LiveView | Array:
+        return self if layer is None else layer._parameters.view(self.name)
+
+    def __set__(self, layer: ParametricLayer, value: npt.ArrayLike) -> None:
+        layer._parameters.assign(self.name, value)
+
+
 class ParametricLayer(Layer):
     """A layer that has parameters: what it says of them, and when they take a step."""
 
@@ -484,27 +510,8 @@ class Dense(ParametricLayer):
         """The width of Y; fixed."""
         return self._output_units
 
-    @property
-    def weights(self) -> Array:
-        """W, [input_units, output_units], a live view whose rows are padded.
-
-        It stays live until the layer joins a network, or that network takes in
-        another layer with parameters.
-        """
-        return self._parameters.view("weights")
-
-    @weights.setter
-    def weights(self, value: npt.ArrayLike) -> None:
-        self._parameters.assign("weights", value)
-
-    @property
-    def biases(self) -> Array:
-        """The bias vector b, [output_units], a live view as `weights` is."""
-        return self._parameters.view("biases")
-
-    @biases.setter
-    def biases(self, value: npt.ArrayLike) -> None:
-        self._parameters.assign("biases", value)
+    weights = LiveView("W, [input_units, output_units].")
+    biases = LiveView("The bias vector b, [output_units].")
 
     @property
     def l2(self) -> float:

@@ -11,7 +11,7 @@ from fastnn import checks
 from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Shape, zeros
-from fastnn.layers import BUILT_IN, ParametricLayer, cast
+from fastnn.layers import BUILT_IN, LiveView, ParametricLayer, cast
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NamedVector
 from fastnn.schedules import Rate
@@ -120,41 +120,10 @@ class BatchNorm(ParametricLayer):
             raise ValueError("epsilon: expected a positive number, got 0.0")
         self._epsilon = epsilon
 
-    @property
-    def scale(self) -> Array:
-        """The factor of each unit, [units], a live view."""
-        return self._parameters.view("scale")
-
-    @scale.setter
-    def scale(self, value: npt.ArrayLike) -> None:
-        self._parameters.assign("scale", value)
-
-    @property
-    def shift(self) -> Array:
-        """The addend of each unit, [units], a live view."""
-        return self._parameters.view("shift")
-
-    @shift.setter
-    def shift(self, value: npt.ArrayLike) -> None:
-        self._parameters.assign("shift", value)
-
-    @property
-    def running_mean(self) -> Array:
-        """The mean of each unit that prediction subtracts, [units], a live view."""
-        return self._parameters.view("running_mean")
-
-    @running_mean.setter
-    def running_mean(self, value: npt.ArrayLike) -> None:
-        self._parameters.assign("running_mean", value)
-
-    @property
-    def running_variance(self) -> Array:
-        """The variance of each unit that prediction divides by, [units], a live view."""
-        return self._parameters.view("running_variance")
-
-    @running_variance.setter
-    def running_variance(self, value: npt.ArrayLike) -> None:
-        self._parameters.assign("running_variance", value)
+    scale = LiveView("The factor of each unit, [units].")
+    shift = LiveView("The addend of each unit, [units].")
+    running_mean = LiveView("The mean of each unit that prediction subtracts, [units].")
+    running_variance = LiveView("The variance of each unit that prediction divides by, [units].")
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return the normalised input; see `Layer.forward`.
