@@ -24,13 +24,13 @@ import llvmlite
 import numba
 import numpy as np
 from llvmlite import binding, ir
-from numba import extending, types
+from numba import types
 from numba.core import cgutils, sigutils
 from numba.core import config as numba_config
 from numba.core.ccallback import CFunc
 from numba.core.runtime.nrt import rtsys
 
-from .language import DOUBLE, FLOAT, Microkernel, flattened
+from .language import DOUBLE, FLOAT, Microkernel, flattened, intrinsic
 from .machine import MACHINE
 
 FLAGS: dict[str, Any] = {
@@ -292,9 +292,6 @@ def _cache_directory() -> Path | None:
 
 def _probe() -> None:
     """Never compiled; Numba says where it would keep it."""
-
-
-intrinsic: Any = extending.intrinsic
 
 
 @intrinsic

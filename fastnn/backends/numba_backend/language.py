@@ -20,8 +20,9 @@ count bytes (`array.ctypes.data` and what is added to it), and so are strides. A
 address, strides and sizes in one value, so that a product is called as `matmul(alpha, A, B, C)`;
 it is unpacked where machine code begins. Where a kernel has vectors, its first parameter is a
 floating-point number, and the type of that number is the type of its vectors: one text serves
-float32 and float64, and no kernel is made by a factory, which Numba's disk cache would not
-recognise again. A parameter called `like` serves for its type alone.
+float32 and float64. A parameter called `like` serves for its type alone. No such kernel is made by
+a function in a loop: Numba's disk cache would not recognise it again. Kernels with machine code of
+their own, `jit.KernelOperation`, are.
 """
 
 from __future__ import annotations
@@ -36,9 +37,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from .machine import HAS_POSIX, MACHINE, lanes
 
@@ -385,10 +385,14 @@ class Kernel:
 
     def broadcast(self, number: Real) -> Vector:
         """Return a vector whose lanes are all `number`."""
-        empty = ir.Constant(self.vector_type, ir.Undefined)
-        first = self.builder.insert_element(empty, number.code, ir.Constant(INT32, 0))
+        return Vector(self, self.in_every_lane(number.code))
+
+    def in_every_lane(self, code: ir.Value) -> ir.Value:
+        """Return as many of a value of any LLVM type as a vector has lanes."""
+        empty = ir.Constant(ir.VectorType(code.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(empty, code, ir.Constant(INT32, 0))
         every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
-        return Vector(self, self.builder.shuffle_vector(first, empty, every))
+        return self.builder.shuffle_vector(first, empty, every)
 
     def where(self, condition: ir.Value, yes: V, no: V) -> V:
         """Return `yes` where the condition holds, `no` elsewhere."""
@@ -435,12 +439,8 @@ class Kernel:
 
     def lane_before(self, count: Int) -> ir.Value:
         """The lanes whose number is below `count`."""
-        numbers = ir.VectorType(INT64, self.lanes)
-        empty = ir.Constant(numbers, ir.Undefined)
-        first = self.builder.insert_element(empty, count.code, ir.Constant(INT32, 0))
-        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
-        limit = self.builder.shuffle_vector(first, empty, every)
-        return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(self.lanes))), limit)
+        numbers = ir.Constant(ir.VectorType(INT64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.in_every_lane(count.code))
 
     def transpose(self, rows: list[Vector]) -> list[Vector]:
         """Transpose a square of vectors in registers; see `transpose_codes`."""
@@ -620,7 +620,7 @@ def flattened(context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> l
 
 MATRIX_TYPE = types.NamedUniTuple(types.int64, len(Matrix._fields), Matrix)
 """Numba's type of a `Matrix`."""
-decorated: Any = intrinsic
+intrinsic: Any = extending.intrinsic
 
 
 def _matrix_from(generate: Callable[..., tuple[ir.Value, ...]]) -> Callable[..., ir.Value]:
@@ -636,14 +636,14 @@ def _matrix_from(generate: Callable[..., tuple[ir.Value, ...]]) -> Callable[...,
     return write
 
 
-@decorated
+@intrinsic
 def matrix_at(context, address, row_stride, column_stride, rows, columns):
     """The matrix at an address."""
     integers = (types.int64,) * len(Matrix._fields)
     return MATRIX_TYPE(*integers), _matrix_from(lambda builder, *codes: codes)
 
 
-@decorated
+@intrinsic
 def submatrix(context, matrix, row, column, rows, columns):
     """The part of a matrix from a row and a column on, of so many rows and columns."""
 
@@ -655,7 +655,7 @@ def submatrix(context, matrix, row, column, rows, columns):
     return MATRIX_TYPE(matrix, row, column, rows, columns), _matrix_from(generate)
 
 
-@decorated
+@intrinsic
 def transposed(context, matrix):
     """The transpose of a matrix, of which nothing moves."""
 
@@ -665,7 +665,7 @@ def transposed(context, matrix):
     return MATRIX_TYPE(matrix), _matrix_from(generate)
 
 
-@decorated
+@intrinsic
 def shifted(context, matrix, nbytes):
     """The matrix of the same shape that lies so many bytes further."""
 
@@ -716,4 +716,4 @@ def microkernel(write: Callable[..., Any]) -> Any:
     typed.__name__ = typed.__qualname__ = write.__name__
     typed.__doc__ = write.__doc__
     typed.__module__ = write.__module__
-    return decorated(typed)
+    return intrinsic(typed)

@@ -32,10 +32,6 @@ def _kept(k: Kernel, words: Int, threshold: Int) -> ir.Value:
     `words` is the address of the word of lane 0; it need not be aligned. The threshold lies from 0
     to 2^32, both included.
     """
-    wide = ir.VectorType(INT64, k.lanes)
     loaded = k.load_as(words, ir.VectorType(ir.IntType(32), k.lanes), 1)
-    empty = ir.Constant(wide, ir.Undefined)
-    first = k.builder.insert_element(empty, threshold.code, ir.Constant(ir.IntType(32), 0))
-    every = ir.Constant(ir.VectorType(ir.IntType(32), k.lanes), [0] * k.lanes)
-    limit = k.builder.shuffle_vector(first, empty, every)
-    return k.builder.icmp_unsigned(">=", k.builder.zext(loaded, wide), limit)
+    wide = k.builder.zext(loaded, ir.VectorType(INT64, k.lanes))
+    return k.builder.icmp_unsigned(">=", wide, k.in_every_lane(threshold.code))

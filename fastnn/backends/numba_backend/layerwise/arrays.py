@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import extending, types
+from numba import types
 
 from fastnn.checks import FLOAT_DTYPES, Array
 
 from ..jit import KernelOperation, jit_part
-from ..language import MATRIX_TYPE
+from ..language import MATRIX_TYPE, intrinsic
 
 DONE, REFUSED = 0, 1
 """What a kernel returns: whether it could work on the arrays as they are."""
@@ -132,9 +132,6 @@ def fitting(code: int, *arrays: Array) -> None:
 
 
 # ------------------------------------------------------------------------------ in kernels
-
-
-intrinsic: Any = extending.intrinsic
 
 
 def _load(builder: ir.IRBuilder, address: ir.Value, offset: int, bits: int = 64) -> ir.Value:
