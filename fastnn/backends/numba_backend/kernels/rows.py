@@ -281,7 +281,7 @@ def activate(
 
 @microkernel
 def mask_by_sign(k: Kernel, like: Real, G: Matrix, A: Matrix) -> None:
-    """G *= (A > 0), the gradient of ReLU, of which A is the output or, as well, the input."""
+    """G *= (A > 0), the gradient of ReLU; A is its output or its input, above 0 together."""
     with k.loop(0, G.rows) as row, k.loop(0, k.vectors(G)) as j:
         address = G.row(row) + j * k.vector_bytes
         positive = k.load(A.row(row) + j * k.vector_bytes) > 0.0

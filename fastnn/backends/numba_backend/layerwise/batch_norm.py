@@ -26,9 +26,9 @@ def writeable_of_columns(itemsize, vector, X):
 
 @jit
 def forward(epsilon, itemsize, given, X, Y, scale, shift, mean, variance):
-    """Normalise X into Y, both array objects, by mean and variance.
+    """Normalise X into Y by `mean` and `variance`; the arguments from X on are array objects.
 
-    They are the array's own unless `given`, and are then written to `mean` and `variance`.
+    Where `given` is False, mean and variance are computed from X and written there first.
     """
     if not (is_rows(itemsize, X) and is_of_columns(itemsize, scale, X)
             and is_of_columns(itemsize, shift, X) and is_of_columns(itemsize, mean, X)
@@ -45,7 +45,7 @@ def forward(epsilon, itemsize, given, X, Y, scale, shift, mean, variance):
 
 @jit
 def backward(epsilon, itemsize, given, X, G, dX, scale, mean, variance, dscale, dshift):
-    """Write the gradients of `forward`, with `mean` and `variance` as there."""
+    """Write the gradients of `forward`; `mean` and `variance` are given, or not, as there."""
     if not (is_rows(itemsize, X) and is_rows(itemsize, G) and are_alike(X, G)
             and is_of_columns(itemsize, scale, X) and is_of_columns(itemsize, mean, X)
             and is_of_columns(itemsize, variance, X) and writeable_of_columns(itemsize, dscale, X)
