@@ -157,8 +157,9 @@ _MODULES = {
 }
 _loaded: dict[str, Backend] = {}
 _epoch_compiler: Any | None = None
-_default = "numba"
-_default_is_set = False
+_environment = os.environ.get("FASTNN_BACKEND", "")
+"""Read once: to look again takes longer than a layer of ten units."""
+_default: str | None = None
 _override: ContextVar[str | None] = ContextVar("fastnn_backend", default=None)
 
 
@@ -190,23 +191,25 @@ def set_backend(name: str) -> None:
     TypeError
         If `name` is not a string.
     """
-    global _default, _default_is_set
-    _default, _default_is_set = check_name("name", name), True
+    global _default
+    _default = check_name("name", name)
 
 
 def get_backend() -> str:
     """Return the name of the backend in force here.
 
-    The innermost `use_backend` decides, then `set_backend`, then the
-    environment variable FASTNN_BACKEND; "numba" to begin with.
+    The innermost `use_backend` decides, then `set_backend`, then the environment variable
+    FASTNN_BACKEND as it was when fastnn was imported; "numba" to begin with.
+
+    Raises
+    ------
+    ValueError
+        If the environment variable decides and there is no such backend.
     """
-    override = _override.get()
-    if override is not None:
-        return override
-    # `in` asks without raising an exception inside, which every call of a layer would pay for
-    if not _default_is_set and "FASTNN_BACKEND" in os.environ and os.environ["FASTNN_BACKEND"]:
-        return check_name("FASTNN_BACKEND", os.environ["FASTNN_BACKEND"])
-    return _default
+    chosen = _override.get() or _default
+    if chosen is None:
+        return check_name("FASTNN_BACKEND", _environment) if _environment else "numba"
+    return chosen
 
 
 @contextmanager
