@@ -497,6 +497,32 @@ def add_penalties(one, record, blocks, chunks, target):
     put_real(total, target)
 
 
+@jit_part
+def meet(signals, member, members, meeting):
+    """Come to the next meeting and wait for the other members; return its number."""
+    meeting = arrive(signals, member, meeting)
+    wait(signals, members, meeting)
+    return meeting
+
+
+@jit_part
+def exchange_products(one, layer, signals, member, members, meeting, count):
+    """Send the other members their columns of own products, and take in those for own columns."""
+    transfer(one, layer.products_out, members, count)
+    meeting = meet(signals, member, members, meeting)
+    transfer(one, layer.products_in, members, count)
+    return meeting
+
+
+@jit_part
+def store_result(shared, outputs, start, count):
+    """Copy the result of a batch to its rows of `outputs`, which have no gaps."""
+    row_bytes = shared.output_units * shared.itemsize
+    for row in range(count):
+        source = shared.result.address + row * shared.result.row_stride
+        copy_bytes(source, outputs + (start + row) * row_bytes, row_bytes)
+
+
 @jit
 def run_batches(
     scale, shared_record, tables, samples, targets, order, total,
@@ -513,6 +539,8 @@ def run_batches(
     `tables` holds the records of the blocks for a thread that works alone and, second, for it as a
     member of a team. `team` is what a member knows of its team, or None: then this is compiled
     without the branches for a team, so that one thread pays nothing for what it doesn't use.
+    Tried and lost: the passes forward and back as parts of their own. Numba inlines a part of a
+    part once more, and a first run took 2 s longer.
     """
     shared = shared_record[0]
     one = type(scale)(1)
@@ -557,10 +585,9 @@ def run_batches(
                     parameters, count, padded, training,
                 )  # fmt: skip
                 if team is not None and members > 1:
-                    transfer(one, layer.products_out, members, count)
-                    meeting = arrive(signals, member, meeting)
-                    wait(signals, members, meeting)
-                    transfer(one, layer.products_in, members, count)
+                    meeting = exchange_products(
+                        one, layer, signals, member, members, meeting, count
+                    )
                 finish_forward(one, shared, layer, parameters, count, padded)
             if layer.first_stage != layer.stop_stage and layer.first_column != layer.stop_column:
                 call(
@@ -570,11 +597,7 @@ def run_batches(
                 )  # fmt: skip
 
         if not training:
-            for row in range(count):
-                source = shared.result.address + row * shared.result.row_stride
-                target = outputs + (start + row) * shared.output_units * shared.itemsize
-                for j in range(0, shared.output_units * shared.itemsize, shared.itemsize):
-                    put_real(real_at(one, source + j), target + j)
+            store_result(shared, outputs, start, count)
             start += shared.batch_size
             continue
 
@@ -624,8 +647,7 @@ def run_batches(
                 input_gradient(one, layer, below, parameters, count, padded)
         if shared.add_penalties != 0:
             if team is not None and members > 1:
-                meeting = arrive(signals, member, meeting)
-                wait(signals, members, meeting)
+                meeting = meet(signals, member, members, meeting)
             call(shared.add_penalties, one, shared.layers, last + 1, shared.chunks, shared.penalty)
             loss += count * real_at(0.0, shared.penalty)
         if team is not None:
@@ -634,8 +656,7 @@ def run_batches(
                     note_alone(signals, clock() - began)
             elif parted(signals, start + 1):
                 # from here on the caller changes everybody's weights
-                meeting = arrive(signals, member, meeting)
-                wait(signals, members, meeting)
+                meeting = meet(signals, member, members, meeting)
                 members = 1
         start += shared.batch_size
     if one_by_one:
