@@ -77,20 +77,20 @@ ALPHA, SCALE = np.longdouble("1.6732632423543772848"), np.longdouble("1.05070098
 ROWS = (
     Row(ReLU(), lambda x: np.maximum(x, 0), lambda x: [x > 0], 0, 0, "ReLU()"),
     Row(Rescaling(0.5), lambda x: x / 2, lambda x: [x * 0 + 0.5], 1, 1),
-    Row(Sigmoid(), sigmoid, lambda x: [sigmoid(x), -(sigmoid(x) ** 2)], 5, 5, "Sigmoid()"),
-    Row(Tanh(), np.tanh, lambda x: [1, -(np.tanh(x) ** 2)], 5, 5, "Tanh()"),
+    Row(Sigmoid(), sigmoid, lambda x: [sigmoid(x), -(sigmoid(x) ** 2)], 4, 5, "Sigmoid()"),
+    Row(Tanh(), np.tanh, lambda x: [1, -(np.tanh(x) ** 2)], 5, 4, "Tanh()"),
     Row(
         LeakyReLU(0.1),
         lambda x: np.where(x > 0, x, 0.1 * x),
         lambda x: [np.where(x > 0, 1, 0.1)],
         2, 2, "LeakyReLU(0.1)",
     ),
-    Row(ELU(1.25), lambda x: elu(x, 1.25), lambda x: [elu_slope(x, 1.25)], 4, 4, "ELU(1.25)"),
+    Row(ELU(1.25), lambda x: elu(x, 1.25), lambda x: [elu_slope(x, 1.25)], 5, 5, "ELU(1.25)"),
     Row(
         SELU(),
         lambda x: SCALE * elu(x, ALPHA),
         lambda x: [SCALE * elu_slope(x, ALPHA)],
-        4, 5, "SELU()",
+        6, 5, "SELU()",
     ),
     Row(
         SiLU(),
@@ -102,14 +102,14 @@ ROWS = (
         GELU(),
         lambda x: x * normal_distribution(x),
         lambda x: [normal_distribution(x), x * density(x)],
-        6, 7, "GELU()", lambda x: 1 + x * x,
+        7, 8, "GELU()", lambda x: 1 + x * x,
     ),
-    Row(Softplus(), softplus, lambda x: [sigmoid(x)], 3, 4, "Softplus()"),
+    Row(Softplus(), softplus, lambda x: [sigmoid(x)], 4, 5, "Softplus()"),
     Row(
         Mish(),
         lambda x: x * np.tanh(softplus(x)),
         lambda x: [np.tanh(softplus(x)), x * sech_squared(softplus(x)) * sigmoid(x)],
-        5, 10, "Mish()",
+        5, 8, "Mish()",
     ),
 )  # fmt: skip
 

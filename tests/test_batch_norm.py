@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from fastnn import BatchNorm, Dense, Network, ReLU
+from fastnn import Adam, BatchNorm, Dense, Network, ReLU
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -166,3 +166,18 @@ def test_widths_must_match():
         BatchNorm(3).forward(np.ones((2, 4)))
     with pytest.raises(ValueError, match=r"grad_output: expected shape \(2, 3\)"):
         BatchNorm(3).backward(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_infinity_stays_in_no_state(rng, dtype):
+    """What pads the vectors of an optimiser outlives parameters that a user restores."""
+    layers = [Dense(20, 7), BatchNorm(7), ReLU(), Dense(7, 3)]
+    network = Network(layers, optimizer=Adam(), dtype=dtype, seed=0)
+    X = rng.normal(size=(10, 20))
+    X[3] = np.finfo(np.float64).max
+    with np.errstate(over="ignore"), pytest.warns(RuntimeWarning, match="loss of epoch 1"):
+        network.fit(X.astype(dtype), np.zeros(10, int), batch_size=2)
+    assert not np.isfinite(network[1].scale).all()
+    for layer in (network[0], network[1], network[3]):
+        parameters = layer._parameters
+        for vector in parameters.state:
+            assert all((part == 0).all() for part in parameters.layout.padding(vector))

@@ -476,6 +476,7 @@ def test_a_damaged_kernel_file_costs_time_only(tmp_path):
     path.mkdir()  # cannot be written
     (path / "full").touch()
     assert output().count("compiles its kernels anew") == 1
+    assert list(path.parent.glob("*.o*")) == [path]  # nothing half written is left
 
 
 def test_a_damaged_cache_costs_time_only(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 
 import numpy as np
@@ -274,3 +275,29 @@ def test_other_widths_of_vectors_and_poisoned_memory(bits):
     # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
     files = [__file__, str(ROOT / "tests" / "test_elementwise.py")]
     run_again(files, bits, MALLOC_PERTURB_="128")
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
+def test_a_processor_without_fused_multiply_add():
+    """Products whose rounding errors count are as exact there."""
+    files = [str(ROOT / "tests" / "test_elementwise.py")]
+    features = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+    machine = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": features}
+    run_again(files, 128, "test_values or test_derivatives", **machine)
+
+
+def test_no_columns_are_refused(numba_backend, dtype):
+    """Views of wider arrays, whose strides are those of rows; a kernel would write before them."""
+    wide = np.ones((3, 40), dtype)
+    empty, labels = wide[:, 20:20], np.zeros(3, np.int64)
+    before = wide.copy()
+    for call in [
+        lambda: numba_backend.softmax(empty),
+        lambda: numba_backend.softmax_cross_entropy(empty, labels),
+        lambda: numba_backend.mean_squared_error(empty, empty),
+        lambda: numba_backend.dropout(empty, 0.5, 0, 0),
+        lambda: numba_backend.dense_forward(wide[:1, :3], empty, wide[0, :0]),
+    ]:
+        with pytest.raises(ValueError, match="fit together"):
+            call()
+    np.testing.assert_array_equal(wide, before)

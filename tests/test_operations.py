@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+from llvmlite import ir
+from numba.core.errors import TypingError
 
 from fastnn.backends import numba_backend
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch import losses, one_sample, optimizers, stages, step
-from fastnn.backends.numba_backend.kernels import elementwise
+from fastnn.backends.numba_backend.kernels import elementwise, rows
 from fastnn.backends.numba_backend.kernels.optimizers import RULES
+from fastnn.backends.numba_backend.language import Kernel
 
 ROOM = Path(numba_backend.__file__).parent
 
@@ -78,3 +87,82 @@ def test_every_operation_is_called():
         for name, value in vars(module).items():
             if isinstance(value, jit.Operation):
                 assert id(value) in known, name
+
+
+def test_threads_and_forks_find_one_kernel(tmp_path):
+    """Threads that ask at once get one address; a child doesn't wait for a thread of its parent."""
+    program = """
+import os, sys, threading, time
+import numpy as np
+from fastnn.backends.numba_backend import jit
+from fastnn.backends.numba_backend.kernels.elementwise import FORWARD
+
+compiled = jit._compiled_code
+
+
+def slowly(*arguments):
+    begun.set()
+    time.sleep(0.3)
+    return compiled(*arguments)
+
+
+begun = threading.Event()
+jit._compiled_code = slowly
+kernel, dtype, found = FORWARD["mish"], np.dtype(np.float32), []
+threads = [
+    threading.Thread(target=lambda: found.append(kernel.address(dtype))) for _ in range(4)
+]
+for thread in threads:
+    thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    FORWARD["elu"].address(dtype)
+    os._exit(0)
+for thread in threads:
+    thread.join()
+assert len(set(found)) == 1 and len(found) == 4, found
+deadline = time.monotonic() + 30
+while os.waitpid(child, os.WNOHANG) == (0, 0):
+    if time.monotonic() > deadline:
+        os.kill(child, 9)
+        sys.exit("the child waits")
+    time.sleep(0.01)
+"""
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)
+    }  # fmt: skip
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    done = subprocess.run(command, text=True, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@jit.jit
+def calls_with_two_kinds_of_numbers(address, one):
+    jit.call(address, one, 0.0)
+
+
+@jit.jit
+def takes_a_record_for_a_matrix(one, records):
+    rows.clear(one, records[0])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (calls_with_two_kinds_of_numbers, (0, np.float32(1))),
+        (takes_a_record_for_a_matrix, (np.float32(1), np.zeros(1, stages.STAGE))),
+    ],
+)
+def test_wrong_arguments_are_refused_when_compiled(function, arguments):
+    with pytest.raises(TypingError, match="expected numbers"):
+        function(*arguments)
+
+
+def test_a_value_of_a_kernel_is_no_condition_of_python():
+    kernel = Kernel(ir.IRBuilder(), ir.FloatType())
+    number = kernel.integer(3)
+    with pytest.raises(TypeError, match="equals"):
+        number == 3  # noqa: B015
+    with pytest.raises(TypeError, match="when"):
+        bool(number)

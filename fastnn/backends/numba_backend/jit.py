@@ -10,6 +10,7 @@ name: a digest of every source file of this backend, and the vector width.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -28,6 +29,7 @@ from numba import types
 from numba.core import cgutils, sigutils
 from numba.core import config as numba_config
 from numba.core.ccallback import CFunc
+from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
 from .language import DOUBLE, FLOAT, Microkernel, flattened, intrinsic
@@ -184,18 +186,25 @@ class KernelOperation:
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return where the machine code for float32 or float64 begins."""
-        address = self._addresses.get(dtype)
-        if address is None:
+        if dtype not in self._addresses:
             element = DOUBLE if dtype == np.float64 else FLOAT
             with _linking:
-                code = _cached_code(self._kernel, element)
-                address = _link(code, self._kernel.name(element))
-            self._addresses[dtype] = address
-        return address
+                if dtype not in self._addresses:  # no other thread was sooner
+                    code = _cached_code(self._kernel, element)
+                    self._addresses[dtype] = _link(code, self._kernel.name(element))
+        return self._addresses[dtype]
 
 
 _linking = threading.Lock()
 """Held while code is linked: there is one engine, and it is not for two threads at once."""
+
+if hasattr(os, "register_at_fork"):
+    # a child would wait for ever for a thread that it doesn't have
+    os.register_at_fork(
+        before=_linking.acquire,
+        after_in_parent=_linking.release,
+        after_in_child=_linking.release,
+    )
 
 
 @functools.cache
@@ -258,13 +267,15 @@ def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
     except OSError:
         pass
     code = _compiled_code(kernel, element)
+    unfinished = directory / f"{path.name}.{os.getpid()}.{threading.get_ident()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        unfinished = directory / f"{path.name}.{os.getpid()}.{threading.get_ident()}"
         unfinished.write_bytes(hashlib.sha256(code).digest() + code)
         unfinished.replace(path)
     except OSError as error:
         _warn_of_no_cache(error)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
     return code
 
 
@@ -297,6 +308,10 @@ def _probe() -> None:
 @intrinsic
 def call(context, address, *arguments):
     """Call the operation, or the kernel, at an address; matrices are unpacked."""
+
+    reals = {kind for kind in arguments if isinstance(kind, types.Float)}
+    if len(reals) > 1:
+        raise TypingError(f"call: expected numbers of one type, got {sorted(map(str, reals))}")
 
     def generate(context, builder, signature, values):
         code, packed = values

@@ -37,8 +37,9 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from llvmlite import ir
-from numba import extending, types
+from numba import extending, from_dtype, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 
 from .machine import HAS_POSIX, MACHINE, lanes
 
@@ -59,6 +60,14 @@ class Value:
     def __init__(self, kernel: Kernel, code: ir.Value):
         self.kernel = kernel
         self.code = code
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("a value of a kernel: expected .equals(...) or .differs(...)")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a value of a kernel: expected `with k.when(condition):` or k.where(...)")
+
+    __hash__ = None  # type: ignore[assignment]
 
     def _emit(self, instruction: str, other: Self | float, swap: bool = False) -> Self:
         left, right = self.code, self.kernel.constant_like(self, other).code
@@ -380,7 +389,7 @@ class Kernel:
         return type(arguments[0])(self, self.builder.call(function, codes))
 
     def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
-        """a * b + c, in one instruction where the machine has it."""
+        """a * b + c, in one instruction where the machine has it; elsewhere it rounds twice."""
         return self.call("fmuladd", a, b, c)
 
     def broadcast(self, number: Real) -> Vector:
@@ -600,7 +609,7 @@ def flattened(context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> l
     """Return the arguments of a compiled call as numbers: matrices are unpacked here."""
     codes = []
     for kind, value in zip(kinds, values, strict=True):
-        if isinstance(kind, types.Record):  # the address of one
+        if kind == MATRIX_RECORD:  # the address of one
             first = builder.bitcast(value, INT64.as_pointer())
             codes += [
                 builder.load(builder.gep(first, [ir.Constant(INT32, field)]))
@@ -613,11 +622,14 @@ def flattened(context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> l
             )
         elif isinstance(kind, types.Integer):
             codes.append(context.cast(builder, value, kind, types.int64))
-        else:
+        elif isinstance(kind, types.Float):
             codes.append(value)
+        else:
+            raise TypingError(f"expected numbers and matrices, got {kind}")
     return codes
 
 
+MATRIX_RECORD: Any = from_dtype(MATRIX)
 MATRIX_TYPE = types.NamedUniTuple(types.int64, len(Matrix._fields), Matrix)
 """Numba's type of a `Matrix`."""
 intrinsic: Any = extending.intrinsic

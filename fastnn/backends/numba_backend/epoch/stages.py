@@ -210,10 +210,12 @@ def batch_norm_backward(one, record, parameters, first, stop, count, step):
     stage, real = record_at(record, 0), type(one)
     for column in range(first, stop, stage.lanes):
         offset = column * stage.itemsize
-        gradient = submatrix(stage.gradient, 0, column, count, stage.lanes)
+        # not the padding: what infinity leaves there would stay in the state of an optimiser
+        columns = min(stage.lanes, stage.units - column)
+        gradient = submatrix(stage.gradient, 0, column, count, columns)
         normalize_gradient(
             real(stage.epsilon), one / real(count),
-            submatrix(stage.source, 0, column, count, stage.lanes), gradient, gradient,
+            submatrix(stage.source, 0, column, count, columns), gradient, gradient,
             parameters + stage.scale + offset, stage.mean + offset, stage.variance + offset,
             stage.scale_gradient + offset, stage.shift_gradient + offset,
         )  # fmt: skip

@@ -218,8 +218,10 @@ def matrix(context, array):
 
 @jit_part
 def is_rows(itemsize, X):
-    """Say whether the array object is a matrix whose rows are neighbouring numbers."""
-    return dimensions(X) == 2 and (stride(X, 1) == itemsize or length(X, 1) == 1)
+    """Say whether the array object is a matrix whose rows are neighbouring numbers, one or more."""
+    return (
+        dimensions(X) == 2 and length(X, 1) > 0 and (stride(X, 1) == itemsize or length(X, 1) == 1)
+    )
 
 
 @jit_part

@@ -393,7 +393,7 @@ def multiply(one, itemsize, A, B, C, D, relu):
     if columns == 1:  # the stride along an axis of one element may be any number
         B = matrix_at(B.address, B.row_stride, itemsize, inner, columns)
     a_rows_meet = A.column_stride == itemsize
-    rows_meet = a_rows_meet and B.row_stride == itemsize and D.row_stride == 0 and columns >= lanes
+    rows_meet = a_rows_meet and B.row_stride == itemsize and columns >= lanes
     vectors = (columns + lanes - 1) // lanes
     narrow = a_rows_meet and vectors == 2 and columns * 7 <= vectors * lanes * 5
     if rows_meet and rows * FOLD <= inner and rows <= 2 * lanes:
@@ -478,7 +478,7 @@ def product(one, operation, itemsize, A, B, C, D, relu):
         right = transposed(right)
     columns = right.columns
     if (
-        left.columns == 0 or left.columns != right.rows
+        left.columns == 0 or columns == 0 or left.columns != right.rows
         or left.rows != target.rows or columns != target.columns
         or (target.column_stride != itemsize and columns > 1) or flags(C) & WRITEABLE == 0
     ):  # fmt: skip

@@ -133,7 +133,7 @@ def _largest(k: Kernel, row: Int, last: Int, chosen) -> tuple[Vector, Real]:
 @jit
 def softmax(one, itemsize, Z, P):
     """P = softmax(Z), row by row; the arguments are array objects."""
-    if dimensions(Z) != 2 or (stride(Z, 1) != itemsize and length(Z, 1) != 1):
+    if not is_rows(itemsize, Z):
         return REFUSED
     softmax_rows(one, matrix(Z), matrix(P))
     return DONE
@@ -143,8 +143,7 @@ def softmax(one, itemsize, Z, P):
 def fit_together(itemsize, Z, labels, int64):
     """Say whether the logits have contiguous rows, each with a label that is one of its columns."""
     return (
-        dimensions(Z) == 2 and (stride(Z, 1) == itemsize or length(Z, 1) == 1)
-        and dimensions(labels) == 1 and dtype_of(labels) == int64
+        is_rows(itemsize, Z) and dimensions(labels) == 1 and dtype_of(labels) == int64
         and length(labels, 0) == length(Z, 0)
         and are_labels(data(labels), stride(labels, 0), length(Z, 0), length(Z, 1)) == 1
     )  # fmt: skip
