@@ -150,6 +150,8 @@ def interrupt(arguments, after: str, seconds: float, **variables) -> tuple[str, 
         env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # what a shell runs in the background, these tests perhaps, is told to ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stdout:
             if line.startswith(after):

@@ -3,6 +3,10 @@
 The functions here allocate results and hand array objects to the kernels, which read layouts by
 themselves. What a kernel refuses, such as a matrix of logits in Fortran order, is copied into
 plain rows and handed over again.
+
+The backend has two wings, which don't know each other: the layer path in `layerwise/`, for these
+functions, and the compiled epoch in `epoch/`, which `fastnn/paths.py` asks for. What both use is in
+`kernels/`, written in the language of `language.py` and compiled by `jit.py`.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ class Matrix(NamedTuple):
         """Return the address of a row, in a kernel."""
         return self.address + number * self.row_stride
 
-    def moved(self, nbytes: Int | int) -> Matrix:
+    def shifted(self, nbytes: Int | int) -> Matrix:
         """Return what lies so many bytes further, in a kernel."""
         return self._replace(address=self.address + nbytes)
 
@@ -320,15 +320,24 @@ class Kernel:
     def load_lanes(self, address: Int, chosen: ir.Value) -> Vector:
         """Load the chosen lanes from any address; the others are 0, their memory is not touched."""
         pointer = self._pointer(address, self.vector_type)
-        byte = ir.Constant(ir.IntType(32), 1)
+        byte = ir.Constant(INT32, 1)
         codes = [pointer, byte, chosen, self.zero().code]
         return Vector(self, self._call_masked("load", self.vector_type, codes))
 
     def store_lanes(self, vector: Vector, address: Int, chosen: ir.Value) -> None:
         """Store the chosen lanes at any address; the memory of the others is not touched."""
         pointer = self._pointer(address, self.vector_type)
-        byte = ir.Constant(ir.IntType(32), 1)
+        byte = ir.Constant(INT32, 1)
         self._call_masked("store", ir.VoidType(), [vector.code, pointer, byte, chosen])
+
+    def masked(
+        self, chosen: ir.Value
+    ) -> tuple[Callable[[Int], Vector], Callable[[Vector, Int], None]]:
+        """Return `load` and `store` of the chosen lanes, to be used as those of whole vectors."""
+        return (
+            lambda address: self.load_lanes(address, chosen),
+            lambda vector, address: self.store_lanes(vector, address, chosen),
+        )
 
     def _call_masked(self, name: str, kind: ir.Type, codes: list[ir.Value]) -> ir.Value:
         suffix = f"v{self.lanes}f{8 * self.element_bytes}.p0"
@@ -462,17 +471,23 @@ class Kernel:
         into the lane number; after log2(lanes) rounds the two have changed places.
         """
         half = self.lanes // 2
-        positions = ir.VectorType(INT32, self.lanes)
-        low = [p for i in range(half) for p in (i, self.lanes + i)]
-        high = [p for i in range(half, self.lanes) for p in (i, self.lanes + i)]
         for _ in range(self.lanes.bit_length() - 1):
-            interleaved = []
-            for above, below in zip(codes[:half], codes[half:], strict=True):
-                for mask in (low, high):
-                    mask = ir.Constant(positions, mask)
-                    interleaved.append(self.builder.shuffle_vector(above, below, mask))
-            codes = interleaved
+            pairs = zip(codes[:half], codes[half:], strict=True)
+            codes = [code for pair in pairs for code in self.interleave(*pair)]
         return codes
+
+    def interleave(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return a_0, b_0, a_1, b_1, ... of two vectors of any element type, as two vectors."""
+        half = self.lanes // 2
+        low, high = (
+            ir.Constant(
+                ir.VectorType(INT32, self.lanes),
+                [place for i in range(half) for place in (first + i, first + i + self.lanes)],
+            )
+            for first in (0, half)
+        )
+        shuffle = self.builder.shuffle_vector
+        return shuffle(a, b, low), shuffle(a, b, high)
 
     def vectors(self, matrix: Matrix) -> Int:
         """Return how many vectors hold a row; the last may be a vector in part."""
@@ -709,7 +724,7 @@ def microkernel(write: Callable[..., Any]) -> Any:
                 function = kernel.define(builder.module, element)
                 # so LLVM drops the parameters that it doesn't use, as sizes of some matrices
                 function.linkage = "internal"
-                # what has no loop is worth less than the call
+                # one without branches is inlined: the call would cost more than its body
                 function.attributes.add("noinline" if len(function.blocks) > 1 else "alwaysinline")
             codes = flattened(context, builder, signature.args, values)
             result = builder.call(function, codes)

@@ -16,7 +16,7 @@ from ..jit import jit_part, operation, record_at
 from ..kernels.rows import clear, put_real, real_at
 from ..language import Int, Kernel, Matrix, Real, microkernel, shifted, submatrix
 
-BLOCK_ROWS = 64
+ROWS_AT_ONCE = 64
 """Rows of W that are passed through tile by tile, so that it is read in long stretches."""
 
 
@@ -51,7 +51,7 @@ def nothing_waits(one, layer):
     """Prepare a layer for its first sample: an update by zeros changes nothing."""
     put_real(type(one)(0), layer.waiting_factor)
     clear(one, layer.waiting)
-    # times zero, an infinite gradient of the call before would be NaN
+    # what the call before left may be infinite, and zero times infinity is NaN
     clear(one, submatrix(layer.gradient, 0, 0, 1, layer.gradient.columns))
 
 
@@ -63,8 +63,8 @@ def update_and_multiply(one, record, parameters, itemsize):
     weights = shifted(layer.weights, parameters)
     columns = layer.weights.columns
     clear(one, submatrix(layer.slots, 0, 0, 1, columns))
-    for unit in range(0, layer.input_units, BLOCK_ROWS):
-        units = min(BLOCK_ROWS, layer.input_units - unit)
+    for unit in range(0, layer.input_units, ROWS_AT_ONCE):
+        units = min(ROWS_AT_ONCE, layer.input_units - unit)
         for column in range(0, columns, layer.scatter_tile):
             offset = column * itemsize
             W = submatrix(weights, unit, column, units, min(layer.scatter_tile, columns - column))

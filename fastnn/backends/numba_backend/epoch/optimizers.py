@@ -18,7 +18,7 @@ from ..jit import call, operation, record_at
 from ..kernels.rows import real_at
 from ..language import MATRIX, shifted, submatrix
 
-BLOCK_ROWS = 64
+ROWS_AT_ONCE = 64
 """Rows that are moved at a time, a multiple of the bits of a word."""
 
 REGION = np.dtype(

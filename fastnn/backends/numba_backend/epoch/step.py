@@ -94,8 +94,8 @@ LAYER = np.dtype(
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
             "scatter_tile", "gather_tile", "chunk_words",
             # how it moves; see `optimizers.py`
-            "learned", "move", "block_units", "weights_region", "biases_region",
-            "decay", "block_squares", "squares",
+            "learned", "move", "rows_at_once", "weights_region", "biases_region",
+            "decay", "squares_of_rows", "squares",
             # from a group of samples of `inputs_transposed` to the next, from a slot to the next
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
@@ -108,7 +108,7 @@ LAYER = np.dtype(
             # [units, columns]; its address counts from the start of the flat vector
             "weights",
             # some rows of the gradient of the weights
-            "block",
+            "gradient_rows",
             # [samples, units] or [units, samples]
             "inputs", "inputs_transposed", "outputs", "gradient", "gradient_transposed",
             # one after the other, each [samples, columns]
@@ -120,10 +120,10 @@ LAYER = np.dtype(
         )
     ]
 )  # fmt: skip
-"""A block. `outputs` are those of Dense and ReLU, before the stages. `gradient` is that of the loss
-by the block's result, then by what each stage took in, at last by the sums of Dense, and stays so
-until the next step's backward pass. Matrices have as many rows as a batch has samples, padded, and
-as many columns as fill whole vectors."""
+"""A block, called a layer in the code below. `outputs` are those of Dense and ReLU, before the
+stages. `gradient` is that of the loss by the block's result, then by what each stage took in, at
+last by the sums of Dense, and stays so until the next step's backward pass. Matrices have as many
+rows as a batch has samples, padded, and as many columns as fill whole vectors."""
 
 SHARED = np.dtype(
     [
@@ -175,26 +175,26 @@ def load_units(scale, shared, layer, samples, order, start, count, first, stop):
     for row in range(unit, layer.stop_unit):
         put_integer(0, words.address + row * words.row_stride + first // 64 * 8)
     X = samples_from(layer, first)
-    for group in range(first, stop, shared.group):
+    for sample in range(first, stop, shared.group):
         for i in range(shared.group):
             source = shared.zeros
-            if group + i < count:
-                source = samples + sample_at(order, start + group + i) * shared.input_row_bytes
+            if sample + i < count:
+                source = samples + sample_at(order, start + sample + i) * shared.input_row_bytes
             put_integer(source + unit * shared.input_itemsize, shared.sources + 8 * i)
             if tail_bytes != 0:
                 copied = shared.tails + i * shared.tail_stride
                 copy_bytes(source + tail * shared.input_itemsize, copied, tail_bytes)
                 put_integer(copied, shared.tail_sources + 8 * i)
-        bits = shifted(layer.bits_by_unit, group // 8)
+        bits = shifted(layer.bits_by_unit, sample // 8)
         load_transposed(
             scale, shared.sources, shared.input_code,
-            submatrix(X, unit, group - first, tail - unit, shared.group),
+            submatrix(X, unit, sample - first, tail - unit, shared.group),
             submatrix(bits, unit, 0, tail - unit, 1),
         )  # fmt: skip
         if tail_bytes != 0:
             load_transposed(
                 scale, shared.tail_sources, shared.input_code,
-                submatrix(X, tail, group - first, shared.lanes, shared.group),
+                submatrix(X, tail, sample - first, shared.lanes, shared.group),
                 submatrix(bits, tail, 0, shared.lanes, 1),
             )  # fmt: skip
 
@@ -288,10 +288,10 @@ def multiply(
     one = type(scale)(1)
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
-        for group in range(0, count, GROUP_SAMPLES):
-            stop = min(group + GROUP_SAMPLES, padded)
-            load_units(scale, shared, layer, samples, order, start, count, group, stop)
-            multiply_units(one, layer, parameters, group, min(stop, count))
+        for sample in range(0, count, GROUP_SAMPLES):
+            stop = min(sample + GROUP_SAMPLES, padded)
+            load_units(scale, shared, layer, samples, order, start, count, sample, stop)
+            multiply_units(one, layer, parameters, sample, min(stop, count))
     else:
         if first:
             load_rows(scale, shared, layer, samples, order, start, count)
@@ -409,9 +409,9 @@ def update_weights(
         begin = integer_at(layer.chunk_units + 8 * chunk)
         end = integer_at(layer.chunk_units + 8 * (chunk + chunks))
         squares = 0.0
-        for unit in range(begin, end, layer.block_units):
-            units = min(layer.block_units, end - unit)
-            target = submatrix(layer.block, 0, 0, units, columns)
+        for unit in range(begin, end, layer.rows_at_once):
+            units = min(layer.rows_at_once, end - unit)
+            target = submatrix(layer.gradient_rows, 0, 0, units, columns)
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
             if layer.update_by == DENSE:
@@ -449,7 +449,7 @@ def update_weights(
                     layer.move, one, layer.weights_region, rates,
                     parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
-                squares += real_at(0.0, layer.block_squares)
+                squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
 
@@ -467,11 +467,11 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
             factor, 1 if fused else 0,
         )  # fmt: skip
     first, columns = layer.first_column, layer.stop_column - layer.first_column
-    target = layer.block.address
+    target = layer.gradient_rows.address
     if fused:
         target = parameters + layer.biases + first * shared.itemsize
     else:
-        clear(one, submatrix(layer.block, 0, 0, 1, columns))
+        clear(one, submatrix(layer.gradient_rows, 0, 0, 1, columns))
     add_column_sums(factor, submatrix(layer.gradient, 0, first, padded, columns), target)
     if not fused and columns != 0:
         call(
@@ -608,6 +608,9 @@ def run_batches(
             loss += batch_loss
             correct += batch_correct
         transposed_already = False
+        # a block is updated in the turn after its own, when its input gradient no longer needs its
+        # weights as they were; so there is a turn more than blocks, number -1, for the first one's
+        # update alone: a call behind the loop would be compiled once more
         for number in range(last, first_dense - 2, -1):
             layer = layers[max(number, 0)]
             own = layer.stop_column - layer.first_column

@@ -271,18 +271,18 @@ class Table:
         """Write down how the parameters of a Dense layer are moved, and in what blocks."""
         rule, units = dense.rule, dense.output_units
         layer["learned"] = self._learned
-        layer["block_units"] = dense.input_units
+        layer["rows_at_once"] = dense.input_units
         if dense.by_plain_sgd:
             return
         layer["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
-        layer["block_units"] = optimizers.BLOCK_ROWS
-        self._want_rows(units, (layer, "block"), rows=optimizers.BLOCK_ROWS)
+        layer["rows_at_once"] = optimizers.ROWS_AT_ONCE
+        self._want_rows(units, (layer, "gradient_rows"), rows=optimizers.ROWS_AT_ONCE)
         weights, stride, itemsize, rows, _ = layer["weights"]
         layer["biases_region"] = self._region(
             1, rule, (layer["biases"], stride, itemsize, 1, units)
         )
         layer["weights_region"] = self._region(
-            0, rule, (weights, stride, itemsize, rows, units), (layer, "block_squares")
+            0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows")
         )
         self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:

@@ -1,4 +1,4 @@
-"""Microkernels that both wings of the backend use.
+"""Microkernels that both wings of the backend, `layerwise/` and `epoch/`, use or could use.
 
 Here belongs what computes on addresses and is called from compiled code: matrix products, products
 that skip zeros, elementary functions and activations, softmax, the formulas of optimisers, random

@@ -23,8 +23,8 @@ def _column_sums(k: Kernel, rows: Int, count: int, size: int, terms: Terms) -> l
     """Write the sums over all rows of `size` terms for each of `count` vectors of columns.
 
     Returns the sums of the first term, one for each vector, then those of the second. WIDTH sums
-    hide the latency of an addition: those of so many vectors, or of one vector those of every
-    fourth row.
+    hide the latency of an addition: one for each of four vectors; or four for one vector, of rows
+    0, 4, 8, ..., of rows 1, 5, 9, ... and so on.
     """
     parts = WIDTH // count
     whole = rows // parts * parts
@@ -41,12 +41,12 @@ def _column_sums(k: Kernel, rows: Int, count: int, size: int, terms: Terms) -> l
 
 
 @microkernel
-def column_statistics(k: Kernel, share: Real, X: Matrix, mean: Int, variance: Int) -> None:
-    """mean = share Σ_n X_n and variance = share Σ_n (X_n - mean)², with share = 1 / rows.
+def column_statistics(k: Kernel, row_share: Real, X: Matrix, mean: Int, variance: Int) -> None:
+    """mean = row_share Σ_n X_n, variance = row_share Σ_n (X_n - mean)², row_share = 1 / rows.
 
     Two passes: the sum of squares less the square of the sum would cancel.
     """
-    shares = k.broadcast(share)
+    row_shares = k.broadcast(row_share)
 
     def body(offset: Int, count: int, load, store) -> None:
         at = [offset + j * k.vector_bytes for j in range(count)]
@@ -55,7 +55,7 @@ def column_statistics(k: Kernel, share: Real, X: Matrix, mean: Int, variance: In
             return (load(X.row(row) + at[j]),)
 
         (totals,) = _column_sums(k, X.rows, count, 1, number)
-        means = [shares * total for total in totals]
+        means = [row_shares * total for total in totals]
 
         def square(row: Int, j: int) -> tuple[Vector]:
             deviation = number(row, j)[0] - means[j]
@@ -64,7 +64,7 @@ def column_statistics(k: Kernel, share: Real, X: Matrix, mean: Int, variance: In
         (totals,) = _column_sums(k, X.rows, count, 1, square)
         for j in range(count):
             store(means[j], mean + at[j])
-            store(shares * totals[j], variance + at[j])
+            store(row_shares * totals[j], variance + at[j])
 
     span(k, X.columns, body, WIDTH)
 
@@ -110,7 +110,7 @@ def _inverse_deviation(k: Kernel, variance: Vector, epsilon: Vector) -> Vector:
 def normalize_gradient(
     k: Kernel,
     epsilon: Real,
-    share: Real,
+    row_share: Real,
     X: Matrix,
     G: Matrix,
     dX: Matrix,
@@ -120,13 +120,13 @@ def normalize_gradient(
     dscale: Int,
     dshift: Int,
 ) -> None:
-    """dscale = Σ_n G_n X̂_n, dshift = Σ_n G_n, dX = scale / σ (G - share (dshift + X̂ dscale)).
+    """dscale = Σ_n G_n X̂_n, dshift = Σ_n G_n, dX = scale / σ (G - row_share (dshift + X̂ dscale)).
 
-    Here X̂ = (X - mean) / σ, with σ as in `normalize`. share is 1 / rows where mean and variance
-    are those of X, and 0 where they are constants. dX may be G.
+    Here X̂ = (X - mean) / σ, with σ as in `normalize`. row_share is 1 / rows where mean and
+    variance are those of X, and 0 where they are constants. dX may be G.
     """
-    epsilons, shares = k.broadcast(epsilon), k.broadcast(share)
-    constants = shares.equals(0.0)
+    epsilons, row_shares = k.broadcast(epsilon), k.broadcast(row_share)
+    constants = row_shares.equals(0.0)
 
     def body(offset: Int, count: int, load, store) -> None:
         at = [offset + j * k.vector_bytes for j in range(count)]
@@ -149,8 +149,12 @@ def normalize_gradient(
         with k.loop(0, X.rows) as row:
             for j in range(count):
                 gradient = load(G.row(row) + at[j])
-                rest = gradient - shares * of_shift[j] - normal(row, j) * (shares * of_scale[j])
-                # not left to the share of 0, whose product with infinity is NaN
+                rest = (
+                    gradient
+                    - row_shares * of_shift[j]
+                    - normal(row, j) * (row_shares * of_scale[j])
+                )
+                # not left to a row_share of 0, whose product with infinity is NaN
                 rest = k.where(constants, gradient, rest)
                 store(factors[j] * rest, dX.row(row) + at[j])
 
@@ -158,7 +162,10 @@ def normalize_gradient(
 
 
 @microkernel
-def move_average(k: Kernel, kept: Real, new: Real, average: Int, number: Int) -> None:
-    """average <- kept average + new number; one aligned vector each."""
-    term = k.broadcast(new) * k.load(number)
+def move_average(k: Kernel, kept: Real, rest: Real, average: Int, vector: Int) -> None:
+    """average <- kept * average + rest * vector, with factors kept and rest.
+
+    Both `average` and `vector` are the address of one aligned vector.
+    """
+    term = k.broadcast(rest) * k.load(vector)
     k.store(k.fma(k.broadcast(kept), k.load(average), term), average)

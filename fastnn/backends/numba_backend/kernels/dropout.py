@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..language import INT64, Int, Kernel, Matrix, Real, microkernel
+from ..language import INT32, INT64, Int, Kernel, Matrix, Real, microkernel
 from .rows import span
 
 
@@ -32,6 +32,6 @@ def _kept(k: Kernel, words: Int, threshold: Int) -> ir.Value:
     `words` is the address of the word of lane 0; it need not be aligned. The threshold lies from 0
     to 2^32, both included.
     """
-    loaded = k.load_as(words, ir.VectorType(ir.IntType(32), k.lanes), 1)
+    loaded = k.load_as(words, ir.VectorType(INT32, k.lanes), 1)
     wide = k.builder.zext(loaded, ir.VectorType(INT64, k.lanes))
     return k.builder.icmp_unsigned(">=", wide, k.in_every_lane(threshold.code))

@@ -42,20 +42,13 @@ def _walk(formula: Callable[..., Vector], constants: int, backward: bool) -> Cal
                 *sources, target = [place + offset for place in places]
                 store(formula(k, *map(load, sources), *numbers), target)
 
-            def move_lanes(offset: Int, chosen: Any, move: Any = move) -> None:
-                move(
-                    offset,
-                    lambda address: k.load_lanes(address, chosen),
-                    lambda vector, address: k.store_lanes(vector, address, chosen),
-                )
-
             with k.when(ahead > 0):
-                move_lanes(k.integer(0), before)
+                move(k.integer(0), *k.masked(before))
             start = ahead * k.element_bytes
             with k.loop(0, whole) as j:
                 move(start + j * k.vector_bytes, k.load_anywhere, k.store_anywhere)
             with k.when(rest > 0):
-                move_lanes(start + whole * k.vector_bytes, behind)
+                move(start + whole * k.vector_bytes, *k.masked(behind))
 
     return write
 

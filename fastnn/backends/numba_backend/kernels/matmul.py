@@ -34,25 +34,25 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     vectors = k.vectors(C)
     with k.loop(0, vectors, BLOCK_COLUMNS) as first, k.loop(0, B.rows, BLOCK_INNER) as inner:
         stop = k.minimum(first + BLOCK_COLUMNS, vectors)
-        A_block = A.moved(inner * A.column_stride)
-        B_block = B.moved(inner * B.row_stride)._replace(
+        A_block = A.shifted(inner * A.column_stride)
+        B_block = B.shifted(inner * B.row_stride)._replace(
             rows=k.minimum(B.rows - inner, BLOCK_INNER)
         )
         kept = k.where(inner.equals(0), keep, k.integer(1))
         column = k.variable(first)
         with k.loop_while(lambda: column[0] < stop):
             left = stop - column[0]
-            # four left are two tiles of two, not three and one
+            # four left are two tiles of two, not three and one (never with blocks of three)
             widest = k.machine.tile_columns
             width = k.where(left.equals(widest + 1), k.integer(2), k.minimum(left, widest))
             offset = column[0] * k.vector_bytes
             for columns in k.cases(width, range(1, widest + 1)):
                 for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
                     total = register_tile(
-                        k, height, columns, A_block.moved(row * A.row_stride),
-                        B_block.moved(offset), lambda row, j: k.load(row + j * k.vector_bytes),
+                        k, height, columns, A_block.shifted(row * A.row_stride),
+                        B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
                     )  # fmt: skip
-                    target = C.moved(row * C.row_stride + offset)
+                    target = C.shifted(row * C.row_stride + offset)
                     for case in k.cases(kept, (0, 1)):
                         for i, j in itertools.product(range(height), range(columns)):
                             address = target.row(i) + j * k.vector_bytes
@@ -113,7 +113,7 @@ def matmul_transposed(k: Kernel, like: Real, A: Matrix, B: Matrix, C: Matrix) ->
     `lanes` sums are transposed in registers and added, which gives a vector of C.
     """
     with k.loop(0, k.vectors(C)) as block, k.loop(0, C.rows) as row:
-        b_rows = B.moved(block * k.lanes * B.row_stride)
+        b_rows = B.shifted(block * k.lanes * B.row_stride)
         total = k.variables(k.zero(), k.lanes)
         with k.loop(0, k.vectors(A)) as j:
             offset = j * k.vector_bytes

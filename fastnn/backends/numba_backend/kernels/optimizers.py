@@ -142,12 +142,7 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
                 with k.loop(begin, end, width) as j:
                     move(start + j * k.vector_bytes, width, k.load_anywhere, k.store_anywhere)
             with k.when(columns > whole * k.lanes):
-                move(
-                    start + whole * k.vector_bytes,
-                    1,
-                    lambda address: k.load_lanes(address, chosen),
-                    lambda vector, address: k.store_lanes(vector, address, chosen),
-                )
+                move(start + whole * k.vector_bytes, 1, *k.masked(chosen))
         with k.when(squares.differs(0)):
             total = k.lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3])).code
             if k.element != DOUBLE:

@@ -1,7 +1,8 @@
 """Work on rows: loading samples, transposing, sums over slots, activations, bias gradients.
 
-All of it moves each number once or twice and computes little. Rows of matrices lie at aligned
-addresses and are padded: a kernel works on whole vectors, the last of a row with what pads it.
+All of it moves each number once or twice and computes little. But for `span`, which walks along
+rows as users have them, rows lie at aligned addresses and are padded: a kernel works on whole
+vectors, the last of a row with what pads it.
 """
 
 from __future__ import annotations
@@ -27,15 +28,7 @@ def span(k: Kernel, columns: Int, body: Callable[..., Any], width: int = 1) -> N
     with k.loop(0, groups) as j:
         body(j * (width * k.vector_bytes), width, k.load_anywhere, k.store_anywhere)
     with k.loop(groups * width, (columns + (k.lanes - 1)) // k.lanes) as j:
-        chosen = k.lane_before(columns - j * k.lanes)
-
-        def load(address: Int, chosen=chosen) -> Vector:
-            return k.load_lanes(address, chosen)
-
-        def store(vector: Vector, address: Int, chosen=chosen) -> None:
-            k.store_lanes(vector, address, chosen)
-
-        body(j * k.vector_bytes, 1, load, store)
+        body(j * k.vector_bytes, 1, *k.masked(k.lane_before(columns - j * k.lanes)))
 
 
 UINT8, FLOAT32, FLOAT64 = 0, 1, 2
@@ -168,8 +161,8 @@ def load_transposed(
             rows = [
                 k.load_as(k.load_integer(sources + 8 * i) + columns, kind, 1) for i in range(group)
             ]
-            units = target.moved(block * k.lanes * target.row_stride)
-            fields = bits.moved(block * k.lanes * bits.row_stride)
+            units = target.shifted(block * k.lanes * target.row_stride)
+            fields = bits.shifted(block * k.lanes * bits.row_stride)
             any_bit = k.builder.bitcast(rows[0], integers)
             for row in rows[1:]:
                 any_bit = k.builder.or_(any_bit, k.builder.bitcast(row, integers))
@@ -200,9 +193,9 @@ def transpose(k: Kernel, like: Real, source: Matrix, target: Matrix) -> None:
     Why it is fast: every line of memory is read once and written once, whole.
     """
     with k.loop(0, source.rows // k.lanes) as r, k.loop(0, source.columns // k.lanes) as c:
-        block = source.moved(r * k.lanes * source.row_stride + c * k.vector_bytes)
+        block = source.shifted(r * k.lanes * source.row_stride + c * k.vector_bytes)
         rows = [k.load(block.row(i)) for i in range(k.lanes)]
-        block = target.moved(c * k.lanes * target.row_stride + r * k.vector_bytes)
+        block = target.shifted(c * k.lanes * target.row_stride + r * k.vector_bytes)
         for i, column in enumerate(k.transpose(rows)):
             k.store(column, block.row(i))
 
@@ -250,6 +243,11 @@ def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> Non
                 k.store(value, target + row * target_stride + j * k.vector_bytes)
 
 
+def clip_threshold(k: Kernel, relu: Int) -> Vector:
+    """Write what numbers are clipped at from below: 0 where `relu` is 1, minus infinity where 0."""
+    return k.where(relu.equals(RELU), k.zero(), k.constant(float("-inf")))
+
+
 @microkernel
 def activate(
     k: Kernel,
@@ -269,8 +267,7 @@ def activate(
     (0 + 1) + (2 + 3), so that the sum doesn't depend on who computed which.
     ReLU keeps NaN: x < 0 ? 0 : x.
     """
-    # below this threshold an activation clips: 0 for ReLU, minus infinity for none
-    threshold = k.where(activation.equals(RELU), k.zero(), k.constant(float("-inf")))
+    threshold = clip_threshold(k, activation)
     for count in k.cases(slots, (1, 2, 4)):
         with k.loop(0, target.rows) as row, k.loop(0, k.vectors(target)) as j:
             offset = j * k.vector_bytes
@@ -297,7 +294,7 @@ def add_column_sums(k: Kernel, scale: Real, source: Matrix, target: Int) -> None
     """
     factor = k.broadcast(scale)
     with k.loop(0, k.vectors(source)) as j:
-        column = source.moved(j * k.vector_bytes)
+        column = source.shifted(j * k.vector_bytes)
         sums = k.variables(k.zero(), 2)
         with k.loop(0, source.rows, 2) as row:
             for i in range(2):

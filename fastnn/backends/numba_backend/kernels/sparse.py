@@ -14,13 +14,13 @@ from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
 
 @microkernel
 def scatter(
-    k: Kernel, alpha: Real, V: Matrix, bits: Matrix, M: Matrix, C: Matrix, group: Int
+    k: Kernel, alpha: Real, V: Matrix, bits: Matrix, M: Matrix, C: Matrix, rows_at_once: Int
 ) -> None:
     """C[i, :] += alpha * V[r, i] M[r, :] for every row r and every i for which V[r, i] is not zero.
 
     Shapes: V [rows, up to 64], bits [rows, 1 word], M [rows, columns], C [up to 64, columns];
-    columns are at most MACHINE.scatter_vectors whole vectors. `group` is 1 or 2: rows are taken
-    alone or, if their number is even, in pairs, with i running over the union of their sets.
+    columns are at most MACHINE.scatter_vectors whole vectors. `rows_at_once` is 1 or 2: rows are
+    taken alone or, if their number is even, in pairs, with i running over the union of their sets.
     The forward pass of the first layer (r an input unit, i a sample, M the weights): each row of
     the weights, the largest operand, is read once for all samples and held in registers, while
     C lies in the first-level cache. And the update from a batch of very few samples (r a sample,
@@ -30,12 +30,12 @@ def scatter(
     Tried and lost: groups of four (their union is too large).
     """
     scale = k.broadcast(alpha)
-    for size in k.cases(group, (1, 2)):
+    for size in k.cases(rows_at_once, (1, 2)):
         for width in k.cases(k.vectors(M), range(1, k.machine.scatter_vectors + 1)):
             with k.loop(0, V.rows, size) as r:
                 union = _union(k, bits, r, size)
                 with k.when(union.differs(0)):
-                    row = M.moved(r * M.row_stride)
+                    row = M.shifted(r * M.row_stride)
                     held = {
                         (p, j): scale * k.load(row.row(p) + j * k.vector_bytes)
                         for p in range(size)
@@ -53,12 +53,19 @@ def scatter(
 
 @microkernel
 def gather(
-    k: Kernel, alpha: Real, V: Matrix, bits: Matrix, M: Matrix, C: Matrix, group: Int, keep: Int
+    k: Kernel,
+    alpha: Real,
+    V: Matrix,
+    bits: Matrix,
+    M: Matrix,
+    C: Matrix,
+    rows_at_once: Int,
+    keep: Int,
 ) -> None:
     """C[r, :] = keep C[r, :] + alpha * sum of V[r, i] M[i, :] over the i with V[r, i] not zero.
 
     Shapes: V [rows, up to 64], bits [rows, 1 word], M [up to 64, columns], C [rows, columns];
-    `keep` is 0 or 1. `group` is 1 or 2, as in `scatter`; columns are whole vectors, at most
+    `keep` is 0 or 1. `rows_at_once` is 1 or 2, as in `scatter`; columns are whole vectors, at most
     MACHINE.gather_vectors with single rows, MACHINE.scatter_vectors with pairs.
     The update of every layer (r an input unit, i a sample, M the gradient of the output), and
     the forward pass of hidden layers (r a sample, i an input unit, M the weights).
@@ -68,7 +75,7 @@ def gather(
     """
     scale = k.broadcast(alpha)
     most = {1: k.machine.gather_vectors, 2: k.machine.scatter_vectors}
-    for size in k.cases(group, (1, 2)):
+    for size in k.cases(rows_at_once, (1, 2)):
         for width in k.cases(k.vectors(M), range(1, most[size] + 1)):
             with k.loop(0, V.rows, size) as r:
                 union = _union(k, bits, r, size)

@@ -35,8 +35,8 @@ def forward(epsilon, itemsize, given, X, Y, scale, shift, mean, variance):
             and is_of_columns(itemsize, variance, X)):  # fmt: skip
         return REFUSED
     if not given:
-        share = type(epsilon)(1) / type(epsilon)(length(X, 0))
-        column_statistics(share, matrix(X), data(mean), data(variance))
+        row_share = type(epsilon)(1) / type(epsilon)(length(X, 0))
+        column_statistics(row_share, matrix(X), data(mean), data(variance))
     normalize(
         epsilon, matrix(X), matrix(Y), data(scale), data(shift), data(mean), data(variance)
     )  # fmt: skip
@@ -51,12 +51,12 @@ def backward(epsilon, itemsize, given, X, G, dX, scale, mean, variance, dscale, 
             and is_of_columns(itemsize, variance, X) and writeable_of_columns(itemsize, dscale, X)
             and writeable_of_columns(itemsize, dshift, X)):  # fmt: skip
         return REFUSED
-    share = type(epsilon)(0)
+    row_share = type(epsilon)(0)
     if not given:
-        share = type(epsilon)(1) / type(epsilon)(length(X, 0))
-        column_statistics(share, matrix(X), data(mean), data(variance))
+        row_share = type(epsilon)(1) / type(epsilon)(length(X, 0))
+        column_statistics(row_share, matrix(X), data(mean), data(variance))
     normalize_gradient(
-        epsilon, share, matrix(X), matrix(G), matrix(dX),
+        epsilon, row_share, matrix(X), matrix(G), matrix(dX),
         data(scale), data(mean), data(variance), data(dscale), data(dshift),
     )  # fmt: skip
     return DONE

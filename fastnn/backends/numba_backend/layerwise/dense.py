@@ -21,8 +21,9 @@ from llvmlite import ir
 
 from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
-from ..kernels.rows import span
+from ..kernels.rows import clip_threshold, span
 from ..language import (
+    INT32,
     Int,
     Kernel,
     Matrix,
@@ -54,7 +55,7 @@ VECTOR_BYTES = MACHINE.bits // 8
 TILE_ROWS = MACHINE.tile_rows
 TILE_COLUMNS = MACHINE.tile_columns
 
-BLOCK_INNER = 256
+PANEL_ROWS = 256
 """Rows of a copied panel of B, which then stays in the first two levels of cache."""
 FOLD = 12
 """Adding the lanes of a sum costs as much as this many rows of the inner dimension cost to copy."""
@@ -64,7 +65,7 @@ COPY_ROWS = 64
 
 @microkernel
 def product_panel(
-    k: Kernel, one: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
+    k: Kernel, like: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
 ) -> None:
     """C = A B + D, clipped at 0 where `relu` is 1; without D where its address is 0.
 
@@ -82,7 +83,7 @@ def product_panel(
     full = k.machine.tile_columns
     last = (C.columns - 1) // k.lanes
     chosen = k.lane_before(C.columns - last * k.lanes)
-    threshold = k.where(relu.equals(1), k.zero(), k.constant(float("-inf")))
+    threshold = clip_threshold(k, relu)
     for width in k.cases(last + 1, (*range(1, full + 1), 2 * full)):
         highest = k.machine.tile_rows if width <= full else k.machine.tile_rows // 2
 
@@ -91,7 +92,7 @@ def product_panel(
             return vector
 
         for row, height in row_tiles(k, C.rows, highest):
-            total = register_tile(k, height, width, A.moved(row * A.row_stride), B, load)
+            total = register_tile(k, height, width, A.shifted(row * A.row_stride), B, load)
             places = list(itertools.product(range(height), range(width)))
             with k.when(D.address.differs(0)):
                 for i, j in places:
@@ -123,7 +124,7 @@ def _store(k: Kernel, value, row: Int, j: int, width: int, chosen) -> None:
 
 @microkernel
 def row_times_matrix(
-    k: Kernel, one: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
+    k: Kernel, like: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
 ) -> None:
     """C = A B + D for one row A, clipped at 0 where `relu` is 1; no D where its address is 0.
 
@@ -134,9 +135,9 @@ def row_times_matrix(
     """
     last = k.vectors(C) - 1
     chosen = k.lane_before(C.columns - last * k.lanes)
-    threshold = k.where(relu.equals(1), k.zero(), k.constant(float("-inf")))
+    threshold = clip_threshold(k, relu)
     start = k.variable(k.integer(0))
-    # six: of rows 4 KB apart, eight would fill a set of the first-level cache, and C comes on top
+    # six: of rows 4 KB apart, eight would fill a set of the first-level cache, and C needs a place
     for height in (6, 1):
         with k.loop_while(_below(start, B.rows - (height - 1))):
             rows = [B.row(start[0] + i) for i in range(height)]
@@ -159,16 +160,12 @@ def row_times_matrix(
 
             with k.loop(0, last) as j:
                 step(j * k.vector_bytes, k.load_anywhere, k.store_anywhere)
-            step(
-                last * k.vector_bytes,
-                lambda address: k.load_lanes(address, chosen),
-                lambda vector, address: k.store_lanes(vector, address, chosen),
-            )
+            step(last * k.vector_bytes, *k.masked(chosen))
             start[0] = start[0] + height
 
 
 @microkernel
-def copy_panel(k: Kernel, one: Real, B: Matrix, target: Matrix) -> None:
+def copy_panel(k: Kernel, like: Real, B: Matrix, target: Matrix) -> None:
     """target = B, in whole aligned vectors.
 
     B has any strides; the target has space for rows rounded up to a multiple of the lanes.
@@ -214,7 +211,9 @@ def copy_panel(k: Kernel, one: Real, B: Matrix, target: Matrix) -> None:
                         k.load_lanes(source + number * B.column_stride, chosen)
                         for number in numbers
                     ]
-                    square = target.moved(block * k.lanes * target.row_stride + j * k.vector_bytes)
+                    square = target.shifted(
+                        block * k.lanes * target.row_stride + j * k.vector_bytes
+                    )
                     for i, vector in enumerate(k.transpose(rows)):
                         k.store(vector, square.row(i))
                 copy_numbers(inner - single)
@@ -224,7 +223,7 @@ def copy_panel(k: Kernel, one: Real, B: Matrix, target: Matrix) -> None:
 
 @microkernel
 def products_of_rows(
-    k: Kernel, one: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
+    k: Kernel, like: Real, A: Matrix, B: Matrix, C: Matrix, D: Matrix, relu: Int
 ) -> None:
     """C = A B^T + D, each element of A B^T the product of two rows; clipped at 0 if `relu` is 1.
 
@@ -243,7 +242,7 @@ def products_of_rows(
     columns, inner = C.columns, A.columns
     whole = inner // k.lanes
     chosen = k.lane_before(inner - whole * k.lanes)
-    thresholds = k.where(relu.equals(1), k.zero(), k.constant(-math.inf))
+    thresholds = clip_threshold(k, relu)
     few = columns < 2 * k.lanes
     # rows of B that stay in the first-level cache while those of A go by; all, if they are few
     block = k.where(few, columns, k.integer(k.lanes))
@@ -269,7 +268,7 @@ def products_of_rows(
                         with k.when(inner > whole * k.lanes):
                             offset = whole * k.vector_bytes
                             _multiply_rows(k, total, a_rows, b_rows, offset, chosen)
-                        target = C.moved(row[0] * C.row_stride + column * k.element_bytes)
+                        target = C.shifted(row[0] * C.row_stride + column * k.element_bytes)
                         addend = k.variable(Vector(k, _lanes(k, [k.zero()], 0, width)))
                         with k.when(D.address.differs(0)):
                             kind = addend[0].code.type
@@ -309,19 +308,14 @@ def _lane_sums(k: Kernel, vectors: list[Vector]) -> Vector:
     Two vectors are interleaved and their halves added, until one is left: a vector's number
     becomes a lane's, bit by bit.
     """
-    half = k.lanes // 2
-    positions = ir.VectorType(ir.IntType(32), k.lanes)
-    low = ir.Constant(positions, [p for i in range(half) for p in (i, k.lanes + i)])
-    high = ir.Constant(positions, [p for i in range(half, k.lanes) for p in (i, k.lanes + i)])
     vectors = vectors + [k.zero()] * (k.lanes - len(vectors))
     while len(vectors) > 1:
         middle = len(vectors) // 2
-        pairs = zip(vectors[:middle], vectors[middle:], strict=True)
-        vectors = [
-            Vector(k, k.builder.shuffle_vector(x.code, y.code, low))
-            + Vector(k, k.builder.shuffle_vector(x.code, y.code, high))
-            for x, y in pairs
+        pairs = [
+            k.interleave(x.code, y.code)
+            for x, y in zip(vectors[:middle], vectors[middle:], strict=True)
         ]
+        vectors = [Vector(k, low) + Vector(k, high) for low, high in pairs]
     return vectors[0]
 
 
@@ -330,12 +324,12 @@ def _lanes(k: Kernel, vectors: list[Vector], first: int, count: int) -> ir.Value
     number = first // k.lanes
     pair = [vectors[min(i, len(vectors) - 1)].code for i in (number, number + 1)]
     lanes = range(first - number * k.lanes, first - number * k.lanes + count)
-    positions = ir.Constant(ir.VectorType(ir.IntType(32), count), list(lanes))
+    positions = ir.Constant(ir.VectorType(INT32, count), list(lanes))
     return k.builder.shuffle_vector(*pair, positions)
 
 
 @microkernel
-def column_sums(k: Kernel, one: Real, source: Matrix, target: Int, target_stride: Int) -> None:
+def column_sums(k: Kernel, like: Real, source: Matrix, target: Int, target_stride: Int) -> None:
     """target = sum over the rows of source.
 
     Shapes: source [rows, columns], target [columns], with any strides.
@@ -368,7 +362,7 @@ def column_sums(k: Kernel, one: Real, source: Matrix, target: Int, target_stride
 
             span(k, source.columns, body, width=4)
         with one_by_one, k.loop(0, source.columns) as column:
-            first = source.moved(column * source.column_stride)
+            first = source.shifted(column * source.column_stride)
             down = k.variable(k.zero())
             together = source.row_stride.equals(k.element_bytes)
             whole = k.where(together, rows // k.lanes, k.integer(0))
@@ -414,7 +408,7 @@ def multiply(one, itemsize, A, B, C, D, relu):
         columns = 0
     in_place = B.column_stride == itemsize and rows < COPY_ROWS
     panel = TILE_COLUMNS * lanes
-    block = min(inner, BLOCK_INNER) if rows > TILE_ROWS or not in_place else inner
+    block = min(inner, PANEL_ROWS) if rows > TILE_ROWS or not in_place else inner
     panel_bytes = 0 if in_place or columns == 0 else (block + lanes) * panel * itemsize
     # numbers of A that follow one another may compete for a few sets of the caches
     compete = A.column_stride % 1024 == 0 and A.row_stride == itemsize and inner >= COPY_ROWS

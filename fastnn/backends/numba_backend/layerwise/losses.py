@@ -3,9 +3,9 @@
 Of softmax and cross-entropy, each row's maximum is subtracted before any exponential.
 
 The compiled epoch has kernels of the same losses in `kernels/softmax.py` and `epoch/losses.py`.
-They do another work: from aligned, padded rows they make gradient, loss and prediction in one pass,
-and leave the logarithm to the end. Here a call asks for one of these, of rows at any address, and
-nothing beyond the end of a row may be touched.
+They do something else: from aligned, padded rows they make gradient, loss and prediction in one
+pass, and leave the logarithm to the end. Here a call asks for one of these, of rows at any address,
+and nothing beyond the end of a row may be touched.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def softmax_rows(k: Kernel, scale: Real, Z: Matrix, P: Matrix) -> None:
 @microkernel
 def losses_of_rows(
     k: Kernel,
-    one: Real,
+    like: Real,
     Z: Matrix,
     labels: Int,
     labels_step: Int,
@@ -140,7 +140,7 @@ def softmax(one, itemsize, Z, P):
 
 
 @jit_part
-def fit_together(itemsize, Z, labels, int64):
+def labels_fit(itemsize, Z, labels, int64):
     """Say whether the logits have contiguous rows, each with a label that is one of its columns."""
     return (
         is_rows(itemsize, Z) and dimensions(labels) == 1 and dtype_of(labels) == int64
@@ -155,7 +155,7 @@ def cross_entropy(one, itemsize, Z, labels, int64, losses):
 
     `int64` is the object that is the dtype of labels.
     """
-    if not fit_together(itemsize, Z, labels, int64):
+    if not labels_fit(itemsize, Z, labels, int64):
         return REFUSED
     losses_of_rows(one, matrix(Z), data(labels), stride(labels, 0), data(losses))
     return DONE
@@ -164,7 +164,7 @@ def cross_entropy(one, itemsize, Z, labels, int64, losses):
 @jit
 def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
     """dZ = (softmax(Z) - onehot(labels)) / batch; the arguments are as in `cross_entropy`."""
-    if not fit_together(itemsize, Z, labels, int64):
+    if not labels_fit(itemsize, Z, labels, int64):
         return REFUSED
     share = one / type(one)(length(Z, 0))
     softmax_rows(share, matrix(Z), matrix(dZ))

@@ -5,7 +5,17 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..jit import call, jit, jit_part
-from ..language import DOUBLE, Int, Kernel, Real, Vector, matrix_at, microkernel, pairwise_sum
+from ..language import (
+    DOUBLE,
+    INT32,
+    Int,
+    Kernel,
+    Real,
+    Vector,
+    matrix_at,
+    microkernel,
+    pairwise_sum,
+)
 from .arrays import (
     DONE,
     REFUSED,
@@ -82,7 +92,7 @@ def add_squares(k: Kernel, like: Real, x: Int, count: Int, target: Int) -> None:
         add(k.load_lanes(x + start * k.element_bytes, chosen), 0)
     total = (sums[0] + sums[1]) + (sums[2] + sums[3])
     lanes = [
-        Vector(k, k.builder.extract_element(total.code, ir.Constant(ir.IntType(32), lane)))
+        Vector(k, k.builder.extract_element(total.code, ir.Constant(INT32, lane)))
         for lane in range(k.lanes)
     ]
     k.store_as(pairwise_sum(lanes).code, target, 8)
@@ -99,7 +109,7 @@ def vector_like(array, itemsize, parameters):
 
 
 @jit_part
-def as_row(itemsize, vector):
+def vector_as_row(itemsize, vector):
     """A vector without gaps as a matrix of one row."""
     return matrix_at(data(vector), 0, itemsize, 1, length(vector, 0))
 
@@ -111,7 +121,7 @@ def apart(itemsize, a, b):
 
 
 @jit_part
-def fit_together(itemsize, parameters, gradient, state):
+def can_move(itemsize, parameters, gradient, state):
     """Say whether parameters and state can be moved along a gradient, each as a whole."""
     return (
         dimensions(parameters) == 1
@@ -126,18 +136,18 @@ def fit_together(itemsize, parameters, gradient, state):
 
 
 @jit
-def momentum(rate, share, kernel, itemsize, parameters, gradient, velocity):
+def momentum(rate, beta1, kernel, itemsize, parameters, gradient, velocity):
     """One step of momentum, of either kind; the arguments from `parameters` on are array objects.
 
     Here and below, `kernel` is the address of a kernel of `kernels/optimizers.py`. Three entry
     points, as each number that is handed over from Python costs 10 ns.
     """
-    if not fit_together(itemsize, parameters, gradient, velocity):
+    if not can_move(itemsize, parameters, gradient, velocity):
         return REFUSED
     none = type(rate)(0)
     call(
-        kernel, rate, none, share, none, none, none, none, none,
-        as_row(itemsize, parameters), data(gradient), data(velocity), 0, 0,
+        kernel, rate, none, beta1, none, none, none, none, none,
+        vector_as_row(itemsize, parameters), data(gradient), data(velocity), 0, 0,
     )  # fmt: skip
     return DONE
 
@@ -145,12 +155,12 @@ def momentum(rate, share, kernel, itemsize, parameters, gradient, velocity):
 @jit
 def rmsprop(rate, rho, rest, epsilon, kernel, itemsize, parameters, gradient, mean_square):
     """One step of RMSprop; the arguments from `parameters` on are array objects."""
-    if not fit_together(itemsize, parameters, gradient, mean_square):
+    if not can_move(itemsize, parameters, gradient, mean_square):
         return REFUSED
     none = type(rate)(0)
     call(
         kernel, rate, none, rho, rest, none, none, epsilon, none,
-        as_row(itemsize, parameters), data(gradient), data(mean_square), 0, 0,
+        vector_as_row(itemsize, parameters), data(gradient), data(mean_square), 0, 0,
     )  # fmt: skip
     return DONE
 
@@ -162,14 +172,14 @@ def adam(
 ):  # fmt: skip
     """One step of Adam; the arguments from `parameters` on are array objects."""
     if not (
-        fit_together(itemsize, parameters, gradient, mean)
-        and fit_together(itemsize, parameters, gradient, mean_square)
+        can_move(itemsize, parameters, gradient, mean)
+        and can_move(itemsize, parameters, gradient, mean_square)
         and apart(itemsize, mean, mean_square)
     ):
         return REFUSED
     call(
         kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, type(rate)(0),
-        as_row(itemsize, parameters), data(gradient), data(mean), data(mean_square), 0,
+        vector_as_row(itemsize, parameters), data(gradient), data(mean), data(mean_square), 0,
     )  # fmt: skip
     return DONE
 
