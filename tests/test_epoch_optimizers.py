@@ -101,7 +101,7 @@ class Block:
         for name in ("beta1", "beta2", "epsilon"):
             region[name] = getattr(rule, name)
         parameters, gradient, first, second = self.arrays
-        size = optimizers.BLOCK_ROWS
+        size = optimizers.ROWS_AT_ONCE
         starts = range(0, self.rows, size)
         for start, stop in blocks or [(s, min(s + size, self.rows)) for s in starts]:
             call_operation(
