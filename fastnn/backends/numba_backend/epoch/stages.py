@@ -25,7 +25,7 @@ from ..kernels.batch_norm import (
 from ..kernels.dropout import drop
 from ..kernels.philox import BLOCK_WORDS, random_words
 from ..kernels.rows import clear, load_row, sample_at
-from ..language import MATRIX, submatrix
+from ..language import MATRIX, matrix_at, submatrix
 from .optimizers import RATE_BYTES
 
 STAGE = np.dtype(
@@ -210,8 +210,11 @@ def batch_norm_backward(one, record, parameters, first, stop, count, step):
     stage, real = record_at(record, 0), type(one)
     for column in range(first, stop, stage.lanes):
         offset = column * stage.itemsize
-        # not the padding: what infinity leaves there would stay in the state of an optimiser
         columns = min(stage.lanes, stage.units - column)
+        if columns < stage.lanes:
+            # what infinity leaves in padding would stay in the state of an optimiser
+            for vector in (stage.scale_gradient, stage.shift_gradient):
+                clear(one, matrix_at(vector + offset, 0, stage.itemsize, 1, stage.lanes))
         gradient = submatrix(stage.gradient, 0, column, count, columns)
         normalize_gradient(
             real(stage.epsilon), one / real(count),
