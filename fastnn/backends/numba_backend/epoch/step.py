@@ -396,8 +396,8 @@ def update_weights(
 ):  # fmt: skip
     """W -= rate * X^T G, or another rule's step: own rows of W.
 
-    In plain SGD the gradient of W is never stored. Another rule has a step, an operation of
-    `optimizers.py`, which takes the gradient block by block.
+    In plain SGD the gradient of W is never stored. Another rule has `move`, an operation of
+    `optimizers.py`, which takes the gradient some rows at a time.
     """
     fused = layer.move == 0
     columns = layer.weights.columns
@@ -484,7 +484,8 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
 def add_penalties(one, record, blocks, chunks, target):
     """The penalty of all W before the step: 0.5 decay * (sum of squares), for each of them.
 
-    Squares are added block by block, chunk by chunk and layer by layer, whoever moved which.
+    Squares are added over rows that move together, then chunk by chunk and layer by layer, whoever
+    moved which.
     """
     total = 0.0
     for number in range(blocks):

@@ -268,7 +268,7 @@ class Table:
         return int(self.regions[self._learned, which:].ctypes.data)
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
-        """Write down how the parameters of a Dense layer are moved, and in what blocks."""
+        """Write down how the parameters of a Dense layer are moved, and how many rows at a time."""
         rule, units = dense.rule, dense.output_units
         layer["learned"] = self._learned
         layer["rows_at_once"] = dense.input_units
