@@ -32,6 +32,7 @@ FLOORS = [
 NUMBA_FLOORS = [
     {"machine"},
     {"language"},
+    {"microkernel"},
     {"jit"},
     {"kernels"},
     {"layerwise", "epoch"},

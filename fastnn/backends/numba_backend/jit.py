@@ -32,8 +32,9 @@ from numba.core.ccallback import CFunc
 from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
-from .language import DOUBLE, FLOAT, Microkernel, flattened, intrinsic
+from .language import DOUBLE, FLOAT
 from .machine import MACHINE
+from .microkernel import Microkernel, flattened, intrinsic
 
 FLAGS: dict[str, Any] = {
     "nogil": True,  # other Python threads run on while a kernel does

@@ -15,31 +15,24 @@ instructions. A Python loop in it is an unrolled loop in the kernel; an `Int` or
             result = k.fma(scale, k.load(x + offset), k.load(y + offset))
             k.store(result, y + offset)
 
-Compiled functions call it as `axpy(alpha, x, y, vectors)`. Addresses are integers that
-count bytes (`array.ctypes.data` and what is added to it), and so are strides. A `Matrix` is
-address, strides and sizes in one value, so that a product is called as `matmul(alpha, A, B, C)`;
-it is unpacked where machine code begins. Where a kernel has vectors, its first parameter is a
-floating-point number, and the type of that number is the type of its vectors: one text serves
-float32 and float64. A parameter called `like` serves for its type alone. No such kernel is made by
-a function in a loop: Numba's disk cache would not recognise it again. Kernels with machine code of
-their own, `jit.KernelOperation`, are.
+Compiled functions call it as `axpy(alpha, x, y, vectors)`: that is the work of `microkernel.py`,
+and nothing here knows of Numba. Addresses are integers that count bytes (`array.ctypes.data` and
+what is added to it), and so are strides. A `Matrix` is address, strides and sizes in one value, so
+that a product is called as `matmul(alpha, A, B, C)`. Where a kernel has vectors, its first
+parameter is a floating-point number, and the type of that number is the type of its vectors: one
+text serves float32 and float64. A parameter called `like` serves for its type alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from llvmlite import ir
-from numba import extending, from_dtype, types
-from numba.core import cgutils
-from numba.core.errors import TypingError
 
 from .machine import HAS_POSIX, MACHINE, lanes
 
@@ -543,6 +536,8 @@ class Kernel:
     def cases(self, number: Int, numbers: range | tuple[int, ...]) -> Iterator[int]:
         """Write the body of a `for` once for each of `numbers`; the kernel jumps to one of them.
 
+        Where `number` is none of them it runs no body.
+
         This is how a kernel whose unrolling depends on a width serves every width without
         being compiled again. The jump stands outside the loops, so it costs nothing.
         """
@@ -566,181 +561,3 @@ def pairwise_sum(terms: Sequence[V]) -> V:
 
 def _declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Function:
     return module.globals.get(name) or ir.Function(module, signature, name)
-
-
-# ------------------------------------------------------------- from Python to machine code
-
-
-@dataclass(frozen=True)
-class Microkernel:
-    """A function that writes a kernel, with the types of its parameters and of its result."""
-
-    write: Callable[..., Any]
-    parameters: tuple[str, ...]
-    """"Int", "Real" or "Matrix" for each; all `Real` of a kernel are float32, or all float64."""
-    result: str
-    """"None", "Int" or "Real"."""
-
-    @classmethod
-    def of(cls, write: Callable[..., Any]) -> Microkernel:
-        """Read the types from the annotations."""
-        signature = inspect.signature(write)
-        parameters = tuple(p.annotation for p in signature.parameters.values())[1:]
-        result = signature.return_annotation
-        if not (
-            {"Int", "Real", "Matrix"}.issuperset(parameters) and result in {"None", "Int", "Real"}
-        ):
-            raise TypeError(f"annotate the parameters of {write.__name__} as Int, Real or Matrix")
-        return cls(write, parameters, result)
-
-    def name(self, element: ir.Type) -> str:
-        """Return a symbol that no other kernel in a process has."""
-        kind = "f64" if element == DOUBLE else "f32"
-        return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.bits}"
-
-    def define(self, module: ir.Module, element: ir.Type) -> ir.Function:
-        """Write the kernel into a module, for vectors of `element`."""
-        llvm_types = {"Int": [INT64], "Real": [element], "Matrix": [INT64] * len(Matrix._fields)}
-        codes = [code for kind in self.parameters for code in llvm_types[kind]]
-        returned = ir.VoidType() if self.result == "None" else llvm_types[self.result][0]
-        function = ir.Function(module, ir.FunctionType(returned, codes), self.name(element))
-        kernel = Kernel(ir.IRBuilder(function.append_basic_block()), element)
-        arguments = iter(function.args)
-        values: list[Value | Matrix] = []
-        for kind in self.parameters:
-            if kind == "Matrix":
-                values.append(Matrix(*[Int(kernel, next(arguments)) for _ in Matrix._fields]))
-            else:
-                values.append((Int if kind == "Int" else Real)(kernel, next(arguments)))
-        result = self.write(kernel, *values)
-        if result is None:
-            kernel.builder.ret_void()
-        else:
-            kernel.builder.ret(result.code)
-        return function
-
-
-def flattened(context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> list[ir.Value]:
-    """Return the arguments of a compiled call as numbers: matrices are unpacked here."""
-    codes = []
-    for kind, value in zip(kinds, values, strict=True):
-        if kind == MATRIX_RECORD:  # the address of one
-            first = builder.bitcast(value, INT64.as_pointer())
-            codes += [
-                builder.load(builder.gep(first, [ir.Constant(INT32, field)]))
-                for field in range(len(Matrix._fields))
-            ]
-        elif isinstance(kind, types.BaseNamedTuple):
-            kinds_of_fields: Any = kind
-            codes += flattened(
-                context, builder, kinds_of_fields, cgutils.unpack_tuple(builder, value)
-            )
-        elif isinstance(kind, types.Integer):
-            codes.append(context.cast(builder, value, kind, types.int64))
-        elif isinstance(kind, types.Float):
-            codes.append(value)
-        else:
-            raise TypingError(f"expected numbers and matrices, got {kind}")
-    return codes
-
-
-MATRIX_RECORD: Any = from_dtype(MATRIX)
-MATRIX_TYPE = types.NamedUniTuple(types.int64, len(Matrix._fields), Matrix)
-"""Numba's type of a `Matrix`."""
-intrinsic: Any = extending.intrinsic
-
-
-def _matrix_from(generate: Callable[..., tuple[ir.Value, ...]]) -> Callable[..., ir.Value]:
-    """Return what an intrinsic writes that makes a matrix; `generate` gives its five integers."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        codes = flattened(context, builder, signature.args, values)
-        made: ir.Value = context.make_tuple(
-            builder, signature.return_type, generate(builder, *codes)
-        )
-        return made
-
-    return write
-
-
-@intrinsic
-def matrix_at(context, address, row_stride, column_stride, rows, columns):
-    """The matrix at an address."""
-    integers = (types.int64,) * len(Matrix._fields)
-    return MATRIX_TYPE(*integers), _matrix_from(lambda builder, *codes: codes)
-
-
-@intrinsic
-def submatrix(context, matrix, row, column, rows, columns):
-    """The part of a matrix from a row and a column on, of so many rows and columns."""
-
-    def generate(builder, address, row_stride, column_stride, _, __, row, column, rows, columns):
-        address = builder.add(address, builder.mul(row, row_stride))
-        address = builder.add(address, builder.mul(column, column_stride))
-        return address, row_stride, column_stride, rows, columns
-
-    return MATRIX_TYPE(matrix, row, column, rows, columns), _matrix_from(generate)
-
-
-@intrinsic
-def transposed(context, matrix):
-    """The transpose of a matrix, of which nothing moves."""
-
-    def generate(builder, address, row_stride, column_stride, rows, columns):
-        return address, column_stride, row_stride, columns, rows
-
-    return MATRIX_TYPE(matrix), _matrix_from(generate)
-
-
-@intrinsic
-def shifted(context, matrix, nbytes):
-    """The matrix of the same shape that lies so many bytes further."""
-
-    def generate(builder, address, row_stride, column_stride, rows, columns, nbytes):
-        return builder.add(address, nbytes), row_stride, column_stride, rows, columns
-
-    return MATRIX_TYPE(matrix, nbytes), _matrix_from(generate)
-
-
-def microkernel(write: Callable[..., Any]) -> Any:
-    """Turn a function that writes a kernel into one that compiled functions can call.
-
-    A kernel becomes one LLVM function of each compiled function that calls it, however often; one
-    without loops is written into it instead.
-    """
-    kernel = Microkernel.of(write)
-
-    def typed(context: Any, *arguments: Any) -> Any:
-        number = next(
-            (a for a, kind in zip(arguments, kernel.parameters, strict=True) if kind == "Real"),
-            None,
-        )
-        element = DOUBLE if number == types.float64 else FLOAT
-        numba_types: dict[str, Any] = {"Int": types.int64, "Real": number, "None": types.void}
-
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-            function = builder.module.globals.get(kernel.name(element))
-            if function is None:
-                function = kernel.define(builder.module, element)
-                # so LLVM drops the parameters that it doesn't use, as sizes of some matrices
-                function.linkage = "internal"
-                # one without branches is inlined: the call would cost more than its body
-                function.attributes.add("noinline" if len(function.blocks) > 1 else "alwaysinline")
-            codes = flattened(context, builder, signature.args, values)
-            result = builder.call(function, codes)
-            return context.get_dummy_value() if kernel.result == "None" else result
-
-        accepted = [
-            given if kind == "Matrix" else numba_types[kind]
-            for given, kind in zip(arguments, kernel.parameters, strict=True)
-        ]
-        return numba_types[kernel.result](*accepted), generate
-
-    # Numba reads the names of the parameters, of which the first is its typing context
-    signature = inspect.signature(write)
-    taken = signature.replace(return_annotation=inspect.Signature.empty)
-    typed.__signature__ = taken  # type: ignore[attr-defined]
-    typed.__name__ = typed.__qualname__ = write.__name__
-    typed.__doc__ = write.__doc__
-    typed.__module__ = write.__module__
-    return intrinsic(typed)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from ..jit import Operation, operation, record_at
 from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
 from ..kernels.softmax import first_largest
-from ..language import Int, Kernel, Matrix, Real, Vector, microkernel, submatrix
+from ..language import Int, Kernel, Matrix, Real, Vector
+from ..microkernel import microkernel, submatrix
 
 CLASS_IDS = -1
 """What `target_code` holds for targets that are class ids; otherwise the code of their type."""

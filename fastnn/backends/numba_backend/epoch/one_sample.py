@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from ..jit import jit_part, operation, record_at
 from ..kernels.rows import clear, put_real, real_at
-from ..language import Int, Kernel, Matrix, Real, microkernel, shifted, submatrix
+from ..language import Int, Kernel, Matrix, Real
+from ..microkernel import microkernel, shifted, submatrix
 
 ROWS_AT_ONCE = 64
 """Rows of W that are passed through tile by tile, so that it is read in long stretches."""

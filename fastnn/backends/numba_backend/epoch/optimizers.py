@@ -16,7 +16,8 @@ import numpy as np
 
 from ..jit import call, operation, record_at
 from ..kernels.rows import real_at
-from ..language import MATRIX, shifted, submatrix
+from ..language import MATRIX
+from ..microkernel import shifted, submatrix
 
 ROWS_AT_ONCE = 64
 """Rows that are moved at a time, a multiple of the bits of a word."""

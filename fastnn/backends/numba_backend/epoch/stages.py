@@ -25,7 +25,8 @@ from ..kernels.batch_norm import (
 from ..kernels.dropout import drop
 from ..kernels.philox import BLOCK_WORDS, random_words
 from ..kernels.rows import clear, load_row, sample_at
-from ..language import MATRIX, matrix_at, submatrix
+from ..language import MATRIX
+from ..microkernel import matrix_at, submatrix
 from .optimizers import RATE_BYTES
 
 STAGE = np.dtype(

@@ -47,7 +47,8 @@ from ..kernels.rows import (
 )
 from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import gather, scatter
-from ..language import MATRIX, shifted, submatrix, transposed
+from ..language import MATRIX
+from ..microkernel import shifted, submatrix, transposed
 from .one_sample import nothing_waits
 from .optimizers import RATE_BYTES
 from .threads import (

@@ -41,8 +41,9 @@ import numpy as np
 from fastnn import memory
 
 from ..jit import jit_part
-from ..language import Int, Kernel, microkernel
+from ..language import Int, Kernel
 from ..machine import HAS_POSIX, cores, processors
+from ..microkernel import microkernel
 
 MOST_MEMBERS = 4 if HAS_POSIX else 1
 """Members of the largest team."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..language import Int, Kernel, Matrix, Real, Vector, microkernel, pairwise_sum
+from ..language import Int, Kernel, Matrix, Real, Vector, pairwise_sum
+from ..microkernel import microkernel
 from .rows import span
 
 WIDTH = 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..language import INT32, INT64, Int, Kernel, Matrix, Real, microkernel
+from ..language import INT32, INT64, Int, Kernel, Matrix, Real
+from ..microkernel import microkernel
 from .rows import span
 
 

@@ -6,7 +6,8 @@ import math
 
 from llvmlite import ir
 
-from ..language import FLOAT, Int, Kernel, Real, Vector, microkernel
+from ..language import FLOAT, Int, Kernel, Real, Vector
+from ..microkernel import microkernel
 
 # exp(r) for |r| <= ln(2) / 2: in float32 a polynomial 1 + r + r^2 p(r), in float64 a rational
 # function 1 + 2 r p(r^2) / (q(r^2) - r p(r^2)); coefficients from the highest power down.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
-from ..language import Int, Kernel, Matrix, Real, Variables, Vector, microkernel, pairwise_sum
+from ..language import Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
 from ..machine import MACHINE
+from ..microkernel import microkernel
 
 BLOCK_INNER = MACHINE.block_inner
 BLOCK_COLUMNS = MACHINE.block_columns

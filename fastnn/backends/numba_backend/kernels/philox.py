@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..language import INT64, Int, Kernel, microkernel
+from ..language import INT64, Int, Kernel
+from ..microkernel import microkernel
 
 BLOCK_WORDS = 8
 """32-bit words in a block."""

@@ -13,7 +13,8 @@ from typing import Any
 from llvmlite import ir
 
 from ..jit import jit_part
-from ..language import Int, Kernel, Matrix, Real, Vector, microkernel, pairwise_sum
+from ..language import Int, Kernel, Matrix, Real, Vector, pairwise_sum
+from ..microkernel import microkernel
 
 
 def span(k: Kernel, columns: Int, body: Callable[..., Any], width: int = 1) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
+from ..language import Int, Kernel, Matrix, Real, Vector
+from ..microkernel import microkernel
 from .exponential import exponential
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 
-from ..language import Int, Kernel, Matrix, Real, Vector, microkernel
+from ..language import Int, Kernel, Matrix, Real, Vector
+from ..microkernel import microkernel
 
 
 @microkernel

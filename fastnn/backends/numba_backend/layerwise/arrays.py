@@ -30,7 +30,7 @@ from numba import types
 from fastnn.checks import FLOAT_DTYPES, Array
 
 from ..jit import KernelOperation, jit_part
-from ..language import MATRIX_TYPE, intrinsic
+from ..microkernel import MATRIX_TYPE, intrinsic
 
 DONE, REFUSED = 0, 1
 """What a kernel returns: whether it could work on the arrays as they are."""

@@ -22,19 +22,9 @@ from llvmlite import ir
 from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
 from ..kernels.rows import clip_threshold, span
-from ..language import (
-    INT32,
-    Int,
-    Kernel,
-    Matrix,
-    Real,
-    Vector,
-    matrix_at,
-    microkernel,
-    submatrix,
-    transposed,
-)
+from ..language import INT32, Int, Kernel, Matrix, Real, Vector
 from ..machine import MACHINE
+from ..microkernel import matrix_at, microkernel, submatrix, transposed
 from .arrays import (
     DONE,
     REFUSED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..jit import jit
 from ..kernels.dropout import drop
 from ..kernels.philox import BLOCK_WORDS, random_words
-from ..language import matrix_at
+from ..microkernel import matrix_at
 from .arrays import DONE, REFUSED, data, is_rows, length, matrix
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..jit import call, jit, jit_part
-from ..language import submatrix
+from ..microkernel import submatrix
 from .arrays import (
     C_CONTIGUOUS,
     DONE,

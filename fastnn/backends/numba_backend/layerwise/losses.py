@@ -13,7 +13,8 @@ from __future__ import annotations
 from ..jit import jit, jit_part
 from ..kernels.exponential import exponential
 from ..kernels.rows import span
-from ..language import INT64, Int, Kernel, Matrix, Real, Vector, microkernel
+from ..language import INT64, Int, Kernel, Matrix, Real, Vector
+from ..microkernel import microkernel
 from .arrays import (
     DONE,
     REFUSED,

@@ -5,17 +5,8 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..jit import call, jit, jit_part
-from ..language import (
-    DOUBLE,
-    INT32,
-    Int,
-    Kernel,
-    Real,
-    Vector,
-    matrix_at,
-    microkernel,
-    pairwise_sum,
-)
+from ..language import DOUBLE, INT32, Int, Kernel, Real, Vector, pairwise_sum
+from ..microkernel import matrix_at, microkernel
 from .arrays import (
     DONE,
     REFUSED,
