@@ -172,54 +172,49 @@ def dropout_backward(one, record, parameters, first, stop, count, step):
 
 @operation
 def batch_norm_forward(one, record, parameters, first, stop, count, step):
-    """Normalise by the batch's statistics, a vector of columns at a time; the running ones move."""
+    """Normalise by the batch's statistics; the running ones move."""
     stage, real = record_at(record, 0), type(one)
-    for column in range(first, stop, stage.lanes):
-        offset = column * stage.itemsize
-        X = submatrix(stage.source, 0, column, count, stage.lanes)
-        Y = submatrix(stage.target, 0, column, count, stage.lanes)
-        vectors = parameters + offset
-        mean, variance = stage.mean + offset, stage.variance + offset
-        column_statistics(one / real(count), X, mean, variance)
-        normalize(
-            real(stage.epsilon), X, Y, vectors + stage.scale, vectors + stage.shift, mean, variance
-        )  # fmt: skip
-        for average, number in (
-            (stage.running_mean, mean), (stage.running_variance, variance)
-        ):  # fmt: skip
-            move_average(
-                real(stage.momentum), real(1 - stage.momentum), vectors + average, number
-            )  # fmt: skip
+    columns, offset = stop - first, first * stage.itemsize
+    vectors, mean, variance = parameters + offset, stage.mean + offset, stage.variance + offset
+    X = submatrix(stage.source, 0, first, count, columns)
+    column_statistics(one / real(count), X, mean, variance, 0)
+    normalize(
+        real(stage.epsilon), X, submatrix(stage.target, 0, first, count, columns),
+        vectors + stage.scale, vectors + stage.shift, mean, variance,
+    )  # fmt: skip
+    kept = real(stage.momentum)
+    rest = real(1 - stage.momentum)
+    for place in range(0, columns * stage.itemsize, stage.lanes * stage.itemsize):
+        move_average(kept, rest, vectors + stage.running_mean + place, mean + place)
+        move_average(kept, rest, vectors + stage.running_variance + place, variance + place)
 
 
 @operation
 def batch_norm_inference(one, record, parameters, first, stop, count, step):
-    """Normalise by the running statistics, a vector of columns at a time."""
+    """Normalise by the running statistics."""
     stage = record_at(record, 0)
-    for column in range(first, stop, stage.lanes):
-        vectors = parameters + column * stage.itemsize
-        normalize(
-            type(one)(stage.epsilon), submatrix(stage.source, 0, column, count, stage.lanes),
-            submatrix(stage.target, 0, column, count, stage.lanes),
-            vectors + stage.scale, vectors + stage.shift,
-            vectors + stage.running_mean, vectors + stage.running_variance,
-        )  # fmt: skip
+    columns, vectors = stop - first, parameters + first * stage.itemsize
+    normalize(
+        type(one)(stage.epsilon), submatrix(stage.source, 0, first, count, columns),
+        submatrix(stage.target, 0, first, count, columns),
+        vectors + stage.scale, vectors + stage.shift,
+        vectors + stage.running_mean, vectors + stage.running_variance,
+    )  # fmt: skip
 
 
 @operation
 def batch_norm_backward(one, record, parameters, first, stop, count, step):
     stage, real = record_at(record, 0), type(one)
-    for column in range(first, stop, stage.lanes):
-        offset = column * stage.itemsize
-        columns = min(stage.lanes, stage.units - column)
-        if columns < stage.lanes:
-            # what infinity leaves in padding would stay in the state of an optimiser
-            for vector in (stage.scale_gradient, stage.shift_gradient):
-                clear(one, matrix_at(vector + offset, 0, stage.itemsize, 1, stage.lanes))
-        gradient = submatrix(stage.gradient, 0, column, count, columns)
-        normalize_gradient(
-            real(stage.epsilon), one / real(count),
-            submatrix(stage.source, 0, column, count, columns), gradient, gradient,
-            parameters + stage.scale + offset, stage.mean + offset, stage.variance + offset,
-            stage.scale_gradient + offset, stage.shift_gradient + offset,
-        )  # fmt: skip
+    columns, offset = min(stop, stage.units) - first, first * stage.itemsize
+    if columns < stop - first:
+        # what infinity leaves in padding would stay in the state of an optimiser
+        last = (stop - stage.lanes) * stage.itemsize
+        for vector in (stage.scale_gradient, stage.shift_gradient):
+            clear(one, matrix_at(vector + last, 0, stage.itemsize, 1, stage.lanes))
+    gradient = submatrix(stage.gradient, 0, first, count, columns)
+    normalize_gradient(
+        real(stage.epsilon), one / real(count),
+        submatrix(stage.source, 0, first, count, columns), gradient, gradient,
+        parameters + stage.scale + offset, stage.mean + offset, stage.variance + offset,
+        stage.scale_gradient + offset, stage.shift_gradient + offset, 0,
+    )  # fmt: skip

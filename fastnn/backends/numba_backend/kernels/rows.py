@@ -17,19 +17,27 @@ from ..language import Int, Kernel, Matrix, Real, Vector, pairwise_sum
 from ..microkernel import microkernel
 
 
-def span(k: Kernel, columns: Int, body: Callable[..., Any], width: int = 1) -> None:
+def span(
+    k: Kernel, columns: Int, body: Callable[..., Any], width: int = 1, grouped: int | Int = 1
+) -> None:
     """Write a walk along a row of `columns` numbers.
 
     `body(offset, count, load, store)` writes what happens to `count` vectors, the first of them
     `offset` bytes from the start of the row: `width` whole ones for as long as there are so many,
-    then one by one, where `load(address)` and `store(vector, address)` leave alone what lies beyond
-    the row.
+    none where `grouped` is 0, then whole ones one by one, at last a vector in part, where
+    `load(address)` and `store(vector, address)` leave alone what lies beyond the row.
     """
-    groups = columns // (width * k.lanes)
-    with k.loop(0, groups) as j:
-        body(j * (width * k.vector_bytes), width, k.load_anywhere, k.store_anywhere)
-    with k.loop(groups * width, (columns + (k.lanes - 1)) // k.lanes) as j:
-        body(j * k.vector_bytes, 1, *k.masked(k.lane_before(columns - j * k.lanes)))
+    whole = columns // k.lanes
+    first = k.integer(0)
+    if width > 1:
+        first = whole // width * width * grouped
+        with k.loop(0, first, width) as j:
+            body(j * k.vector_bytes, width, k.load_anywhere, k.store_anywhere)
+    with k.loop(first, whole) as j:
+        body(j * k.vector_bytes, 1, k.load_anywhere, k.store_anywhere)
+    rest = columns - whole * k.lanes
+    with k.when(rest > 0):
+        body(whole * k.vector_bytes, 1, *k.masked(k.lane_before(rest)))
 
 
 UINT8, FLOAT32, FLOAT64 = 0, 1, 2

@@ -36,7 +36,7 @@ def forward(epsilon, itemsize, given, X, Y, scale, shift, mean, variance):
         return REFUSED
     if not given:
         row_share = type(epsilon)(1) / type(epsilon)(length(X, 0))
-        column_statistics(row_share, matrix(X), data(mean), data(variance))
+        column_statistics(row_share, matrix(X), data(mean), data(variance), 1)
     normalize(
         epsilon, matrix(X), matrix(Y), data(scale), data(shift), data(mean), data(variance)
     )  # fmt: skip
@@ -54,9 +54,9 @@ def backward(epsilon, itemsize, given, X, G, dX, scale, mean, variance, dscale, 
     row_share = type(epsilon)(0)
     if not given:
         row_share = type(epsilon)(1) / type(epsilon)(length(X, 0))
-        column_statistics(row_share, matrix(X), data(mean), data(variance))
+        column_statistics(row_share, matrix(X), data(mean), data(variance), 1)
     normalize_gradient(
         epsilon, row_share, matrix(X), matrix(G), matrix(dX),
-        data(scale), data(mean), data(variance), data(dscale), data(dshift),
+        data(scale), data(mean), data(variance), data(dscale), data(dshift), 1,
     )  # fmt: skip
     return DONE
