@@ -35,9 +35,8 @@ def span(
             body(j * k.vector_bytes, width, k.load_anywhere, k.store_anywhere)
     with k.loop(first, whole) as j:
         body(j * k.vector_bytes, 1, k.load_anywhere, k.store_anywhere)
-    rest = columns - whole * k.lanes
-    with k.when(rest > 0):
-        body(whole * k.vector_bytes, 1, *k.masked(k.lane_before(rest)))
+    with k.loop(whole, (columns + (k.lanes - 1)) // k.lanes) as j:
+        body(j * k.vector_bytes, 1, *k.masked(k.lane_before(columns - j * k.lanes)))
 
 
 UINT8, FLOAT32, FLOAT64 = 0, 1, 2
