@@ -197,7 +197,7 @@ def _compared(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Array, Arra
 # What a network needs of its loss
 
 
-BUILT_IN: Registry[Loss] = Registry()
+BUILT_IN: Registry[Loss] = Registry("name")
 """fastnn's own losses."""
 
 

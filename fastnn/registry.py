@@ -17,8 +17,9 @@ class Registry(Generic[T]):
     Parameters
     ----------
     description
-        The method by which an object tells compiled code what it is. What the base says is true of
-        a user's class, which takes no compiled path, and so it is never inherited here.
+        The attribute by which a class, or an object of it, tells compiled code what it is. What the
+        base says is true of a user's class, which takes no compiled path, and so it is never
+        inherited here.
     """
 
     def __init__(self, description: str | None = None) -> None:
@@ -31,13 +32,16 @@ class Registry(Generic[T]):
         Raises
         ------
         TypeError
-            If it does not describe itself.
+            If it does not describe itself, or lacks a method that the base asks for.
         """
         name = self._description
         if name is not None:
             described = [base for base in kind.__mro__ if name in vars(base)]
-            if len(described) == 1 and described[0] is not kind:
-                raise TypeError(f"{kind.__name__}: expected a method {name} of its own, got none")
+            if not described or (len(described) == 1 and described[0] is not kind):
+                raise TypeError(f"{kind.__name__}: expected a {name} of its own, got none")
+        missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
+        if missing:
+            raise TypeError(f"{kind.__name__}: expected the methods {missing}, got none")
         self._classes[kind.__name__] = kind
         return kind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastnn import layers, optimizers
+from fastnn import layers, losses, optimizers
 
 
 def test_names_and_exact_classes():
@@ -29,10 +29,27 @@ def test_a_class_that_does_not_describe_itself_is_refused():
         def step(self, backend, parameters, gradient, state, step):
             pass
 
-    for registry, kind, method in (
+    class Hinge(losses.UserLoss):
+        pass
+
+    for registry, kind, attribute in (
         (layers.BUILT_IN, Square, "_describe"),
         (optimizers.BUILT_IN, Sign, "_rule"),
+        (losses.BUILT_IN, Hinge, "name"),
     ):
-        with pytest.raises(TypeError, match=f"{kind.__name__}: expected a method {method}"):
+        with pytest.raises(TypeError, match=f"{kind.__name__}: expected a {attribute} of its own"):
             registry.register(kind)
         assert kind not in list(registry)
+
+
+def test_a_class_with_methods_missing_is_refused():
+    class Hinge(losses.Loss):
+        name = "hinge"
+
+        def has_classes(self, targets, outputs):
+            return True
+
+    with pytest.raises(TypeError, match="Hinge: expected the methods gradient, targets, total"):
+        losses.BUILT_IN.register(Hinge)
+    with pytest.raises(ValueError, match="expected 'softmax_cross_entropy', 'mse' or a function"):
+        losses.chosen("hinge")
