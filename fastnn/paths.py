@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer
+from fastnn.layers import BUILT_IN, Layer, ParametricLayer, has_methods_of_its_own
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
 
@@ -277,7 +277,7 @@ def _reason_for_python(network: Trainable) -> str | None:
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
             return f"{layer!r} is known to Python alone"
-        if "forward" in vars(layer) or "backward" in vars(layer):
+        if has_methods_of_its_own(layer):
             return f"{layer!r} has a method of its own"
     return None
 

@@ -7,7 +7,7 @@ compiled epoch. Arguments have been checked; what a layer returns has not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,13 @@ from fastnn.layers import (
     ParametricLayer,
     ReLU,
     cast,
+    has_methods_of_its_own,
     keeps_width,
     training_mode,
 )
 from fastnn.losses import Loss
+
+K = TypeVar("K", bound=Layer)
 
 
 class Layered(Protocol):
@@ -56,7 +59,7 @@ def infer(network: Layered, X: Array) -> Array:
     layers = iter(zip(network._layers, [*network._layers[1:], None], strict=True))
     with training_mode(network._layers, False):
         for layer, following in layers:
-            if type(layer) is Dense and type(following) is ReLU:
+            if _is_exactly(layer, Dense) and _is_exactly(following, ReLU):
                 activation = layer._forward(activation, relu=True)
                 next(layers)
             else:
@@ -75,7 +78,8 @@ def step(network: Layered, X: Array, y: Array) -> tuple[float, int]:
     first = _first_that_learns(layers)
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
-        if i == first and type(layer).backward is ParametricLayer.backward:
+        own = type(layer).backward is not ParametricLayer.backward or has_methods_of_its_own(layer)
+        if i == first and not own:
             assert isinstance(layer, ParametricLayer)
             layer._step(input, gradient, input_gradient=False)
         else:
@@ -120,6 +124,11 @@ def _forward_and_loss(
     classes = network._loss.has_classes(y, activation.shape[1])
     correct = losses.right_answers(activation, y) if classes else 0
     return inputs, loss, correct, network._loss.gradient(backend, activation, y)
+
+
+def _is_exactly(layer: Layer | None, kind: type[K]) -> TypeGuard[K]:
+    """Say whether a layer does what `kind` says, with nothing overridden."""
+    return type(layer) is kind and not has_methods_of_its_own(layer)
 
 
 def _output(layer: Layer, input: Array, dtype: np.dtype[Any]) -> Array:

@@ -106,7 +106,8 @@ def read(
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
-    if layer not in layers.BUILT_IN or layer._only_python:
+    own = layer in layers.BUILT_IN and not layers.has_methods_of_its_own(layer)
+    if not own or layer._only_python:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )

@@ -418,3 +418,28 @@ def test_a_row_with_nan_is_no_right_answer():
         assert network.evaluate(X, y).accuracy == 0.0
         with pytest.warns(RuntimeWarning, match="nan"):
             assert network.fit(X, y).accuracy == [0.0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_method_replaced_on_one_layer_counts_everywhere(backend, place, rng, tmp_path):
+    X, y = rng.normal(size=(200, 9)), rng.integers(0, 4, 200)
+    network = Network([Dense(9, 8), ReLU(), Dense(8, 4)], seed=0, backend=backend)
+    layer = network[place]
+    passes = []
+
+    def forward(input):
+        return type(layer).forward(layer, input) - 5.0
+
+    def backward(input, grad_output):
+        passes.append(len(input))
+        return type(layer).backward(layer, input, grad_output)
+
+    layer.forward, layer.backward = forward, backward
+    expected = fastnn.softmax(network.forward(X)[-1])
+    for rows in (20, 200):  # either way to predict; float32, sums of at most nine products
+        np.testing.assert_allclose(network.predict_proba(X[:rows]), expected[:rows], rtol=1e-5)
+    network.fit(X, y, batch_size=50)
+    assert passes == [50] * 4
+    with pytest.raises(TypeError, match="can't save"):
+        network.save(tmp_path / "model.safetensors")
