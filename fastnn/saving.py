@@ -106,8 +106,8 @@ def read(
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
-    own = layer in layers.BUILT_IN and not layers.has_methods_of_its_own(layer)
-    if not own or layer._only_python:
+    known = layer in layers.BUILT_IN and not layers.has_methods_of_its_own(layer)
+    if not known or layer._only_python:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )
