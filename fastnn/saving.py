@@ -5,9 +5,13 @@ What an optimiser remembers of a parameter is a tensor as well: `0.weights.veloc
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,8 +49,7 @@ def save(network: Savable, path: str | PathLike[str]) -> None:
     # Imported here and in `read`, as they slow `import fastnn` down.
     import json
 
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialized
 
     tensors: dict[str, Any] = {}
     for i, layer in enumerate(network):
@@ -69,10 +72,46 @@ def save(network: Savable, path: str | PathLike[str]) -> None:
         "loss": network._loss.name,
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
     }
+    replace_file(path, serialized(tensors, header))
+
+
+def replace_file(path: str | PathLike[str], content: bytes) -> None:
+    """Write a file so that whoever opens `path`, at any moment, finds all of it or what was there.
+
+    Where `path` is a link, the file that it leads to is replaced. What is no regular file, such as
+    a pipe, is written to.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; what was there before is still there.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        save_file(tensors, path, header)
-    except SafetensorError as error:
-        raise OSError(f"{path}: can't write the model: {error}") from None
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+        else:
+            _replace(target, content)
+    except OSError as error:
+        reason = f"can't write the model: {error.strerror or error}"
+        raise type(error)(error.errno, reason, str(path)) from None
+
+
+def _replace(target: Path, content: bytes) -> None:
+    # beside it, as a file can be renamed only within a file system
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash of the machine could leave a name without data
+        if target.exists():
+            unfinished.chmod(target.stat().st_mode & 0o7777)
+        unfinished.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def read(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import pickle
 
 import numpy as np
@@ -413,8 +415,46 @@ class TestFiles:
             fastnn.load(path)
 
     def test_a_place_that_can_not_be_written(self, tmp_path):
-        with pytest.raises(OSError, match="can't write"):
-            Network([Dense(2, 2)]).save(tmp_path)
+        for path in (tmp_path, tmp_path / "no folder" / "model"):
+            with pytest.raises(OSError, match=f"can't write the model.*{path}"):
+                Network([Dense(2, 2)]).save(path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_write_that_fails_leaves_what_was_there(self, tmp_path, monkeypatch):
+        path = tmp_path / "model"
+        Network([Dense(2, 2)]).save(path)
+        before = path.read_bytes()
+
+        def full(file):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="can't write the model: No space left") as caught:
+            Network([Dense(3, 2)]).save(path)
+        assert caught.value.errno == errno.ENOSPC
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.skipif(os.name != "posix", reason="modes and links as POSIX has them")
+    def test_mode_and_links_are_kept(self, tmp_path):
+        path, link = tmp_path / "model", tmp_path / "link"
+        before = os.umask(0o027)
+        try:
+            Network([Dense(2, 2)]).save(path)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        link.symlink_to(path)
+        Network([Dense(3, 2)]).save(link)
+        assert link.is_symlink()
+        assert path.stat().st_mode & 0o777 == 0o604
+        assert fastnn.load(path)[0].input_units == 3
+
+    @pytest.mark.skipif(not os.path.exists("/dev/null"), reason="there is no such device")
+    def test_a_device_stays_a_device(self):
+        Network([Dense(2, 2)]).save("/dev/null")
+        assert not os.path.isfile("/dev/null")
 
     def test_a_users_layer_is_refused(self, tmp_path):
         with pytest.raises(TypeError, match="DoubledReLU"):
