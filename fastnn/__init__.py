@@ -11,6 +11,7 @@ print(network.evaluate(X_test, y_test).accuracy)
 from fastnn import activations, initializers, schedules
 from fastnn.activations import *  # noqa: F403
 from fastnn.backends import available_backends, get_backend, set_backend, use_backend
+from fastnn.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, ReduceOnPlateau
 from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
 from fastnn.dropout import Dropout
 from fastnn.functional import forward, predict, train
@@ -35,8 +36,12 @@ __all__ = [
     "SGD",
     "Adam",
     "BatchNorm",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
     "Dense",
     "Dropout",
+    "EarlyStopping",
     "Evaluation",
     "History",
     "Layer",
@@ -44,6 +49,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "ReLU",
+    "ReduceOnPlateau",
     "Rescaling",
     "available_backends",
     "eval_numerical_gradient",

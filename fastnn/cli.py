@@ -19,7 +19,6 @@ import numpy as np
 import fastnn
 from fastnn import backends, bench
 from fastnn.checks import Array
-from fastnn.plotting import save_learning_curves
 
 PIXEL_SCALE = 1 / 255
 
@@ -232,7 +231,7 @@ def _train(options: argparse.Namespace) -> int:
         print(f"network in {options.save}")
     if options.plot is not None and history:
         title = f"{shape}, batch {options.batch_size}, test accuracy {test.accuracy:.4f}"
-        save_learning_curves(history, options.plot, title)
+        history.plot(options.plot, title)
         print(f"learning curves in {options.plot}")
     return INTERRUPTED if interrupted else DIVERGED if diverged else 0
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import backends, checks, losses, optimizers, paths, propagation, saving, training
+from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
 from fastnn.memory import canonical
@@ -255,6 +256,36 @@ class Network(Sequence[Layer]):
         """The number of weights, biases and other learned values."""
         return sum(array.size for layer in self for array in layer.parameters.values())
 
+    def get_weights(self) -> list[Array]:
+        """Return a copy of every parameter in order, batch norm's running statistics included."""
+        return [
+            layer._parameters.view(name).copy()
+            for layer in self._learned()
+            for name in layer._parameters.shapes
+        ]
+
+    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+        """Copy in what `get_weights` returned, of this network or of one of the same layers.
+
+        What optimisers remember stays.
+
+        Raises
+        ------
+        ValueError
+            If there is not an array of the right shape for each; nothing has changed then.
+        TypeError
+            If one does not hold real numbers.
+        """
+        parts = [layer._parameters for layer in self._learned()]
+        places = [(part, name) for part in parts for name in part.shapes]
+        arrays = list(weights)
+        if len(arrays) != len(places):
+            raise ValueError(f"weights: expected {len(places)} arrays, got {len(arrays)}")
+        for i, (array, (part, name)) in enumerate(zip(arrays, places, strict=True)):
+            checks.shaped(f"weights[{i}], {name}", array, part.shapes[name])
+        for array, (part, name) in zip(arrays, places, strict=True):
+            part.assign(name, array)
+
     # Inference
 
     def forward(self, X: npt.ArrayLike) -> list[Array]:
@@ -391,9 +422,10 @@ class Network(Sequence[Layer]):
         shuffle: bool = True,
         drop_last: bool = False,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        validation_split: float | None = None,
         train_accuracy: bool = False,
         progress: bool = False,
-        callbacks: Iterable[Callable[[Network, training.History], object]] = (),
+        callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
     ) -> training.History:
         """Train by minibatch gradient descent.
 
@@ -419,13 +451,18 @@ class Network(Sequence[Layer]):
             Leave out a last batch that is shorter.
         validation_data
             (X, y) to evaluate after each epoch.
+        validation_split
+            In place of `validation_data`: the share of the samples that is kept out of training
+            and evaluated after each epoch, above 0 and below 1. They are drawn from the network's
+            generator, at random.
         train_accuracy
             Evaluate the training data after each epoch as well.
         progress
             Show a bar with loss, accuracy and samples/s.
         callbacks
-            Each is called as `callback(network, history)` after each epoch;
-            one that returns something true ends the training.
+            Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
+            which are called as `callback(network, history)` after each epoch; one that returns
+            something true ends the training.
 
         Returns
         -------
@@ -448,21 +485,29 @@ class Network(Sequence[Layer]):
         options |= {"train_accuracy": train_accuracy, "progress": progress}
         for name, value in options.items():
             checks.flag(name, value)
-        callbacks = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-        for callback in callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks: expected functions, got {callback!r}")
+        told = checked_callbacks(callbacks)
         X, y = self._samples(X, y)
-        if drop_last and len(y) < batch_size:
-            raise ValueError(
-                f"batch_size: expected at most the {len(y)} samples of X, as drop_last is set, "
-                f"got {batch_size}"
-            )
+        validation, kept_out = None, 0
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise TypeError("validation_data: expected a pair (X, y)")
             names = ("validation_data[0]", "validation_data[1]")
-            validation_data = self._samples(*validation_data, names=names)
+            validation = self._samples(*validation_data, names=names)
+        if validation_split is not None:
+            if validation is not None:
+                raise ValueError("validation_split: expected None beside validation_data")
+            kept_out = _kept_out(len(y), validation_split)
+        count = len(y) - kept_out
+        if drop_last and count < batch_size:
+            raise ValueError(
+                f"batch_size: expected at most the {count} training samples, as drop_last is set, "
+                f"got {batch_size}"
+            )
+        chosen = None
+        if kept_out:
+            drawn = self._rng.permutation(len(y))
+            chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
+            validation = X[others], y[others]
         self._history = history = training.History()
         self._fitting = True
         try:
@@ -473,16 +518,17 @@ class Network(Sequence[Layer]):
                     X,
                     y,
                     history,
+                    chosen=chosen,
                     has_classes=self._has_classes(X, y),
                     epochs=epochs,
                     batch_size=batch_size,
                     threads=threads,
                     shuffle=shuffle,
                     drop_last=drop_last,
-                    validation_data=validation_data,
+                    validation_data=validation,
                     train_accuracy=train_accuracy,
                     progress=progress,
-                    callbacks=callbacks,
+                    callbacks=told,
                     rng=self._rng,
                 )
         finally:
@@ -575,6 +621,21 @@ class Network(Sequence[Layer]):
     def _learned(self) -> list[ParametricLayer]:
         return [layer for layer in self._layers if isinstance(layer, ParametricLayer)]
 
+    def _change_rates(self, change: Callable[[Any], float]) -> None:
+        """Give each layer an optimiser that is equal to its own but for the learning rate.
+
+        Layers that share one go on to share one. Other networks that it serves keep it as it is.
+        """
+        changed: dict[int, Optimizer] = {}
+        for layer in self._learned():
+            before = layer.optimizer
+            if id(before) not in changed:
+                changed[id(before)] = copy.copy(before)
+                changed[id(before)].learning_rate = change(before.learning_rate)
+            layer._parameters.optimizer = changed[id(before)]
+        if self._optimizer is not None:
+            self._optimizer = changed.get(id(self._optimizer), self._optimizer)
+
     def _width(self) -> int | None:
         """Return the output width of the last layer, None where only running it can tell."""
         width = None
@@ -615,3 +676,15 @@ class Network(Sequence[Layer]):
 def _width_after(layer: Layer, width: int | None) -> int | None:
     """Return the output width of `layer` on input of `width`, None where only running it tells."""
     return width if keeps_width(layer) else layer.output_units
+
+
+def _kept_out(samples: int, validation_split: object) -> int:
+    """Return how many samples are for validation alone."""
+    share = checks.real("validation_split", validation_split, minimum=0.0, below=1.0)
+    number = round(share * samples)
+    if not 0 < number < samples:
+        raise ValueError(
+            "validation_split: expected a share that leaves samples on both sides, got "
+            f"{share} of {samples}"
+        )
+    return number

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
-from fastnn.training import History
+if TYPE_CHECKING:
+    from fastnn.training import History
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9731a", "#5a5a5a"
 
 
-def save_learning_curves(history: History, path: str | PathLike[str], title: str = "") -> None:
-    """Draw loss and accuracy by epoch, side by side, into a picture at `path`.
+def learning_curves(history: History, path: str | PathLike[str] | None, title: str = "") -> Any:
+    """Draw loss and accuracy by epoch, side by side; return the figure.
 
     Parameters
     ----------
     history
         At least one epoch. Curves that it does not hold are left out.
     path
-        The ending chooses the format: .png, .svg, .pdf.
+        Of a picture to write; the ending chooses the format: .png, .svg, .pdf.
     title
         Above both panels.
 
@@ -66,4 +68,6 @@ def save_learning_curves(history: History, path: str | PathLike[str], title: str
             axes.set_ylim(top=1.0)
     if title:
         figure.suptitle(title, fontsize=11, color=GREY)
-    figure.savefig(path)
+    if path is not None:
+        figure.savefig(path)
+    return figure

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import plotting
+from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.paths import Path, Trainable, training_path
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from fastnn.network import Network
 
 
 @dataclass
@@ -59,28 +65,84 @@ class History:
         """Return the number of epochs."""
         return len(self.loss)
 
-    def __repr__(self) -> str:
-        last = {
-            item.name: values[-1]
+    def __getitem__(self, epoch: int) -> dict[str, float]:
+        """Return what there is of an epoch, counted from 0 or, below 0, from the end: a row.
+
+        A row begins with the epoch's number, which is counted from 1. `list(history)` is a table,
+        as `pandas.DataFrame(history)` takes it.
+        """
+        number = range(1, len(self) + 1)[epoch]
+        return {"epoch": number, **{name: values[epoch] for name, values in self.columns.items()}}
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return (self[epoch] for epoch in range(len(self)))
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """The lists that hold something, by name."""
+        return {
+            item.name: values
             for item in fields(self)
             if isinstance(values := getattr(self, item.name), list) and values
         }
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return a copy of the lists that hold something, by name."""
+        return {name: list(values) for name, values in self.columns.items()}
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write a line for each epoch, below one with the names of the columns.
+
+        Raises
+        ------
+        OSError
+            If the file can't be written.
+        """
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", *self.columns])
+            writer.writeheader()
+            writer.writerows(self)
+
+    def plot(self, path: str | PathLike[str] | None = None, title: str = "") -> Any:
+        """Draw loss and accuracy by epoch, side by side.
+
+        Parameters
+        ----------
+        path
+            Of a picture to write; the ending chooses the format: .png, .svg, .pdf.
+        title
+            Above both panels.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Of no window; a notebook shows it.
+
+        Raises
+        ------
+        ValueError
+            If there is no epoch.
+        ImportError
+            If matplotlib is not installed.
+        """
+        return plotting.learning_curves(self, path, title)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.columns.items())
         return f"<History of {len(self)} epochs: {shown or 'nothing yet'}>"
 
-
-Callback = Callable[[Any, History], object]
 
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
 
 
 def fit(
-    network: Trainable,
+    network: Network,
     X: Array,
     y: Array,
     history: History,
     *,
+    chosen: npt.NDArray[np.int64] | None,
     has_classes: bool,
     epochs: int,
     batch_size: int,
@@ -93,13 +155,21 @@ def fit(
     callbacks: Sequence[Callback],
     rng: np.random.Generator,
 ) -> None:
-    """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments."""
+    """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
+
+    `chosen` are the samples to train on, None for all of them.
+    """
+    for callback in callbacks:
+        callback.on_train_begin(network, history)
     start = time.perf_counter()
     with training_path(network, X, y, batch_size, threads) as path:
         history.compile_seconds = time.perf_counter() - start
-        samples = len(y) // batch_size * batch_size if drop_last else len(y)
+        every = np.arange(len(y)) if chosen is None else chosen
+        samples = len(every) // batch_size * batch_size if drop_last else len(every)
         for epoch in range(1, epochs + 1):
-            order = rng.permutation(len(y)) if shuffle else np.arange(len(y))
+            for callback in callbacks:
+                callback.on_epoch_begin(network, history)
+            order = rng.permutation(every) if shuffle else every
             with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
                 record = _train_epoch(path, order[:samples], batch_size, history, bar, has_classes)
             if not math.isfinite(record["loss"]):
@@ -112,13 +182,16 @@ def fit(
             if validation_data is not None:
                 record |= _evaluated(network, "val", *validation_data)
             if train_accuracy:
-                record |= _evaluated(network, "train", X, y)
+                kept = slice(None) if chosen is None else chosen
+                record |= _evaluated(network, "train", X[kept], y[kept])
             # All columns at once, so that Ctrl-C never leaves them of different lengths.
             for name, value in record.items():
                 getattr(history, name).append(value)
-            ends = [callback(network, history) for callback in callbacks]
+            ends = [callback.on_epoch_end(network, history) for callback in callbacks]
             if any(ends):
                 break
+    for callback in callbacks:
+        callback.on_train_end(network, history)
 
 
 def _train_epoch(

@@ -20,10 +20,11 @@ FLOORS = [
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
+    {"callbacks", "plotting"},
     {"training"},
     {"network"},
     {"functional"},
-    {"plotting", "bench"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]

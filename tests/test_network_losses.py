@@ -27,7 +27,6 @@ from fastnn import (
     one_hot,
     softmax_crossentropy_with_logits,
 )
-from fastnn.plotting import save_learning_curves
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -456,6 +455,6 @@ def test_learning_curves_without_accuracy(blobs, tmp_path):
     sizes = []
     for targets in (one_hot(y, 3), y):
         history = network.fit(X, targets, epochs=2, validation_data=(X, targets))
-        save_learning_curves(history, tmp_path / "curves.svg")
+        history.plot(tmp_path / "curves.svg")
         sizes.append((tmp_path / "curves.svg").read_text().count('id="axes_'))
     assert sizes == [1, 2]

@@ -1,0 +1,348 @@
+"""Callbacks: what is told of a training as it goes on, and may end it.
+
+A function is a callback as well: it is called as `function(network, history)` after each epoch,
+and ends the training by returning something true.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastnn import checks
+from fastnn.layers import ParametricLayer
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+    from fastnn.training import History
+
+__all__ = ["CSVLogger", "Callback", "Checkpoint", "EarlyStopping", "ReduceOnPlateau"]
+
+
+class Callback:
+    """The base of every callback; one of your own overrides what it wants to hear of.
+
+    Batches of the compiled epoch run in one call, so there is no hook for a batch. A callback can
+    serve one training after the other: what it remembers begins anew in `on_train_begin`.
+    """
+
+    def on_train_begin(self, network: Network, history: History) -> None:
+        """Hear that `fit` begins."""
+
+    def on_epoch_begin(self, network: Network, history: History) -> None:
+        """Hear that an epoch begins; `len(history)` is the number of those before."""
+
+    def on_epoch_end(self, network: Network, history: History) -> object:
+        """Hear that an epoch has ended and is in `history`; something true ends the training."""
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        """Hear that the training has ended by itself or by a callback, but not by an exception."""
+
+
+class _OfFunction(Callback):
+    """A function that is called after each epoch."""
+
+    def __init__(self, function: Callable[[Any, Any], object]) -> None:
+        self._function = function
+
+    def on_epoch_end(self, network: Network, history: History) -> object:
+        return self._function(network, history)
+
+
+def checked_callbacks(callbacks: Iterable[object] | object) -> list[Callback]:
+    """Return callbacks, functions among them wrapped; one alone need not be in a list.
+
+    Raises
+    ------
+    TypeError
+        If something is neither a `Callback` nor a function.
+    """
+    found: list[Callback] = []
+    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+        if isinstance(callback, Callback):
+            found.append(callback)
+        elif callable(callback) and not isinstance(callback, type):
+            found.append(_OfFunction(callback))
+        else:
+            hint = ""
+            if isinstance(callback, type) and issubclass(callback, Callback):
+                hint = f"; write {callback.__name__}(...), with parentheses"
+            raise TypeError(
+                f"callbacks: expected functions or fastnn.Callback objects, got {callback!r}{hint}"
+            )
+    return found
+
+
+class _Monitor(Callback):
+    """What follows one column of the history.
+
+    Attributes
+    ----------
+    best : float or None
+        The best value so far.
+    best_epoch : int
+        The epoch that gave it, counted from 1; 0 before the first.
+    """
+
+    def __init__(self, monitor: str, min_delta: float, mode: str | None) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor: expected the name of a column, got {monitor!r}")
+        if mode not in (None, "min", "max"):
+            raise ValueError(f"mode: expected 'min', 'max' or None, got {mode!r}")
+        self.monitor = monitor
+        self.min_delta = checks.real("min_delta", min_delta, minimum=0.0)
+        self.mode = mode or ("max" if monitor.endswith("accuracy") else "min")
+        self._forget()
+
+    def on_train_begin(self, network: Network, history: History) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.best: float | None = None
+        self.best_epoch = 0
+
+    def _is_better(self, history: History) -> bool:
+        """Say whether the last epoch is better than the best before, which it replaces then."""
+        columns = history.columns
+        if self.monitor not in columns:
+            hint = ""
+            if self.monitor.startswith("val_"):
+                hint = "; fit fills it given validation_data or validation_split"
+            raise ValueError(
+                f"monitor: expected one of {', '.join(columns)}, got {self.monitor!r}{hint}"
+            )
+        value = columns[self.monitor][-1]
+        gain = 0.0 if self.best is None else self.best - value
+        if self.mode == "max":
+            gain = -gain
+        # NaN is no better than anything, and anything is better than nothing
+        better = value == value and (self.best is None or gain > self.min_delta)
+        if better:
+            self.best, self.best_epoch = value, len(history)
+        return better
+
+
+class EarlyStopping(_Monitor):
+    """End the training once a column of the history has not got better for some epochs.
+
+    Parameters
+    ----------
+    monitor
+        The column: "val_loss", "val_accuracy", "loss", ...
+    patience
+        Epochs without a better value that are waited for.
+    min_delta
+        What a value must be better by to count as better.
+    mode : {"min", "max"}, optional
+        Which is better, less or more; by default more of an accuracy and less of all else.
+    restore_best
+        Give the network the weights of its best epoch back, at the end of the training.
+
+    Attributes
+    ----------
+    best, best_epoch
+        The best value, and its epoch, counted from 1.
+    stopped_epoch : int or None
+        The epoch after which it ended the training, None where it did not.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; in `fit`, if the history has no such column.
+    TypeError
+        If an argument is of the wrong kind.
+
+    Notes
+    -----
+    Weights are those of `Network.get_weights`, batch norm's statistics included. What an optimiser
+    remembers stays as it was in the last epoch.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        mode: str | None = None,
+        restore_best: bool = True,
+    ) -> None:
+        self.patience = checks.integer("patience", patience, minimum=1)
+        self.restore_best = checks.flag("restore_best", restore_best)
+        super().__init__(monitor, min_delta, mode)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.stopped_epoch: int | None = None
+        self._best_weights: list[checks.Array] | None = None
+
+    def on_epoch_end(self, network: Network, history: History) -> bool:
+        """Keep the weights of a better epoch; say whether patience has ended."""
+        if self._is_better(history):
+            if self.restore_best:
+                self._best_weights = network.get_weights()
+            return False
+        if len(history) - self.best_epoch < self.patience:
+            return False
+        self.stopped_epoch = len(history)
+        return True
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        """Give the network its best weights back."""
+        if self._best_weights is not None and self.best_epoch < len(history):
+            network.set_weights(self._best_weights)
+        self._best_weights = None
+
+
+class ReduceOnPlateau(_Monitor):
+    """Lower the learning rates where a column of the history has not got better for some epochs.
+
+    Parameters
+    ----------
+    monitor, min_delta, mode
+        As `EarlyStopping` takes them.
+    factor
+        What each learning rate is multiplied by, above 0 and below 1.
+    patience
+        Epochs without a better value that are waited for, since the best or the last change.
+    minimum
+        No rate gets below it.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; in `fit`, if the history has no such column.
+    TypeError
+        If an argument is of the wrong kind; in `fit`, if a learning rate is a schedule.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        factor: float = 0.1,
+        patience: int = 3,
+        min_delta: float = 0.0,
+        mode: str | None = None,
+        minimum: float = 0.0,
+    ) -> None:
+        self.factor = checks.real("factor", factor, minimum=0.0, below=1.0)
+        if self.factor == 0.0:
+            raise ValueError("factor: expected a number above 0, got 0.0")
+        self.patience = checks.integer("patience", patience, minimum=1)
+        self.minimum = checks.real("minimum", minimum, minimum=0.0)
+        super().__init__(monitor, min_delta, mode)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._since = 0
+
+    def on_train_begin(self, network: Network, history: History) -> None:
+        """Refuse a schedule before anything is trained."""
+        super().on_train_begin(network, history)
+        for layer in network:
+            if isinstance(layer, ParametricLayer) and callable(layer.learning_rate):
+                raise TypeError(
+                    "ReduceOnPlateau: expected learning rates that are numbers, "
+                    f"got {layer.learning_rate!r}"
+                )
+
+    def on_epoch_end(self, network: Network, history: History) -> None:
+        """Lower the rates where it is time to."""
+        if self._is_better(history):
+            self._since = self.best_epoch
+        elif len(history) - self._since >= self.patience:
+            self._since = len(history)
+            network._change_rates(lambda rate: max(rate * self.factor, min(rate, self.minimum)))
+
+
+class Checkpoint(Callback):
+    """Save the network after epochs: after each, after some, or after those that are the best yet.
+
+    Parameters
+    ----------
+    path
+        Of the file, as `Network.save` takes it. It may name the epoch and columns of the history,
+        as in "digits-{epoch:03d}-{val_loss:.3f}.safetensors"; else each save replaces the one
+        before.
+    every
+        Save after each so many epochs.
+    monitor, mode
+        Where given, save only after an epoch that is better than all before; as `EarlyStopping`
+        takes them.
+
+    Raises
+    ------
+    ValueError
+        If `every` or `mode` is out of range; in `fit`, if the history has no such column.
+    TypeError
+        If an argument is of the wrong kind.
+    OSError
+        In `fit`, if the file can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        every: int = 1,
+        monitor: str | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.path = fspath(path)
+        self.every = checks.integer("every", every, minimum=1)
+        self._monitor = None if monitor is None else _Monitor(monitor, 0.0, mode)
+        if monitor is None and mode is not None:
+            raise ValueError(f"mode: expected None without monitor, got {mode!r}")
+
+    def on_train_begin(self, network: Network, history: History) -> None:
+        """Forget what was best in a training before."""
+        if self._monitor is not None:
+            self._monitor.on_train_begin(network, history)
+
+    def on_epoch_end(self, network: Network, history: History) -> None:
+        """Save the network if it is time to."""
+        better = self._monitor is None or self._monitor._is_better(history)
+        if better and len(history) % self.every == 0:
+            network.save(self.path.format(**history[-1]))
+
+
+class CSVLogger(Callback):
+    """Write a line for each epoch into a CSV file, at once.
+
+    Parameters
+    ----------
+    path
+        Of the file. The first line names the columns.
+    append
+        Go on behind what is in the file; by default it is written anew.
+
+    Raises
+    ------
+    TypeError
+        If `append` is not a bool.
+    OSError
+        In `fit`, if the file can't be written.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
+        self.path = Path(path)
+        self.append = checks.flag("append", append)
+
+    def on_train_begin(self, network: Network, history: History) -> None:
+        """Empty the file, or find out whether it has a first line."""
+        with self.path.open("a" if self.append else "w") as file:
+            self._begun = file.tell() > 0
+
+    def on_epoch_end(self, network: Network, history: History) -> None:
+        """Write a line."""
+        row = history[-1]
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if not self._begun:
+                writer.writeheader()
+                self._begun = True
+            writer.writerow(row)
