@@ -125,11 +125,11 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
         return array
     width = "units" if units is None else units
     if array.ndim != 2:
-        hint = (
-            "; flatten images first, for example with load_dataset(flatten=True)"
-            if array.ndim > 2
-            else ""
-        )
+        hint = ""
+        if array.ndim > 2:
+            hint = "; flatten images first, for example with load_dataset(flatten=True)"
+        elif array.ndim == 1 and units in (None, array.size):
+            hint = f"; a single sample is {name}[np.newaxis]"
         raise ValueError(f"{name}: expected shape [batch, {width}], got {array.shape}{hint}")
     if units is not None and array.shape[1] != units:
         raise ValueError(f"{name}: expected shape [batch, {units}], got {array.shape}")
@@ -169,9 +169,22 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
 
     Whole numbers in a floating dtype are taken, as tables often hold labels so.
     """
-    array = numeric(name, value)
+    try:
+        array = numeric(name, value)
+    except TypeError as error:
+        if np.asarray(value).dtype.kind not in "OSUT":
+            raise
+        hint = f"names become class ids by np.unique({name}, return_inverse=True)[1]"
+        raise TypeError(f"{error}; {hint}") from None
     if array.ndim != 1:
-        raise ValueError(f"{name}: expected class ids of shape [{batch}], got shape {array.shape}")
+        hint = ""
+        if array.shape == (batch, 1):
+            hint = f"; write {name}.ravel()"
+        elif array.shape == (batch, classes):
+            hint = f"; of one-hot rows write {name}.argmax(axis=1)"
+        raise ValueError(
+            f"{name}: expected class ids of shape [{batch}], got shape {array.shape}{hint}"
+        )
     if len(array) != batch:
         raise ValueError(f"{name}: expected {batch} class ids, one a row, got {len(array)}")
     if array.dtype.kind == "f":

@@ -19,16 +19,9 @@ import numpy as np
 import fastnn
 from fastnn import backends, bench
 from fastnn.checks import Array
+from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
 
 PIXEL_SCALE = 1 / 255
-
-OPTIMIZERS: dict[str, tuple[Callable[[float], fastnn.Optimizer], float]] = {
-    "sgd": (fastnn.SGD, 0.1),
-    "momentum": (lambda rate: fastnn.SGD(rate, momentum=0.9), 0.01),
-    "rmsprop": (fastnn.RMSprop, 0.001),
-    "adam": (fastnn.Adam, 0.001),
-}
-"""What makes each, and the learning rate that fits the first network."""
 
 DIVERGED = 1
 INTERRUPTED = 130
@@ -108,11 +101,14 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="samples in a gradient step")
     parser.add_argument(
         "--optimizer",
-        choices=OPTIMIZERS,
+        choices=OPTIMIZERS_BY_NAME,
         default="sgd",
-        help="what moves the parameters; momentum is SGD that keeps 0.9 of its velocity",
+        help="what moves the parameters; momentum and nesterov are SGD that keeps 0.9 of its "
+        "velocity",
     )
-    rates = ", ".join(f"{rate:g} for {name}" for name, (_, rate) in OPTIMIZERS.items())
+    rates = ", ".join(
+        f"{of().learning_rate:g} for {name}" for name, of in OPTIMIZERS_BY_NAME.items()
+    )
     parser.add_argument(
         "--learning-rate",
         type=float,
@@ -328,10 +324,11 @@ def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
 
 
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
-    optimizer_of, default_rate = OPTIMIZERS[options.optimizer]
-    rate = default_rate if options.learning_rate is None else options.learning_rate
+    optimizer = OPTIMIZERS_BY_NAME[options.optimizer]()
+    if options.learning_rate is not None:
+        optimizer.learning_rate = options.learning_rate
     network = fastnn.Network(
-        optimizer=optimizer_of(rate),
+        optimizer=optimizer,
         backend=options.backend,
         dtype=options.dtype,
         seed=options.seed,

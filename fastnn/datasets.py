@@ -10,7 +10,7 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -181,8 +181,10 @@ def iterate_minibatches(
     return _minibatches(inputs, targets, int(batchsize), order)
 
 
-def normalize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArray[Any]:
-    """Scale to [0, 1]: (values - min) / (max - min), over the whole array.
+def normalize(
+    values: ArrayLike, reference: ArrayLike | None = None, *, axis: int | None = None
+) -> NDArray[Any]:
+    """Scale to [0, 1]: (values - min) / (max - min), over the whole array or by column.
 
     Parameters
     ----------
@@ -191,6 +193,8 @@ def normalize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArray[
     reference : array_like of any shape, optional
         What the minimum and the maximum are taken of, the training data as a
         rule, so that all data are scaled alike; `values` itself by default.
+    axis : {None, 0}
+        0 scales each column of a table by itself, as columns of metres and of euros ask for.
 
     Returns
     -------
@@ -203,16 +207,21 @@ def normalize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArray[
     Raises
     ------
     ValueError
-        If an array is empty or the reference holds NaN or infinity.
+        If an array is empty or the reference holds NaN or infinity; if `axis` is another; with
+        axis 0, if there is no table of as many columns.
     TypeError
         If an array does not hold real numbers, or numbers wider than float64.
     """
+    if axis is not None:
+        return _by_column(normalize, values, reference, axis)
     array, low, high = _limits(values, reference)[1:]
     return _moved_and_scaled(array, low, high - low)
 
 
-def standardize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArray[Any]:
-    """Scale to mean 0 and deviation 1: (values - mean) / deviation, over the whole array.
+def standardize(
+    values: ArrayLike, reference: ArrayLike | None = None, *, axis: int | None = None
+) -> NDArray[Any]:
+    """Scale to mean 0 and deviation 1: (values - mean) / deviation, over all or by column.
 
     Mean and deviation, that of the population, are computed in float64.
 
@@ -222,6 +231,8 @@ def standardize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArra
         Real numbers of any dtype.
     reference : array_like of any shape, optional
         What mean and deviation are taken of; see `normalize`.
+    axis : {None, 0}
+        0 scales each column of a table by itself; see `normalize`.
 
     Returns
     -------
@@ -233,6 +244,8 @@ def standardize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArra
     ValueError, TypeError
         As `normalize`.
     """
+    if axis is not None:
+        return _by_column(standardize, values, reference, axis)
     of, array, low, high = _limits(values, reference)
     if low == high:  # whose mean, rounded, may be another
         return _moved_and_scaled(array, low, 0.0)
@@ -240,6 +253,23 @@ def standardize(values: ArrayLike, reference: ArrayLike | None = None) -> NDArra
     spread = high - low  # in units of which no square overflows, nor do all vanish
     squares = sum(float(np.square((chunk - mean) / spread).sum()) for chunk in _chunks(of))
     return _moved_and_scaled(array, mean, spread * math.sqrt(squares / of.size))
+
+
+def _by_column(
+    scaled: Callable[[ArrayLike, ArrayLike | None], NDArray[Any]],
+    values: ArrayLike,
+    reference: ArrayLike | None,
+    axis: int,
+) -> NDArray[Any]:
+    """Return a table whose columns have been scaled one by one."""
+    if axis != 0:
+        raise ValueError(f"axis: expected None or 0, got {axis!r}")
+    table = checks.matrix("values", values)
+    of = table
+    if reference is not None:
+        of = checks.matrix("reference", reference, units=table.shape[1])
+    columns = [scaled(table[:, j], of[:, j]) for j in range(table.shape[1])]
+    return np.stack(columns, axis=1)
 
 
 def _limits(

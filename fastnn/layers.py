@@ -309,7 +309,7 @@ class ParametricLayer(Layer):
         initializers: Mapping[str, Initializer],
         learning_rate: Rate,
         seed: int | np.random.Generator | None,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | str | None = None,
     ) -> None:
         own = SGD(learning_rate) if optimizer is None else optimizer
         self._parameters = LayerParameters(
@@ -326,7 +326,7 @@ class ParametricLayer(Layer):
         return self._parameters.optimizer
 
     @optimizer.setter
-    def optimizer(self, value: Optimizer) -> None:
+    def optimizer(self, value: Optimizer | str) -> None:
         optimizer = optimizers.checked("optimizer", value)
         if optimizer is self.optimizer:
             return
@@ -440,7 +440,8 @@ class Dense(ParametricLayer):
         Short for `optimizer=SGD(learning_rate)`: a number or a schedule (see
         `fastnn.schedules`). Not used where there is an `optimizer`.
     optimizer
-        What moves the parameters; `Network(optimizer=...)` replaces it.
+        What moves the parameters, or its name, such as "adam"; `Network(optimizer=...)` replaces
+        it.
     l2
         The factor α of the penalty α Σ W², on weights alone, which the layer
         adds to the loss of every batch; 0 for none.
@@ -483,12 +484,14 @@ class Dense(ParametricLayer):
         output_units: int,
         learning_rate: Rate = 0.1,
         *,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | str | None = None,
         l2: float = 0.0,
         weights: str | Initializer = "xavier_normal",
         biases: str | Initializer = "zeros",
         seed: int | np.random.Generator | None = None,
+        **unknown: object,
     ) -> None:
+        _refuse(unknown)
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
@@ -573,6 +576,24 @@ class Dense(ParametricLayer):
             of_weights, weights = gradient.flat("weights"), values.flat("weights")
             self._backend.add_multiple(of_weights, 2 * self._l2, weights)
         return grad_input, gradient
+
+
+def _refuse(unknown: dict[str, object]) -> None:
+    """Raise if there is an argument that `Dense` does not take; say what to write instead."""
+    for name, value in unknown.items():
+        message = f"Dense: got an unexpected keyword argument {name!r}"
+        if name == "activation":
+            message = (
+                f"activation: expected none, got {value!r}; an activation is a layer of its own, "
+                "as in Network([Dense(784, 100), ReLU(), Dense(100, 10)])"
+            )
+        elif name in ("units", "in_features", "out_features", "input_dim", "input_shape"):
+            message += "; write Dense(input_units, output_units)"
+        elif name in ("use_bias", "bias"):
+            message += "; every Dense layer has biases"
+        elif name.startswith(("kernel_", "bias_")):
+            message += "; weights=, biases= and l2= say how they begin and what holds them small"
+        raise TypeError(message)
 
 
 def has_methods_of_its_own(layer: Layer) -> bool:

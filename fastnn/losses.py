@@ -371,16 +371,30 @@ class UserLoss(Loss):
         )
 
 
+ELSEWHERE = {
+    "cross_entropy": "softmax_cross_entropy",
+    "crossentropy": "softmax_cross_entropy",
+    "sparse_categorical_crossentropy": "softmax_cross_entropy",
+    "CrossEntropyLoss": "softmax_cross_entropy",
+    "log_loss": "softmax_cross_entropy",
+    "mean_squared_error": "mse",
+    "squared_error": "mse",
+    "MSELoss": "mse",
+}
+"""Names that other libraries have for the same losses, of the same targets."""
+
+
 def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
     """Return the loss that a name or a pair of functions stands for; see `Network.use`."""
     if isinstance(loss, str):
         by_name = {kind.name: kind for kind in BUILT_IN}
-        if loss not in by_name:
+        name = ELSEWHERE.get(loss, loss)
+        if name not in by_name:
             known = ", ".join(map(repr, by_name))
             raise ValueError(f"loss: expected {known} or a function, got {loss!r}")
         if loss_prime is not None:
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
-        return by_name[loss]()
+        return by_name[name]()
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
     if loss is mse and (loss_prime is None or loss_prime is mse_prime):

@@ -75,11 +75,13 @@ class Network(Sequence[Layer]):
     layers
         The layers in order; more can be added.
     loss : {"softmax_cross_entropy", "mse"}
-        What training minimises; `use` sets another, or one of your own.
+        What training minimises; `use` sets another, or one of your own. Names that other libraries
+        have for these, such as "sparse_categorical_crossentropy" and "squared_error", are taken.
     optimizer
         Where given it serves all layers, also those added later, and replaces
         what they had. One optimiser can serve many layers, as its state
-        belongs to their parameters.
+        belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop" and "adam"
+        stand for those of that name, with the rates that they have by default.
     backend : {"numba", "numpy"}, optional
         The backend that computes; by default the one in force here.
     dtype
@@ -91,8 +93,8 @@ class Network(Sequence[Layer]):
     Raises
     ------
     ValueError
-        If there is no such backend or loss, widths of neighbouring layers differ, or
-        a layer belongs to another network.
+        If there is no such backend, loss or optimiser, widths of neighbouring layers differ,
+        or a layer belongs to another network.
     TypeError
         If `dtype` is another, something in `layers` is not a `Layer`, or
         `optimizer` no `Optimizer`.
@@ -108,7 +110,7 @@ class Network(Sequence[Layer]):
         layers: Iterable[Layer] = (),
         *,
         loss: str = "softmax_cross_entropy",
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | str | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -118,9 +120,9 @@ class Network(Sequence[Layer]):
         self._dtype = checks.float_dtype("dtype", dtype)
         self._rng = checks.generator("seed", seed)
         self._loss = losses.chosen(loss)
+        self._optimizer = None
         if optimizer is not None:
-            optimizers.checked("optimizer", optimizer)
-        self._optimizer = optimizer
+            self._optimizer = optimizers.checked("optimizer", optimizer)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
         self._history: training.History | None = None
@@ -222,6 +224,11 @@ class Network(Sequence[Layer]):
         self._loss = losses.chosen(loss, loss_prime)
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in order; the network itself is a sequence of them as well."""
+        return tuple(self._layers)
+
+    @property
     def loss(self) -> str:
         """The name of the loss."""
         return self._loss.name
@@ -245,11 +252,11 @@ class Network(Sequence[Layer]):
         return self._optimizer
 
     @optimizer.setter
-    def optimizer(self, value: Optimizer) -> None:
-        optimizers.checked("optimizer", value)
+    def optimizer(self, value: Optimizer | str) -> None:
+        optimizer = optimizers.checked("optimizer", value)
         for layer in self._learned():
-            layer.optimizer = value
-        self._optimizer = value
+            layer.optimizer = optimizer
+        self._optimizer = optimizer
 
     @property
     def parameter_count(self) -> int:
@@ -307,6 +314,16 @@ class Network(Sequence[Layer]):
             If `X` does not hold real numbers.
         """
         return propagation.activations(self, self._inputs(X))
+
+    def __call__(self, X: npt.ArrayLike) -> Array:
+        """Return the last layer's output, such as logits, for each row of `X`, in inference.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `forward`.
+        """
+        return np.concatenate(list(self._outputs(X)))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return an answer for each row of `X` [n, input_units].

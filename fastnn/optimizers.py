@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -357,10 +357,33 @@ class Adam(Optimizer):
         )
 
 
+BY_NAME: dict[str, Callable[[], Optimizer]] = {
+    "sgd": SGD,
+    "momentum": lambda: SGD(0.01, momentum=0.9),
+    "nesterov": lambda: SGD(0.01, momentum=0.9, nesterov=True),
+    "rmsprop": RMSprop,
+    "adam": Adam,
+}
+"""What makes each optimiser that has a short name, with its default learning rate."""
+
+
 def checked(name: str, value: Any) -> Optimizer:
-    """Return `value` if it is an optimiser."""
+    """Return `value` if it is an optimiser, or the one that it names."""
+    if isinstance(value, str):
+        if value.lower() not in BY_NAME:
+            raise ValueError(
+                f"{name}: expected one of {', '.join(map(repr, BY_NAME))}, or an Optimizer, "
+                f"as SGD(0.1) or Adam(), got {value!r}"
+            )
+        return BY_NAME[value.lower()]()
     if not isinstance(value, Optimizer):
-        raise TypeError(f"{name}: expected an Optimizer, as SGD(0.1) or Adam(), got {value!r}")
+        hint = ""
+        if isinstance(value, type) and issubclass(value, Optimizer):
+            hint = f"; write {value.__name__}(...), with parentheses"
+        raise TypeError(
+            f"{name}: expected an Optimizer, as SGD(0.1) or Adam(), or a name, as 'adam', "
+            f"got {value!r}{hint}"
+        )
     kind, names = type(value).__name__, value.state_names
     if not hasattr(value, "_learning_rate"):
         raise TypeError(f"{name}: expected {kind}.__init__ to call super().__init__(learning_rate)")

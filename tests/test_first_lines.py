@@ -1,0 +1,125 @@
+"""What people type first, coming from elsewhere: it works, or the message says what to write."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import SGD, Adam, Dense, Network, ReLU, RMSprop, normalize, standardize
+
+X = np.random.default_rng(0).normal(size=(30, 4))
+Y = np.arange(30) % 3
+
+
+def network(**options) -> Network:
+    return Network([Dense(4, 5), ReLU(), Dense(5, 3)], seed=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("sgd", SGD(0.1)),
+        ("momentum", SGD(0.01, momentum=0.9)),
+        ("nesterov", SGD(0.01, momentum=0.9, nesterov=True)),
+        ("rmsprop", RMSprop()),
+        ("adam", Adam()),
+        ("Adam", Adam()),
+    ],
+)
+def test_optimisers_by_name(name, like):
+    by_name = network(optimizer=name)
+    assert repr(by_name.optimizer) == repr(like)
+    assert by_name[0].optimizer is by_name[2].optimizer is by_name.optimizer
+    assert repr(Dense(4, 3, optimizer=name).optimizer) == repr(like)
+    other = network(optimizer=like)
+    assert by_name.fit(X, Y).loss == other.fit(X, Y).loss
+    by_name.optimizer = "adam"
+    assert type(by_name[0].optimizer) is Adam
+
+
+def test_an_unknown_optimiser():
+    with pytest.raises(ValueError, match=r"optimizer: expected one of 'sgd', .*, got 'adagrad'"):
+        network(optimizer="adagrad")
+    with pytest.raises(TypeError, match=r"write Adam\(...\), with parentheses"):
+        network(optimizer=Adam)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("sparse_categorical_crossentropy", "softmax_cross_entropy"),
+        ("CrossEntropyLoss", "softmax_cross_entropy"),
+        ("log_loss", "softmax_cross_entropy"),
+        ("mean_squared_error", "mse"),
+        ("squared_error", "mse"),
+        ("MSELoss", "mse"),
+    ],
+)
+def test_names_of_losses_elsewhere(name, loss):
+    assert network(loss=name).loss == loss
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"activation": "relu"}, "activation: expected none, got 'relu'; an activation is a layer"),
+        ({"in_features": 4}, r"'in_features'; write Dense\(input_units, output_units\)"),
+        ({"use_bias": False}, "'use_bias'; every Dense layer has biases"),
+        ({"kernel_initializer": "he"}, "'kernel_initializer'; weights=, biases= and l2="),
+        ({"rate": 0.1}, "Dense: got an unexpected keyword argument 'rate'$"),
+    ],
+)
+def test_arguments_of_dense_elsewhere(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        Dense(4, 5, **arguments)
+
+
+def test_layers_and_a_call():
+    net = network()
+    assert net.layers == tuple(net)
+    np.testing.assert_array_equal(net(X), net.forward(X)[-1])
+    with pytest.raises(ValueError, match=r"X: expected shape \[batch, 4\], got \(30, 3\)"):
+        net(X[:, :3])
+
+
+def test_a_single_row():
+    net = network()
+    with pytest.raises(ValueError, match=r"got \(4,\); a single sample is X\[np.newaxis\]"):
+        net.predict(X[0])
+    assert net.predict(X[0][np.newaxis]).shape == (1,)
+    with pytest.raises(ValueError, match=r"got \(3,\)$"):
+        net.predict(X[0, :3])
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (Y[:, np.newaxis], ValueError, r"got shape \(30, 1\); write y.ravel\(\)"),
+        (fastnn.one_hot(Y, 3), ValueError, r"; of one-hot rows write y.argmax\(axis=1\)"),
+        (Y.astype(str), TypeError, r"; names become class ids by np.unique\(y, return_inverse"),
+        (Y.astype(str).astype(object), TypeError, "; names become class ids by np.unique"),
+        (np.ones((30, 2)), ValueError, r"got shape \(30, 2\)$"),
+    ],
+)
+def test_labels_in_other_forms(labels, error, message):
+    with pytest.raises(error, match=message):
+        network().fit(X, labels)
+
+
+@pytest.mark.parametrize("scaled", [normalize, standardize])
+def test_tables_are_scaled_by_column(scaled):
+    rng = np.random.default_rng(1)
+    metres, euros = rng.normal(1.7, 0.1, 50), rng.normal(2e5, 5e4, 50)
+    table = np.stack([metres, euros, np.full(50, 3.0)], axis=1)
+    found = scaled(table, axis=0)
+    for j in range(3):
+        np.testing.assert_array_equal(found[:, j], scaled(table[:, j]))
+    found = scaled(table[:20], table, axis=0)
+    np.testing.assert_array_equal(found[:, 0], scaled(metres[:20], metres))
+    with pytest.raises(ValueError, match="axis: expected None or 0, got 1"):
+        scaled(table, axis=1)
+    with pytest.raises(ValueError, match=r"reference: expected shape \[batch, 3\]"):
+        scaled(table, table[:, :2], axis=0)
+    with pytest.raises(ValueError, match="values: expected shape"):
+        scaled(metres, axis=0)
