@@ -740,7 +740,7 @@ class TestFiles:
         (lambda: Adam(epsilon=1e-60), ValueError, "^epsilon: expected"),
         (lambda: Dense(3, 2, optimizer=0.1), TypeError, "^optimizer: expected an Optimizer"),
         (lambda: Dense(3, 2, optimizer=Adam), TypeError, "^optimizer: expected an Optimizer"),
-        (lambda: Network(optimizer="adam"), TypeError, "^optimizer: expected an Optimizer"),
+        (lambda: Network(optimizer="lbfgs"), ValueError, "^optimizer: expected one of 'sgd'"),
         (lambda: Dense(3, 2, l2=-1), ValueError, "^l2: expected .*at least 0, got -1"),
         (lambda: Dense(3, 2, l2=None), TypeError, "^l2: expected a finite number"),
         (lambda: setattr(Dense(3, 2), "optimizer", None), TypeError, "^optimizer: expected"),
