@@ -202,6 +202,20 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
     return np.array(array, np.int64)
 
 
+def weights(name: str, value: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
+    """Return `value` as float64 weights of shape [count], at least 0 and not all of them 0."""
+    array = shaped(name, value, (count,)).astype(np.float64)  # a copy, as of labels
+    wrong = ~(np.isfinite(array) & (array >= 0))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(
+            f"{name}: expected finite weights of at least 0, got {array[at]} at index {at}"
+        )
+    if not 0 < array.sum() < math.inf:
+        raise ValueError(f"{name}: expected a finite sum above 0, got {array.sum()}")
+    return array
+
+
 def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that promotion of `dtypes` gives; it must be float32 or float64."""
     first = dtypes[0]

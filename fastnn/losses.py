@@ -10,7 +10,7 @@ Learning", Springer 2006, sections 4.3.4 and 5.2.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -229,8 +229,10 @@ class Loss(ABC):
         """Say whether targets are class ids, so that answers are right or wrong."""
 
     @abstractmethod
-    def total(self, backend: Backend, output: Array, targets: Array) -> float:
-        """Return the sum of the losses of the samples."""
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        """Return the sum of the losses of the samples, each times its weight if there are any."""
 
     @abstractmethod
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
@@ -238,6 +240,24 @@ class Loss(ABC):
 
         Of what `total` was asked before, which has checked that the two go together.
         """
+
+    def weighted_gradient(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None
+    ) -> Array:
+        """Return the gradient of the weighted mean Σ_n w_n L_n / Σ_n w_n; of `total` as above.
+
+        Where all weights are 0 there is none.
+        """
+        gradient = self.gradient(backend, output, targets)
+        if weights is None:
+            return gradient
+        total = weights.sum()
+        factors = weights * (len(weights) / total) if total > 0 else np.zeros_like(weights)
+        weighted: Array = gradient * factors.astype(gradient.dtype)[:, np.newaxis]
+        return weighted
+
+    def check_weights(self, name: str) -> None:  # noqa: B027 - most losses refuse nothing
+        """Raise unless samples can have weights."""
 
     def answers(self, output: Array) -> Array:
         """Return what a prediction is: the outputs, or the classes that they stand for."""
@@ -276,9 +296,11 @@ class SoftmaxCrossEntropy(Loss):
     def check_logits(self, method: str) -> None:
         pass
 
-    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
         _check_classes(targets, output)
-        return float(backend.softmax_cross_entropy(output, targets).sum(dtype=np.float64))
+        return _sum(backend.softmax_cross_entropy(output, targets), weights)
 
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
         return backend.softmax_cross_entropy_gradient(output, targets)
@@ -309,9 +331,11 @@ class MeanSquaredError(Loss):
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return targets.ndim == 1
 
-    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
         rows = self._rows(output, targets)
-        return float(backend.mean_squared_error(output, rows).sum(dtype=np.float64))
+        return _sum(backend.mean_squared_error(output, rows), weights)
 
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
         return backend.mean_squared_error_gradient(output, self._rows(output, targets))
@@ -355,7 +379,15 @@ class UserLoss(Loss):
             and bool(((targets >= 0) & (targets < outputs)).all())
         )
 
-    def total(self, backend: Backend, output: Array, targets: Array) -> float:
+    def check_weights(self, name: str) -> None:
+        raise TypeError(
+            f"{name}: expected none beside a loss of your own, which gives the mean of a batch, "
+            "got some"
+        )
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
         mean = np.asarray(self.loss(targets, checks.read_only(output)))
         if mean.size != 1 or mean.dtype.kind not in "biuf":
             raise ValueError(
@@ -412,10 +444,36 @@ def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> 
     return UserLoss(loss, loss_prime)
 
 
+def class_weights(value: Any, labels: backends.Labels, classes: int) -> Array:
+    """Return the weight of each class; see `Network.fit`."""
+    if isinstance(value, str):
+        if value != "balanced":
+            raise ValueError(f"class_weight: expected 'balanced' or weights, got {value!r}")
+        counts = np.bincount(labels, minlength=classes)
+        occurring = np.count_nonzero(counts)
+        return np.where(counts > 0, len(labels) / (occurring * np.maximum(counts, 1)), 1.0)
+    if isinstance(value, Mapping):
+        found = np.ones(classes)
+        for label, weight in value.items():
+            place = checks.integer("class_weight, a class id", label, minimum=0)
+            if place >= classes:
+                raise ValueError(
+                    f"class_weight: expected class ids from 0 to {classes - 1}, got {place}"
+                )
+            found[place] = checks.real(f"class_weight[{place}]", weight, minimum=0.0)
+        return found
+    return checks.shaped("class_weight", value, (classes,)).astype(np.float64)
+
+
 def right_answers(output: Array, labels: backends.Labels) -> int:
     """Count the rows whose first largest output is the label's; a row with NaN has none."""
     of_labels = output[np.arange(len(labels)), labels]
     return int(((output.argmax(axis=1) == labels) & ~np.isnan(of_labels)).sum())
+
+
+def _sum(losses: Array, weights: Array | None) -> float:
+    """Return the sum of the losses, each times its weight, in float64."""
+    return float((losses if weights is None else losses * weights).sum(dtype=np.float64))
 
 
 def _check_classes(labels: backends.Labels, output: Array) -> None:

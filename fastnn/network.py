@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -358,10 +358,13 @@ class Network(Sequence[Layer]):
         self._loss.check_logits("predict_proba")
         return np.concatenate([backend.softmax(logits) for logits in self._outputs(X)])
 
-    def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
+    def evaluate(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+    ) -> Evaluation:
         """Return the mean loss and the accuracy on `X` [n, input_units] with targets `y`.
 
-        Accuracy is None where targets are not class ids. `use` says what targets may be.
+        Accuracy is None where targets are not class ids. `use` says what targets may be, and `fit`
+        what `sample_weight` is.
 
         The layers' penalties are part of the loss, here and in training.
 
@@ -371,27 +374,36 @@ class Network(Sequence[Layer]):
             As `forward`, and if `y` does not hold a target for each row, in range if a class id.
         """
         X, y = self._samples(X, y)
+        weights = self._weights(sample_weight, len(y))
         backend = backends.load(self._backend_name)
         classes = self._has_classes(X, y)
         loss, correct, start = 0.0, 0, 0
         for output in self._outputs(X):
-            targets = y[start : start + len(output)]
-            loss += self._loss.total(backend, output, targets)
+            rows = slice(start, start + len(output))
+            targets = y[rows]
+            loss += self._loss.total(
+                backend, output, targets, None if weights is None else weights[rows]
+            )
             if classes:
                 correct += losses.right_answers(output, targets)
             start += len(output)
         accuracy = correct / len(y) if classes else None
-        return Evaluation(loss / len(y) + propagation.penalty(self._layers), accuracy)
+        share = len(y) if weights is None else weights.sum()
+        return Evaluation(loss / share + propagation.penalty(self._layers), accuracy)
 
     # Training
 
-    def train_step(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    def train_step(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+    ) -> float:
         """Take one gradient step on a batch; return its mean loss before the step.
 
         Parameters
         ----------
         X : array of shape [batch, input_units]
         y : targets, one a sample; see `use`
+        sample_weight : numbers of shape [batch], optional
+            See `fit`.
 
         Raises
         ------
@@ -399,10 +411,14 @@ class Network(Sequence[Layer]):
             As `evaluate`.
         """
         X, y = self._samples(X, y)
+        weights = self._weights(sample_weight, len(y))
         with training_mode(self._layers, True):
-            return propagation.step(self, X, y)[0] / len(y)
+            loss, _ = propagation.step(self, X, y, weights)
+        return float(loss / (len(y) if weights is None else weights.sum()))
 
-    def gradients(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, list[Gradients]]:
+    def gradients(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+    ) -> tuple[float, list[Gradients]]:
         """Return the mean loss of a batch and the gradient of every parameter, without a step.
 
         It computes as training does, and leaves the network as it was: the masks of dropout are
@@ -412,6 +428,8 @@ class Network(Sequence[Layer]):
         ----------
         X : array of shape [batch, input_units]
         y : targets, one a sample; see `use`
+        sample_weight : numbers of shape [batch], optional
+            See `fit`.
 
         Returns
         -------
@@ -425,8 +443,9 @@ class Network(Sequence[Layer]):
             As `evaluate`.
         """
         X, y = self._samples(X, y)
-        loss, gradients = propagation.gradients(self, X, y)
-        return loss / len(y), gradients
+        weights = self._weights(sample_weight, len(y))
+        loss, gradients = propagation.gradients(self, X, y, weights)
+        return float(loss / (len(y) if weights is None else weights.sum())), gradients
 
     def fit(
         self,
@@ -438,6 +457,8 @@ class Network(Sequence[Layer]):
         threads: int | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
@@ -466,8 +487,15 @@ class Network(Sequence[Layer]):
             Draw a new order for every epoch.
         drop_last
             Leave out a last batch that is shorter.
+        sample_weight : numbers of shape [n], optional
+            A weight of each sample, at least 0. The loss is the weighted mean, so a weight of 2
+            is the sample twice; accuracy counts samples. A loss of your own takes none.
+        class_weight : {"balanced"}, mapping or numbers of shape [classes], optional
+            A weight of each class, which those of its samples are multiplied by; 1 for a class
+            that a mapping does not name. "balanced" weighs classes by n / (classes that occur *
+            samples of the class), so that each class has the same part in the loss.
         validation_data
-            (X, y) to evaluate after each epoch.
+            (X, y) to evaluate after each epoch, without weights.
         validation_split
             In place of `validation_data`: the share of the samples that is kept out of training
             and evaluated after each epoch, above 0 and below 1. They are drawn from the network's
@@ -504,6 +532,9 @@ class Network(Sequence[Layer]):
             checks.flag(name, value)
         told = checked_callbacks(callbacks)
         X, y = self._samples(X, y)
+        weights = self._weights(sample_weight, len(y))
+        if class_weight is not None:
+            weights = self._class_weights(class_weight, X, y, weights)
         validation, kept_out = None, 0
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
@@ -535,6 +566,7 @@ class Network(Sequence[Layer]):
                     X,
                     y,
                     history,
+                    weights=weights,
                     chosen=chosen,
                     has_classes=self._has_classes(X, y),
                     epochs=epochs,
@@ -680,6 +712,23 @@ class Network(Sequence[Layer]):
 
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
+
+    def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
+        if sample_weight is None:
+            return None
+        self._loss.check_weights("sample_weight")
+        return checks.weights("sample_weight", sample_weight, samples)
+
+    def _class_weights(
+        self, class_weight: object, X: Array, targets: Array, weights: Array | None
+    ) -> Array:
+        """Return the weights of samples times those of their classes."""
+        self._loss.check_weights("class_weight")
+        if not self._has_classes(X, targets):
+            raise ValueError("class_weight: expected None, as targets are not class ids")
+        of_classes = losses.class_weights(class_weight, targets, self._output_units(X))
+        found = of_classes[targets] if weights is None else weights * of_classes[targets]
+        return checks.weights("class_weight", found, len(targets))
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""

@@ -50,7 +50,9 @@ class Trainable(Layered, Protocol):
 
     def _prepare(self) -> None: ...
 
-    def evaluate(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float | None]: ...
+    def evaluate(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+    ) -> tuple[float, float | None]: ...
 
 
 class Path(Protocol):
@@ -69,26 +71,41 @@ class Path(Protocol):
 
 @contextmanager
 def training_path(
-    network: Trainable, X: Array, y: Array, batch_size: int, threads: int | None = None
+    network: Trainable,
+    X: Array,
+    y: Array,
+    batch_size: int,
+    threads: int | None = None,
+    weights: Array | None = None,
 ) -> Iterator[Path]:
     """Lend the fastest path that `network` can take, with its kernels compiled.
 
+    `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
     # A batch can't be larger than the data, so no workspace has to be.
     batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
-        with network._programs.for_training(network, X, batch_size) as program:
-            yield CompiledPath(network, X, y, program, threads)
+        weighted = weights is not None
+        with network._programs.for_training(network, X, batch_size, weighted) as program:
+            yield CompiledPath(network, X, y, program, threads, weights)
     else:
-        yield LayerPath(network, X, y, batch_size)
+        yield LayerPath(network, X, y, batch_size, weights)
 
 
 class LayerPath:
     """Batch by batch through the layers' own methods: the reference, open to any layer."""
 
-    def __init__(self, network: Trainable, X: Array, y: Array, batch_size: int) -> None:
+    def __init__(
+        self,
+        network: Trainable,
+        X: Array,
+        y: Array,
+        batch_size: int,
+        weights: Array | None = None,
+    ) -> None:
         self._network, self._X, self._y, self._batch_size = network, X, y, batch_size
+        self._weights = weights
         network._prepare()
         self.start()
 
@@ -100,7 +117,8 @@ class LayerPath:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         for start in range(0, len(order), self._batch_size):
             excerpt = order[start : start + self._batch_size]
-            loss, correct = step(self._network, self._X[excerpt], self._y[excerpt])
+            weights = None if self._weights is None else self._weights[excerpt]
+            loss, correct = step(self._network, self._X[excerpt], self._y[excerpt], weights)
             self._loss += loss
             self._correct += correct
         return self._loss, self._correct
@@ -116,8 +134,10 @@ class CompiledPath:
         y: Array,
         program: Any,
         threads: int | None = None,
+        weights: Array | None = None,
     ) -> None:
         self._network, self._X, self._y, self._program = network, X, y, program
+        self._weights = weights
         self._batch_size = program.batch_size
         self._direct = _readable(network, X)
         self._learned = network._parameters.parts
@@ -125,7 +145,7 @@ class CompiledPath:
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
-        self._train(X[:1], y[:1], np.arange(0))
+        self._train(np.arange(0), slice(1))
 
     def start(self) -> None:
         """Begin an epoch."""
@@ -134,16 +154,18 @@ class CompiledPath:
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
         if self._direct:
-            return self._train(self._X, self._y, order)
+            return self._train(order)
         totals = 0.0, 0
         step = max(1, CAST_ROWS // self._batch_size) * self._batch_size
         for start in range(0, len(order), step):
             excerpt = order[start : start + step]
-            totals = self._train(self._X[excerpt], self._y[excerpt], np.arange(len(excerpt)))
+            totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
 
-    def _train(self, X: Array, y: Array, order: Order) -> tuple[float, int]:
-        network = self._network
+    def _train(self, order: Order, excerpt: Order | slice = slice(None)) -> tuple[float, int]:
+        """Train on the samples of `order`, which counts those of an excerpt."""
+        network, X, y = self._network, self._X[excerpt], self._y[excerpt]
+        weights = None if self._weights is None else self._weights[excerpt]
         if not self._direct:
             X = np.ascontiguousarray(X, network.dtype)
         for part in self._learned:
@@ -161,6 +183,7 @@ class CompiledPath:
                 rates,
                 network._parameters.states,
                 passes,
+                weights,
                 threads=self._threads,
             )
         finally:
@@ -189,7 +212,9 @@ class Programs:
         self._training: tuple[Hashable, Any] | None = None
 
     @contextmanager
-    def for_training(self, network: Trainable, X: Array, batch_size: int) -> Iterator[Any]:
+    def for_training(
+        self, network: Trainable, X: Array, batch_size: int, weighted: bool
+    ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
         The share of non-zeros is part of that, so it will hardly be equal for other samples, but
@@ -199,7 +224,7 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        kind = batch_size, dtype, density, network._loss.name
+        kind = batch_size, dtype, density, network._loss.name, weighted
         before, self._training = self._training, None
         if before is not None and before[0] == kind:
             program = before[1]
@@ -211,6 +236,7 @@ class Programs:
                 density,
                 batch_size=batch_size,
                 loss=network._loss.name,
+                weighted=weighted,
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
@@ -325,6 +351,7 @@ def _program(
     density: float,
     batch_size: int = 1,
     loss: str = losses.SoftmaxCrossEntropy.name,
+    weighted: bool = False,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
@@ -337,6 +364,7 @@ def _program(
         dtype=network.dtype,
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,
+        weighted=weighted,
     )
 
 

@@ -67,14 +67,16 @@ def infer(network: Layered, X: Array) -> Array:
     return activation
 
 
-def step(network: Layered, X: Array, y: Array) -> tuple[float, int]:
+def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> tuple[float, int]:
     """Take one gradient step; return the sum of the losses and the right answers before it.
+
+    Where samples have weights, the loss is the weighted mean, and the sum a weighted one.
 
     Right answers are counted where targets look like class ids, as in one batch targets may that
     are none. Layers have been told that they train.
     """
     layers = network._layers
-    inputs, loss, correct, gradient = _forward_and_loss(network, X, y)
+    inputs, loss, correct, gradient = _forward_and_loss(network, X, y, weights)
     first = _first_that_learns(layers)
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
@@ -88,14 +90,16 @@ def step(network: Layered, X: Array, y: Array) -> tuple[float, int]:
     return loss, correct
 
 
-def gradients(network: Layered, X: Array, y: Array) -> tuple[float, list[Gradients]]:
+def gradients(
+    network: Layered, X: Array, y: Array, weights: Array | None = None
+) -> tuple[float, list[Gradients]]:
     """Return the sum of the losses and the gradients of each layer's parameters, without a step."""
     layers = network._layers
     found: list[Gradients] = []
     before = [layer._changed_by_forward() for layer in layers]
     try:
         with training_mode(layers, True):
-            inputs, loss, _, gradient = _forward_and_loss(network, X, y)
+            inputs, loss, _, gradient = _forward_and_loss(network, X, y, weights)
             for layer, input in zip(reversed(layers), reversed(inputs), strict=True):
                 gradient, of_parameters = layer.gradients(input, gradient)
                 gradient = _returned(layer, "gradients", gradient, input.shape, network.dtype)
@@ -112,7 +116,7 @@ def penalty(layers: Sequence[Layer]) -> float:
 
 
 def _forward_and_loss(
-    network: Layered, X: Array, y: Array
+    network: Layered, X: Array, y: Array, weights: Array | None
 ) -> tuple[list[Array], float, int, Array]:
     """Return every layer's input, the sum of the losses, right answers, and dL/doutput."""
     backend = backends.load(network.backend)
@@ -120,10 +124,12 @@ def _forward_and_loss(
     for layer in network._layers:
         inputs.append(activation)
         activation = _output(layer, activation, network.dtype)
-    loss = network._loss.total(backend, activation, y) + len(y) * penalty(network._layers)
+    total = len(y) if weights is None else float(weights.sum())
+    loss = network._loss.total(backend, activation, y, weights) + total * penalty(network._layers)
     classes = network._loss.has_classes(y, activation.shape[1])
     correct = losses.right_answers(activation, y) if classes else 0
-    return inputs, loss, correct, network._loss.gradient(backend, activation, y)
+    gradient = network._loss.weighted_gradient(backend, activation, y, weights)
+    return inputs, loss, correct, gradient
 
 
 def _is_exactly(layer: Layer | None, kind: type[K]) -> TypeGuard[K]:

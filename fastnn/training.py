@@ -142,6 +142,7 @@ def fit(
     y: Array,
     history: History,
     *,
+    weights: Array | None,
     chosen: npt.NDArray[np.int64] | None,
     has_classes: bool,
     epochs: int,
@@ -157,12 +158,13 @@ def fit(
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
 
-    `chosen` are the samples to train on, None for all of them.
+    `weights` are those of the samples, float64, and `chosen` the samples to train on, None for all
+    of them.
     """
     for callback in callbacks:
         callback.on_train_begin(network, history)
     start = time.perf_counter()
-    with training_path(network, X, y, batch_size, threads) as path:
+    with training_path(network, X, y, batch_size, threads, weights) as path:
         history.compile_seconds = time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
         samples = len(every) // batch_size * batch_size if drop_last else len(every)
@@ -171,7 +173,9 @@ def fit(
                 callback.on_epoch_begin(network, history)
             order = rng.permutation(every) if shuffle else every
             with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
-                record = _train_epoch(path, order[:samples], batch_size, history, bar, has_classes)
+                record = _train_epoch(
+                    path, order[:samples], batch_size, weights, history, bar, has_classes
+                )
             if not math.isfinite(record["loss"]):
                 warnings.warn(
                     f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
@@ -183,7 +187,9 @@ def fit(
                 record |= _evaluated(network, "val", *validation_data)
             if train_accuracy:
                 kept = slice(None) if chosen is None else chosen
-                record |= _evaluated(network, "train", X[kept], y[kept])
+                record |= _evaluated(
+                    network, "train", X[kept], y[kept], None if weights is None else weights[kept]
+                )
             # All columns at once, so that Ctrl-C never leaves them of different lengths.
             for name, value in record.items():
                 getattr(history, name).append(value)
@@ -198,6 +204,7 @@ def _train_epoch(
     path: Path,
     order: npt.NDArray[np.int64],
     batch_size: int,
+    weights: Array | None,
     history: History,
     bar: tqdm[Any] | None,
     has_classes: bool,
@@ -207,6 +214,8 @@ def _train_epoch(
     # By the epoch before; the first one begins with a single batch.
     speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
     batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
+    # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
+    shares = None if weights is None else np.cumsum(weights[order])
     path.start()
     start = now = time.perf_counter()
     while done < len(order):
@@ -219,22 +228,31 @@ def _train_epoch(
         # Where an epoch is cut into calls changes no bit, so time may decide it.
         batches = max(1, min(64 * batches, int(batches * STRETCH_SECONDS / (now - before))))
         if bar is not None:
-            averages = f"loss {loss / done:.4f}"
+            averages = f"loss {_mean(loss, done, shares):.4f}"
             if has_classes:
                 averages += f", accuracy {correct / done:.4f}"
             bar.set_postfix_str(averages, refresh=False)
             bar.update(len(stretch))
     record = {
-        "loss": loss / done,
+        "loss": _mean(loss, done, shares),
         "seconds": now - start,
         "samples_per_second": done / (now - start),
     }
     return record | {"accuracy": correct / done} if has_classes else record
 
 
-def _evaluated(network: Trainable, prefix: str, X: Array, y: Array) -> dict[str, float]:
+def _mean(loss: float, done: int, shares: Array | None) -> float:
+    """Return the mean of so many losses from their sum; 0 where no weight is above 0."""
+    if shares is None:
+        return loss / done
+    return float(loss / shares[done - 1]) if shares[done - 1] > 0 else 0.0
+
+
+def _evaluated(
+    network: Trainable, prefix: str, X: Array, y: Array, weights: Array | None = None
+) -> dict[str, float]:
     """Return the columns of the history that an evaluation fills."""
-    loss, accuracy = network.evaluate(X, y)
+    loss, accuracy = network.evaluate(X, y, sample_weight=weights)
     record = {f"{prefix}_loss": loss}
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
 

@@ -47,7 +47,11 @@ CALLED = {
     ("epoch/step.py", "forward_stages"): [stages.forward_stages],
     ("epoch/step.py", "backward_stages"): [stages.backward_stages],
     ("epoch/step.py", "load_input"): [stages.load_input],
-    ("epoch/step.py", "loss"): [loss.operation for loss in losses.LOSSES.values()],
+    ("epoch/step.py", "loss"): [
+        operation
+        for loss in losses.LOSSES.values()
+        for operation in (loss.operation, loss.weighted)
+    ],
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
     ("epoch/step.py", "update_and_multiply"): [one_sample.update_and_multiply],
 }

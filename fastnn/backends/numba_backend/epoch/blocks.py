@@ -91,6 +91,8 @@ class Structure:
         The Dense layers, and all layers with parameters.
     dropouts : int
         How many layers are Dropout.
+    weighted : bool
+        Whether samples have weights.
     scale : float
         What the input is multiplied by as it is loaded.
     blocks : list of Block
@@ -106,6 +108,7 @@ class Structure:
         dtype: np.dtype,
         input_dtype: np.dtype,
         density: float,
+        weighted: bool = False,
     ):
         self.layers = tuple(layers)
         self.loss = loss
@@ -113,6 +116,7 @@ class Structure:
         self.dtype = dtype
         self.input_dtype = input_dtype
         self.density = density
+        self.weighted = weighted
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
         self.dropouts = sum(layer.kind == "dropout" for layer in layers)

@@ -1,12 +1,14 @@
-"""Squared error of the compiled epoch: loss, gradient and prediction."""
+"""Losses of the compiled epoch that are operations: squared error, and samples with weights."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..jit import Operation, operation, record_at
+import numpy as np
+
+from ..jit import Operation, jit_part, operation, record_at
 from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
-from ..kernels.softmax import first_largest
+from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel, submatrix
 
@@ -44,6 +46,59 @@ def squared_error(
         k.store_integer(first, predictions + row * 8)
 
 
+@microkernel
+def scale_row(k: Kernel, factor: Real, row: Int, vectors: Int) -> None:
+    """row *= factor, an aligned row of whole vectors."""
+    factors = k.broadcast(factor)
+    with k.loop(0, vectors) as j:
+        address = row + j * k.vector_bytes
+        k.store(factors * k.load(address), address)
+
+
+@jit_part
+def weigh(one, shared, losses, order, start, count):
+    """Make the mean of the batch a weighted one; return the weighted sum of losses.
+
+    The losses of the samples lie at an address. The gradient of sample n of N is multiplied by
+    w_n N / sum(w); where all weights of a batch are 0 there is none.
+    """
+    total = 0.0
+    for i in range(count):
+        total += real_at(0.0, shared.sample_weights + 8 * sample_at(order, start + i))
+    loss, G = 0.0, shared.result_gradient
+    for i in range(count):
+        weight = real_at(0.0, shared.sample_weights + 8 * sample_at(order, start + i))
+        loss += weight * real_at(one, losses + i * shared.itemsize)
+        factor = weight * count / total if total > 0.0 else 0.0
+        scale_row(type(one)(factor), G.address + i * G.row_stride, G.columns // shared.lanes)
+    put_real(total, shared.batch_weight)
+    return loss
+
+
+@operation
+def weighted_cross_entropy(one, record, targets, order, start, count):
+    """Softmax cross-entropy of samples with weights; that without is in `step.loss_gradient`."""
+    shared = record_at(record, 0)
+    for i in range(count):
+        label = integer_at(targets + 8 * sample_at(order, start + i))
+        put_integer(label, shared.labels + 8 * i)
+    softmax_cross_entropy(
+        one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
+        shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,
+    )  # fmt: skip
+    correct = 0
+    for i in range(count):
+        margin = shared.margins + i * shared.itemsize
+        put_real(
+            real_at(one, margin) + np.log(real_at(one, shared.sums + i * shared.itemsize)), margin
+        )
+        label = integer_at(shared.labels + 8 * i)
+        correct += integer_at(shared.predictions + 8 * i) == label
+    loss = weigh(one, shared, shared.margins, order, start, count)
+    put_real(loss, shared.batch_loss)
+    put_integer(correct, shared.batch_correct)
+
+
 @operation
 def mean_squared_error(one, record, targets, order, start, count):
     """Gradient of the mean loss by the outputs; the batch's loss and right answers to the record.
@@ -75,22 +130,26 @@ def mean_squared_error(one, record, targets, order, start, count):
         if by_class:
             label = integer_at(shared.labels + 8 * i)
             correct += integer_at(shared.predictions + 8 * i) == label
+    if shared.sample_weights != 0:
+        loss = weigh(one, shared, shared.sums, order, start, count)
     put_real(loss / units, shared.batch_loss)
     put_integer(correct, shared.batch_correct)
 
 
 class CompiledLoss(NamedTuple):
-    """A loss of the compiled epoch: its operation, and whether targets may be rows of numbers.
+    """A loss of the compiled epoch.
 
-    Without an operation it is a part of `step.run_batches`.
+    Its operation, None where it is a part of `step.run_batches`; that for samples with weights;
+    and whether targets may be rows of numbers.
     """
 
     operation: Operation | None
+    weighted: Operation
     numeric_targets: bool
 
 
 LOSSES = {
-    "softmax_cross_entropy": CompiledLoss(None, numeric_targets=False),
-    "mse": CompiledLoss(mean_squared_error, numeric_targets=True),
+    "softmax_cross_entropy": CompiledLoss(None, weighted_cross_entropy, numeric_targets=False),
+    "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
 }
 """Each loss by the name that it has in `fastnn/losses.py`."""

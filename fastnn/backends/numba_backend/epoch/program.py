@@ -67,7 +67,8 @@ def most_threads(layers: Sequence[Layer]) -> int:
 class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
-    `density` is the share of non-zeros in the training set.
+    `density` is the share of non-zeros in the training set, `weighted` says whether its samples
+    have weights.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Program:
         dtype: np.dtype | type = np.float32,
         input_dtype: np.dtype | type = np.float32,
         density: float = 1.0,
+        weighted: bool = False,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.input_dtype = np.dtype(input_dtype)
         self.density = density
+        self.weighted = weighted
         self.loss = loss
         self._totals = 0.0, 0
         self._signals = Signals()
@@ -98,8 +101,9 @@ class Program:
         if reason is not None:
             raise ValueError(reason)
         self._structure = structure = Structure(
-            layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density
-        )
+            layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
+            self.weighted,
+        )  # fmt: skip
         self.dense = structure.dense
         self._parameters_end = max(
             layer.last_offset + memory.row_stride(layer.output_units, self.dtype)
@@ -157,6 +161,7 @@ class Program:
         rates: np.ndarray,
         states: Sequence[np.ndarray] = (),
         dropout_steps: np.ndarray | None = None,
+        sample_weights: np.ndarray | None = None,
         threads: int = 1,
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return sums of losses and right answers.
@@ -171,6 +176,8 @@ class Program:
         layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
         see `optimizers.py`; a rate that stays may be broadcast over the steps. `dropout_steps`,
         int64, says for each Dropout layer how many batches went through it before; 0 if left out.
+        `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
+        loss of a batch is the weighted mean then, and the sum of losses a weighted sum.
         Class ids and order are trusted to be in range.
         """
         _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
@@ -192,6 +199,10 @@ class Program:
         if dropout_steps is None:
             dropout_steps = np.zeros(self._structure.dropouts, np.int64)
         _check("dropout_steps", dropout_steps, np.dtype(np.int64), (self._structure.dropouts,))
+        if (sample_weights is not None) != self.weighted:
+            raise ValueError("sample_weights must be given where the program is weighted")
+        if sample_weights is not None:
+            _check("sample_weights", sample_weights, np.dtype(np.float64), (len(samples),))
         places = [*[state.ctypes.data for state in states], 0, 0][:2]
         arguments = (
             samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
@@ -203,6 +214,9 @@ class Program:
         team = self._team(members) if members > 1 else None
         for table in team.tables if team else [self.training]:
             table.shared["target_code"] = target_code
+            table.shared["sample_weights"] = (
+                0 if sample_weights is None else sample_weights.ctypes.data
+            )
             table.stages["first_step"][table.dropouts] = dropout_steps
         if team is None:
             table = self.training

@@ -140,6 +140,8 @@ SHARED = np.dtype(
             "loss", "output_units",
             "target_code", "labels", "predictions", "margins", "sums",
             "batch_loss", "batch_correct",
+            # float64 weights of all samples, or 0; and the sum of those of the batch
+            "sample_weights", "batch_weight",
             # penalties: 0, or the operation that adds them up, and the sum
             "add_penalties", "penalty",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
@@ -654,7 +656,10 @@ def run_batches(
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
             call(shared.add_penalties, one, shared.layers, last + 1, shared.chunks, shared.penalty)
-            loss += count * real_at(0.0, shared.penalty)
+            weight = float(count)
+            if shared.sample_weights != 0:
+                weight = real_at(0.0, shared.batch_weight)
+            loss += weight * real_at(0.0, shared.penalty)
         if team is not None:
             if members == 1:
                 if count == shared.batch_size:

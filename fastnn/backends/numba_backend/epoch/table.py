@@ -112,7 +112,7 @@ class Table:
             if training and self._learned > 0:
                 self._want_gradient(layer, is_top)
             density = density_after(block, density)
-        self._describe_loss(structure.loss, self.layers[-1], result)
+        self._describe_loss(structure, self.layers[-1], result)
         share_out(self.layers, self.starts, self.lanes, 0, 1)
         self._allocate()
 
@@ -149,7 +149,9 @@ class Table:
         shared["load_input"] = stages.load_input.address(self.dtype, SHARED)
         shared["input_units"] = units
 
-    def _describe_loss(self, loss: str, top: np.void, result: list[tuple[np.void, str]]) -> None:
+    def _describe_loss(
+        self, structure: Structure, top: np.void, result: list[tuple[np.void, str]]
+    ) -> None:
         """Write down what the loss reads and where its results go."""
         shared = self.shared[0]
         units = int(top["output_units"])
@@ -162,11 +164,12 @@ class Table:
         if self.layers["decay"].any():
             shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
             self._want(8, (shared, "penalty"))
-        operation = losses.LOSSES[loss].operation
+        compiled = losses.LOSSES[structure.loss]
+        operation = compiled.weighted if structure.weighted else compiled.operation
         if operation is not None:
             shared["loss"] = operation.address(self.dtype, SHARED)
             self._want_rows(units, (shared, "targets"))
-            for name in ("batch_loss", "batch_correct"):
+            for name in ("batch_loss", "batch_correct", "batch_weight"):
                 self._want(8, (shared, name))
 
     def _describe(self, layer: np.void, block: Block) -> None:
