@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnn import checks
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Constant, Elementwise, Layer, floating_pair
+from fastnn.layers import BUILT_IN, Elementwise, ElementwiseConstant, Layer, floating_pair
 
 __all__ = [
     "ELU",
@@ -62,7 +62,7 @@ class LeakyReLU(Elementwise):
     """
 
     _function = "leaky_relu"
-    slope = Constant()
+    slope = ElementwiseConstant("Of the line below 0.")
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
@@ -88,7 +88,7 @@ class ELU(Elementwise):
     """
 
     _function = "elu"
-    alpha = Constant()
+    alpha = ElementwiseConstant("Minus the limit for small x.")
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
@@ -191,7 +191,7 @@ class Activation(Layer):
 
     def __repr__(self) -> str:
         names = (getattr(f, "__name__", repr(f)) for f in (self.function, self.derivative))
-        return f"Activation({', '.join(names)})"
+        return f"{type(self).__name__}({', '.join(names)})"
 
     def _values(self, name: str, input: Array) -> Array:
         # read-only: a function that writes into its input would change what backward is given

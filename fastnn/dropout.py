@@ -111,9 +111,9 @@ class Dropout(Layer):
         return self._backend.dropout(G, self.p, self.key, self._passes - 1)
 
     def __repr__(self) -> str:
-        return f"Dropout({self.p!r})"
+        return f"{type(self).__name__}({self.p!r})"
 
-    def _join(self, rng: np.random.Generator, dtype: np.dtype[np.floating]) -> None:
+    def _draw(self, rng: np.random.Generator) -> None:
         if self._key is None:
             self._key = _key(rng)
 

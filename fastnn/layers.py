@@ -116,6 +116,8 @@ class Layer:
         For a layer of your own this runs `backward` on a deep copy, so that an
         update made there is thrown away; override it to report gradients.
         """
+        if self in BUILT_IN:
+            return self.backward(input, grad_output), {}  # which makes no update
         twin = copy.deepcopy(self)
         twin.training = self.training
         return twin.backward(input, grad_output), {}
@@ -137,8 +139,11 @@ class Layer:
     def _backend(self) -> backends.Backend:
         return backends.load(self._backend_name)
 
-    def _join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
-        """Become part of a network, which lends its generator and computes in `dtype`."""
+    def _draw(self, rng: np.random.Generator) -> None:
+        """Draw by a network's generator what is not there yet."""
+
+    def _join(self, dtype: np.dtype[Any]) -> None:
+        """Become part of a network that computes in `dtype`; all has been drawn."""
 
     def _describe(self, start: int) -> description.Layer | None:
         """Return what compiled code has to know of the layer; None for the identity.
@@ -157,22 +162,43 @@ class Layer:
         """Undo the forward passes since `_changed_by_forward` returned `before`."""
 
 
-class Constant:
+class ElementwiseConstant:
     """A number that the function of an `Elementwise` layer takes; checked when it is set."""
+
+    def __init__(self, what: str) -> None:
+        self.__doc__ = what
 
     def __set_name__(self, owner: type[Elementwise], name: str) -> None:
         self.name = name
-        owner._constants = (*owner._constants, name)
+        if name not in owner._constants:
+            owner._constants = (*owner._constants, name)
 
-    def __get__(self, layer: Elementwise, owner: type[Elementwise]) -> float:
+    @overload
+    def __get__(self, layer: None, owner: type[Elementwise]) -> ElementwiseConstant: ...
+    @overload
+    def __get__(self, layer: Elementwise, owner: type[Elementwise]) -> float: ...
+    def __get__(
+        self, layer: Elementwise | None, owner: type[Elementwise]
+    ) -> ElementwiseConstant | float:
+        if layer is None:
+            return self
+        if self.name not in layer.__dict__:
+            raise AttributeError(f"{owner.__name__}: expected __init__ to set {self.name}")
         number: float = layer.__dict__[self.name]
         return number
 
     def __set__(self, layer: Elementwise, value: float) -> None:
         layer.__dict__[self.name] = checks.real(self.name, value)
         # beside their names as the tuple that backends take: no call has to put it together
-        known = [layer.__dict__[name] for name in layer._constants if name in layer.__dict__]
-        layer._numbers = tuple(known)
+        if all(name in layer.__dict__ for name in layer._constants):
+            layer._numbers = tuple([layer.__dict__[name] for name in layer._constants])
+
+
+class _NumbersOfClass:
+    """The constants of a layer that has set none: there are none, or `__init__` set too few."""
+
+    def __get__(self, layer: Elementwise | None, owner: type[Elementwise]) -> tuple[float, ...]:
+        return () if layer is None else tuple([getattr(layer, name) for name in owner._constants])
 
 
 class Elementwise(Layer):
@@ -188,11 +214,11 @@ class Elementwise(Layer):
     _function: ClassVar[str]
     """The function, as backends call it."""
     _constants: ClassVar[tuple[str, ...]] = ()
-    """Names of the attributes that are a `Constant`, which the constructor takes in this order."""
+    """Names of the attributes that are such a constant, in the order of the constructor."""
     _from_output: ClassVar[bool] = False
     """Whether the derivative is computed from the output, not from the input."""
 
-    _numbers: tuple[float, ...] = ()
+    _numbers = _NumbersOfClass()
     """The constants."""
     _kept: tuple[Array, Array] | None = None
 
@@ -265,7 +291,7 @@ class Rescaling(Elementwise):
     """
 
     _function = "rescale"
-    scale = Constant()
+    scale = ElementwiseConstant("The factor.")
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -388,7 +414,7 @@ class ParametricLayer(Layer):
 
         The layer's penalty is part of L.
         """
-        if type(self).backward is not ParametricLayer.backward:
+        if "backward" in vars(self) or type(self).backward is not ParametricLayer.backward:
             raise TypeError(
                 f"{self!r} overrides backward, so only it knows its gradients: "
                 "override gradients as well"
@@ -418,8 +444,11 @@ class ParametricLayer(Layer):
         """Return dL/dinput and dL/dparameters."""
         raise TypeError(f"{type(self).__name__} does not say how its gradients are computed")
 
-    def _join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
-        self._parameters.join(rng, dtype)
+    def _draw(self, rng: np.random.Generator) -> None:
+        self._parameters.drawn(rng)
+
+    def _join(self, dtype: np.dtype[Any]) -> None:
+        self._parameters.join(dtype)
 
     def _learning(self) -> str:
         """Return what `repr` says of the optimiser."""
@@ -534,7 +563,8 @@ class Dense(ParametricLayer):
 
     def __repr__(self) -> str:
         l2 = f", l2={self.l2!r}" if self.l2 else ""
-        return f"Dense({self.input_units}, {self.output_units}, {self._learning()}{l2})"
+        name = type(self).__name__
+        return f"{name}({self.input_units}, {self.output_units}, {self._learning()}{l2})"
 
     def _describe(self, start: int) -> description.Dense:
         slots = self._parameters.layout.slots
@@ -596,15 +626,9 @@ def _refuse(unknown: dict[str, object]) -> None:
         raise TypeError(message)
 
 
-def has_methods_of_its_own(layer: Layer) -> bool:
-    """Say whether passes of this one object were replaced, so that its class doesn't tell."""
-    return "forward" in vars(layer) or "backward" in vars(layer)
-
-
 def keeps_width(layer: Layer) -> bool:
     """Say whether a layer is known to keep the width of its input and to learn nothing."""
-    known = layer in BUILT_IN and not has_methods_of_its_own(layer)
-    return known and not isinstance(layer, ParametricLayer)
+    return layer in BUILT_IN and not isinstance(layer, ParametricLayer)
 
 
 @contextmanager

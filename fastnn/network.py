@@ -517,12 +517,16 @@ class Network(Sequence[Layer]):
         ------
         ValueError, TypeError
             As `evaluate`, and if an option is out of range or of the wrong type.
+        RuntimeError
+            From a callback of a `fit` of the same network.
 
         Warns
         -----
         RuntimeWarning
             When the loss of an epoch is NaN or infinite.
         """
+        if self._fitting:
+            raise RuntimeError("a network can't begin to train while it is training")
         epochs = checks.integer("epochs", epochs, minimum=1)
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
         threads = paths.threads_asked(threads)
@@ -560,7 +564,7 @@ class Network(Sequence[Layer]):
         self._fitting = True
         try:
             # Overflow is reported by the loss that it leads to, on every backend alike.
-            with training_mode(self._layers, True), np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 training.fit(
                     self,
                     X,
@@ -635,7 +639,10 @@ class Network(Sequence[Layer]):
         propagation.penalty(self._layers)
 
     def _take_in(self, layers: list[Layer]) -> None:
-        """Check all layers, then make them this network's: a refusal changes nothing."""
+        """Check all layers, then make them this network's.
+
+        A refusal leaves them to whoever has them, as they are but for what has been drawn.
+        """
         width = self._width()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
@@ -652,13 +659,15 @@ class Network(Sequence[Layer]):
                 )
             width = _width_after(layer, width)
         for layer in layers:
+            layer._draw(self._rng)  # an initialiser of a user's may raise
+        for layer in layers:
             if isinstance(layer, ParametricLayer) and self._optimizer is not None:
                 layer.optimizer = self._optimizer
-            layer._join(self._rng, self._dtype)
+            layer._join(self._dtype)
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
         self._layers = [*self._layers, *layers]
-        self._programs = paths.Programs()
+        self._programs = paths.Programs()  # those before it are of another network
         if any(isinstance(layer, ParametricLayer) for layer in layers):
             self._pack()
 

@@ -144,7 +144,7 @@ class BatchNorm(ParametricLayer):
         return output
 
     def __repr__(self) -> str:
-        return f"BatchNorm({self.units}, {self._learning()})"
+        return f"{type(self).__name__}({self.units}, {self._learning()})"
 
     def _describe(self, start: int) -> description.BatchNorm:
         slots = self._parameters.layout.slots

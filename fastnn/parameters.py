@@ -113,9 +113,9 @@ class LayerParameters:
 
     # Values
 
-    def drawn(self) -> NamedVector:
+    def drawn(self, rng: np.random.Generator | None = None) -> NamedVector:
         """Return the parameters, drawn if they are not there yet."""
-        return self._vector or self._draw(None)
+        return self._vector or self._draw(rng)
 
     def promoted(self, name: str, *arrays: Array) -> NamedVector:
         """Return the parameters in the dtype to compute in beside arrays, which errors call `name`.
@@ -195,11 +195,10 @@ class LayerParameters:
 
     # Memory
 
-    def join(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
-        """Become part of a network, which lends its generator and computes in `dtype`."""
-        vector = self._vector or self._draw(rng)
+    def join(self, dtype: np.dtype[Any]) -> None:
+        """Become part of a network, which computes in `dtype`."""
         layout = Layout(self.shapes, dtype)
-        self._vector, self.state = vector.cast(layout), self._cast_state(layout)
+        self._vector, self.state = self.drawn().cast(layout), self._cast_state(layout)
         self.layout, self._gradient = layout, None
 
     def copy(self) -> LayerParameters:
@@ -209,6 +208,8 @@ class LayerParameters:
         if self._vector is not None:
             twin._vector = self._vector.cast(self.layout)
         twin.state = self._cast_state(self.layout)
+        # What one of the two draws must not depend on whether the other has drawn before.
+        twin._rng = copy.deepcopy(self._rng)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:

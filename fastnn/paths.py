@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer, has_methods_of_its_own
+from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
 
@@ -156,9 +156,9 @@ class CompiledPath:
         if self._direct:
             return self._train(order)
         totals = 0.0, 0
-        step = max(1, CAST_ROWS // self._batch_size) * self._batch_size
-        for start in range(0, len(order), step):
-            excerpt = order[start : start + step]
+        rows = max(1, CAST_ROWS // self._batch_size) * self._batch_size
+        for start in range(0, len(order), rows):
+            excerpt = order[start : start + rows]
             totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
 
@@ -174,18 +174,19 @@ class CompiledPath:
         rates = _rates(self._learned, steps)
         passes = np.array([layer._passes for layer in self._counting], np.int64)
         self._program.describe(_described(network))
+        run = self._program.prepare(
+            X,
+            y,
+            order,
+            network._parameters.vector,
+            rates,
+            network._parameters.states,
+            passes,
+            weights,
+            threads=self._threads,
+        )
         try:
-            totals: tuple[float, int] = self._program.train(
-                X,
-                y,
-                order,
-                network._parameters.vector,
-                rates,
-                network._parameters.states,
-                passes,
-                weights,
-                threads=self._threads,
-            )
+            totals: tuple[float, int] = run()
         finally:
             # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
             for layer, before in zip(self._counting, passes.tolist(), strict=True):
@@ -203,8 +204,7 @@ class Programs:
     """Compiled programs of one network as it is now, kept for the next call.
 
     To set one up takes as long as many steps of a small network, or the prediction of
-    some hundred rows. One in use is taken out: threads that predict at the same time each
-    have their own.
+    some hundred rows. One in use is taken out, so that no two calls share a workspace.
     """
 
     def __init__(self) -> None:
@@ -303,8 +303,6 @@ def _reason_for_python(network: Trainable) -> str | None:
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
             return f"{layer!r} is known to Python alone"
-        if has_methods_of_its_own(layer):
-            return f"{layer!r} has a method of its own"
     return None
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from fastnn import backends, losses
 from fastnn.checks import Array
 from fastnn.layers import (
+    BUILT_IN,
     Dense,
     Gradients,
     Layer,
     ParametricLayer,
     ReLU,
     cast,
-    has_methods_of_its_own,
     keeps_width,
     training_mode,
 )
@@ -80,9 +80,7 @@ def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> 
     first = _first_that_learns(layers)
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
-        own = type(layer).backward is not ParametricLayer.backward or has_methods_of_its_own(layer)
-        if i == first and not own:
-            assert isinstance(layer, ParametricLayer)
+        if i == first and isinstance(layer, ParametricLayer) and layer in BUILT_IN:
             layer._step(input, gradient, input_gradient=False)
         else:
             gradient = layer.backward(input, gradient)
@@ -134,10 +132,15 @@ def _forward_and_loss(
 
 def _is_exactly(layer: Layer | None, kind: type[K]) -> TypeGuard[K]:
     """Say whether a layer does what `kind` says, with nothing overridden."""
-    return type(layer) is kind and not has_methods_of_its_own(layer)
+    return type(layer) is kind and layer in BUILT_IN
 
 
 def _output(layer: Layer, input: Array, dtype: np.dtype[Any]) -> Array:
+    if layer.input_units not in (None, input.shape[1]):
+        raise ValueError(
+            f"{layer!r}: expected {layer.input_units} input units, got {input.shape[1]} from the "
+            "layer before"
+        )
     output = np.asarray(layer.forward(input))
     width = layer.output_units
     if width is None:

@@ -1,11 +1,13 @@
 """Classes that are fastnn's own, by name.
 
-Files name them, and compiled code knows exactly these: a subclass of a user's may do anything.
+Files name them, and compiled code knows exactly these: a subclass of a user's may do anything, and
+so may an object that has a method replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -25,6 +27,7 @@ class Registry(Generic[T]):
     def __init__(self, description: str | None = None) -> None:
         self._description = description
         self._classes: dict[str, type[T]] = {}
+        self._methods: dict[type, set[str]] = {}
 
     def register(self, kind: type[T]) -> type[T]:
         """Put in a class; a decorator.
@@ -32,26 +35,49 @@ class Registry(Generic[T]):
         Raises
         ------
         TypeError
-            If it does not describe itself, or lacks a method that the base asks for.
+            If it does not describe itself, lacks a method that the base asks for, or overrides
+            what the description is of.
+        ValueError
+            If another class has that name.
         """
         name = self._description
         if name is not None:
             described = [base for base in kind.__mro__ if name in vars(base)]
             if not described or (len(described) == 1 and described[0] is not kind):
                 raise TypeError(f"{kind.__name__}: expected a {name} of its own, got none")
+            overridden = _overridden(kind, described[0])
+            if overridden:
+                raise TypeError(
+                    f"{kind.__name__}: expected a {name} of its own, as it overrides "
+                    f"{', '.join(sorted(overridden))} of {described[0].__name__}, got none"
+                )
         missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
         if missing:
             raise TypeError(f"{kind.__name__}: expected the methods {missing}, got none")
-        self._classes[kind.__name__] = kind
+        if self._classes.setdefault(kind.__name__, kind) is not kind:
+            raise ValueError(f"{kind.__name__}: expected a name that no other class has")
+        self._methods[kind] = {name for base in kind.__mro__ for name in _methods(base)}
         return kind
 
     def __contains__(self, thing: object) -> bool:
-        """Say whether `thing` is of exactly one of the classes."""
-        kind = type(thing)
-        return self._classes.get(kind.__name__) is kind
+        """Say whether `thing` is of exactly one of the classes, with no method replaced."""
+        methods = self._methods.get(type(thing))
+        return methods is not None and methods.isdisjoint(vars(thing))
 
     def __iter__(self) -> Iterator[type[T]]:
         return iter(self._classes.values())
 
     def __getitem__(self, name: str) -> type[T]:
         return self._classes[name]
+
+
+def _methods(kind: type) -> set[str]:
+    """Return the names of the functions that a class defines itself."""
+    return {name for name, value in vars(kind).items() if isinstance(value, FunctionType)}
+
+
+def _overridden(kind: type, base: type) -> set[str]:
+    """Return which methods of `base` are another's in `kind`, but for those like `__repr__`."""
+    named = {name for name in dir(base) if not name.startswith("__")}
+    functions = {name for name in named if isinstance(getattr(base, name), FunctionType)}
+    return {name for name in functions if getattr(kind, name) is not getattr(base, name)}

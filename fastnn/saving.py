@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,9 @@ from fastnn.optimizers import Optimizer
 from fastnn.schedules import Rate
 
 FORMAT = "1"
+
+ADDED_LATER = {"l2": 0.0}
+"""Arguments that files of older versions lack, and what they were before they could be given."""
 
 GENERATORS = ("PCG64", "PCG64DXSM")
 """Bit generators whose state is a few integers. Others have positions in arrays, which NumPy
@@ -145,8 +148,7 @@ def read(
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
-    known = layer in layers.BUILT_IN and not layers.has_methods_of_its_own(layer)
-    if not known or layer._only_python:
+    if layer not in layers.BUILT_IN or layer._only_python:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )
@@ -166,9 +168,13 @@ def _built(
     In a file from before layers had optimisers the description has a learning rate instead.
     """
     kind: Any = layers.BUILT_IN[description["type"]]
-    layer: Layer = kind(
-        **{name: description[name] for name in kind._arguments if name in description}
-    )
+    given = {name: ADDED_LATER[name] for name in kind._arguments if name in ADDED_LATER}
+    given |= description
+    learning: tuple[str, ...] = ()
+    if issubclass(kind, ParametricLayer):
+        learning = ("optimizer", "steps") if "optimizer" in given else ("learning_rate",)
+    _check_names(given, (*kind._arguments, *kind._progress, *learning))
+    layer: Layer = kind(**{name: given[name] for name in kind._arguments})
     if isinstance(layer, ParametricLayer):
         parameters = layer._parameters
         parameters.fill(_taken(tensors, prefix, parameters.shapes))
@@ -210,9 +216,10 @@ def _described_optimizer(optimizer: Optimizer | None) -> dict[str, Any] | None:
 def _built_optimizer(description: dict[str, Any] | None) -> Optimizer | None:
     if description is None:
         return None
-    arguments = {name: value for name, value in description.items() if name != "type"}
-    arguments["learning_rate"] = _built_rate(arguments["learning_rate"])
     kind: Any = optimizers.BUILT_IN[description["type"]]
+    _check_names(description, kind._arguments)
+    arguments = {name: description[name] for name in kind._arguments}
+    arguments["learning_rate"] = _built_rate(arguments["learning_rate"])
     built: Optimizer = kind(**arguments)
     return built
 
@@ -232,12 +239,24 @@ def _described_rate(rate: Rate) -> float | dict[str, Any]:
 def _built_rate(description: float | dict[str, Any]) -> Rate:
     if not isinstance(description, dict):
         return description
-    arguments = {name: value for name, value in description.items() if name != "type"}
+    kind: Any = schedules.BUILT_IN[description["type"]]
+    names = tuple(item.name for item in dataclasses.fields(kind))
+    _check_names(description, names)
+    arguments = {name: description[name] for name in names}
     if "schedule" in arguments:
         arguments["schedule"] = _built_rate(arguments["schedule"])
-    kind: Any = schedules.BUILT_IN[description["type"]]
     schedule: Rate = kind(**arguments)
     return schedule
+
+
+def _check_names(description: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise unless a description holds its type and exactly these: no default makes up for one."""
+    wanted = {"type", *names}
+    if wanted != description.keys():
+        raise ValueError(
+            f"{description['type']}: expected the entries {', '.join(sorted(wanted))}, "
+            f"got {', '.join(sorted(description))}"
+        )
 
 
 def _arrays(layer: Layer) -> Mapping[str, Any]:

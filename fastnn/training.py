@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fastnn import plotting
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
+from fastnn.layers import training_mode
 from fastnn.paths import Path, Trainable, training_path
 
 if TYPE_CHECKING:
@@ -172,7 +173,10 @@ def fit(
             for callback in callbacks:
                 callback.on_epoch_begin(network, history)
             order = rng.permutation(every) if shuffle else every
-            with _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar:
+            with (
+                training_mode(network.layers, True),
+                _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar,
+            ):
                 record = _train_epoch(
                     path, order[:samples], batch_size, weights, history, bar, has_classes
                 )

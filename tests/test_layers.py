@@ -111,6 +111,84 @@ def test_a_draw_that_fails_leaves_nothing_behind():
             layer.forward(np.ones((1, 3)))
 
 
+def test_a_copy_draws_what_the_layer_would_have_drawn():
+    layer = Dense(7, 3, seed=5)
+    twin = copy.copy(layer)
+    expected = Dense(7, 3, seed=5).weights
+    np.testing.assert_array_equal(twin.weights, expected)
+    np.testing.assert_array_equal(layer.weights, expected)
+
+
+def test_gradients_of_a_layer_with_one_method_replaced(rng):
+    layer = Dense(4, 3, seed=0)
+    layer.backward = lambda input, grad_output: input
+    with pytest.raises(TypeError, match="override gradients as well"):
+        layer.gradients(rng.normal(size=(2, 4)), np.ones((2, 3)))
+
+
+def test_gradients_of_an_activation_of_functions_that_can_not_be_copied(rng):
+    class Uncopied:
+        def __deepcopy__(self, memo):
+            raise RuntimeError
+
+        def __call__(self, X):
+            return np.cos(X)
+
+    X, G = rng.normal(size=(5, 4)), rng.normal(size=(5, 4))
+    found, none = fastnn.Activation(np.sin, Uncopied()).gradients(X, G)
+    np.testing.assert_array_equal(found, G * np.cos(X))
+    assert none == {}
+
+
+def test_the_name_of_a_subclass_is_told():
+    for kind, arguments in (
+        (Dense, (3, 2)),
+        (fastnn.BatchNorm, (3,)),
+        (fastnn.Dropout, (0.5,)),
+        (fastnn.LeakyReLU, (0.1,)),
+        (fastnn.Activation, (np.sin, np.cos)),
+    ):
+        own = type("Own", (kind,), {})(*arguments)
+        assert repr(own).startswith("Own(")
+
+
+class TestConstants:
+    def test_of_the_class(self):
+        assert fastnn.LeakyReLU.slope.__doc__
+        assert not hasattr(fastnn.ReLU, "slope")
+
+    def test_changed_after_the_first_set(self, rng):
+        layer, X = fastnn.LeakyReLU(0.5), -rng.uniform(0.1, 1.0, (5, 7))
+        for slope in (0.5, 0.25, -2.0):
+            layer.slope = slope
+            np.testing.assert_array_equal(layer.forward(X), slope * X)
+            np.testing.assert_array_equal(layer.backward(X, X), slope * X)
+
+    def test_that_are_not_set_are_missed(self):
+        class Own(fastnn.LeakyReLU):
+            def __init__(self):
+                pass
+
+        layer = Own()
+        assert not hasattr(layer, "slope")
+        for use in (
+            lambda: layer.slope,
+            lambda: repr(layer),
+            lambda: layer.forward(np.ones((2, 2))),
+            lambda: layer.backward(np.ones((2, 2)), np.ones((2, 2))),
+        ):
+            with pytest.raises(AttributeError, match="Own: expected __init__ to set slope"):
+                use()
+        layer.slope = 0.5
+        np.testing.assert_array_equal(layer.forward([[-1.0, 2.0]]), [[-0.5, 2.0]])
+
+    def test_named_once_where_a_subclass_says_it_again(self):
+        class Own(fastnn.LeakyReLU):
+            slope = type(fastnn.LeakyReLU.slope)("Of the line below 0.")
+
+        assert repr(Own(0.5)) == "Own(0.5)"
+
+
 class TestDense:
     def test_known_values(self):
         layer = Dense(3, 4)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import errno
+import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import perceptron
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import fastnn
-from fastnn import Dense, Layer, Network, ReLU, Rescaling, eval_numerical_gradient
+from fastnn import Dense, Layer, Network, ReLU, Rescaling, eval_numerical_gradient, schedules
 
 
 def parameters(network: Network) -> list[np.ndarray]:
@@ -93,6 +97,22 @@ class TestSequence:
         with pytest.raises(ValueError, match="expected 3 input units"):
             Network([layer, Dense(9, 2)])
         Network([layer, Dense(3, 2)])
+
+    def test_a_draw_that_fails_leaves_the_layers_to_themselves(self):
+        first = Dense(2, 3, seed=0)
+        optimizer, weights = first.optimizer, first.weights.copy()
+        network = Network([Dense(4, 2, seed=1)], optimizer="adam", seed=0)
+        broken = Dense(3, 2, weights=lambda rng, shape: np.ones(7))
+        with pytest.raises(ValueError, match=r"^weights: expected shape \(3, 2\)"):
+            Network([first, broken], optimizer="adam")
+        with pytest.raises(ValueError, match=r"^weights: expected shape \(2, 2\)"):
+            network.add(Dense(2, 2, weights=lambda rng, shape: np.ones(7)))
+        assert len(network) == 1
+        assert first.optimizer is optimizer
+        assert first.weights.dtype == np.float64  # as of a layer that is in no network
+        np.testing.assert_array_equal(first.weights, weights)
+        network.add(first)
+        assert first.optimizer is network.optimizer
 
     def test_assigned_weights_survive_joining(self):
         layer = Dense(2, 2)
@@ -223,6 +243,48 @@ class TestTraining:
         network = Network([Dense(4, 3), Broken(), Dense(3, 2)])
         with pytest.raises(ValueError, match=r"Broken.*backward.*\(8, 3\)"):
             network.train_step(rng.normal(size=(8, 4)), np.zeros(8, int))
+
+    def test_a_users_layer_of_another_width_is_told(self, rng):
+        class Half(Layer):
+            def forward(self, input):
+                return input[:, ::2]
+
+        network = Network([Dense(4, 6), Half(), Dense(6, 2)], seed=0)
+        with pytest.raises(ValueError, match=r"Dense\(6, 2.*expected 6 input units, got 3 from"):
+            network.predict(rng.normal(size=(8, 4)))
+
+    def test_a_callback_can_not_begin_to_train(self, rng):
+        X, y = rng.normal(size=(64, 4)), rng.integers(0, 3, 64)
+        network, twin = (Network([Dense(4, 3)], seed=0) for _ in range(2))
+        refused = []
+
+        def nested(network, history):
+            with pytest.raises(RuntimeError, match="can't begin to train while it is training"):
+                network.fit(X, y)
+            with pytest.raises(RuntimeError, match="can't take in a layer"):
+                network.add(ReLU())
+            refused.append(network.history is history)
+
+        network.fit(X, y, epochs=2, callbacks=[nested])
+        twin.fit(X, y, epochs=2)
+        assert refused == [True, True]
+        assert same_bits(parameters(network), parameters(twin))
+        assert network[0].steps == twin[0].steps == 4
+
+    def test_layers_train_in_every_epoch(self, rng):
+        """Whatever a callback says of it: `training` tells, it does not ask."""
+        X, y = rng.normal(size=(64, 4)), rng.integers(0, 3, 64)
+        layers = [Dense(4, 8, seed=0), fastnn.Dropout(0.5, seed=1), Dense(8, 3, seed=2)]
+        network, twin = (Network(copy.deepcopy(layers), seed=0) for _ in range(2))
+
+        def rest(network, history):
+            assert not network[1].training
+            network[1].training = False
+
+        network.fit(X, y, epochs=2, callbacks=[rest])
+        twin.fit(X, y, epochs=2)
+        assert network[1].step == twin[1].step == 4
+        assert same_bits(parameters(network), parameters(twin))
 
     def test_history(self, digits):
         X, y, X_val, y_val = digits
@@ -356,6 +418,23 @@ class TestRandomness:
             assert np.abs(a - b).max() <= tolerance
 
 
+def dense_header(**entries: object) -> str:
+    """Return a description of a layer as files of the first version had it, but for `entries`."""
+    entries = {"input_units": 2, "output_units": 2, "learning_rate": 0.1, **entries}
+    return json.dumps([{"type": "Dense", **entries}])
+
+
+def header_and_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def rewrite(path: Path, **entries: str) -> None:
+    """Change entries of a model's header."""
+    header, tensors = header_and_tensors(path)
+    save_file(tensors, path, header | entries)
+
+
 class TestFiles:
     def test_round_trip(self, tmp_path, rng, dtype, backend):
         network = Network(
@@ -393,8 +472,12 @@ class TestFiles:
             ("random", '{"bit_generator": "MT19937", "state": {"pos": 1000000000}}'),
             ("random", '{"bit_generator": "PCG64", "state": {"state": -1, "inc": 1}}'),
             ("layers", "[" * 5000),
-            ("layers", '[{"type": "Dense", "input_units": 100000000, "output_units": 100000000}]'),
-            ("layers", '[{"type": "Dense", "input_units": 2, "output_units": 3}]'),
+            ("layers", dense_header(input_units=10**8, output_units=10**8)),
+            ("layers", dense_header(output_units=3)),
+            ("layers", dense_header(learning_rate=None)),
+            ("layers", dense_header(bias=True)),
+            ("layers", dense_header(optimizer={"type": "Adam", "learning_rate": 0.1}, steps=0)),
+            ("layers", '[{"type": "Dense", "input_units": 2, "output_units": 2}]'),
             ("layers", '[{"type": "Pickle"}]'),
             ("layers", "[]"),
             ("layers", "{}"),
@@ -402,16 +485,37 @@ class TestFiles:
         ],
     )
     def test_a_damaged_header(self, tmp_path, entry, value):
-        from safetensors import safe_open
-        from safetensors.numpy import save_file
-
         path = tmp_path / "model"
         Network([Dense(2, 2)]).save(path)
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() | {entry: value}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        save_file(tensors, path, header)
+        rewrite(path, **{entry: value})
         with pytest.raises(ValueError, match=r"model: expected a model saved by fastnn"):
+            fastnn.load(path)
+
+    def test_a_header_of_the_first_version(self, tmp_path):
+        """Without l2 and optimisers, which came later. What else is missing has no default."""
+        path = tmp_path / "model"
+        network = Network([Dense(2, 2, seed=0)])
+        network.save(path)
+        rewrite(path, layers=dense_header())
+        loaded = fastnn.load(path)
+        assert (loaded[0].l2, loaded[0].learning_rate) == (0.0, 0.1)
+        assert same_bits(parameters(network), parameters(loaded))
+
+    @pytest.mark.parametrize("change", [dict.popitem, lambda entries: entries.update(more=1)])
+    @pytest.mark.parametrize("of", ["layer", "optimizer", "schedule"])
+    def test_an_entry_too_few_or_too_many(self, tmp_path, of, change):
+        path = tmp_path / "model"
+        Network([Dense(2, 2, schedules.StepDecay(0.1, 0.5, 10))]).save(path)
+        (layer,) = json.loads(header_and_tensors(path)[0]["layers"])
+        change(
+            {
+                "layer": layer,
+                "optimizer": layer["optimizer"],
+                "schedule": layer["optimizer"]["learning_rate"],
+            }[of]
+        )
+        rewrite(path, layers=json.dumps([layer]))
+        with pytest.raises(ValueError, match="expected the entries"):
             fastnn.load(path)
 
     def test_a_place_that_can_not_be_written(self, tmp_path):

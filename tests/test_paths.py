@@ -211,16 +211,22 @@ def test_an_interrupt_counts_the_steps_that_were_taken(rng, monkeypatch):
     layers = [Dense(9, 7), Dropout(0.5), Dense(7, 4)]
     network = Network(layers, optimizer=Adam(0.01), backend="numba", seed=0)
     network.fit(X[:1], y[:1])
-    whole, train = copy.deepcopy(network), Program.train
+    whole, prepare = copy.deepcopy(network), Program.prepare
 
     def interrupted(program, samples, targets, order, *rest, **options):
         # as the interpreter does where the signal came in the compiled call
-        train(program, samples, targets, order, *rest, **options)
-        if len(order):
-            raise KeyboardInterrupt
+        run = prepare(program, samples, targets, order, *rest, **options)
+
+        def call():
+            totals = run()
+            if len(order):
+                raise KeyboardInterrupt
+            return totals
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "train", interrupted)
+        patch.setattr(Program, "prepare", interrupted)
         with pytest.raises(KeyboardInterrupt):
             network.fit(X, y, batch_size=64, shuffle=False)
     whole.fit(X, y, batch_size=64, shuffle=False)
@@ -443,3 +449,33 @@ def test_a_method_replaced_on_one_layer_counts_everywhere(backend, place, rng, t
     assert passes == [50] * 4
     with pytest.raises(TypeError, match="can't save"):
         network.save(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["step", "rate"])
+def test_a_method_replaced_on_an_optimiser_is_obeyed(method, rng, tmp_path):
+    X, y = samples(rng, 50, np.float32, 1.0)
+    optimizer = SGD(0.1)
+    network = Network([Dense(9, 4)], optimizer=optimizer, backend="numba", seed=0)
+    setattr(optimizer, method, {"step": lambda *_: None, "rate": lambda step: 0.0}[method])
+    before = network[0].weights.copy()
+    network.fit(X, y)
+    np.testing.assert_array_equal(network[0].weights, before)
+    assert "known to Python alone" in network.explain()
+    with pytest.raises(TypeError, match="can't save"):
+        network.save(tmp_path / "model")
+
+
+def test_a_call_that_is_refused_counts_no_step(rng, monkeypatch):
+    X, y = samples(rng, 200, np.float32, 1.0)
+    network = Network([Dense(9, 4), Dropout(0.5), Dense(4, 4)], backend="numba", seed=0)
+    network.fit(X, y, batch_size=50)
+
+    def no_memory(program, members):
+        raise MemoryError("no memory for a team")
+
+    monkeypatch.setattr(Program, "_team", no_memory)
+    monkeypatch.setattr(Program, "members", lambda program, threads: 2)
+    with pytest.raises(MemoryError, match="for a team"):
+        network.fit(X, y, batch_size=50)
+    assert [layer.steps for layer in (network[0], network[2])] == [4, 4]
+    assert network[1].step == 4

@@ -1,4 +1,4 @@
-"""The machine: its vectors, registers, caches and processors. No other file knows it."""
+"""The machine: its vectors, registers, caches and processors. Other files ask this one."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ The layers come as the descriptions of `description.py`; `table.py` makes the ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -166,6 +166,30 @@ class Program:
     ) -> tuple[float, int]:
         """Train on samples[order], batch by batch; return sums of losses and right answers.
 
+        See `prepare`, which this is with the call of what it returns.
+        """
+        return self.prepare(
+            samples, targets, order, parameters, rates, states, dropout_steps, sample_weights,
+            threads,
+        )()  # fmt: skip
+
+    def prepare(
+        self,
+        samples: np.ndarray,
+        targets: np.ndarray,
+        order: np.ndarray,
+        parameters: np.ndarray,
+        rates: np.ndarray,
+        states: Sequence[np.ndarray] = (),
+        dropout_steps: np.ndarray | None = None,
+        sample_weights: np.ndarray | None = None,
+        threads: int = 1,
+    ) -> Callable[[], tuple[float, int]]:
+        """Check all arguments of a call that trains on samples[order]; return the call.
+
+        Nothing has changed before it, and nothing is refused by it. It returns the sums of losses
+        and right answers.
+
         They are sums since `start`, over all calls, so that their order of addition does not
         depend on how many calls there were. Up to `threads` threads share each step; no bit depends
         on their number.
@@ -220,9 +244,17 @@ class Program:
             table.stages["first_step"][table.dropouts] = dropout_steps
         if team is None:
             table = self.training
-            loss, correct = run_batches(scale, table.shared, table.layers[None], *arguments, None)
+            run = partial(run_batches, scale, table.shared, table.layers[None], *arguments, None)
         else:
-            loss, correct = team.run_batches(self._signals, scale, arguments, count)
+            run = partial(team.run_batches, self._signals, scale, arguments, count)
+        read = samples, targets, order, parameters, rates, states, sample_weights
+        return partial(self._run, run, read)
+
+    def _run(
+        self, run: Callable[[], tuple[float, int]], arrays: tuple[object, ...]
+    ) -> tuple[float, int]:
+        """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
+        loss, correct = run()
         self._totals = float(loss), int(correct)
         return self._totals
 
