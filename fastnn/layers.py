@@ -414,7 +414,7 @@ class ParametricLayer(Layer):
 
         The layer's penalty is part of L.
         """
-        if "backward" in vars(self) or type(self).backward is not ParametricLayer.backward:
+        if not self._steps_by_gradients():
             raise TypeError(
                 f"{self!r} overrides backward, so only it knows its gradients: "
                 "override gradients as well"
@@ -428,6 +428,11 @@ class ParametricLayer(Layer):
         self.__dict__.update(state)
         # Not shared, also by a copy that is not deep: each would move the other's parameters.
         self._parameters = self._parameters.copy()
+
+    def _steps_by_gradients(self) -> bool:
+        """Say whether `backward` is the one of this class, not a user's."""
+        own = type(self).backward is not ParametricLayer.backward or "backward" in self.__dict__
+        return not own
 
     def _step(
         self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
@@ -628,7 +633,7 @@ def _refuse(unknown: dict[str, object]) -> None:
 
 def keeps_width(layer: Layer) -> bool:
     """Say whether a layer is known to keep the width of its input and to learn nothing."""
-    return layer in BUILT_IN and not isinstance(layer, ParametricLayer)
+    return not isinstance(layer, ParametricLayer) and layer in BUILT_IN
 
 
 @contextmanager

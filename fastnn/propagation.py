@@ -14,7 +14,6 @@ import numpy as np
 from fastnn import backends, losses
 from fastnn.checks import Array
 from fastnn.layers import (
-    BUILT_IN,
     Dense,
     Gradients,
     Layer,
@@ -59,7 +58,7 @@ def infer(network: Layered, X: Array) -> Array:
     layers = iter(zip(network._layers, [*network._layers[1:], None], strict=True))
     with training_mode(network._layers, False):
         for layer, following in layers:
-            if _is_exactly(layer, Dense) and _is_exactly(following, ReLU):
+            if _forwards_as(layer, Dense) and _forwards_as(following, ReLU):
                 activation = layer._forward(activation, relu=True)
                 next(layers)
             else:
@@ -80,7 +79,7 @@ def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> 
     first = _first_that_learns(layers)
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
-        if i == first and isinstance(layer, ParametricLayer) and layer in BUILT_IN:
+        if i == first and isinstance(layer, ParametricLayer) and layer._steps_by_gradients():
             layer._step(input, gradient, input_gradient=False)
         else:
             gradient = layer.backward(input, gradient)
@@ -130,18 +129,21 @@ def _forward_and_loss(
     return inputs, loss, correct, gradient
 
 
-def _is_exactly(layer: Layer | None, kind: type[K]) -> TypeGuard[K]:
-    """Say whether a layer does what `kind` says, with nothing overridden."""
-    return type(layer) is kind and layer in BUILT_IN
+def _forwards_as(layer: Layer | None, kind: type[K]) -> TypeGuard[K]:
+    """Say whether a layer's forward pass is that of `kind`, not a user's."""
+    return type(layer) is kind and "forward" not in layer.__dict__
 
 
 def _output(layer: Layer, input: Array, dtype: np.dtype[Any]) -> Array:
-    if layer.input_units not in (None, input.shape[1]):
+    try:
+        output = np.asarray(layer.forward(input))
+    except ValueError as error:
+        if layer.input_units in (None, input.shape[1]):
+            raise
         raise ValueError(
             f"{layer!r}: expected {layer.input_units} input units, got {input.shape[1]} from the "
             "layer before"
-        )
-    output = np.asarray(layer.forward(input))
+        ) from error
     width = layer.output_units
     if width is None:
         width = output.shape[1] if output.ndim == 2 and output.shape[1] > 0 else input.shape[1]
