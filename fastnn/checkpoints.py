@@ -138,6 +138,7 @@ class Writer:
         self._path, self._every, self._epochs = path, every, epochs
         self._network, self._history, self._callbacks = network, history, callbacks
         self._terms = terms
+        saving.remove_unfinished(path)
 
     def steps_left(self, step: int) -> int:
         """Return how many steps may be taken after so many until one is due."""
@@ -297,6 +298,8 @@ def _read(path: str | PathLike[str]) -> Saved:
         raise ValueError("a model without the training; fastnn.load reads it")
     kept = {key: tensors.pop(key) for key in list(tensors) if key.startswith(saving.ASIDE)}
     dtype, rng, optimizer, layers, loss = saving.built(header, tensors)
+    if json.loads(header["random"]) is None:
+        raise ValueError("no state of the random generator")
     entry = json.loads(header[ENTRY])
     terms = Terms(**{item.name: entry[item.name] for item in fields(Terms)})
     _check_network(terms.network, dtype, loss, rng, layers)

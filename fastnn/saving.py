@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,9 +131,26 @@ def replace_file(path: str | PathLike[str], content: bytes) -> None:
         raise type(error)(error.errno, reason, str(path)) from None
 
 
+def remove_unfinished(path: str | PathLike[str]) -> None:
+    """Remove what is left of writes to `path` that the end of a process cut short.
+
+    For whoever alone writes to it.
+    """
+    target = Path(os.path.realpath(path))
+    for left in target.parent.glob(f"{glob.escape(_unfinished(target))}*.*"):
+        if left.name.removeprefix(_unfinished(target)).replace(".", "").isdigit():
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _unfinished(target: Path) -> str:
+    """Return how the names of files begin that are to become `target`."""
+    return f".{target.name}."
+
+
 def _replace(target: Path, content: bytes) -> None:
     # beside it, as a file can be renamed only within a file system
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+    unfinished = target.with_name(f"{_unfinished(target)}{os.getpid()}.{threading.get_ident()}")
     try:
         with unfinished.open("wb") as file:
             file.write(content)
