@@ -48,6 +48,11 @@ class Callback:
         """Return what a checkpoint has to hold: by name, arrays or what JSON can hold."""
         return {}
 
+    @property
+    def _kind(self) -> str:
+        """What checkpoints call it."""
+        return type(self).__name__
+
     def on_epoch_begin(self, network: Network, history: History) -> None:
         """Hear that an epoch begins; `len(history)` is the number of those before."""
 
@@ -60,6 +65,8 @@ class Callback:
 
 class _OfFunction(Callback):
     """A function that is called after each epoch."""
+
+    _kind = "function"
 
     def __init__(self, function: Callable[[Any, Any], object]) -> None:
         self._function = function

@@ -165,7 +165,7 @@ class Writer:
                     tensors[key] = np.ascontiguousarray(checks.numeric(name, value))
                 else:
                     state[name] = _as_json(callback, name, value)
-            states.append({"type": type(callback).__name__, "state": state})
+            states.append({"type": callback._kind, "state": state})
         entry = {
             **asdict(self._terms),
             "epochs": self._epochs,
@@ -237,7 +237,7 @@ class Saved:
             raise ValueError(
                 f"{self.path}: expected a checkpoint of fastnn, got a position outside the epoch"
             )
-        kinds = [type(callback).__name__ for callback in callbacks]
+        kinds = [callback._kind for callback in callbacks]
         before = [kind for kind, _ in self.callbacks]
         if kinds != before:
             raise ValueError(
@@ -302,8 +302,8 @@ def _read(path: str | PathLike[str]) -> Saved:
         raise ValueError("no state of the random generator")
     entry = json.loads(header[ENTRY])
     terms = Terms(**{item.name: entry[item.name] for item in fields(Terms)})
+    _check_arguments(terms)
     _check_network(terms.network, dtype, loss, rng, layers)
-    saving.generator(terms.split)
     position = Position(**entry["position"])
     position.check(terms.arguments["batch_size"])
     every = entry["checkpoint_every"]
@@ -322,10 +322,26 @@ def _read(path: str | PathLike[str]) -> Saved:
         prefix = f"{saving.ASIDE}{i}."
         names = [key for key in kept if key.startswith(prefix)]
         arrays = {key.removeprefix(prefix): kept.pop(key) for key in names}
+        if not isinstance(callback["type"], str):
+            raise TypeError(f"callbacks: expected the name of a class, got {callback['type']!r}")
         saved.callbacks.append((callback["type"], {**callback["state"], **arrays}))
     if kept:
         raise ValueError(f"arrays of no callback: {', '.join(sorted(kept))}")
     return saved
+
+
+def _check_arguments(terms: Terms) -> None:
+    """Raise unless `fit` would take the arguments."""
+    arguments = dict(terms.arguments)
+    checks.integer("batch_size", arguments.pop("batch_size"), minimum=1)
+    split = arguments.pop("validation_split")
+    if split is not None:
+        checks.real("validation_split", split, minimum=0.0, below=1.0)
+    for name in ("shuffle", "drop_last", "train_accuracy"):
+        checks.flag(name, arguments.pop(name))
+    if arguments or (split is None) != (terms.split is None):
+        raise ValueError(f"arguments that fit can't have had: {terms.arguments}")
+    saving.generator(terms.split)
 
 
 def _check_network(
@@ -349,9 +365,13 @@ def _history(columns: dict[str, Any], epochs: int) -> History:
     history = History(**columns)
     checks.integer("samples_seen", history.samples_seen, minimum=0)
     checks.real("compile_seconds", history.compile_seconds, minimum=0.0)
-    for name, values in history.columns.items():
-        if len(values) != epochs or not all(isinstance(value, float) for value in values):
-            raise ValueError(f"history: expected {epochs} numbers in {name}")
+    for item in fields(History):
+        values = getattr(history, item.name)
+        if item.default_factory is not list:
+            continue
+        whole = isinstance(values, list) and len(values) in (0, epochs)
+        if not whole or not all(isinstance(value, (int, float)) for value in values):
+            raise ValueError(f"{item.name}: expected {epochs} numbers, got {values!r:.60}")
     if len(history) != epochs:
         raise ValueError(f"history: expected {epochs} epochs, got {len(history)}")
     return history

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 
 import kill_resume
 import numpy as np
 import pytest
-from conftest import ROOT, perceptron
+from conftest import perceptron
 from test_cli import run, small_data  # noqa: F401
+from test_readme import blocks
 
 import fastnn
 from fastnn import (
@@ -482,7 +481,7 @@ class TestRefusals:
             ({"validation_split": 0.5}, "validation_split: expected None, .* got 0.5"),
             ({"epochs": 1}, r"epochs: expected at least the 2 .*fastnn\.resume takes"),
             ({"sample_weight": np.ones(90)}, "sample_weight, class_weight: expected None"),
-            ({"callbacks": []}, "callbacks: expected _OfFunction"),
+            ({"callbacks": []}, "callbacks: expected function, .* got none"),
         ],
     )
     def test_other_arguments(self, trained, blobs, options, message):
@@ -612,6 +611,14 @@ class TestDamagedFiles:
             put("epochs", 0),
             put("checkpoint_every", 0),
             put("arguments", {}),
+            put("arguments", "batch_size", 0),
+            put("arguments", "shuffle", 1),
+            put("arguments", "validation_split", "0.1"),
+            put("arguments", "validation_split", None),
+            put("arguments", "progress", True),
+            put("split", None),
+            put("history", "accuracy", None),
+            put("callbacks", 0, "type", 3),
             put("network", "backend", "cuda"),
             put("network", "dtype", "float64"),
             put("network", "loss", "mse"),
@@ -681,7 +688,16 @@ def test_kills():
     assert (counts.lost, counts.unreadable, counts.different) == (0, 0, 0), str(counts)
 
 
-def test_the_command_of_many_kills():
-    command = [sys.executable, "tests/kill_resume.py", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "tries" in done.stdout
+def test_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks("docs/resuming.md"):
+        exec(block, names)
+    assert "History of 3 epochs" in capsys.readouterr().out
+    slowest = names["Slowest"]
+    resumed = [slowest(), slowest()]
+    X, y = names["X_val"][:200], names["y_val"][:200]
+    names["network"].fit(X, y, callbacks=resumed[0], checkpoint="own")
+    fastnn.resume("own", X, y, callbacks=resumed[1])
+    assert resumed[0].seconds == resumed[1].seconds > 0
+    np.testing.assert_array_equal(resumed[0].weights, resumed[1].weights)
