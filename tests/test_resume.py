@@ -603,7 +603,7 @@ class TestDamagedFiles:
             put("position", "order", {"bit_generator": "MT19937", "state": {"pos": 10**9}}),
             put("position", "more", 1),
             put("split", {"bit_generator": "PCG64", "state": {"state": -1, "inc": 1}}),
-            put("history", "loss", [1]),
+            put("history", "loss", ["1"]),
             put("history", "loss", []),
             put("history", "accuracy", [0.5, 0.5]),
             put("history", "samples_seen", None),
