@@ -39,7 +39,7 @@ class Resumable(saving.Savable, Protocol):
     def backend(self) -> str: ...
 
 
-@dataclass
+@dataclass(slots=True)
 class Position:
     """Where a training stands.
 

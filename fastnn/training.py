@@ -184,9 +184,12 @@ def fit(
             if not position.done:
                 for callback in callbacks:
                     callback.on_epoch_begin(network, history)
-            order = every
-            if shuffle:
-                order = _drawn(every, rng, position, keep=writer is not None)
+            drawing = rng
+            if position.done and position.order is not None:
+                drawing = saving.generator(position.order)  # the order of this epoch once more
+            elif writer is not None:
+                position.order = dict(rng.bit_generator.state)
+            order = drawing.permutation(every) if shuffle else every
             description = f"epoch {epoch}/{epochs}"
             with (
                 training_mode(network.layers, True),
@@ -243,20 +246,6 @@ def _resume(
             raise ValueError(
                 f"{type(callback).__name__}: can't go on from its state in the checkpoint: {error}"
             ) from error
-
-
-def _drawn(
-    samples: npt.NDArray[np.int64], rng: np.random.Generator, position: Position, *, keep: bool
-) -> npt.NDArray[np.int64]:
-    """Return the order of an epoch: of the one that runs, drawn again, or of one that begins.
-
-    For that, `keep` says whether `position` is to hold the state that it is drawn from.
-    """
-    if position.done and position.order is not None:
-        return saving.generator(position.order).permutation(samples)
-    if keep:
-        position.order = dict(rng.bit_generator.state)
-    return rng.permutation(samples)
 
 
 def _train_epoch(
