@@ -25,7 +25,7 @@ from fastnn.losses import (
     softmax,
     softmax_crossentropy_with_logits,
 )
-from fastnn.network import Evaluation, Network, load
+from fastnn.network import Evaluation, Network, load, resume
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 from fastnn.training import History
@@ -65,6 +65,7 @@ __all__ = [
     "normalize",
     "one_hot",
     "predict",
+    "resume",
     "schedules",
     "set_backend",
     "softmax",

@@ -27,10 +27,31 @@ class Callback:
 
     Batches of the compiled epoch run in one call, so there is no hook for a batch. A callback can
     serve one training after the other: what it remembers begins anew in `on_train_begin`.
+
+    Where `fit` writes checkpoints, one that remembers something says so in `state_dict` and takes
+    it up again in `on_train_resume`. What it changes in training it reaches through the network
+    that it is handed, as one that goes on in another process has other objects.
     """
 
     def on_train_begin(self, network: Network, history: History) -> None:
         """Hear that `fit` begins."""
+
+    def on_train_resume(self, network: Network, history: History, state: dict[str, Any]) -> None:
+        """Hear, in place of `on_train_begin`, that `fit` goes on from a checkpoint.
+
+        `state` is what `state_dict` returned when it was written, and `history` is as it was then.
+        By default `on_train_begin` is called, so that what is remembered begins anew.
+        """
+        self.on_train_begin(network, history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint has to hold: by name, arrays or what JSON can hold."""
+        return {}
+
+    @property
+    def _kind(self) -> str:
+        """What checkpoints call it."""
+        return type(self).__name__
 
     def on_epoch_begin(self, network: Network, history: History) -> None:
         """Hear that an epoch begins; `len(history)` is the number of those before."""
@@ -44,6 +65,8 @@ class Callback:
 
 class _OfFunction(Callback):
     """A function that is called after each epoch."""
+
+    _kind = "function"
 
     def __init__(self, function: Callable[[Any, Any], object]) -> None:
         self._function = function
@@ -76,6 +99,14 @@ def checked_callbacks(callbacks: Iterable[object] | object) -> list[Callback]:
     return found
 
 
+def _epoch(name: str, value: object, history: History) -> int:
+    """Return the number of an epoch that has been, 0 for none."""
+    epoch = checks.integer(name, value, minimum=0)
+    if epoch > len(history):
+        raise ValueError(f"{name}: expected one of {len(history)} epochs, got {epoch}")
+    return epoch
+
+
 class _Monitor(Callback):
     """What follows one column of the history.
 
@@ -95,14 +126,31 @@ class _Monitor(Callback):
         self.monitor = monitor
         self.min_delta = checks.real("min_delta", min_delta, minimum=0.0)
         self.mode = mode or ("max" if monitor.endswith("accuracy") else "min")
+        self.best: float | None
+        self.best_epoch: int
         self._forget()
 
     def on_train_begin(self, network: Network, history: History) -> None:
         self._forget()
 
+    def on_train_resume(self, network: Network, history: History, state: dict[str, Any]) -> None:
+        """Go on from the best epoch so far."""
+        self.on_train_begin(network, history)
+        if state["monitor"] != self.monitor:
+            raise ValueError(f"monitor: expected {state['monitor']!r}, got {self.monitor!r}")
+        best = state["best"]
+        if not (best is None or isinstance(best, float)):
+            raise TypeError(f"best: expected a number or None, got {best!r}")
+        self.best = best
+        self.best_epoch = _epoch("best_epoch", state["best_epoch"], history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the column, its best value and the epoch of that."""
+        best = None if self.best is None else float(self.best)
+        return {"monitor": self.monitor, "best": best, "best_epoch": self.best_epoch}
+
     def _forget(self) -> None:
-        self.best: float | None = None
-        self.best_epoch = 0
+        self.best, self.best_epoch = None, 0
 
     def _is_better(self, history: History) -> bool:
         """Say whether the last epoch is better than the best before, which it replaces then."""
@@ -179,6 +227,23 @@ class EarlyStopping(_Monitor):
         self.stopped_epoch: int | None = None
         self._best_weights: list[checks.Array] | None = None
 
+    def on_train_resume(self, network: Network, history: History, state: dict[str, Any]) -> None:
+        """Go on from the best epoch so far and its weights."""
+        super().on_train_resume(network, history, state)
+        stopped = state["stopped_epoch"]
+        if stopped is not None:
+            self.stopped_epoch = _epoch("stopped_epoch", stopped, history)
+        if self.restore_best and self.best_epoch:
+            self._best_weights = [
+                checks.shaped(f"weights.{i}", state[f"weights.{i}"], array.shape)
+                for i, array in enumerate(network.get_weights())
+            ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch so far, its weights, and where the training was ended."""
+        weights = {f"weights.{i}": array for i, array in enumerate(self._best_weights or ())}
+        return {**super().state_dict(), "stopped_epoch": self.stopped_epoch, **weights}
+
     def on_epoch_end(self, network: Network, history: History) -> bool:
         """Keep the weights of a better epoch; say whether patience has ended."""
         if self._is_better(history):
@@ -239,6 +304,15 @@ class ReduceOnPlateau(_Monitor):
     def _forget(self) -> None:
         super()._forget()
         self._since = 0
+
+    def on_train_resume(self, network: Network, history: History, state: dict[str, Any]) -> None:
+        """Go on to wait since the best epoch or the last change; the network has its rates."""
+        super().on_train_resume(network, history, state)
+        self._since = _epoch("since", state["since"], history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch so far and since when patience is had."""
+        return {**super().state_dict(), "since": self._since}
 
     def on_train_begin(self, network: Network, history: History) -> None:
         """Refuse a schedule before anything is trained."""
@@ -303,6 +377,15 @@ class Checkpoint(Callback):
         if self._monitor is not None:
             self._monitor.on_train_begin(network, history)
 
+    def on_train_resume(self, network: Network, history: History, state: dict[str, Any]) -> None:
+        """Go on from what was best."""
+        if self._monitor is not None:
+            self._monitor.on_train_resume(network, history, state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was best, where that decides what is saved."""
+        return {} if self._monitor is None else self._monitor.state_dict()
+
     def on_epoch_end(self, network: Network, history: History) -> None:
         """Save the network if it is time to."""
         better = self._monitor is None or self._monitor._is_better(history)
@@ -312,6 +395,8 @@ class Checkpoint(Callback):
 
 class CSVLogger(Callback):
     """Write a line for each epoch into a CSV file, at once.
+
+    A training that goes on from a checkpoint goes on in its file: no line is missing or doubled.
 
     Parameters
     ----------
@@ -335,14 +420,35 @@ class CSVLogger(Callback):
     def on_train_begin(self, network: Network, history: History) -> None:
         """Empty the file, or find out whether it has a first line."""
         with self.path.open("a" if self.append else "w") as file:
-            self._begun = file.tell() > 0
+            self._start = file.tell()
+        self._begun = self._start > 0
+
+    def on_train_resume(self, network: Network, history: History, state: dict[str, Any]) -> None:
+        """Write the lines of this training anew, up to where it goes on.
+
+        So none is doubled, missing or cut, wherever it stopped; what was there before it stays.
+        """
+        start = checks.integer("start", state["start"], minimum=0)
+        with self.path.open("ab") as file:
+            # where the file has been cut or is another, its end
+            self._start = min(start, file.tell())
+            file.truncate(self._start)
+        self._begun = self._start > 0
+        self._write(list(history))
 
     def on_epoch_end(self, network: Network, history: History) -> None:
         """Write a line."""
-        row = history[-1]
+        self._write([history[-1]])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in the file the lines of this training begin."""
+        return {"start": self._start}
+
+    def _write(self, rows: list[dict[str, float]]) -> None:
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if not self._begun:
-                writer.writeheader()
-                self._begun = True
-            writer.writerow(row)
+            for row in rows:
+                writer = csv.DictWriter(file, list(row))
+                if not self._begun:
+                    writer.writeheader()
+                    self._begun = True
+                writer.writerow(row)

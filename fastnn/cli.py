@@ -140,6 +140,25 @@ def _add_train(commands: Any) -> None:
         metavar="MODEL",
         help="write the trained network to MODEL (safetensors)",
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="write to FILE, after each epoch, all that --resume needs to go on",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help="write it after each so many gradient steps instead",
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FILE",
+        help="go on from a checkpoint, as if the training had never stopped; give the other "
+        "options as before, but --epochs may be more",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -176,7 +195,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    _check_outputs(options.plot, options.save)
+    _check_outputs(options.plot, save=options.save, checkpoint=options.checkpoint)
     X_train, y_train, X_val, y_val, X_test, y_test = _pixels(options)
     classes = 1 + max(int(y.max()) for y in (y_train, y_val, y_test))
     widths = [X_train.shape[1], *options.hidden, classes]
@@ -203,6 +222,9 @@ def _train(options: argparse.Namespace) -> int:
                 validation_data=(X_val, y_val),
                 progress=sys.stderr.isatty(),
                 callbacks=[_report_epoch(options.epochs)],
+                checkpoint=options.checkpoint,
+                checkpoint_every=options.checkpoint_every,
+                resume=options.resume,
             )
     except KeyboardInterrupt:
         interrupted = True
@@ -222,6 +244,8 @@ def _train(options: argparse.Namespace) -> int:
         f"time {sum(history.seconds):.2f} s training, and {history.compile_seconds:.2f} s before "
         "it to compile kernels or read them from the cache"
     )
+    if interrupted and options.checkpoint is not None:
+        print(f"to go on from the last checkpoint, add: --resume {options.checkpoint}")
     if options.save is not None:
         network.save(options.save)
         print(f"network in {options.save}")
@@ -341,11 +365,12 @@ def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Networ
     return network
 
 
-def _check_outputs(plot: Path | None, model: Path | None) -> None:
+def _check_outputs(plot: Path | None, **others: Path | None) -> None:
     """Refuse before the training what would fail after it."""
-    for option, path in (("--plot", plot), ("--save", model)):
+    for name, path in {"plot": plot, **others}.items():
         if path is None:
             continue
+        option = f"--{name}"
         if not path.absolute().parent.is_dir() or path.is_dir():
             raise ValueError(f"{option}: expected a file in an existing directory, got {path}")
         if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, losses, optimizers, paths, propagation, saving, training
+from fastnn import (
+    backends,
+    checkpoints,
+    checks,
+    losses,
+    optimizers,
+    paths,
+    propagation,
+    saving,
+    training,
+)
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
@@ -65,6 +75,85 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         # Damage shows in many ways, none of which says which file it is.
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: expected a model saved by fastnn, got {reason}") from error
+
+
+def resume(
+    path: str | PathLike[str],
+    X: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    epochs: int | None = None,
+    threads: int | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
+    validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    progress: bool = False,
+    callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
+) -> Network:
+    """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
+
+    The network, on the backend that it was on, and arguments of `fit` come from the file; data and
+    callbacks don't, and are given again. Checkpoints go on to be written to the file.
+
+    Parameters
+    ----------
+    path
+        What `fit` was given as `checkpoint`.
+    X, y, sample_weight, class_weight, validation_data
+        What `fit` was given; other data are refused.
+    epochs
+        Where given, how many in all; by default as many as were asked for before. So a training
+        that has come to its end can go on.
+    threads, progress
+        As `fit` takes them; they change no bit.
+    callbacks
+        Of the same classes in the same order. Those of fastnn go on with what they remember, and so
+        does one of your own that says what that is (`Callback.state_dict`). A function, and one
+        that does not, begins anew.
+
+    Returns
+    -------
+    Network
+        Trained; `history` is that of the whole training.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a checkpoint, or damaged, or of other data or callbacks.
+    """
+    saved = checkpoints.read(path)
+    network = _of_checkpoint(saved, *saving.made(saved.terms.network))
+    network.fit(
+        X,
+        y,
+        epochs=saved.epochs if epochs is None else epochs,
+        threads=threads,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
+        validation_data=validation_data,
+        progress=progress,
+        callbacks=callbacks,
+        checkpoint=path,
+        checkpoint_every=saved.every,
+        resume=path,
+        **saved.terms.arguments,
+    )
+    return network
+
+
+def _of_checkpoint(
+    saved: checkpoints.Saved, optimizer: Optimizer | None, layers: list[Layer]
+) -> Network:
+    """Return a network of these layers that is otherwise as a checkpoint says."""
+    of = saved.terms.network
+    network = Network(
+        layers, loss=of["loss"], backend=of["backend"], dtype=of["dtype"], seed=saved.rng
+    )
+    # Not by the constructor: a layer that had been given one of its own keeps it.
+    network._optimizer = optimizer
+    return network
 
 
 class Network(Sequence[Layer]):
@@ -464,6 +553,9 @@ class Network(Sequence[Layer]):
         train_accuracy: bool = False,
         progress: bool = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        resume: str | PathLike[str] | None = None,
     ) -> training.History:
         """Train by minibatch gradient descent.
 
@@ -508,10 +600,23 @@ class Network(Sequence[Layer]):
             Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
             which are called as `callback(network, history)` after each epoch; one that returns
             something true ends the training.
+        checkpoint
+            A file to write all that the training needs to go on; each write replaces it in one
+            step. The first one is written before the first step, the last one when the last epoch
+            is over.
+        checkpoint_every
+            Steps from one checkpoint to the next; by default one is written after each epoch.
+        resume
+            A checkpoint to go on from, bit for bit as if the training had never stopped. The
+            network has the layers, loss and optimisers that it had when the training began, and
+            arguments and data are those of then; but there may be more epochs. As a rule the same
+            file is given to `checkpoint`, else no more are written. `fastnn.resume` makes the
+            network as well.
 
         Returns
         -------
         History
+            Of the whole training, where it goes on from a checkpoint.
 
         Raises
         ------
@@ -519,6 +624,12 @@ class Network(Sequence[Layer]):
             As `evaluate`, and if an option is out of range or of the wrong type.
         RuntimeError
             From a callback of a `fit` of the same network.
+        FileNotFoundError
+            If there is no checkpoint to go on from; a `ValueError` if it is damaged, or if it is of
+            another network, of other data or of other arguments.
+        OSError
+            If a checkpoint can't be written; a `TypeError` if the network can't be saved, as it
+            has a layer, a loss, an optimiser or a schedule that is not one of fastnn's own.
 
         Warns
         -----
@@ -535,15 +646,25 @@ class Network(Sequence[Layer]):
         for name, value in options.items():
             checks.flag(name, value)
         told = checked_callbacks(callbacks)
+        for name, file in (("checkpoint", checkpoint), ("resume", resume)):
+            if not (file is None or isinstance(file, (str, PathLike))):
+                raise TypeError(f"{name}: expected the path of a file, got {file!r}")
+        if checkpoint_every is not None:
+            checkpoint_every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)
+            if checkpoint is None:
+                raise ValueError(
+                    f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
+                )
+        saved = None if resume is None else checkpoints.read(resume)
         X, y = self._samples(X, y)
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
             weights = self._class_weights(class_weight, X, y, weights)
         validation, kept_out = None, 0
+        names = ("validation_data[0]", "validation_data[1]")
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise TypeError("validation_data: expected a pair (X, y)")
-            names = ("validation_data[0]", "validation_data[1]")
             validation = self._samples(*validation_data, names=names)
         if validation_split is not None:
             if validation is not None:
@@ -555,12 +676,35 @@ class Network(Sequence[Layer]):
                 f"batch_size: expected at most the {count} training samples, as drop_last is set, "
                 f"got {batch_size}"
             )
-        chosen = None
+        chosen, split = None, None
         if kept_out:
-            drawn = self._rng.permutation(len(y))
+            drawing = self._rng if saved is None else saved.split_generator()
+            if checkpoint is not None or saved is not None:
+                split = drawing.bit_generator.state
+            drawn = drawing.permutation(len(y))
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
-        self._history = history = training.History()
+        history = training.History() if saved is None else saved.history
+        writer = None
+        if checkpoint is not None or saved is not None:
+            arguments = {
+                "batch_size": batch_size,
+                "shuffle": options["shuffle"],
+                "drop_last": options["drop_last"],
+                "validation_split": validation_split,
+                "train_accuracy": options["train_accuracy"],
+            }
+            data = {"X": X, "y": y, "sample_weight, class_weight": weights}
+            data |= dict(zip(names, validation or (None, None), strict=True))
+            terms = checkpoints.terms_of(self, arguments, data, split)
+            if saved is not None:
+                saved.check(terms, epochs, count, told)
+                self._go_on_from(saved)
+            if checkpoint is not None:
+                writer = checkpoints.Writer(
+                    checkpoint, checkpoint_every, epochs, self, history, told, terms
+                )
+        self._history = history
         self._fitting = True
         try:
             # Overflow is reported by the loss that it leads to, on every backend alike.
@@ -583,6 +727,9 @@ class Network(Sequence[Layer]):
                     progress=progress,
                     callbacks=told,
                     rng=self._rng,
+                    position=checkpoints.Position() if saved is None else saved.position,
+                    states=None if saved is None else [state for _, state in saved.callbacks],
+                    writer=writer,
                 )
         finally:
             self._fitting = False
@@ -670,6 +817,17 @@ class Network(Sequence[Layer]):
         self._programs = paths.Programs()  # those before it are of another network
         if any(isinstance(layer, ParametricLayer) for layer in layers):
             self._pack()
+
+    def _go_on_from(self, saved: checkpoints.Saved) -> None:
+        """Become the network of a checkpoint, which is of the same layers."""
+        twin = _of_checkpoint(saved, saved.optimizer, saved.layers)
+        for layer, other in zip(self._layers, twin, strict=True):
+            layer.__dict__.update(other.__getstate__())
+        self._optimizer = saved.optimizer
+        # in place, as a callback may draw from the generator that the network was given
+        self._rng.bit_generator.state = saved.rng.bit_generator.state
+        self._programs = paths.Programs()
+        self._pack()
 
     def _pack(self) -> None:
         """Put the layers' parameters side by side."""

@@ -62,8 +62,8 @@ class Path(Protocol):
     where the epoch is cut into calls.
     """
 
-    def start(self) -> None:
-        """Begin an epoch."""
+    def start(self, loss: float = 0.0, correct: int = 0) -> None:
+        """Begin an epoch, or go on in the midst of one with its sums so far."""
 
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
@@ -109,9 +109,9 @@ class LayerPath:
         network._prepare()
         self.start()
 
-    def start(self) -> None:
-        """Begin an epoch."""
-        self._loss, self._correct = 0.0, 0
+    def start(self, loss: float = 0.0, correct: int = 0) -> None:
+        """Begin an epoch, or go on in the midst of one with its sums so far."""
+        self._loss, self._correct = loss, correct
 
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
@@ -147,9 +147,9 @@ class CompiledPath:
         self._threads = self._program.default_threads if threads is None else threads
         self._train(np.arange(0), slice(1))
 
-    def start(self) -> None:
-        """Begin an epoch."""
-        self._program.start()
+    def start(self, loss: float = 0.0, correct: int = 0) -> None:
+        """Begin an epoch, or go on in the midst of one with its sums so far."""
+        self._program.start(loss, correct)
 
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ FORMAT = "1"
 
 ADDED_LATER = {"l2": 0.0}
 """Arguments that files of older versions lack, and what they were before they could be given."""
+
+ASIDE = "training."
+"""Tensors whose names begin so are no parameters of the network: a training keeps them."""
 
 GENERATORS = ("PCG64", "PCG64DXSM")
 """Bit generators whose state is a few integers. Others have positions in arrays, which NumPy
@@ -49,12 +53,24 @@ class Savable(Protocol):
 
 def save(network: Savable, path: str | PathLike[str]) -> None:
     """Write `network` to `path`; see `Network.save`."""
-    # Imported here and in `read`, as they slow `import fastnn` down.
+    replace_file(path, serialized(network))
+
+
+def serialized(
+    network: Savable,
+    entries: Mapping[str, str] | None = None,
+    arrays: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the content of a file that holds `network`, and more of a training in progress.
+
+    `entries` are added to the header; `arrays`, whose names begin with `ASIDE`, to the tensors.
+    """
+    # Imported here and in `opened`, as they slow `import fastnn` down.
     import json
 
-    from safetensors.numpy import save as serialized
+    from safetensors.numpy import save
 
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Any] = {**(arrays or {})}
     for i, layer in enumerate(network):
         for name, array in _arrays(layer).items():
             tensors[f"{i}.{name}"] = np.ascontiguousarray(array)
@@ -64,18 +80,33 @@ def save(network: Savable, path: str | PathLike[str]) -> None:
                 for name in of.learned:
                     array = of.layout.view(vector, name)
                     tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
-    if network._loss not in losses.BUILT_IN:
-        raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
     state = network._rng.bit_generator.state
     header = {
         "fastnn": FORMAT,
         "dtype": network.dtype.name,
         "layers": json.dumps([_described(layer, network.optimizer) for layer in network]),
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
-        "loss": network._loss.name,
+        "loss": _named_loss(network),
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
+        **(entries or {}),
     }
-    replace_file(path, serialized(tensors, header))
+    return save(tensors, header)
+
+
+def architecture(network: Savable) -> dict[str, Any]:
+    """Return what a network is made of, as JSON holds it, without what training changes.
+
+    Raises
+    ------
+    TypeError
+        If something is not one of fastnn's own, as `save` does.
+    """
+    return {
+        "dtype": network.dtype.name,
+        "loss": _named_loss(network),
+        "optimizer": _described_optimizer(network.optimizer),
+        "layers": [_architecture(layer, network.optimizer) for layer in network],
+    }
 
 
 def replace_file(path: str | PathLike[str], content: bytes) -> None:
@@ -100,9 +131,26 @@ def replace_file(path: str | PathLike[str], content: bytes) -> None:
         raise type(error)(error.errno, reason, str(path)) from None
 
 
+def remove_unfinished(path: str | PathLike[str]) -> None:
+    """Remove what is left of writes to `path` that the end of a process cut short.
+
+    For whoever alone writes to it.
+    """
+    target = Path(os.path.realpath(path))
+    for left in target.parent.glob(f"{glob.escape(_unfinished(target))}*.*"):
+        if left.name.removeprefix(_unfinished(target)).replace(".", "").isdigit():
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _unfinished(target: Path) -> str:
+    """Return how the names of files begin that are to become `target`."""
+    return f".{target.name}."
+
+
 def _replace(target: Path, content: bytes) -> None:
     # beside it, as a file can be renamed only within a file system
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+    unfinished = target.with_name(f"{_unfinished(target)}{os.getpid()}.{threading.get_ident()}")
     try:
         with unfinished.open("wb") as file:
             file.write(content)
@@ -124,8 +172,12 @@ def read(
 
     Raises whatever a damaged file leads to.
     """
-    import json
+    header, tensors = opened(path)
+    return built(header, {key: a for key, a in tensors.items() if not key.startswith(ASIDE)})
 
+
+def opened(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the header of a file and its tensors."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -134,6 +186,15 @@ def read(
     if header.get("fastnn") != FORMAT:
         found = f"format {header['fastnn']!r}" if "fastnn" in header else "no format entry"
         raise ValueError(f"expected format {FORMAT}, got {found}")
+    return header, tensors
+
+
+def built(
+    header: Mapping[str, str], tensors: dict[str, Any]
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], str]:
+    """Return what `read` does; `tensors` are taken out."""
+    import json
+
     optimizer = _built_optimizer(json.loads(header.get("optimizer", "null")))
     layers = [
         _built(description, optimizer, tensors, f"{i}.")
@@ -143,21 +204,28 @@ def read(
         raise ValueError(f"parameters of no layer: {', '.join(sorted(tensors))}")
     # a file without that entry is of a time when there was one loss
     loss = header.get("loss", SoftmaxCrossEntropy.name)
-    rng = _generator(json.loads(header["random"]))
+    rng = generator(json.loads(header["random"]))
     return header["dtype"], rng, optimizer, layers, loss
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
+    """Return what a layer is made of, and how far training has come with it."""
+    steps = {"steps": layer.steps} if isinstance(layer, ParametricLayer) else {}
+    progress = {name: getattr(layer, name) for name in layer._progress}
+    return {**_architecture(layer, shared), **steps, **progress}
+
+
+def _architecture(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
     if layer not in layers.BUILT_IN or layer._only_python:
         raise TypeError(
             f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
         )
-    arguments = {name: getattr(layer, name) for name in layer._arguments}
+    described: dict[str, Any] = {"type": type(layer).__name__}
+    described |= {name: getattr(layer, name) for name in layer._arguments}
     if isinstance(layer, ParametricLayer):
         own = None if layer.optimizer is shared else _described_optimizer(layer.optimizer)
-        arguments |= {"optimizer": own, "steps": layer.steps}
-    progress = {name: getattr(layer, name) for name in layer._progress}
-    return {"type": type(layer).__name__, **arguments, **progress}
+        described["optimizer"] = own
+    return described
 
 
 def _built(
@@ -167,20 +235,18 @@ def _built(
 
     In a file from before layers had optimisers the description has a learning rate instead.
     """
-    kind: Any = layers.BUILT_IN[description["type"]]
+    kind = layers.BUILT_IN[description["type"]]
     given = {name: ADDED_LATER[name] for name in kind._arguments if name in ADDED_LATER}
     given |= description
     learning: tuple[str, ...] = ()
     if issubclass(kind, ParametricLayer):
         learning = ("optimizer", "steps") if "optimizer" in given else ("learning_rate",)
     _check_names(given, (*kind._arguments, *kind._progress, *learning))
-    layer: Layer = kind(**{name: given[name] for name in kind._arguments})
+    layer = _made(given, shared)
     if isinstance(layer, ParametricLayer):
         parameters = layer._parameters
         parameters.fill(_taken(tensors, prefix, parameters.shapes))
         if "optimizer" in description:
-            own = _built_optimizer(description["optimizer"])
-            layer.optimizer = optimizers.checked("optimizer", own or shared)
             steps = checks.integer("steps", description["steps"], minimum=0)
             learned = {name: parameters.shapes[name] for name in parameters.learned}
             of_state = layer.optimizer.state_names if steps else ()
@@ -189,6 +255,22 @@ def _built(
         else:
             layer.learning_rate = description["learning_rate"]
     layer._resume(**{name: description[name] for name in layer._progress})
+    return layer
+
+
+def made(architecture: Mapping[str, Any]) -> tuple[Optimizer | None, list[Layer]]:
+    """Return optimiser and layers of what `architecture` described, parameters not yet drawn."""
+    optimizer = _built_optimizer(architecture["optimizer"])
+    return optimizer, [_made(description, optimizer) for description in architecture["layers"]]
+
+
+def _made(description: dict[str, Any], shared: Optimizer | None) -> Layer:
+    """Return the layer of a description as its constructor makes it."""
+    kind: Any = layers.BUILT_IN[description["type"]]
+    layer: Layer = kind(**{name: description[name] for name in kind._arguments})
+    if isinstance(layer, ParametricLayer) and "optimizer" in description:
+        own = _built_optimizer(description["optimizer"])
+        layer.optimizer = optimizers.checked("optimizer", own or shared)
     return layer
 
 
@@ -201,6 +283,12 @@ def _taken(
         name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), shape)
         for name, shape in shapes.items()
     }
+
+
+def _named_loss(network: Savable) -> str:
+    if network._loss not in losses.BUILT_IN:
+        raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
+    return network._loss.name
 
 
 def _described_optimizer(optimizer: Optimizer | None) -> dict[str, Any] | None:
@@ -264,7 +352,7 @@ def _arrays(layer: Layer) -> Mapping[str, Any]:
     return layer._parameters.drawn().views if isinstance(layer, ParametricLayer) else {}
 
 
-def _generator(state: dict[str, Any] | None) -> np.random.Generator:
+def generator(state: Mapping[str, Any] | None) -> np.random.Generator:
     """Return a generator in `state`, a fresh one for None."""
     if state is None:
         return np.random.default_rng()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import plotting
+from fastnn import plotting, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.layers import training_mode
@@ -24,6 +24,7 @@ from fastnn.paths import Path, Trainable, training_path
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from fastnn.checkpoints import Position, Writer
     from fastnn.network import Network
 
 
@@ -156,29 +157,54 @@ def fit(
     progress: bool,
     callbacks: Sequence[Callback],
     rng: np.random.Generator,
+    position: Position,
+    states: Sequence[dict[str, Any]] | None,
+    writer: Writer | None,
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
 
     `weights` are those of the samples, float64, and `chosen` the samples to train on, None for all
-    of them.
+    of them. It begins at `position`; where that is one of a checkpoint, network and history are as
+    they were there, and `states` are those of the callbacks.
     """
-    for callback in callbacks:
-        callback.on_train_begin(network, history)
+    if states is None:
+        for callback in callbacks:
+            callback.on_train_begin(network, history)
+    else:
+        _resume(callbacks, network, history, states)
     start = time.perf_counter()
     with training_path(network, X, y, batch_size, threads, weights) as path:
-        history.compile_seconds = time.perf_counter() - start
+        history.compile_seconds += time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
         samples = len(every) // batch_size * batch_size if drop_last else len(every)
-        for epoch in range(1, epochs + 1):
-            for callback in callbacks:
-                callback.on_epoch_begin(network, history)
-            order = rng.permutation(every) if shuffle else every
+        if writer is not None:
+            writer.write(position)
+        while position.epoch <= epochs and not position.ended:
+            epoch = position.epoch
+            if not position.done:
+                for callback in callbacks:
+                    callback.on_epoch_begin(network, history)
+            drawing = rng
+            if position.done and position.order is not None:
+                drawing = saving.generator(position.order)  # the order of this epoch once more
+            elif writer is not None:
+                position.order = dict(rng.bit_generator.state)
+            order = drawing.permutation(every) if shuffle else every
+            description = f"epoch {epoch}/{epochs}"
             with (
                 training_mode(network.layers, True),
-                _bar(f"epoch {epoch}/{epochs}", samples, show=progress) as bar,
+                _bar(description, samples, position.done, show=progress) as bar,
             ):
                 record = _train_epoch(
-                    path, order[:samples], batch_size, weights, history, bar, has_classes
+                    path,
+                    order[:samples],
+                    batch_size,
+                    weights,
+                    history,
+                    bar,
+                    has_classes,
+                    position,
+                    writer,
                 )
             if not math.isfinite(record["loss"]):
                 warnings.warn(
@@ -198,10 +224,28 @@ def fit(
             for name, value in record.items():
                 getattr(history, name).append(value)
             ends = [callback.on_epoch_end(network, history) for callback in callbacks]
-            if any(ends):
-                break
+            position.next_epoch()
+            position.ended = any(ends)
+            if writer is not None and writer.is_due_after_epoch(position):
+                writer.write(position)
     for callback in callbacks:
         callback.on_train_end(network, history)
+
+
+def _resume(
+    callbacks: Sequence[Callback],
+    network: Network,
+    history: History,
+    states: Sequence[dict[str, Any]],
+) -> None:
+    """Tell callbacks that a training goes on; a state that is none comes from a damaged file."""
+    for callback, state in zip(callbacks, states, strict=True):
+        try:
+            callback.on_train_resume(network, history, state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{type(callback).__name__}: can't go on from its state in the checkpoint: {error}"
+            ) from error
 
 
 def _train_epoch(
@@ -212,37 +256,49 @@ def _train_epoch(
     history: History,
     bar: tqdm[Any] | None,
     has_classes: bool,
+    position: Position,
+    writer: Writer | None,
 ) -> dict[str, float]:
-    """Run one epoch; return its columns of the history."""
-    loss, correct, done = 0.0, 0, 0
+    """Run what is left of one epoch; return its columns of the history."""
     # By the epoch before; the first one begins with a single batch.
     speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
     batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
     # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
     shares = None if weights is None else np.cumsum(weights[order])
-    path.start()
-    start = now = time.perf_counter()
-    while done < len(order):
+    path.start(position.loss, position.correct)
+    now = time.perf_counter()
+    while position.done < len(order):
         before = now
-        stretch = order[done : done + batches * batch_size]
-        loss, correct = path.train(stretch)
-        done += len(stretch)
+        count = batches if writer is None else min(batches, writer.steps_left(position.step))
+        stretch = order[position.done : position.done + count * batch_size]
+        position.loss, position.correct = path.train(stretch)
+        position.done += len(stretch)
+        position.step += -(-len(stretch) // batch_size)
         history.samples_seen += len(stretch)
         now = time.perf_counter()
+        position.seconds += now - before
         # Where an epoch is cut into calls changes no bit, so time may decide it.
-        batches = max(1, min(64 * batches, int(batches * STRETCH_SECONDS / (now - before))))
+        batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
         if bar is not None:
-            averages = f"loss {_mean(loss, done, shares):.4f}"
+            averages = f"loss {_mean(position.loss, position.done, shares):.4f}"
             if has_classes:
-                averages += f", accuracy {correct / done:.4f}"
+                averages += f", accuracy {position.correct / position.done:.4f}"
             bar.set_postfix_str(averages, refresh=False)
             bar.update(len(stretch))
+        # After the last step there is one, if due, when the epoch is over and in the history.
+        if (
+            writer is not None
+            and position.done < len(order)
+            and writer.is_due_in_epoch(position.step)
+        ):
+            writer.write(position)
+            now = time.perf_counter()
     record = {
-        "loss": _mean(loss, done, shares),
-        "seconds": now - start,
-        "samples_per_second": done / (now - start),
+        "loss": _mean(position.loss, position.done, shares),
+        "seconds": position.seconds,
+        "samples_per_second": position.done / position.seconds,
     }
-    return record | {"accuracy": correct / done} if has_classes else record
+    return record | {"accuracy": position.correct / position.done} if has_classes else record
 
 
 def _mean(loss: float, done: int, shares: Array | None) -> float:
@@ -261,7 +317,9 @@ def _evaluated(
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
 
 
-def _bar(description: str, total: int, *, show: bool) -> AbstractContextManager[tqdm[Any] | None]:
+def _bar(
+    description: str, total: int, done: int, *, show: bool
+) -> AbstractContextManager[tqdm[Any] | None]:
     """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
     if not show:
         return nullcontext()
@@ -273,6 +331,7 @@ def _bar(description: str, total: int, *, show: bool) -> AbstractContextManager[
     bar: AbstractContextManager[tqdm[Any]] = tqdm(
         desc=description,
         total=total,
+        initial=done,
         unit=" samples",
         unit_scale=True,
         leave=False,

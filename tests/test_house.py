@@ -22,6 +22,7 @@ FLOORS = [
     {"paths", "saving"},
     {"callbacks", "plotting"},
     {"training"},
+    {"checkpoints"},
     {"network"},
     {"functional"},
     {"bench"},

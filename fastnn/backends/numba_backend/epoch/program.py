@@ -264,9 +264,9 @@ class Program:
             self._teams[members] = Team(self._structure, self.training, members)
         return self._teams[members]
 
-    def start(self) -> None:
-        """Begin an epoch: what `train` returns is added up from here."""
-        self._totals = 0.0, 0
+    def start(self, loss: float = 0.0, correct: int = 0) -> None:
+        """Begin an epoch: what `train` returns is added up from here, or to these sums."""
+        self._totals = loss, correct
 
     def _check_parameters(self, name: str, vector: np.ndarray) -> None:
         """Raise unless a vector holds what the table points to, where vectors expect it."""
