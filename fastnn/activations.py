@@ -9,7 +9,14 @@ import numpy.typing as npt
 
 from fastnn import checks
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Elementwise, ElementwiseConstant, Layer, floating_pair
+from fastnn.layers import (
+    BUILT_IN,
+    Elementwise,
+    ElementwiseConstant,
+    Layer,
+    Rescaling,
+    floating_pair,
+)
 
 __all__ = [
     "ELU",
@@ -197,3 +204,11 @@ class Activation(Layer):
         # read-only: a function that writes into its input would change what backward is given
         values = getattr(self, name)(checks.read_only(input))
         return checks.shaped(f"{name}(input)", values, input.shape).astype(input.dtype, copy=False)
+
+
+BY_NAME: dict[str, Callable[[], Elementwise]] = {
+    kind._function: kind
+    for kind in BUILT_IN
+    if issubclass(kind, Elementwise) and kind is not Rescaling
+}
+"""The activations by short names, such as "leaky_relu"; each can be made without an argument."""

@@ -1,4 +1,4 @@
-"""The commands: `fastnn train`, `evaluate`, `bench`, `info`. The only place that prints."""
+"""The commands: `fastnn train`, `evaluate`, `predict` and others. The only place that prints."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 import fastnn
-from fastnn import backends, bench
+from fastnn import activations, backends, bench, checks, images, page, prediction, schedules, sheet
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
+from fastnn.schedules import Rate
 
 PIXEL_SCALE = 1 / 255
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone, as in `fastnn train | head`; nothing can be told it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"fastnn: error: {error or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -49,7 +50,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_predict(commands)
+    _add_show(commands)
+    _add_page(commands)
     comparison = commands.add_parser(
         "bench",
         help="compare speed with the NumPy backend and with other libraries",
@@ -83,8 +87,8 @@ def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network and report its test accuracy",
-        description="Train a multi-layer perceptron (dense layers with ReLU between them, softmax "
-        "cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own.",
+        description="Train a multi-layer perceptron (dense layers with activations between them, "
+        "softmax cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own.",
         epilog="example: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
         "--save model.safetensors",
         formatter_class=_HelpFormatter,
@@ -96,6 +100,20 @@ def _add_train(commands: Any) -> None:
         default=[100, 200],
         metavar="UNITS",
         help="units of each hidden layer; none at all gives softmax regression",
+    )
+    parser.add_argument(
+        "--activation", choices=activations.BY_NAME, default="relu", help="after each hidden layer"
+    )
+    parser.add_argument(
+        "--batch-norm",
+        action="store_true",
+        help="normalise each hidden layer over the batch, before its activation",
+    )
+    parser.add_argument(
+        "--dropout",
+        type=float,
+        metavar="P",
+        help="leave out each hidden unit with this probability in each training step",
     )
     parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
     parser.add_argument("--batch-size", type=int, default=32, help="samples in a gradient step")
@@ -113,6 +131,23 @@ def _add_train(commands: Any) -> None:
         "--learning-rate",
         type=float,
         help=f"the factor on each step (default: {rates})",
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=_SCHEDULES,
+        default="constant",
+        help="what becomes of the learning rate: step divides it by 10 after each third of the "
+        "training, cosine leads it down to 0 along half a wave, warm-up does so too, but raises it "
+        "from 0 in the first epoch",
+    )
+    parser.add_argument(
+        "--early-stopping",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="PATIENCE",
+        help="end the training after so many epochs without a smaller validation loss (5 if no "
+        "number is given), and keep the weights of the best epoch",
     )
     _add_backend(parser)
     parser.add_argument(
@@ -170,10 +205,74 @@ def _add_evaluate(commands: Any) -> None:
         "and report its loss and accuracy on the test images.",
         formatter_class=_HelpFormatter,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file written by --save")
+    _add_model(parser)
     _add_backend(parser)
     _add_data(parser)
     parser.set_defaults(run=_evaluate)
+
+
+def _add_predict(commands: Any) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="read hand-drawn digits in pictures",
+        description="Find the digit in each picture, scale and centre it as MNIST's are, and "
+        "print the probability of each class. Pictures need Pillow.",
+        epilog="example: fastnn predict model.safetensors photo.jpg drawing.png",
+        formatter_class=_HelpFormatter,
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a PNG or JPEG of one digit, of any size, dark on light or light on dark; "
+        "or - for rows of comma-separated inputs on standard input",
+    )
+    _add_backend(parser)
+    parser.set_defaults(run=_predict)
+
+
+def _add_show(commands: Any) -> None:
+    parser = commands.add_parser(
+        "show",
+        help="draw a sheet: confusion matrix, worst mistakes, weights, classes",
+        description="Draw what a network has learned and where it errs, on the test images: "
+        "confusion matrix, table of classes, worst mistakes, first-layer weights as images. "
+        "Needs matplotlib.",
+        epilog="example: fastnn show model.safetensors sheet.png",
+        formatter_class=_HelpFormatter,
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "sheet",
+        type=Path,
+        nargs="?",
+        default="sheet.png",
+        metavar="SHEET",
+        help="the picture to write: .png, .svg or .pdf",
+    )
+    _add_backend(parser)
+    _add_data(parser)
+    parser.set_defaults(run=_show)
+
+
+def _add_page(commands: Any) -> None:
+    parser = commands.add_parser(
+        "page",
+        help="write a web page to draw digits on and watch the network",
+        description="Write one page that holds the network and needs no server and no connection: "
+        "draw a digit, and see the activations of each layer and the probabilities.",
+        epilog="example: fastnn page model.safetensors page.html",
+    )
+    _add_model(parser)
+    parser.add_argument("page", type=Path, metavar="PAGE", help="the file to write, as page.html")
+    parser.set_defaults(run=_page)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a file that `train --save` or Network.save wrote"
+    )
 
 
 def _add_backend(parser: argparse.ArgumentParser) -> None:
@@ -196,18 +295,25 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     _check_outputs(options.plot, save=options.save, checkpoint=options.checkpoint)
+    patience = options.early_stopping
+    stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
     X_train, y_train, X_val, y_val, X_test, y_test = _pixels(options)
     classes = 1 + max(int(y.max()) for y in (y_train, y_val, y_test))
     widths = [X_train.shape[1], *options.hidden, classes]
     network = _perceptron(widths, options)
+    batch_size = checks.integer("batch_size", options.batch_size, minimum=1)
+    network.optimizer = _optimizer(options, math.ceil(len(y_train) / batch_size))
     shape = "-".join(map(str, widths))
     print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test images")
     print(
-        f"{shape}, {network.parameter_count:,} parameters, {network.dtype.name}, "
-        f"{network.backend} backend, seed {options.seed}"
+        f"{shape}, {_hidden(options)}, {network.parameter_count:,} parameters, "
+        f"{network.dtype.name}, {network.backend} backend, seed {options.seed}"
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")
+    callbacks: list[Any] = [_report_epoch(options.epochs)]
+    if stopping is not None:
+        callbacks.append(stopping)
     interrupted = False
     try:
         with warnings.catch_warnings():
@@ -221,7 +327,7 @@ def _train(options: argparse.Namespace) -> int:
                 threads=options.threads,
                 validation_data=(X_val, y_val),
                 progress=sys.stderr.isatty(),
-                callbacks=[_report_epoch(options.epochs)],
+                callbacks=callbacks,
                 checkpoint=options.checkpoint,
                 checkpoint_every=options.checkpoint_every,
                 resume=options.resume,
@@ -237,6 +343,8 @@ def _train(options: argparse.Namespace) -> int:
     diverged = bool(history) and not math.isfinite(history.loss[-1])
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
+    elif stopping is not None and not interrupted:
+        print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")
     test = network.evaluate(X_test, y_test)
     print(f"test loss {test.loss:.4f}")
     print(f"test accuracy {test.accuracy:.4f}")
@@ -254,6 +362,12 @@ def _train(options: argparse.Namespace) -> int:
         history.plot(options.plot, title)
         print(f"learning curves in {options.plot}")
     return INTERRUPTED if interrupted else DIVERGED if diverged else 0
+
+
+def _hidden(options: argparse.Namespace) -> str:
+    """Return what follows each hidden layer."""
+    dropout = "" if options.dropout is None else f" dropout {options.dropout:g}"
+    return f"{'batch norm ' * options.batch_norm}{options.activation}{dropout}"
 
 
 def _report_epoch(epochs: int) -> Callable[[fastnn.Network, fastnn.History], bool]:
@@ -278,13 +392,41 @@ def _epoch_line(history: fastnn.History, epochs: int) -> str:
 def _evaluate(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
     X_test, y_test = _pixels(options)[4:]
-    if not any(isinstance(layer, fastnn.Rescaling) for layer in network):
-        # A network without that layer was trained on images scaled beforehand.
+    if not images.takes_raw_pixels(network):
         X_test = X_test * network.dtype.type(PIXEL_SCALE)
     test = network.evaluate(X_test, y_test)
     print(f"test loss {test.loss:.4f}")
     if test.accuracy is not None:
         print(f"test accuracy {test.accuracy:.4f}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    network = fastnn.load(options.model, backend=options.backend)
+    if options.images == ["-"]:
+        X = prediction.of_csv(network, sys.stdin, "standard input")
+        names = [f"row {i}" for i in range(1, len(X) + 1)]
+    elif "-" in options.images:
+        raise ValueError("IMAGE: expected pictures, or - alone, got both")
+    else:
+        X, names = prediction.of_pictures(network, options.images), options.images
+    print(prediction.table(names, network.predict_proba(X)))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    _check_picture("SHEET", options.sheet)
+    network = fastnn.load(options.model, backend=options.backend)
+    X_test, y_test = fastnn.load_dataset(path=options.data, dtype=np.uint8)[4:]
+    sheet.draw(network, X_test, y_test, options.sheet, options.model.name)
+    print(f"sheet in {options.sheet}")
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    _check_file("PAGE", options.page)
+    page.write(fastnn.load(options.model), options.page, options.model.name)
+    print(f"page in {options.page}")
     return 0
 
 
@@ -300,7 +442,9 @@ def _info(_: argparse.Namespace) -> int:
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "platform": platform.platform(),
         **{name: _version(name) for name in _RUN_TIME},
-        "optional": ", ".join(_optional("matplotlib", "scipy", "torch", "jax", "scikit-learn"))
+        "optional": ", ".join(
+            _optional("matplotlib", "pillow", "scipy", "torch", "jax", "scikit-learn")
+        )
         or "none",
         "backend": fastnn.get_backend(),
         "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}"
@@ -348,34 +492,62 @@ def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
 
 
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
-    optimizer = OPTIMIZERS_BY_NAME[options.optimizer]()
-    if options.learning_rate is not None:
-        optimizer.learning_rate = options.learning_rate
-    network = fastnn.Network(
-        optimizer=optimizer,
-        backend=options.backend,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
+    network = fastnn.Network(backend=options.backend, dtype=options.dtype, seed=options.seed)
     network.add(fastnn.Rescaling(PIXEL_SCALE))
-    for i, (inputs, outputs) in enumerate(pairwise(widths)):
-        if i > 0:
-            network.add(fastnn.ReLU())
+    *hidden, last = pairwise(widths)
+    for inputs, outputs in hidden:
         network.add(fastnn.Dense(inputs, outputs))
+        if options.batch_norm:
+            network.add(fastnn.BatchNorm(outputs))
+        network.add(activations.BY_NAME[options.activation]())
+        if options.dropout is not None:
+            network.add(fastnn.Dropout(options.dropout))
+    network.add(fastnn.Dense(*last))
     return network
+
+
+def _optimizer(options: argparse.Namespace, epoch: int) -> fastnn.Optimizer:
+    """Return the optimiser that was asked for; an epoch has `epoch` steps."""
+    steps = epoch * checks.integer("epochs", options.epochs, minimum=1)
+    optimizer = OPTIMIZERS_BY_NAME[options.optimizer]()
+    rate = optimizer.learning_rate if options.learning_rate is None else options.learning_rate
+    optimizer.learning_rate = _SCHEDULES[options.schedule](rate, epoch, steps)
+    return optimizer
+
+
+_SCHEDULES: dict[str, Callable[[Any, int, int], Rate]] = {
+    "constant": lambda rate, epoch, steps: rate,
+    "step": lambda rate, epoch, steps: schedules.StepDecay(rate, 0.1, math.ceil(steps / 3)),
+    "cosine": lambda rate, epoch, steps: schedules.CosineDecay(rate, steps),
+    "warm-up": lambda rate, epoch, steps: schedules.WarmUp(
+        schedules.CosineDecay(rate, steps), epoch
+    ),
+}
+"""Learning rates by name, from the rate, the steps of an epoch and those of the training."""
 
 
 def _check_outputs(plot: Path | None, **others: Path | None) -> None:
     """Refuse before the training what would fail after it."""
-    for name, path in {"plot": plot, **others}.items():
-        if path is None:
-            continue
-        option = f"--{name}"
-        if not path.absolute().parent.is_dir() or path.is_dir():
-            raise ValueError(f"{option}: expected a file in an existing directory, got {path}")
-        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-            raise ValueError(f"{option}: expected a file that can be written, got {path}")
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot: expected a .png, .svg or .pdf file, got {plot}")
-    if plot is not None and util.find_spec("matplotlib") is None:
-        raise ValueError("--plot: expected matplotlib to be installed: pip install 'fastnn[plot]'")
+    if plot is not None:
+        _check_picture("--plot", plot)
+    for name, path in others.items():
+        if path is not None:
+            _check_file(f"--{name}", path)
+
+
+def _check_picture(option: str, path: Path) -> None:
+    """Refuse a picture that matplotlib can't write there."""
+    _check_file(option, path)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"{option}: expected a .png, .svg or .pdf file, got {path}")
+    if util.find_spec("matplotlib") is None:
+        raise ValueError(
+            f"{option}: expected matplotlib to be installed: pip install 'fastnn[plot]'"
+        )
+
+
+def _check_file(option: str, path: Path) -> None:
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise ValueError(f"{option}: expected a file in an existing directory, got {path}")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ValueError(f"{option}: expected a file that can be written, got {path}")

@@ -58,6 +58,15 @@ def digits():
     return X[:2000], y[:2000], X_val[:500], y_val[:500]
 
 
+@pytest.fixture(scope="session")
+def reader():
+    """A network that reads most digits; it takes pixels from 0 to 1."""
+    X, y, *_ = fastnn.load_dataset(flatten=True)
+    network = perceptron(784, 100, 50, 10, seed=1, backend="numba")
+    network.fit(X, y, epochs=4)
+    return network
+
+
 @pytest.fixture
 def numba_backend():
     return backends.load("numba")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import os
 import re
 import signal
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawing import as_file, drawn
 
 import fastnn
+from fastnn.images import read as read_picture
 
 COMMAND = [sys.executable, "-m", "fastnn"]
 
@@ -81,6 +84,67 @@ def test_evaluate_a_model_of_scaled_images(tmp_path, small_data):
     assert f"test accuracy {network.evaluate(X_test, y_test).accuracy:.4f}" in done.stdout
 
 
+def test_predict(tmp_path, reader, backend):
+    pytest.importorskip("PIL")
+    model = tmp_path / "model"
+    reader.save(model)
+    for digit in (3, 7):
+        (tmp_path / f"{digit}.png").write_bytes(as_file(1 - drawn(digit)).getvalue())
+    done = run("predict", model, "3.png", "7.png", "--backend", backend, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    head, *rows = map(str.split, done.stdout.splitlines())
+    assert head == ["answer", *map(str, range(10))]
+    for digit, (name, answer, *probabilities) in zip((3, 7), rows, strict=True):
+        assert (name, answer) == (f"{digit}.png", str(digit))
+        p = reader.predict_proba(read_picture(tmp_path / name).reshape(1, -1))[0]
+        # printed to four places
+        np.testing.assert_allclose([float(text) for text in probabilities], p, rtol=0, atol=6e-5)
+    rows = "\n".join(",".join(["0"] * 783 + [str(i)]) for i in range(2))
+    done = run("predict", model, "-", input=rows, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line[:5] for line in done.stdout.splitlines()[1:]] == ["row 1", "row 2"]
+
+
+def test_show_and_page(tmp_path, reader, small_data):
+    pytest.importorskip("matplotlib")
+    reader.save(tmp_path / "model")
+    done = run("show", "model", "--data", small_data, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "sheet in sheet.png\n"), done.stderr
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    done = run("page", "model", "page.html", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "page in page.html\n"), done.stderr
+    assert "model: 784-100-50-10" in (tmp_path / "page.html").read_text()
+    fastnn.Network([fastnn.Dense(64, 10)]).save(tmp_path / "small")
+    for command in (("show", "small"), ("page", "small", "small.html")):
+        done = run(*command, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "fastnn: error: expected" in done.stderr
+        assert "64" in done.stderr
+
+
+def test_mistakes_of_predict_are_explained(tmp_path):
+    fastnn.Network([fastnn.Dense(64, 10)]).save(tmp_path / "small")
+    fastnn.Network([fastnn.Dense(784, 10)]).save(tmp_path / "model")
+    fastnn.Network([fastnn.Dense(784, 10)], loss="mse").save(tmp_path / "mse")
+    (tmp_path / "white.png").write_bytes(as_file(np.ones((9, 9))).getvalue())
+    (tmp_path / "digit.png").write_bytes(as_file(drawn(4)).getvalue())
+    for arguments, message in {
+        ("none", "digit.png"): "none: expected a model file",
+        ("small", "digit.png"): "expected a network of 784 inputs, the pixels of a digit, got one",
+        ("mse", "digit.png"): "expected a network with the loss 'softmax_cross_entropy'",
+        ("model", "model"): "model: expected a picture",
+        ("model", "none.png"): "none.png",
+        ("model", "white.png"): "white.png: expected a picture of a drawn digit, found no stroke",
+        ("model", "-"): "standard input, line 1: expected 784 columns, got 3",
+        ("model", "digit.png", "-"): "IMAGE: expected pictures, or - alone",
+    }.items():
+        done = run("predict", *arguments, cwd=tmp_path, input="1,2,3\n")
+        assert done.returncode == 2
+        assert "fastnn: error: " in done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["momentum", "rmsprop", "adam"])
 def test_optimizers(tmp_path, small_data, name):
     model = tmp_path / "model"
@@ -97,6 +161,66 @@ def test_optimizers(tmp_path, small_data, name):
     assert fastnn.load(model).optimizer.learning_rate == 0.0
 
 
+def test_what_the_network_is_made_of(tmp_path, small_data, backend):
+    model = tmp_path / "model"
+    options = ("--data", small_data, "--backend", backend, "--hidden", 30, 20, "--epochs", 6)
+    options += ("--batch-size", 16, "--activation", "leaky_relu", "--batch-norm")
+    done = run("train", *options, "--dropout", 0.1, "--save", model)
+    assert done.returncode == 0, done.stderr
+    assert "784-30-20-10, batch norm leaky_relu dropout 0.1, " in done.stdout
+    assert float(re.search(r"^test accuracy (.*)$", done.stdout, re.M)[1]) > 0.6
+    names = [type(layer).__name__ for layer in fastnn.load(model)]
+    assert names == ["Rescaling", *2 * ["Dense", "BatchNorm", "LeakyReLU", "Dropout"], "Dense"]
+    assert fastnn.load(model)[4].p == 0.1
+
+
+def test_every_activation_has_a_name():
+    names = {name for name in fastnn.activations.__all__ if name != "Activation"} | {"ReLU"}
+    known = fastnn.activations.BY_NAME
+    assert {type(make()).__name__ for make in known.values()} == names
+    shown = run("train", "--help").stdout
+    assert all(name in shown for name in known)
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "warm-up"])
+def test_schedules(tmp_path, small_data, name):
+    model = tmp_path / "model"
+    options = ("--data", small_data, "--epochs", 6, "--batch-size", 16, "--hidden", 20)
+    done = run("train", *options, "--learning-rate", 0.2, "--schedule", name, "--save", model)
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"^test accuracy (.*)$", done.stdout, re.M)[1]) > 0.6
+    network = fastnn.load(model)
+    epoch = math.ceil(584 / 16)
+    assert network[1].steps == 6 * epoch
+    rates = [network.optimizer.rate(step) for step in range(6 * epoch + 1)]
+    if name == "constant":
+        assert set(rates) == {0.2}
+    elif name == "step":
+        assert rates[:: 2 * epoch] == pytest.approx([0.2, 0.02, 0.002, 0.0002])
+    elif name == "cosine":
+        assert rates[0] == 0.2
+        assert rates[-1] == 0
+        assert rates == sorted(rates, reverse=True)
+    else:
+        assert rates[0] == pytest.approx(0.2 / epoch)
+        assert rates[-1] == 0
+        assert epoch - 2 <= rates.index(max(rates)) <= epoch
+
+
+def test_early_stopping(tmp_path, small_data):
+    model = tmp_path / "model"
+    options = ("--data", small_data, "--epochs", 500, "--batch-size", 16, "--hidden", 50)
+    done = run("train", *options, "--early-stopping", 2, "--save", model)
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r"val loss (\S+)", done.stdout)]
+    best = int(re.search(r"^the weights are those of epoch (\d+)", done.stdout, re.M)[1])
+    assert len(losses) == best + 2 < 500
+    assert min(losses) == losses[best - 1]
+    _, _, X, y, *_ = fastnn.load_dataset(flatten=True, path=small_data, dtype=np.uint8)
+    # printed to four places
+    assert fastnn.load(model).evaluate(X, y).loss == pytest.approx(losses[best - 1], abs=1e-4)
+
+
 def test_softmax_regression_without_hidden_layers(small_data):
     done = run("train", "--hidden", "--epochs", 1, "--data", small_data)
     assert done.returncode == 0, done.stderr
@@ -110,9 +234,11 @@ def test_info():
         assert re.search(rf"^{name} +\S", done.stdout, re.M), name
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("evaluate",), ("bench",), ("info",)])
+@pytest.mark.parametrize(
+    "command", ["", "train", "evaluate", "predict", "show", "page", "bench", "info"]
+)
 def test_help(command):
-    done = run(*command, "--help")
+    done = run(*command.split(), "--help")
     assert done.returncode == 0
     assert "usage: fastnn" in done.stdout
 
@@ -124,6 +250,14 @@ def test_help(command):
         (("train", "--optimizer", "adagrad"), "invalid choice: 'adagrad'"),
         (("train", "--epochs", "0"), "epochs"),
         (("train", "--batch-size", "0"), "batch_size"),
+        (("train", "--epochs", "0", "--schedule", "cosine"), "epochs"),
+        (("train", "--dropout", "1"), "p: expected a finite number of at least 0 and below 1"),
+        (("train", "--early-stopping", "0"), "patience"),
+        (("train", "--activation", "softmax"), "invalid choice: 'softmax'"),
+        (("show", "/no/such/model"), "/no/such/model"),
+        (("show", "model", "sheet.txt"), "SHEET: expected a .png, .svg or .pdf file"),
+        (("page", "/no/such/model", "page.html"), "/no/such/model"),
+        (("page", "model", "/no/such/place/page.html"), "PAGE: expected a file in an existing"),
         (("train", "--threads", "0"), "threads"),
         (("train", "--hidden", "10", "0"), "output_units"),
         (("train", "--data", "/no/such/place"), "/no/such/place"),

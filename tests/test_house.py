@@ -25,7 +25,7 @@ FLOORS = [
     {"checkpoints"},
     {"network"},
     {"functional"},
-    {"bench"},
+    {"bench", "images", "page", "prediction", "sheet"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,86 @@
+"""`fastnn predict`: pictures and CSV rows into a network, and its probabilities as a table."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastnn import images
+from fastnn.checks import Array
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+
+
+def of_pictures(network: Network, paths: Iterable[str]) -> Array:
+    """Return a row of inputs for each picture; see `images.read`.
+
+    Raises
+    ------
+    ValueError
+        If the network does not take 784 inputs, or a file is no picture of a digit.
+    ImportError
+        If Pillow is not installed.
+    """
+    scale = images.pixel_scale(network)
+    return np.stack([scale * images.read(path).ravel() for path in paths])
+
+
+def of_csv(network: Network, lines: Iterable[str], name: str) -> Array:
+    """Return a row of inputs for each line of comma-separated numbers.
+
+    The numbers are what the network takes, so raw pixels where it begins with `Rescaling`. Empty
+    lines are skipped, and a first line without any number, which names the columns.
+
+    Raises
+    ------
+    ValueError
+        If a line has another number of columns than the network has inputs, or something in it is
+        no finite number, or there is no row; `name` is called the source.
+    """
+    width = images.input_width(network)
+    rows = []
+    reader = csv.reader(lines)
+    for cells in reader:
+        if not cells:
+            continue
+        numbers = [_number(cell) for cell in cells]
+        if reader.line_num == 1 and not any(map(math.isfinite, numbers)):
+            continue
+        place = f"{name}, line {reader.line_num}"
+        if width not in (None, len(cells)):
+            raise ValueError(f"{place}: expected {width} columns, got {len(cells)}")
+        if not all(map(math.isfinite, numbers)):
+            at = next(i for i, number in enumerate(numbers) if not math.isfinite(number))
+            raise ValueError(
+                f"{place}: expected finite numbers, got {cells[at]!r} in column {at + 1}"
+            )
+        rows.append(numbers)
+    if not rows:
+        raise ValueError(f"{name}: expected at least one row of numbers, got none")
+    return np.array(rows)
+
+
+def table(names: Sequence[str], probabilities: Array) -> str:
+    """Return a line for each row: its name, the likeliest class, and the probability of each."""
+    classes = range(probabilities.shape[1])
+    rows = [["", "answer", *map(str, classes)]]
+    for name, row in zip(names, probabilities, strict=True):
+        rows.append([name, str(row.argmax()), *(f"{p:.4f}" for p in row)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
+        for first, *rest in rows
+    )
+
+
+def _number(cell: str) -> float:
+    """Return the number in a cell, NaN where there is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
