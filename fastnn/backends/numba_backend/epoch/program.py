@@ -68,7 +68,7 @@ class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
-    have weights.
+    have weights, `label_smoothing` is the share of a target that is spread over all classes.
     """
 
     def __init__(
@@ -80,12 +80,14 @@ class Program:
         input_dtype: np.dtype | type = np.float32,
         density: float = 1.0,
         weighted: bool = False,
+        label_smoothing: float = 0.0,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.input_dtype = np.dtype(input_dtype)
         self.density = density
         self.weighted = weighted
+        self.label_smoothing = label_smoothing
         self.loss = loss
         self._totals = 0.0, 0
         self._signals = Signals()
@@ -102,7 +104,7 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted,
+            self.weighted, self.label_smoothing,
         )  # fmt: skip
         self.dense = structure.dense
         self._parameters_end = max(
