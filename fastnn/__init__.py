@@ -32,7 +32,7 @@ from fastnn.losses import (
 )
 from fastnn.network import Evaluation, Network, load, resume
 from fastnn.normalization import BatchNorm
-from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
+from fastnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastnn.training import History
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "BatchNorm",
     "BinaryCrossEntropy",
     "CSVLogger",

@@ -175,8 +175,8 @@ class Network(Sequence[Layer]):
     optimizer
         Where given it serves all layers, also those added later, and replaces
         what they had. One optimiser can serve many layers, as its state
-        belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop" and "adam"
-        stand for those of that name, with the rates that they have by default.
+        belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop", "adam" and
+        "adamw" stand for those of that name, with the rates that they have by default.
     backend : {"numba", "numpy"}, optional
         The backend that computes; by default the one in force here.
     dtype

@@ -383,8 +383,9 @@ def _described(network: Trainable) -> list[description.Layer]:
 
 
 def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
-    """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
-    rates = np.empty((steps, len(layers), 2))
+    """Return the numbers of the next steps of each layer, [steps, layers, 3]."""
+    rates = np.empty((steps, len(layers), 3))
     for number, layer in enumerate(layers):
-        rates[:, number, 0], rates[:, number, 1] = layer.optimizer._rates(layer.steps, steps)
+        for place, of_steps in enumerate(layer.optimizer._rates(layer.steps, steps)):
+            rates[:, number, place] = of_steps
     return rates

@@ -199,9 +199,10 @@ class Program:
         `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
-        layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
-        see `optimizers.py`; a rate that stays may be broadcast over the steps. `dropout_steps`,
-        int64, says for each Dropout layer how many batches went through it before; 0 if left out.
+        layers, 3] holds, in float64, what each step of each layer has for `rate`, `correction` and
+        `shrinking`, see `optimizers.py`; what stays may be broadcast over the steps.
+        `dropout_steps`, int64, says for each Dropout layer how many batches went through it before;
+        0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
         loss of a batch is the weighted mean then, and the sum of losses a weighted sum.
         Class ids and order are trusted to be in range.
@@ -311,7 +312,7 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
     """Raise unless there are rates for each step; those of one step must lie side by side."""
     if rates.dtype != np.float64:
         raise TypeError(f"rates must be float64, not {rates.dtype}")
-    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 2):
-        raise ValueError(f"rates must be {steps} x {learned} x 2, not of shape {rates.shape}")
+    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 3):
+        raise ValueError(f"rates must be {steps} x {learned} x 3, not of shape {rates.shape}")
     if not rates[:1].flags.c_contiguous:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")

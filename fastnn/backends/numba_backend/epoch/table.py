@@ -289,6 +289,7 @@ class Table:
         layer["weights_region"] = self._region(
             0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows")
         )
+        self.regions["shrinks"][self._learned, 0] = True
         self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:
             decays = self.regions["decay"][self._learned]
