@@ -148,6 +148,12 @@ def _add_train(commands: Any) -> None:
         "from 0 in the first epoch",
     )
     parser.add_argument(
+        "--clip-norm",
+        type=float,
+        metavar="NORM",
+        help="scale gradients down to this norm, that of all of them together, where it is larger",
+    )
+    parser.add_argument(
         "--early-stopping",
         type=int,
         nargs="?",
@@ -501,7 +507,11 @@ def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
     loss = fastnn.SoftmaxCrossEntropy(options.label_smoothing)
     network = fastnn.Network(
-        loss=loss, backend=options.backend, dtype=options.dtype, seed=options.seed
+        loss=loss,
+        clip_norm=options.clip_norm,
+        backend=options.backend,
+        dtype=options.dtype,
+        seed=options.seed,
     )
     network.add(fastnn.Rescaling(PIXEL_SCALE))
     *hidden, last = pairwise(widths)

@@ -224,8 +224,11 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        loss = network._loss
-        kind = batch_size, dtype, density, loss.name, loss.label_smoothing, weighted
+        loss, clip_norm = network._loss, network.clip_norm or 0.0
+        kind = (
+            batch_size, dtype, density, loss.name, loss.label_smoothing, weighted,
+            clip_norm,
+        )  # fmt: skip
         before, self._training = self._training, None
         if before is not None and before[0] == kind:
             program = before[1]
@@ -238,6 +241,7 @@ class Programs:
                 batch_size=batch_size,
                 loss=loss,
                 weighted=weighted,
+                clip_norm=clip_norm,
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
@@ -351,10 +355,11 @@ def _program(
     batch_size: int = 1,
     loss: losses.Loss | None = None,
     weighted: bool = False,
+    clip_norm: float = 0.0,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
-    Prediction has no use for a loss.
+    Prediction has no use for a loss, nor for what comes after it.
     """
     loss = loss or losses.SoftmaxCrossEntropy()
     return _compiler(network).Program(
@@ -366,6 +371,7 @@ def _program(
         density=density,
         weighted=weighted,
         label_smoothing=loss.label_smoothing,
+        clip_norm=clip_norm,
     )
 
 
