@@ -30,6 +30,7 @@ from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, traini
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
+from fastnn.progress import Progress, checked_progress
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -87,7 +88,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
 ) -> Network:
     """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
@@ -551,7 +552,7 @@ class Network(Sequence[Layer]):
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
-        progress: bool = False,
+        progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -595,7 +596,9 @@ class Network(Sequence[Layer]):
         train_accuracy
             Evaluate the training data after each epoch as well.
         progress
-            Show a bar with loss, accuracy and samples/s.
+            Show loss, accuracy and samples/s: in a terminal by a bar, and a line for each epoch
+            that is over; in a log file or a pipe by the lines; in a notebook by a table. Bars and
+            lines go to standard error. A `fastnn.progress.Progress` shows them elsewhere.
         callbacks
             Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
             which are called as `callback(network, history)` after each epoch; one that returns
@@ -642,9 +645,10 @@ class Network(Sequence[Layer]):
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
         threads = paths.threads_asked(threads)
         options = {"shuffle": shuffle, "drop_last": drop_last}
-        options |= {"train_accuracy": train_accuracy, "progress": progress}
+        options |= {"train_accuracy": train_accuracy}
         for name, value in options.items():
             checks.flag(name, value)
+        shown = checked_progress(progress)
         told = checked_callbacks(callbacks)
         for name, file in (("checkpoint", checkpoint), ("resume", resume)):
             if not (file is None or isinstance(file, (str, PathLike))):
@@ -724,7 +728,7 @@ class Network(Sequence[Layer]):
                     drop_last=drop_last,
                     validation_data=validation,
                     train_accuracy=train_accuracy,
-                    progress=progress,
+                    progress=shown,
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position() if saved is None else saved.position,

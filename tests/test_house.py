@@ -20,7 +20,7 @@ FLOORS = [
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
-    {"callbacks", "plotting"},
+    {"callbacks", "hints", "plotting", "progress"},
     {"training"},
     {"checkpoints"},
     {"network"},
