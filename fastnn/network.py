@@ -17,6 +17,7 @@ from fastnn import (
     backends,
     checkpoints,
     checks,
+    hints,
     losses,
     optimizers,
     paths,
@@ -637,7 +638,11 @@ class Network(Sequence[Layer]):
         Warns
         -----
         RuntimeWarning
-            When the loss of an epoch is NaN or infinite.
+            Once, when a loss is NaN or infinite: of NaN in the data, with its place.
+        UserWarning
+            Before the training: of inputs of a first `Dense` layer that often go beyond 10, such
+            as raw pixels, of real targets that do so, and of class ids that no sample has, such as
+            0 where labels count from 1.
         """
         if self._fitting:
             raise RuntimeError("a network can't begin to train while it is training")
@@ -660,6 +665,7 @@ class Network(Sequence[Layer]):
                     f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
                 )
         saved = None if resume is None else checkpoints.read(resume)
+        columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
@@ -688,6 +694,9 @@ class Network(Sequence[Layer]):
             drawn = drawing.permutation(len(y))
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
+        if saved is None:
+            self._give_hints(X, y, columns)
+        in_use = {"X": X, "y": y} | dict(zip(names, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
         if checkpoint is not None or saved is not None:
@@ -729,6 +738,7 @@ class Network(Sequence[Layer]):
                     validation_data=validation,
                     train_accuracy=train_accuracy,
                     progress=shown,
+                    watch=hints.Watch(self._dtype, in_use, columns),
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position() if saved is None else saved.position,
@@ -883,6 +893,16 @@ class Network(Sequence[Layer]):
 
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
+
+    def _give_hints(self, X: Array, y: Array, columns: hints.Names) -> None:
+        """Warn of data that training can hardly do something with."""
+        hints.look_at_inputs(self._layers, X, columns)
+        if self._loss not in losses.BUILT_IN:
+            return
+        if self._has_classes(X, y):
+            hints.look_at_classes(y, self._output_units(X))
+        else:
+            hints.look_at_targets(y)
 
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
         if sample_weight is None:

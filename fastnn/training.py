@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from fastnn import plotting, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
+from fastnn.hints import Watch
 from fastnn.layers import training_mode
 from fastnn.paths import Path, Trainable, training_path
 from fastnn.progress import Progress
@@ -154,6 +154,7 @@ def fit(
     validation_data: tuple[Array, Array] | None,
     train_accuracy: bool,
     progress: Progress | None,
+    watch: Watch,
     callbacks: Sequence[Callback],
     rng: np.random.Generator,
     position: Position,
@@ -203,19 +204,14 @@ def fit(
                     weights,
                     history,
                     progress,
+                    watch,
                     has_classes,
                     position,
                     writer,
                 )
-            if not math.isfinite(record["loss"]):
-                warnings.warn(
-                    f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
-                    "data hold NaN or infinity; try a smaller learning rate",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
             if validation_data is not None:
                 record |= _evaluated(network, "val", *validation_data)
+                watch.loss(f"validation loss of epoch {epoch}", record["val_loss"])
             if train_accuracy:
                 kept = slice(None) if chosen is None else chosen
                 record |= _evaluated(
@@ -258,6 +254,7 @@ def _train_epoch(
     weights: Array | None,
     history: History,
     progress: Progress | None,
+    watch: Watch,
     has_classes: bool,
     position: Position,
     writer: Writer | None,
@@ -280,6 +277,10 @@ def _train_epoch(
         history.samples_seen += len(stretch)
         now = time.perf_counter()
         position.seconds += now - before
+        if not math.isfinite(position.loss):
+            if progress is not None:
+                progress.hide()
+            watch.loss(f"loss of epoch {position.epoch}", position.loss)
         # Where an epoch is cut into calls changes no bit, so time may decide it.
         batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
         if progress is not None:

@@ -212,7 +212,7 @@ def test_early_stopping(tmp_path, small_data):
     options = ("--data", small_data, "--epochs", 500, "--batch-size", 16, "--hidden", 50)
     done = run("train", *options, "--early-stopping", 2, "--save", model)
     assert done.returncode == 0, done.stderr
-    losses = [float(loss) for loss in re.findall(r"val loss (\S+)", done.stdout)]
+    losses = [float(loss) for loss in re.findall(r"loss \S+ val (\S+)", done.stdout)]
     best = int(re.search(r"^the weights are those of epoch (\d+)", done.stdout, re.M)[1])
     assert len(losses) == best + 2 < 500
     assert min(losses) == losses[best - 1]
