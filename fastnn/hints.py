@@ -69,7 +69,7 @@ def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
         return
     largest = np.where(large, np.maximum(excerpt.max(axis=0), -excerpt.min(axis=0)), 0)
     column = int(largest.argmax())
-    example = f"{_listed('column', [column], names)} with values up to {largest[column]:,.4g}"
+    example = f"{_listed('column', [column], names)} with values up to {_rounded(largest[column])}"
     warn(
         f"X: {large.sum()} of {X.shape[1]} columns often go beyond {LARGE:g}, such as {example}; "
         "a network learns badly from inputs far from 1. Scale each column: train on "
@@ -83,10 +83,11 @@ def look_at_targets(y: Array) -> None:
     large, excerpt = _large_columns(y)
     if large.any():
         largest = max(excerpt.max(), -excerpt.min())
+        of = "axis=0" if y.shape[1] > 1 else ""
         warn(
-            f"y: targets are as large as {largest:,.4g}; steps of the training grow with them and "
-            "may end in NaN. Train on (y - y.mean(axis=0)) / y.std(axis=0), and turn predictions "
-            "back by * y.std(axis=0) + y.mean(axis=0)",
+            f"y: targets are as large as {_rounded(largest)}; the steps of training grow with them "
+            f"and may end in NaN. Train on (y - y.mean({of})) / y.std({of}), and turn predictions "
+            f"back by * y.std({of}) + y.mean({of})",
             UserWarning,
         )
 
@@ -99,16 +100,16 @@ def look_at_classes(y: Array, classes: int) -> None:
     if not missing.size:
         return
     lowest, highest = y.min(), y.max()
-    hint = "where that is as it should be, it does no harm"
+    hint = "np.unique(y, return_inverse=True)[1] counts those that occur from 0"
     if lowest == 1:
-        hint = "class ids count from 0; of labels that count from 1 write y - 1"
+        hint = "if labels count from 1, write y - 1"
         if highest == classes - 1:
             hint += f", and {highest} outputs"
     elif missing[0] > highest:
-        hint = f"if there are no more classes than in y, {highest + 1} outputs are enough"
+        hint = f"if there are no more classes, {highest + 1} outputs are enough"
     warn(
-        f"y: no sample is of {_listed('class', missing)}; class ids go from {lowest} to "
-        f"{highest}, and the network's {classes} outputs stand for 0 to {classes - 1}: {hint}",
+        f"y: no sample is of {_listed('class', missing)}; labels go from {lowest} to {highest}, and "
+        f"the {classes} outputs are for classes 0 to {classes - 1}; {hint}",
         UserWarning,
     )
 
@@ -140,7 +141,9 @@ class Watch:
             names = self._names if data == "X" else None
             where = _non_finite(values, self._dtype, names)
             if where is not None:
-                reason = f"{data} holds NaN or infinity, {where}; fill it in or leave it out"
+                reason = (
+                    f"{data} holds NaN or infinity ({where}); fill it in, or leave out its rows"
+                )
                 break
         warn(f"the {name} is {value}: {reason}", RuntimeWarning)
 
@@ -172,9 +175,14 @@ def _non_finite(values: Array, dtype: np.dtype[Any], names: Names) -> str | None
     columns = np.flatnonzero(counts)
     if not columns.size:
         return None
-    times = f"{counts.sum()} times, " if counts.sum() > 1 else ""
-    places = f"in {_listed('column', columns, names)}, " if len(counts) > 1 else ""
-    return f"{times}{places}first in row {first}" if times else f"{places}row {first}"
+    places = f"{_listed('column', columns, names)}, " if len(counts) > 1 else ""
+    if counts.sum() == 1:
+        return f"{places}row {first}"
+    return f"{counts.sum():,} times: {places}first in row {first}"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e9 else f"{value:.3g}"
 
 
 def _listed(noun: str, numbers: Sequence[int] | Array, names: Names = None) -> str:

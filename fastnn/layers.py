@@ -525,7 +525,8 @@ class Dense(ParametricLayer):
         seed: int | np.random.Generator | None = None,
         **unknown: object,
     ) -> None:
-        _refuse(unknown)
+        # an activation comes third in other libraries
+        _refuse({"activation": learning_rate} if isinstance(learning_rate, str) else unknown)
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}

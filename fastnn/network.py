@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import (
+    activations,
     backends,
     checkpoints,
     checks,
@@ -807,7 +808,7 @@ class Network(Sequence[Layer]):
         width = self._width()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}")
+                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}{_instead(layer)}")
             taken = layer._network is not None and layer._network() is not None
             if taken or any(layer is other for other in layers[:i]):
                 raise ValueError(
@@ -897,11 +898,9 @@ class Network(Sequence[Layer]):
     def _give_hints(self, X: Array, y: Array, columns: hints.Names) -> None:
         """Warn of data that training can hardly do something with."""
         hints.look_at_inputs(self._layers, X, columns)
-        if self._loss not in losses.BUILT_IN:
-            return
-        if self._has_classes(X, y):
+        if self._loss in losses.BUILT_IN and y.dtype.kind == "i":
             hints.look_at_classes(y, self._output_units(X))
-        else:
+        elif self._loss in losses.BUILT_IN:
             hints.look_at_targets(y)
 
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
@@ -928,6 +927,15 @@ class Network(Sequence[Layer]):
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
+
+
+def _instead(layer: object) -> str:
+    """Return what to write in place of what is no layer."""
+    if isinstance(layer, str) and layer.lower() in activations.BY_NAME:
+        return f"; write fastnn.{activations.BY_NAME[layer.lower()].__name__}()"
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        return f"; write {layer.__name__}(...), with parentheses"
+    return ""
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:
