@@ -106,10 +106,10 @@ def look_at_classes(y: Array, classes: int) -> None:
         if highest == classes - 1:
             hint += f", and {highest} outputs"
     elif missing[0] > highest:
-        hint = f"if there are no more classes, {highest + 1} outputs are enough"
+        hint = f"if there are no more classes, the last layer needs no more than {highest + 1}"
     warn(
-        f"y: no sample is of {_listed('class', missing)}; labels go from {lowest} to {highest}, and "
-        f"the {classes} outputs are for classes 0 to {classes - 1}; {hint}",
+        f"y: no sample is of {_listed('class', missing)}; labels go from {lowest} to {highest}, "
+        f"and the {classes} outputs are for classes 0 to {classes - 1}; {hint}",
         UserWarning,
     )
 
@@ -141,9 +141,7 @@ class Watch:
             names = self._names if data == "X" else None
             where = _non_finite(values, self._dtype, names)
             if where is not None:
-                reason = (
-                    f"{data} holds NaN or infinity ({where}); fill it in, or leave out its rows"
-                )
+                reason = f"{data} holds NaN or infinity {where}; fill in or leave out such values"
                 break
         warn(f"the {name} is {value}: {reason}", RuntimeWarning)
 
@@ -175,10 +173,10 @@ def _non_finite(values: Array, dtype: np.dtype[Any], names: Names) -> str | None
     columns = np.flatnonzero(counts)
     if not columns.size:
         return None
-    places = f"{_listed('column', columns, names)}, " if len(counts) > 1 else ""
+    places = f"in {_listed('column', columns, names)}, " if len(counts) > 1 else ""
     if counts.sum() == 1:
-        return f"{places}row {first}"
-    return f"{counts.sum():,} times: {places}first in row {first}"
+        return f"{places}in row {first}"
+    return f"{counts.sum():,} times, {places}first in row {first}"
 
 
 def _rounded(value: float) -> str:

@@ -447,7 +447,7 @@ def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> 
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
         return by_name[name]()
     if not callable(loss):
-        raise TypeError(f"loss: expected a name, such as 'mse', or a function, got {loss!r}")
+        raise TypeError(f"loss: expected a name or a function, got {loss!r}")
     if loss is mse and (loss_prime is None or loss_prime is mse_prime):
         return MeanSquaredError()
     if loss is softmax_crossentropy_with_logits:
