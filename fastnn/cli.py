@@ -330,6 +330,7 @@ def _train(options: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             # Divergence is reported below, in words of the command.
             warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.showwarning = _show_warning
             network.fit(
                 X_train,
                 y_train,
@@ -379,6 +380,11 @@ def _hidden(options: argparse.Namespace) -> str:
     """Return what follows each hidden layer."""
     dropout = "" if options.dropout is None else f" dropout {options.dropout:g}"
     return f"{'batch norm ' * options.batch_norm}{options.activation}{dropout}"
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning without the line of code that it comes from."""
+    print(f"fastnn: warning: {message}", file=sys.stderr)
 
 
 def _has_diverged(_: fastnn.Network, history: fastnn.History) -> bool:
