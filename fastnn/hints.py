@@ -136,14 +136,16 @@ class Watch:
         if math.isfinite(value) or self._has_warned:
             return
         self._has_warned = True
-        reason = "training has diverged; try a smaller learning rate"
+        warn(f"the {name} is {value}: {self._reason()}", RuntimeWarning)
+
+    def _reason(self) -> str:
         for data, values in self._data.items():
             names = self._names if data == "X" else None
-            where = _non_finite(values, self._dtype, names)
-            if where is not None:
-                reason = f"{data} holds NaN or infinity {where}; fill in or leave out such values"
-                break
-        warn(f"the {name} is {value}: {reason}", RuntimeWarning)
+            if where := _non_finite(values, values.dtype, names):
+                return f"{data} holds NaN or infinity {where}; fill in or leave out such values"
+            if where := _non_finite(values, self._dtype, names):
+                return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
+        return "training has diverged; try a smaller learning rate"
 
 
 def _large_columns(values: Array) -> tuple[Array, Array]:
