@@ -82,7 +82,7 @@ def test_layers_elsewhere():
         Network([Dense(4, 5), "relu", Dense(5, 3)])
     with pytest.raises(TypeError, match=r"write ReLU\(...\), with parentheses"):
         Network([Dense(4, 5), ReLU, Dense(5, 3)])
-    with pytest.raises(TypeError, match="layer: expected a fastnn.Layer, got 'conv'$"):
+    with pytest.raises(TypeError, match=r"expected a fastnn\.Layer, got 'conv'$"):
         Network(["conv"])
     with pytest.raises(TypeError, match="activation: expected none, got 'relu'"):
         Dense(4, 5, "relu")
