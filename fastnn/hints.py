@@ -55,7 +55,8 @@ def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
     """Warn of inputs [n, input_units] far from 1, unless a layer may scale them."""
     if not isinstance(layers[0], Dense):
         return
-    large, excerpt = _large_columns(X)
+    excerpt = _excerpt(X)
+    large = _large_columns(excerpt)
     if not large.any():
         return
     highest = excerpt.max()
@@ -80,8 +81,8 @@ def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
 
 def look_at_targets(y: Array) -> None:
     """Warn of real targets [n, outputs] far from 1."""
-    large, excerpt = _large_columns(y)
-    if large.any():
+    excerpt = _excerpt(y)
+    if _large_columns(excerpt).any():
         largest = max(excerpt.max(), -excerpt.min())
         of = "axis=0" if y.shape[1] > 1 else ""
         warn(
@@ -96,9 +97,10 @@ def look_at_classes(y: Array, classes: int) -> None:
     """Warn of class ids that never occur, where chance is no explanation."""
     if len(y) < EXPECTED * classes:
         return
-    missing = np.flatnonzero(np.bincount(y, minlength=classes) == 0)
-    if not missing.size:
+    counts = np.bincount(y, minlength=classes)
+    if counts.min() > 0:
         return
+    missing = np.flatnonzero(counts == 0)
     lowest, highest = y.min(), y.max()
     hint = "np.unique(y, return_inverse=True)[1] counts those that occur from 0"
     if lowest == 1:
@@ -148,16 +150,18 @@ class Watch:
         return "training has diverged; try a smaller learning rate"
 
 
-def _large_columns(values: Array) -> tuple[Array, Array]:
-    """Return which columns are often large, and the rows that it is judged by."""
-    excerpt = values[:: -(-len(values) // SAMPLES)]
-    highest, lowest = excerpt.max(), excerpt.min()
-    # NaN and infinity are for others to find
-    finite = math.isfinite(highest) and math.isfinite(lowest)
-    if not finite or (highest <= LARGE and lowest >= -LARGE):
-        return np.zeros(values.shape[1], bool), excerpt
-    share = np.mean((excerpt > LARGE) | (excerpt < -LARGE), axis=0)
-    return share > OFTEN, excerpt
+def _excerpt(values: Array) -> Array:
+    """Return the rows that all are judged by."""
+    return values[:: -(-len(values) // SAMPLES)]
+
+
+def _large_columns(excerpt: Array) -> Array:
+    """Return which columns are often large: none where NaN is, which is for others to find."""
+    sizes = np.abs(excerpt)
+    if not LARGE < sizes.max() < math.inf:  # as a rule there is nothing to count
+        return np.zeros(1, bool)
+    often: Array = np.mean(sizes > LARGE, axis=0) > OFTEN
+    return often
 
 
 def _non_finite(values: Array, dtype: np.dtype[Any], names: Names) -> str | None:
