@@ -7,7 +7,6 @@ file or a pipe the lines alone; in a notebook a table that grows.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from importlib import import_module
@@ -48,15 +47,14 @@ class Progress:
 
     history: History
     epochs: int
-    samples = 0
-    done = 0
-
-    def __init__(self) -> None:
-        self.averages: dict[str, float] = {}
+    samples: int
+    done: int
+    averages: dict[str, float]
 
     def begin(self, history: History, epochs: int) -> None:
         """Hear what is going to be trained; entering the context follows."""
         self.history, self.epochs = history, epochs
+        self.samples, self.done, self.averages = 0, 0, {}
 
     def begin_epoch(self, samples: int, done: int) -> None:
         """Hear that an epoch begins, of which a training that goes on has done some samples."""
@@ -96,7 +94,6 @@ class Lines(Progress):
     """
 
     def __init__(self, stream: TextIO) -> None:
-        super().__init__()
         self._stream = stream
 
     def end_epoch(self) -> None:
@@ -184,11 +181,10 @@ class Terminal(Lines):
         self._close()
 
     def _write(self, line: str) -> None:
-        if _is_terminal(self._stream):
-            # rather without the last figures than on two lines
-            columns = shutil.get_terminal_size().columns
-            while len(line) > columns and "  " in line:
-                line = line.rpartition("  ")[0]
+        columns = _columns(self._stream)
+        # rather without the last figures than on two lines
+        while columns is not None and len(line) > columns and "  " in line:
+            line = line.rpartition("  ")[0]
         from tqdm import tqdm
 
         tqdm.write(line, file=self._stream)  # above the bar of a user's own loop, if there is one
@@ -294,6 +290,14 @@ def on(stream: TextIO, bars: TextIO | None) -> Progress:
 
 def _is_terminal(stream: TextIO) -> bool:
     return hasattr(stream, "isatty") and stream.isatty()
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Return the width of a terminal; None for something else, or where it is not known."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _in_kernel() -> bool:
