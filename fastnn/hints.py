@@ -25,7 +25,7 @@ OFTEN = 0.1
 """The share of the samples that has to exceed it."""
 
 SAMPLES = 128
-"""How many, evenly spaced, stand for all of them."""
+"""How many at most, evenly spaced, stand for all of them."""
 
 LEAST_PIXELS = 64
 """Columns of what is taken for images; a table of counts and ages may hold such numbers as well."""
