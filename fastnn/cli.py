@@ -17,7 +17,18 @@ from typing import Any
 import numpy as np
 
 import fastnn
-from fastnn import activations, backends, bench, checks, images, page, prediction, schedules, sheet
+from fastnn import (
+    activations,
+    backends,
+    bench,
+    checks,
+    datasets,
+    images,
+    page,
+    prediction,
+    schedules,
+    sheet,
+)
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
 from fastnn.schedules import Rate
@@ -288,7 +299,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="a directory of the four IDX files of an MNIST-like data set, gzipped or not "
+        help="a directory of the four IDX files of an MNIST-like data set, gzipped or not, or a "
+        "name: fashion_mnist, kmnist, emnist_letters ... "
         "(default: FASTNN_DATA, or the MNIST that fastnn carries)",
     )
 
@@ -417,7 +429,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     _check_picture("SHEET", options.sheet)
     network = fastnn.load(options.model, backend=options.backend)
-    X_test, y_test = fastnn.load_dataset(path=options.data, dtype=np.uint8)[4:]
+    X_test, y_test = _pixels(options, flatten=False)[4:]
     sheet.draw(network, X_test, y_test, options.sheet, options.model.name)
     print(f"sheet in {options.sheet}")
     return 0
@@ -487,8 +499,11 @@ def _optional(*names: str) -> list[str]:
     return [f"{name} {version}" for name, version in versions if version != "not installed"]
 
 
-def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
-    return fastnn.load_dataset(flatten=True, path=options.data, dtype=np.uint8)
+def _pixels(options: argparse.Namespace, *, flatten: bool = True) -> tuple[Array, ...]:
+    data = options.data
+    if data is not None and not data.is_dir() and datasets.is_name(str(data)):
+        return fastnn.load_dataset(str(data), flatten, dtype=np.uint8)
+    return fastnn.load_dataset(flatten, path=data, dtype=np.uint8)
 
 
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
