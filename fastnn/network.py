@@ -24,6 +24,7 @@ from fastnn import (
     saving,
     training,
 )
+from fastnn.blocks import Blocks, BlockSource
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
@@ -33,6 +34,9 @@ from fastnn.parameters import NetworkParameters
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+_VALIDATION = ("validation_data[0]", "validation_data[1]")
 
 
 class Evaluation(NamedTuple):
@@ -660,12 +664,7 @@ class Network(Sequence[Layer]):
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
             weights = self._class_weights(class_weight, X, y, weights)
-        validation, kept_out = None, 0
-        names = ("validation_data[0]", "validation_data[1]")
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError("validation_data: expected a pair (X, y)")
-            validation = self._samples(*validation_data, names=names)
+        validation, kept_out = self._validation(validation_data), 0
         if validation_split is not None:
             if validation is not None:
                 raise ValueError("validation_split: expected None beside validation_data")
@@ -695,7 +694,7 @@ class Network(Sequence[Layer]):
                 "train_accuracy": options["train_accuracy"],
             }
             data = {"X": X, "y": y, "sample_weight, class_weight": weights}
-            data |= dict(zip(names, validation or (None, None), strict=True))
+            data |= dict(zip(_VALIDATION, validation or (None, None), strict=True))
             terms = checkpoints.terms_of(self, arguments, data, split)
             if saved is not None:
                 saved.check(terms, epochs, count, told)
@@ -730,6 +729,110 @@ class Network(Sequence[Layer]):
                     position=checkpoints.Position() if saved is None else saved.position,
                     states=None if saved is None else [state for _, state in saved.callbacks],
                     writer=writer,
+                )
+        finally:
+            self._fitting = False
+        return history
+
+    def fit_blocks(
+        self,
+        blocks: BlockSource,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        threads: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        progress: bool = False,
+        callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
+    ) -> training.History:
+        """Train on samples that come block by block, as those that don't fit into memory.
+
+        One block is held at a time. What a block leaves over of its last batch begins the first
+        batch of the next one, so the steps are those of `fit` on all samples, but for the order:
+        unshuffled, they are the same to the bit where the samples hold no zeros.
+
+        Parameters
+        ----------
+        blocks
+            A function that returns an iterator over pairs (X, y), as a generator function does, and
+            is called for each epoch; or a list of pairs, or another iterable that can be gone
+            through once an epoch. `X` and `y` are as `fit` takes them, and a block has as many
+            samples as you like; one without any is passed over. Where the first one holds uint8,
+            all do. The arrays of a block may be written to again when the next one is asked for.
+        epochs, batch_size, threads
+            As `fit` takes them.
+        shuffle
+            Draw an order for the samples of each block. Blocks come as they come, so samples that
+            are sorted by class are to be mixed beforehand.
+        drop_last
+            Leave out the last batch of an epoch where it is shorter.
+        validation_data, progress, callbacks
+            As `fit` takes them.
+
+        Returns
+        -------
+        History
+            `seconds` are those of training steps, without the time that blocks take to come.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; if `blocks` can be gone through but once and there are more epochs, or an
+            epoch has no sample, or a block is no pair, which may show in the midst of training.
+        RuntimeError
+            As `fit`.
+
+        Warns
+        -----
+        RuntimeWarning
+            As `fit`.
+
+        Notes
+        -----
+        Which kernels are used depends on the share of zeros in the first block.
+        """
+        if self._fitting:
+            raise RuntimeError("a network can't begin to train while it is training")
+        epochs = checks.integer("epochs", epochs, minimum=1)
+        batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        threads = paths.threads_asked(threads)
+        for name, value in {"shuffle": shuffle, "drop_last": drop_last}.items():
+            checks.flag(name, value)
+        checks.flag("progress", progress)
+        told = checked_callbacks(callbacks)
+        validation = self._validation(validation_data)
+        stream = Blocks(
+            blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
+        )
+        X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
+        self._history = history = training.History()
+        self._fitting = True
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # as in fit
+                training.fit(
+                    self,
+                    X,
+                    y,
+                    history,
+                    weights=None,
+                    chosen=None,
+                    has_classes=self._has_classes(X, y),
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    threads=threads,
+                    shuffle=shuffle,
+                    drop_last=drop_last,
+                    validation_data=validation,
+                    train_accuracy=False,
+                    progress=progress,
+                    callbacks=told,
+                    rng=self._rng,
+                    position=checkpoints.Position(),
+                    states=None,
+                    writer=None,
+                    blocks=stream,
                 )
         finally:
             self._fitting = False
@@ -872,6 +975,15 @@ class Network(Sequence[Layer]):
         outputs = self._output_units(X)
         targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
         return X, targets
+
+    def _validation(
+        self, validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None
+    ) -> tuple[Array, Array] | None:
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("validation_data: expected a pair (X, y)")
+        return self._samples(*validation_data, names=_VALIDATION)
 
     def _output_units(self, X: Array) -> int:
         """Return the number of outputs, for which a row of `X` may have to be tried."""

@@ -6,7 +6,7 @@ import csv
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -24,6 +24,7 @@ from fastnn.paths import Path, Trainable, training_path
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from fastnn.blocks import Blocks
     from fastnn.checkpoints import Position, Writer
     from fastnn.network import Network
 
@@ -160,12 +161,14 @@ def fit(
     position: Position,
     states: Sequence[dict[str, Any]] | None,
     writer: Writer | None,
+    blocks: Blocks | None = None,
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
 
     `weights` are those of the samples, float64, and `chosen` the samples to train on, None for all
     of them. It begins at `position`; where that is one of a checkpoint, network and history are as
-    they were there, and `states` are those of the callbacks.
+    they were there, and `states` are those of the callbacks. Where there are `blocks`, the samples
+    are theirs, and `X` and `y` are a few that stand for all.
     """
     if states is None:
         for callback in callbacks:
@@ -173,6 +176,9 @@ def fit(
     else:
         _resume(callbacks, network, history, states)
     start = time.perf_counter()
+    if blocks is None:
+        # A batch can't be larger than the data, so no workspace has to be.
+        batch_size = min(batch_size, len(X))
     with training_path(network, X, y, batch_size, threads, weights) as path:
         history.compile_seconds += time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
@@ -189,23 +195,33 @@ def fit(
                 drawing = saving.generator(position.order)  # the order of this epoch once more
             elif writer is not None:
                 position.order = dict(rng.bit_generator.state)
-            order = drawing.permutation(every) if shuffle else every
+            pieces: Iterable[npt.NDArray[np.int64]]
+            total: int | None
+            if blocks is None:
+                order = drawing.permutation(every) if shuffle else every
+                pieces, total = [order[:samples]], samples
+            else:
+                pieces, total = blocks.pieces(path, rng), blocks.samples
             description = f"epoch {epoch}/{epochs}"
             with (
                 training_mode(network.layers, True),
-                _bar(description, samples, position.done, show=progress) as bar,
+                _bar(description, total, position.done, show=progress) as bar,
             ):
-                record = _train_epoch(
-                    path,
-                    order[:samples],
-                    batch_size,
-                    weights,
-                    history,
-                    bar,
-                    has_classes,
-                    position,
-                    writer,
-                )
+                before = 0
+                for order in pieces:
+                    record = _train_epoch(
+                        path,
+                        order,
+                        before,
+                        batch_size,
+                        weights,
+                        history,
+                        bar,
+                        has_classes,
+                        position,
+                        writer,
+                    )
+                    before += len(order)
             if not math.isfinite(record["loss"]):
                 warnings.warn(
                     f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
@@ -251,6 +267,7 @@ def _resume(
 def _train_epoch(
     path: Path,
     order: npt.NDArray[np.int64],
+    before: int,
     batch_size: int,
     weights: Array | None,
     history: History,
@@ -259,26 +276,31 @@ def _train_epoch(
     position: Position,
     writer: Writer | None,
 ) -> dict[str, float]:
-    """Run what is left of one epoch; return its columns of the history."""
+    """Run what is left of the samples of `order`; return the epoch's columns of the history.
+
+    `before` samples of the epoch come before those of `order`.
+    """
     # By the epoch before; the first one begins with a single batch.
     speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
     batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
     # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
     shares = None if weights is None else np.cumsum(weights[order])
     path.start(position.loss, position.correct)
+    end = before + len(order)
     now = time.perf_counter()
-    while position.done < len(order):
-        before = now
+    while position.done < end:
+        began = now
         count = batches if writer is None else min(batches, writer.steps_left(position.step))
-        stretch = order[position.done : position.done + count * batch_size]
+        first = position.done - before
+        stretch = order[first : first + count * batch_size]
         position.loss, position.correct = path.train(stretch)
         position.done += len(stretch)
         position.step += -(-len(stretch) // batch_size)
         history.samples_seen += len(stretch)
         now = time.perf_counter()
-        position.seconds += now - before
+        position.seconds += now - began
         # Where an epoch is cut into calls changes no bit, so time may decide it.
-        batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
+        batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - began))))
         if bar is not None:
             averages = f"loss {_mean(position.loss, position.done, shares):.4f}"
             if has_classes:
@@ -286,11 +308,7 @@ def _train_epoch(
             bar.set_postfix_str(averages, refresh=False)
             bar.update(len(stretch))
         # After the last step there is one, if due, when the epoch is over and in the history.
-        if (
-            writer is not None
-            and position.done < len(order)
-            and writer.is_due_in_epoch(position.step)
-        ):
+        if writer is not None and position.done < end and writer.is_due_in_epoch(position.step):
             writer.write(position)
             now = time.perf_counter()
     record = {
@@ -318,7 +336,7 @@ def _evaluated(
 
 
 def _bar(
-    description: str, total: int, done: int, *, show: bool
+    description: str, total: int | None, done: int, *, show: bool
 ) -> AbstractContextManager[tqdm[Any] | None]:
     """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
     if not show:

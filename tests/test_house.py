@@ -20,6 +20,7 @@ FLOORS = [
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
+    {"blocks"},
     {"callbacks", "plotting"},
     {"training"},
     {"checkpoints"},
