@@ -74,6 +74,7 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         network = Network(layers, loss=loss, backend=name, dtype=dtype, seed=rng)
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
+        network.metadata = saving.metadata(path)
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
@@ -129,6 +130,7 @@ def resume(
     """
     saved = checkpoints.read(path)
     network = _of_checkpoint(saved, *saving.made(saved.terms.network))
+    network.metadata = saving.metadata(path)
     network.fit(
         X,
         y,
@@ -183,6 +185,11 @@ class Network(Sequence[Layer]):
         Of the network's one random generator, which draws initial parameters
         and the order of samples. The same seed gives the same bits.
 
+    Attributes
+    ----------
+    metadata : dict of str to str
+        Notes of yours, such as the names of classes, which files hold as well.
+
     Raises
     ------
     ValueError
@@ -218,6 +225,7 @@ class Network(Sequence[Layer]):
             self._optimizer = optimizers.checked("optimizer", optimizer)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
+        self.metadata: dict[str, str] = {}
         self._history: training.History | None = None
         self._fitting = False
         self._programs = paths.Programs()
@@ -871,7 +879,7 @@ class Network(Sequence[Layer]):
         ------
         TypeError
             If a layer, the loss, an optimiser or a schedule is not one of fastnn's own: functions
-            and classes can't be written.
+            and classes can't be written. If `metadata` holds something other than texts.
         OSError
             If the file can't be written.
         """

@@ -71,6 +71,11 @@ def table(names: Sequence[str], probabilities: Array) -> str:
     rows = [["", "answer", *map(str, classes)]]
     for name, row in zip(names, probabilities, strict=True):
         rows.append([name, str(row.argmax()), *(f"{p:.4f}" for p in row)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return lines of the rows, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])

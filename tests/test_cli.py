@@ -148,7 +148,7 @@ def test_mistakes_of_predict_are_explained(tmp_path):
         ("model", "none.png"): "none.png",
         ("model", "white.png"): "white.png: expected a picture of a drawn digit, found no stroke",
         ("model", "-"): "standard input, line 1: expected 784 columns, got 3",
-        ("model", "digit.png", "-"): "IMAGE: expected pictures, or - alone",
+        ("model", "digit.png", "-"): "INPUT: expected pictures, or one table or - alone",
     }.items():
         done = run("predict", *arguments, cwd=tmp_path, input="1,2,3\n")
         assert done.returncode == 2

@@ -26,7 +26,7 @@ FLOORS = [
     {"checkpoints"},
     {"network"},
     {"functional"},
-    {"bench", "images", "page", "prediction", "sheet"},
+    {"bench", "images", "page", "prediction", "sheet", "tables"},
     {"cli"},
     {"__main__"},
 ]
