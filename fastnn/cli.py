@@ -341,21 +341,22 @@ def _add_preparation(parser: argparse.ArgumentParser) -> None:
         help="what becomes of missing values: the mean or median of the column stands for them, "
         "for texts the most frequent one; or their rows are dropped (default: they are refused)",
     )
-    table.add_argument(
-        "--ignore", nargs="+", default=[], metavar="COLUMN", help="columns to leave out"
-    )
+    table.add_argument("--ignore", nargs="+", metavar="COLUMN", help="columns to leave out")
     table.add_argument(
         "--categorical",
         nargs="+",
-        default=[],
         metavar="COLUMN",
         help="columns whose numbers are names of categories",
     )
     table.add_argument(
-        "--test-share", type=float, metavar="SHARE", default=0.2, help="of the rows, for the test"
+        "--test-share", type=float, metavar="SHARE", default=0.2, help="of the rows: for the test"
     )
     table.add_argument(
-        "--validation-share", type=float, metavar="SHARE", default=0.1, help="for validation"
+        "--validation-share",
+        type=float,
+        metavar="SHARE",
+        default=0.1,
+        help="of the rows: for validation",
     )
 
 
@@ -394,8 +395,8 @@ def _task(options: argparse.Namespace) -> _Task:
         options.target,
         task=options.task,
         missing=options.missing,
-        ignore=options.ignore,
-        categorical=options.categorical,
+        ignore=options.ignore or (),
+        categorical=options.categorical or (),
         validation_share=options.validation_share,
         test_share=options.test_share,
         seed=options.seed,

@@ -329,7 +329,8 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
         kind = "a Parquet file" if parquet else "a CSV file whose first line names its columns"
         raise ValueError(f"{name}: expected {kind}, got {error}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
-    return frame[[column for column in frame.columns if column and column[:9] != "Unnamed: "]]
+    named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
+    return frame[named].reset_index(drop=True)
 
 
 def read_rows(source: TextIO, encoding: Encoding) -> Frame:
@@ -415,6 +416,7 @@ def prepare(
             raise ValueError(f"{name}: expected one of the columns {known}, got {unknown[0]!r}")
     left_out = set(ignore) - {target}
     frame = frame[[column for column in frame.columns if column not in left_out]]
+    frame = frame.reset_index(drop=True)
     names = [column for column in frame.columns if column != target]
     if not names:
         raise ValueError(f"expected a table of more columns than {target}, got none")
@@ -468,6 +470,8 @@ def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:
             found[name] = f"holds {column.dtype}"
         elif name in texts and (count := len(_categories(column))) > MOST_CATEGORIES:
             found[name] = f"has {count} different texts"
+        elif name not in texts:
+            _numbers(column, name)  # refuses those that are not finite
     if found:
         raise ValueError(
             f"expected columns of numbers or of at most {MOST_CATEGORIES} categories, but "
@@ -637,9 +641,13 @@ def _refuse(wrong: npt.NDArray[np.bool_], name: str, expected: str, column: Any)
     if wrong.any():
         at = int(wrong.argmax())
         value = column.iloc[at]
-        got = "no value" if _pandas().isna(value) else repr(value)
+        got = repr(value) if isinstance(value, str) else str(value)
+        if _pandas().isna(value):
+            got = "no value"
+        label = column.index[at]  # which stays that of the file where rows have been left out
+        row = label + 1 if isinstance(label, int | np.integer) else label
         more = f" and others, {wrong.sum()} rows in all" if wrong.sum() > 1 else ""
-        raise ValueError(f"column {name}: expected {expected}, got {got} in row {at + 1}{more}")
+        raise ValueError(f"column {name}: expected {expected}, got {got} in row {row}{more}")
 
 
 def _r_squared(y: Array, p: Array | float) -> float:
