@@ -58,13 +58,13 @@ class Number:
 
     width = 1
 
-    def encoded(self, column: Any) -> npt.NDArray[np.float64]:
-        """Return the standardised column, [n, 1]."""
+    def encode(self, column: Any, inputs: Array) -> None:
+        """Write the standardised column to the network's inputs, [n, 1]."""
         values = _numbers(column, self.name)
         if self.missing is not None:
             values = np.where(np.isnan(values), self.missing, values)
         _refuse(np.isnan(values), self.name, "a number in every row", column)
-        return ((values - self.mean) / self.deviation)[:, np.newaxis]
+        inputs[:, 0] = (values - self.mean) / self.deviation
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ class Category:
         """How many columns the network has of it."""
         return len(self.categories)
 
-    def encoded(self, column: Any) -> npt.NDArray[np.float64]:
-        """Return a one in the column of the category of each row, [n, categories]."""
-        return np.eye(self.width)[_places(column, self.name, self.categories, self.missing)]
+    def encode(self, column: Any, inputs: Array) -> None:
+        """Write a one in the place of each row's category to the network's inputs, [n, width]."""
+        places = _places(column, self.name, self.categories, self.missing)
+        inputs[...] = 0
+        inputs[np.arange(len(places)), places] = 1
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class Encoding:
         X = np.empty((len(frame), self.width), dtype)
         start = 0
         for column in self.columns:
-            X[:, start : start + column.width] = column.encoded(frame[column.name])
+            column.encode(frame[column.name], X[:, start : start + column.width])
             start += column.width
         return X
 
@@ -329,6 +331,9 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
         kind = "a Parquet file" if parquet else "a CSV file whose first line names its columns"
         raise ValueError(f"{name}: expected {kind}, got {error}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
     named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
     return frame[named].reset_index(drop=True)
 
@@ -617,7 +622,8 @@ def _most_frequent(column: Any) -> str:
 
 def _as_text(value: object) -> str:
     """Return what a category is called: 3 and 3.0, which a missing value makes of it, are one."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
 
 
 def _places(

@@ -119,8 +119,9 @@ class TestPreparation:
         encoding = prepared(houses, "price", categorical=["rooms"], ignore=["garden"]).encoding
         assert encoding.names == ["area", "rooms", "city"]
         assert encoding.columns[1].categories == tuple("123456")
-        X = encoding.inputs(houses.assign(rooms=houses["rooms"].astype(float)))
-        np.testing.assert_array_equal(X[:, 1:7].argmax(axis=1), houses["rooms"] - 1)
+        for kind in (float, np.float32, "Float64", str):
+            X = encoding.inputs(houses.assign(rooms=houses["rooms"].astype(kind)))
+            np.testing.assert_array_equal(X[:, 1:7].argmax(axis=1), houses["rooms"] - 1)
 
     def test_a_constant_column_gives_zeros(self, houses):
         encoding = prepared(houses.assign(area=0.1), "price").encoding
@@ -306,6 +307,11 @@ class TestReading:
         frame = tables.read(tmp_path / "t.csv")
         assert frame.isna().to_numpy().tolist() == [[False, False], [False, True], [True, True]]
         assert frame["work"][0] == "Private"
+
+    def test_columns_of_one_name(self, tmp_path):
+        (tmp_path / "t.csv").write_text("a,a ,b\n1,2,3\n")
+        with pytest.raises(ValueError, match=r"t\.csv: expected columns of .* got 'a' twice"):
+            tables.read(tmp_path / "t.csv")
 
     @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1,2,3,4\n", b"a,b\n\xff\xfe,3\n"])
     def test_no_table(self, tmp_path, content):
