@@ -207,12 +207,12 @@ def fit(
                 training_mode(network.layers, True),
                 _bar(description, total, position.done, show=progress) as bar,
             ):
-                before = 0
+                offset = 0
                 for order in pieces:
                     record = _train_epoch(
                         path,
                         order,
-                        before,
+                        offset,
                         batch_size,
                         weights,
                         history,
@@ -221,7 +221,7 @@ def fit(
                         position,
                         writer,
                     )
-                    before += len(order)
+                    offset += len(order)
             if not math.isfinite(record["loss"]):
                 warnings.warn(
                     f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
@@ -267,7 +267,7 @@ def _resume(
 def _train_epoch(
     path: Path,
     order: npt.NDArray[np.int64],
-    before: int,
+    offset: int,
     batch_size: int,
     weights: Array | None,
     history: History,
@@ -278,7 +278,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """Run what is left of the samples of `order`; return the epoch's columns of the history.
 
-    `before` samples of the epoch come before those of `order`.
+    `offset` samples of the epoch come before those of `order`.
     """
     # By the epoch before; the first one begins with a single batch.
     speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
@@ -286,21 +286,20 @@ def _train_epoch(
     # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
     shares = None if weights is None else np.cumsum(weights[order])
     path.start(position.loss, position.correct)
-    end = before + len(order)
     now = time.perf_counter()
-    while position.done < end:
-        began = now
+    while position.done < offset + len(order):
+        before = now
         count = batches if writer is None else min(batches, writer.steps_left(position.step))
-        first = position.done - before
+        first = position.done - offset
         stretch = order[first : first + count * batch_size]
         position.loss, position.correct = path.train(stretch)
         position.done += len(stretch)
         position.step += -(-len(stretch) // batch_size)
         history.samples_seen += len(stretch)
         now = time.perf_counter()
-        position.seconds += now - began
+        position.seconds += now - before
         # Where an epoch is cut into calls changes no bit, so time may decide it.
-        batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - began))))
+        batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
         if bar is not None:
             averages = f"loss {_mean(position.loss, position.done, shares):.4f}"
             if has_classes:
@@ -308,7 +307,11 @@ def _train_epoch(
             bar.set_postfix_str(averages, refresh=False)
             bar.update(len(stretch))
         # After the last step there is one, if due, when the epoch is over and in the history.
-        if writer is not None and position.done < end and writer.is_due_in_epoch(position.step):
+        if (
+            writer is not None
+            and position.done < offset + len(order)
+            and writer.is_due_in_epoch(position.step)
+        ):
             writer.write(position)
             now = time.perf_counter()
     record = {
