@@ -571,7 +571,7 @@ def _predict(options: argparse.Namespace) -> int:
         names = [f"row {i}" for i in range(1, len(X) + 1)]
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
-    print(prediction.table(names, network.predict_proba(X)))
+    print(prediction.table(names, network.predict(X), network.predict_proba(X)))
     return 0
 
 
