@@ -25,6 +25,7 @@ from fastnn.losses import (
     softmax,
     softmax_crossentropy_with_logits,
 )
+from fastnn.many import fit_many
 from fastnn.network import Evaluation, Network, load, resume
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
@@ -53,6 +54,7 @@ __all__ = [
     "Rescaling",
     "available_backends",
     "eval_numerical_gradient",
+    "fit_many",
     "forward",
     "get_backend",
     "grad_softmax_crossentropy_with_logits",

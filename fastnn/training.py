@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -137,6 +139,9 @@ class History:
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
 
+STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
+"""Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
+
 
 def fit(
     network: Network,
@@ -193,7 +198,7 @@ def fit(
             description = f"epoch {epoch}/{epochs}"
             with (
                 training_mode(network.layers, True),
-                _bar(description, samples, position.done, show=progress) as bar,
+                bar(description, samples, position.done, show=progress) as shown,
             ):
                 record = _train_epoch(
                     path,
@@ -201,7 +206,7 @@ def fit(
                     batch_size,
                     weights,
                     history,
-                    bar,
+                    shown,
                     has_classes,
                     position,
                     writer,
@@ -266,8 +271,11 @@ def _train_epoch(
     # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
     shares = None if weights is None else np.cumsum(weights[order])
     path.start(position.loss, position.correct)
+    stop = STOP.get()
     now = time.perf_counter()
     while position.done < len(order):
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
         before = now
         count = batches if writer is None else min(batches, writer.steps_left(position.step))
         stretch = order[position.done : position.done + count * batch_size]
@@ -317,8 +325,8 @@ def _evaluated(
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
 
 
-def _bar(
-    description: str, total: int, done: int, *, show: bool
+def bar(
+    description: str, total: int, done: int = 0, *, unit: str = " samples", show: bool
 ) -> AbstractContextManager[tqdm[Any] | None]:
     """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
     if not show:
@@ -328,14 +336,14 @@ def _bar(
 
     # Fits 80 columns with everything in it.
     layout = "{desc} {bar:12} {rate_fmt}{postfix}"
-    bar: AbstractContextManager[tqdm[Any]] = tqdm(
+    shown: AbstractContextManager[tqdm[Any]] = tqdm(
         desc=description,
         total=total,
         initial=done,
-        unit=" samples",
+        unit=unit,
         unit_scale=True,
         leave=False,
         dynamic_ncols=True,
         bar_format=layout,
     )
-    return bar
+    return shown

@@ -24,7 +24,7 @@ FLOORS = [
     {"training"},
     {"checkpoints"},
     {"network"},
-    {"functional"},
+    {"functional", "many"},
     {"bench", "images", "page", "prediction", "sheet"},
     {"cli"},
     {"__main__"},
