@@ -6,6 +6,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -116,7 +117,7 @@ def fit_many(
         for network, of_network in zip(networks, told, strict=True)
     ]
     histories: dict[int, History] = {}
-    with training.bar("networks", len(jobs), unit="", show=progress) as bar:
+    with _bar(len(jobs)) if progress else nullcontext() as bar:
         for number, future in in_threads(jobs, workers):
             try:
                 histories[number] = future.result()
@@ -166,6 +167,40 @@ def in_threads(
                 future.cancel()
 
 
+def on_cluster(
+    jobs: Iterable[Callable[[], Result]], address: str
+) -> Iterator[tuple[int, Future[Result]]]:
+    """Run jobs, which can be pickled, on the workers of a Dask cluster; yield as `in_threads` does.
+
+    As many run at a time as the workers have threads. What a worker had begun when it died, or had
+    ready but not yet handed over, another one computes. When the loop is left, no further job
+    begins; those that run are not waited for.
+
+    Raises
+    ------
+    ImportError
+        If distributed is not installed.
+    OSError
+        If there is no scheduler at `address`.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ImportError(
+            "expected distributed to be installed: pip install 'fastnn[dask]'"
+        ) from None
+    with Client(address, set_as_default=False) as client:
+        numbers = {client.submit(job, pure=False): number for number, job in enumerate(jobs)}
+        try:
+            for future in as_completed(list(numbers)):
+                yield numbers[future], future
+                # else the death of its worker would have it computed again
+                del numbers[future]
+                future.release()
+        finally:
+            client.cancel(list(numbers))
+
+
 def _checked(networks: object) -> list[Network]:
     """Return the networks as a list, if they are some that can train beside each other."""
     if isinstance(networks, Network) or not isinstance(networks, Iterable):
@@ -210,6 +245,15 @@ def _one_each(callbacks: object, networks: Sequence[Network]) -> list[list[Any]]
             )
         seen |= own
     return lists
+
+
+def _bar(networks: int) -> Any:
+    """Return a progress bar of so many networks."""
+    from tqdm import (
+        tqdm,  # imported here as it would be half of the time that `import fastnn` takes
+    )
+
+    return tqdm(desc="networks", total=networks, leave=False, dynamic_ncols=True)
 
 
 def _of_network(number: int, error: Exception) -> Exception:

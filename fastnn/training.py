@@ -198,7 +198,7 @@ def fit(
             description = f"epoch {epoch}/{epochs}"
             with (
                 training_mode(network.layers, True),
-                bar(description, samples, position.done, show=progress) as shown,
+                _bar(description, samples, position.done, show=progress) as bar,
             ):
                 record = _train_epoch(
                     path,
@@ -206,7 +206,7 @@ def fit(
                     batch_size,
                     weights,
                     history,
-                    shown,
+                    bar,
                     has_classes,
                     position,
                     writer,
@@ -325,8 +325,8 @@ def _evaluated(
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
 
 
-def bar(
-    description: str, total: int, done: int = 0, *, unit: str = " samples", show: bool
+def _bar(
+    description: str, total: int, done: int, *, show: bool
 ) -> AbstractContextManager[tqdm[Any] | None]:
     """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
     if not show:
@@ -336,14 +336,14 @@ def bar(
 
     # Fits 80 columns with everything in it.
     layout = "{desc} {bar:12} {rate_fmt}{postfix}"
-    shown: AbstractContextManager[tqdm[Any]] = tqdm(
+    bar: AbstractContextManager[tqdm[Any]] = tqdm(
         desc=description,
         total=total,
         initial=done,
-        unit=unit,
+        unit=" samples",
         unit_scale=True,
         leave=False,
         dynamic_ncols=True,
         bar_format=layout,
     )
-    return shown
+    return bar

@@ -24,8 +24,8 @@ FLOORS = [
     {"training"},
     {"checkpoints"},
     {"network"},
-    {"functional", "many"},
-    {"bench", "images", "page", "prediction", "sheet"},
+    {"functional", "many", "settings"},
+    {"bench", "images", "page", "prediction", "sheet", "sweep"},
     {"cli"},
     {"__main__"},
 ]
