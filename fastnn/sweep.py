@@ -418,7 +418,7 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
         by_setting.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.6)
         by_setting.plot(row.mean("val_accuracy"), place, "|", color=color, markersize=16)
     by_setting.set_yticks(range(len(shown)), [_label(row.setting, names) for row in shown])
-    by_setting.invert_yaxis()
+    by_setting.set_ylim(len(shown) - 0.4, -0.6)
     by_setting.set_xlabel("validation accuracy: each seed, and their mean")
     for row, color in zip(shown, CURVE_COLORS, strict=False):
         for record in row.records:
