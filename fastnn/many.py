@@ -192,7 +192,7 @@ def on_cluster(
     with Client(address, set_as_default=False) as client:
         numbers = {client.submit(job, pure=False): number for number, job in enumerate(jobs)}
         try:
-            for future in as_completed(list(numbers)):
+            for future in as_completed(list(numbers), loop=client.loop):
                 yield numbers[future], future
                 # else the death of its worker would have it computed again
                 del numbers[future]
