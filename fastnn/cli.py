@@ -646,7 +646,9 @@ def _info(_: argparse.Namespace) -> int:
         "platform": platform.platform(),
         **{name: _version(name) for name in _RUN_TIME},
         "optional": ", ".join(
-            _optional("matplotlib", "pillow", "scipy", "torch", "jax", "scikit-learn")
+            _optional(
+                "matplotlib", "pillow", "distributed", "scipy", "torch", "jax", "scikit-learn"
+            )
         )
         or "none",
         "backend": fastnn.get_backend(),

@@ -541,7 +541,7 @@ print(numbers)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
 def test_processes_that_start_together_compile_once(tmp_path):
-    """Nor does one wait for ever: one that is killed while it compiles leaves its turn to others."""
+    """And one that is killed while it compiles keeps nobody waiting."""
     program = """
 import sys, time
 from fastnn.backends.numba_backend import jit
