@@ -204,7 +204,7 @@ def test_what_two_can_not_share(samples):
     with pytest.raises(ValueError, match=r"networks\[1\]: expected a random generator of its own"):
         fastnn.fit_many(twins, *samples)
     stopping = fastnn.EarlyStopping()
-    with pytest.raises(ValueError, match="callbacks: expected other objects for each"):
+    with pytest.raises(ValueError, match="callbacks: expected objects of its own for each"):
         fastnn.fit_many(
             [perceptron(20, 3), perceptron(20, 3)], *samples, callbacks=[[stopping], [stopping]]
         )
