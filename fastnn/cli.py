@@ -537,7 +537,8 @@ def _print_outcomes(
                 record = outcome.result()
             except Exception as error:
                 failed += 1
-                what = f"failed: {type(error).__name__}: {error}"
+                first, *_ = str(error).splitlines() or [""]
+                what = f"failed: {type(error).__name__}: {first}"
             else:
                 results.add(record)
                 what = f"val accuracy {record['val_accuracy']:.4f}  {record['seconds']:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 Result = TypeVar("Result")
+
+CONNECTING_SECONDS = 10
+"""How long a scheduler may take to answer."""
 
 
 def fit_many(
@@ -180,16 +184,27 @@ def on_cluster(
     ------
     ImportError
         If distributed is not installed.
+    ValueError
+        If `address` is none.
     OSError
-        If there is no scheduler at `address`.
+        If there is no scheduler.
     """
     try:
         from distributed import Client, as_completed
     except ImportError:
         raise ImportError(
-            "expected distributed to be installed: pip install 'fastnn[dask]'"
+            "--dask: expected distributed to be installed: pip install 'fastnn[dask]'"
         ) from None
-    with Client(address, set_as_default=False) as client:
+    # a client that is refused because of this would not go away for a minute
+    if not re.fullmatch(r"((tcp|tls|ucx|wss?)://)?[^\s/]+:\d+", address):
+        raise ValueError(
+            f"--dask: expected the address of a scheduler, as tcp://10.0.0.1:8786, got {address!r}"
+        )
+    try:
+        client = Client(address, set_as_default=False, timeout=CONNECTING_SECONDS)
+    except OSError as error:
+        raise OSError(f"--dask: expected a scheduler at {address}, found none: {error}") from error
+    with client:
         numbers = {client.submit(job, pure=False): number for number, job in enumerate(jobs)}
         try:
             for future in as_completed(list(numbers), loop=client.loop):

@@ -14,7 +14,7 @@ import pytest
 from test_cli import COMMAND, ENVIRONMENT
 
 import fastnn
-from fastnn import cli, sweep
+from fastnn import cli, many, sweep
 
 
 @pytest.fixture
@@ -193,6 +193,46 @@ def test_bad_options_are_refused_before_any_training(run, tmp_path, options, mes
     assert (status, output.count("\n")) == (2, 1)
     assert output.startswith(f"fastnn: error: {message}")
     assert not (tmp_path / "sweep.jsonl").exists()
+
+
+def test_without_distributed(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    status, output = run("--dask", "127.0.0.1:8786")
+    assert status == 2
+    assert "distributed to be installed: pip install 'fastnn[dask]'" in output
+
+
+@pytest.mark.parametrize("address", ["somewhere", "somewhere:else", "http://127.0.0.1:8786"])
+def test_addresses_of_no_scheduler(run, address):
+    pytest.importorskip("distributed")
+    status, output = run("--dask", address)
+    assert status == 2
+    assert "--dask: expected the address of a scheduler, as tcp://10.0.0.1:8786" in output
+    assert f", got '{address}'" in output
+
+
+def test_no_scheduler_at_an_address(run, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(many, "CONNECTING_SECONDS", 0.2)
+    status, output = run("--dask", "tcp://127.0.0.1:1")
+    assert status == 2
+    assert "--dask: expected a scheduler at tcp://127.0.0.1:1, found none" in output
+
+
+def test_a_worker_reads_data_once_and_no_others(digits):
+    data = [*digits, *digits[2:]]
+    reads = []
+
+    def load():
+        reads.append(1)
+        return data
+
+    for _ in range(2):
+        assert sweep._loaded(load, sweep.digest(data)) is data
+    assert len(reads) == 1
+    other = [*data[:-1], data[-1][::-1]]
+    with pytest.raises(ValueError, match="--data: expected the same data on each worker as here"):
+        sweep._loaded(load, sweep.digest(other))
 
 
 def test_a_training_that_fails_keeps_no_other_back(run, records, monkeypatch):
