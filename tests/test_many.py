@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from conftest import perceptron
+from test_readme import blocks
 
 import fastnn
 from fastnn import many
@@ -216,3 +217,11 @@ def test_data_that_do_not_suit_one_are_refused_before_any_training(samples):
         fastnn.fit_many(networks, *samples)
     assert raised.value.__notes__ == ["This was networks[1] of fit_many."]
     assert networks[0].history is None
+
+
+def test_the_page(capsys):
+    (block,) = blocks("docs/sweeps.md")
+    exec(block, {})
+    accuracies = eval(capsys.readouterr().out)
+    assert len(accuracies) == 4
+    assert min(accuracies) > 0.9
