@@ -147,27 +147,37 @@ def in_threads(
     When the loop over them is left, by an exception or Ctrl-C, no further job begins, and trainings
     that run raise KeyboardInterrupt; then they have ended before it goes on.
     """
-    # imported here as it would be a tenth of the time that `import fastnn` takes
-    from concurrent.futures import ThreadPoolExecutor, as_completed
+    # imported here as they would be a tenth of the time that `import fastnn` takes
+    from concurrent.futures import ThreadPoolExecutor
+    from queue import Empty, SimpleQueue
 
     stop = threading.Event()
+    ended: SimpleQueue[Future[Result]] = SimpleQueue()
 
     def run(job: Callable[[], Result]) -> Result:
         training.STOP.set(stop)
         return job()
 
+    numbers: dict[Future[Result], int] = {}
     with ThreadPoolExecutor(workers, "fastnn-many") as pool:
-        # in the caller's context, which says what `use_backend` and `np.errstate` have set
-        futures = {
-            pool.submit(contextvars.copy_context().run, run, job): number
-            for number, job in enumerate(jobs)
-        }
         try:
-            for future in as_completed(futures):
-                yield futures[future], future
+            for job in jobs:
+                # in the caller's context, which says what `use_backend` and `np.errstate` have set
+                future = pool.submit(contextvars.copy_context().run, run, job)
+                numbers[future] = len(numbers)
+                future.add_done_callback(ended.put)
+            left = len(numbers)
+            while left:
+                try:
+                    # on Windows a wait without an end would not hear Ctrl-C
+                    future = ended.get(timeout=1)
+                except Empty:
+                    continue
+                left -= 1
+                yield numbers[future], future
         finally:
             stop.set()
-            for future in futures:
+            for future in numbers:
                 future.cancel()
 
 
