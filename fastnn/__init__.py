@@ -27,6 +27,7 @@ from fastnn.losses import (
     softmax,
     softmax_crossentropy_with_logits,
 )
+from fastnn.many import fit_many
 from fastnn.network import Evaluation, Network, load, resume
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
@@ -56,6 +57,7 @@ __all__ = [
     "available_backends",
     "binary_crossentropy_with_logits",
     "eval_numerical_gradient",
+    "fit_many",
     "forward",
     "get_backend",
     "grad_binary_crossentropy_with_logits",

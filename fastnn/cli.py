@@ -6,12 +6,14 @@ import argparse
 import math
 import os
 import platform
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from importlib import metadata, util
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,20 +27,19 @@ from fastnn import (
     checks,
     datasets,
     images,
+    many,
     page,
     prediction,
     progress,
-    schedules,
     sheet,
+    sweep,
     tables,
 )
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
-from fastnn.schedules import Rate
+from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting
 
-PIXEL_SCALE = 1 / 255
-
-DIVERGED = 1
+DIVERGED = FAILED = 1
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended: 128 + SIGINT."""
 
@@ -64,7 +65,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        if isinstance(action.default, list) and None not in action.default:
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        if action.default in (None, False, [None]):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_train(commands)
+    _add_sweep(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     _add_show(commands)
@@ -117,57 +123,11 @@ def _add_train(commands: Any) -> None:
         help="units of each hidden layer; none at all gives softmax regression",
     )
     parser.add_argument(
-        "--activation", choices=activations.BY_NAME, default="relu", help="after each hidden layer"
-    )
-    parser.add_argument(
         "--batch-norm",
         action="store_true",
-        help="normalise each hidden layer over the batch, before its activation",
+        help=_BATCH_NORM,
     )
-    parser.add_argument(
-        "--dropout",
-        type=float,
-        metavar="P",
-        help="leave out each hidden unit with this probability in each training step",
-    )
-    parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
-    parser.add_argument("--batch-size", type=int, default=32, help="samples in a gradient step")
-    parser.add_argument(
-        "--optimizer",
-        choices=OPTIMIZERS_BY_NAME,
-        default="sgd",
-        help="what moves the parameters; momentum and nesterov are SGD that keeps 0.9 of its "
-        "velocity",
-    )
-    rates = ", ".join(
-        f"{of().learning_rate:g} for {name}" for name, of in OPTIMIZERS_BY_NAME.items()
-    )
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        help=f"the factor on each step (default: {rates})",
-    )
-    parser.add_argument(
-        "--schedule",
-        choices=_SCHEDULES,
-        default="constant",
-        help="what becomes of the learning rate: step divides it by 10 after each third of the "
-        "training, cosine leads it down to 0 along half a wave, warm-up does so too, but raises it "
-        "from 0 in the first epoch",
-    )
-    parser.add_argument(
-        "--early-stopping",
-        type=int,
-        nargs="?",
-        const=5,
-        metavar="PATIENCE",
-        help="end the training after so many epochs without a smaller validation loss (5 if no "
-        "number is given), and keep the weights of the best epoch",
-    )
-    _add_backend(parser)
-    parser.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="of all computation"
-    )
+    _add_setting(parser, several=False)
     parser.add_argument(
         "--threads",
         type=int,
@@ -212,6 +172,122 @@ def _add_train(commands: Any) -> None:
         "options as before, but --epochs may be more",
     )
     parser.set_defaults(run=_train)
+
+
+_BATCH_NORM = "normalise each hidden layer over the batch, before its activation"
+
+
+def _add_setting(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add options of a training; those that a sweep tries `several` values of take a list then."""
+
+    def add(name: str, *, default: object = None, **keywords: Any) -> None:
+        if several:
+            keywords["nargs"], default = "+", [default]
+            if "choices" in keywords:
+                keywords["metavar"] = name.removeprefix("--").upper()
+                keywords["help"] += f": {', '.join(keywords['choices'])}"
+        parser.add_argument(name, default=default, **keywords)
+
+    add("--activation", choices=activations.BY_NAME, default="relu", help="after each hidden layer")
+    add(
+        "--dropout",
+        type=float,
+        metavar="P",
+        help="leave out each hidden unit with this probability in each training step",
+    )
+    add("--batch-size", type=int, default=32, help="samples in a gradient step")
+    add(
+        "--optimizer",
+        choices=OPTIMIZERS_BY_NAME,
+        default="sgd",
+        help="what moves the parameters; momentum and nesterov are SGD that keeps 0.9 of its "
+        "velocity",
+    )
+    rates = ", ".join(
+        f"{of().learning_rate:g} for {name}" for name, of in OPTIMIZERS_BY_NAME.items()
+    )
+    add(
+        "--learning-rate",
+        type=float,
+        help=f"the factor on each step (default: {rates})",
+    )
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        default="constant",
+        help="what becomes of the learning rate: step divides it by 10 after each third of the "
+        "training, cosine leads it down to 0 along half a wave, warm-up does so too, but raises it "
+        "from 0 in the first epoch",
+    )
+    add("--dtype", choices=("float32", "float64"), default="float32", help="of all computation")
+    parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
+    parser.add_argument(
+        "--early-stopping",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="PATIENCE",
+        help="end the training after so many epochs without a smaller validation loss (5 if no "
+        "number is given), and keep the weights of the best epoch",
+    )
+    _add_backend(parser)
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="train with every combination of several values, on all cores or on a cluster",
+        description="Train networks as `fastnn train` does, one for each combination of the values "
+        "that are given and each seed, several at the same time. Results are kept as they come, so "
+        "the same command goes on after an interruption.",
+        epilog="example: fastnn sweep --hidden 100 200 --hidden 300 --learning-rate 0.1 0.3 "
+        "--seeds 3 --epochs 5 --out sweep.jsonl --plot sweep.png",
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument(
+        "--hidden",
+        type=int,
+        nargs="*",
+        action="append",
+        metavar="UNITS",
+        help="units of each hidden layer, as for train; given several times, several networks "
+        "(default: 100 200)",
+    )
+    parser.add_argument(
+        "--batch-norm", choices=("off", "on"), nargs="*", default=["off"], help=_BATCH_NORM
+    )
+    _add_setting(parser, several=True)
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each setting")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the first of these; the next ones are one higher"
+    )
+    _add_data(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("sweep.jsonl"),
+        metavar="FILE",
+        help="where results are kept, a line of JSON each; those that it has are not computed anew",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw all settings into FILE (.png, .svg, .pdf); needs matplotlib",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=int,
+        help="trainings at the same time, each on one thread (default: one for each processor)",
+    )
+    where.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="of the scheduler of a Dask cluster, such as tcp://10.0.0.1:8786, whose workers train "
+        "instead; needs distributed",
+    )
+    parser.set_defaults(run=_sweep)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -432,9 +508,10 @@ def _train(options: argparse.Namespace) -> int:
     task = _task(options)
     X_train, y_train, X_val, y_val, X_test, y_test = task.parts
     widths = [X_train.shape[1], *options.hidden, task.outputs]
-    network = _perceptron(widths, options, task)
-    batch_size = checks.integer("batch_size", options.batch_size, minimum=1)
-    network.optimizer = _optimizer(options, math.ceil(len(y_train) / batch_size))
+    network = Setting.of(vars(options)).network(
+        widths[0], task.outputs, len(y_train), first=task.first, loss=task.loss
+    )
+    network.metadata = task.metadata
     shape = "-".join(map(str, widths))
     print(*task.notes, sep="\n", end="\n" * bool(task.notes))
     print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test {task.unit}")
@@ -495,6 +572,126 @@ def _train(options: argparse.Namespace) -> int:
         history.plot(options.plot, title)
         print(f"learning curves in {options.plot}")
     return INTERRUPTED if interrupted else DIVERGED if diverged else 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    _check_outputs(options.plot, out=options.out)
+    workers = many.processors()
+    if options.workers is not None:
+        workers = checks.integer("--workers", options.workers, minimum=1)
+    settings = _settings(options)
+    data = _pixels(options)
+    sweep.check(settings, data)
+    digest = sweep.digest(data)
+    with sweep.Results(options.out, digest) as results:
+        missing = [setting for setting in settings if setting not in results.found]
+        _print_sweep(settings, len(missing), options.out)
+        if options.dask is None:
+            place = f"{workers} at a time, each on one thread"
+            outcomes = sweep.here(missing, data, digest, workers)
+        else:
+            place = f"by the workers of the Dask cluster at {options.dask}"
+            outcomes = sweep.on_cluster(missing, partial(_pixels, options), digest, options.dask)
+        if missing:
+            print(place, flush=True)
+        else:
+            outcomes = iter(())
+        failed, interrupted = 0, False
+        try:
+            failed = _print_outcomes(outcomes, len(missing), sweep.varying(settings), results)
+        except KeyboardInterrupt:
+            interrupted = True
+    rows = sweep.rows([results.found[setting] for setting in settings if setting in results.found])
+    if rows:
+        print(f"\n{sweep.table(rows)}\n")
+        _print_best(rows[0], sweep.varying(settings), options)
+    if options.plot is not None and rows:
+        sweep.draw(rows, options.plot)
+        print(f"picture in {options.plot}")
+    left = sum(setting not in results.found for setting in settings)
+    if left:
+        print(
+            f"{left} of {len(settings)} trainings are missing; the same command goes on with them"
+        )
+    return INTERRUPTED if interrupted else FAILED if failed else 0
+
+
+def _settings(options: argparse.Namespace) -> list[Setting]:
+    """Return all combinations of what the options of a sweep list, with each seed."""
+    seeds = checks.integer("--seeds", options.seeds, minimum=1)
+    choices = {
+        **vars(options),
+        "hidden": options.hidden or [[100, 200]],
+        "batch_norm": [word == "on" for word in options.batch_norm or ["on"]],
+        "dropout": [p or None for p in options.dropout],
+        "epochs": [options.epochs],
+        "early_stopping": [options.early_stopping],
+        "backend": [options.backend],
+        "seed": range(options.seed, options.seed + seeds),
+    }
+    return sweep.combinations(choices)
+
+
+def _print_sweep(settings: list[Setting], missing: int, out: Path) -> None:
+    names = sweep.varying(settings)
+    seeds = len({setting.seed for setting in settings})
+    same = [name for name in sweep.NAMES if name not in (*names, "seed")]
+    print(
+        f"{_counted(len(settings) // seeds, 'setting')}, {_counted(seeds, 'seed')} each: "
+        f"{_counted(len(settings), 'training')}, of which {out} has {len(settings) - missing}"
+    )
+    print(f"all with {sweep.named(settings[0], same)}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _print_outcomes(
+    outcomes: Iterable[tuple[Setting, sweep.Outcome]],
+    count: int,
+    names: Sequence[str],
+    results: sweep.Results,
+) -> int:
+    """Keep results as they come, and print a line for each; return how many trainings failed."""
+    failed = 0
+    with warnings.catch_warnings():
+        # Divergence is reported in words of the command.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for number, (setting, outcome) in enumerate(outcomes, 1):
+            try:
+                record = outcome.result()
+            except Exception as error:
+                failed += 1
+                first, *_ = str(error).splitlines() or [""]
+                what = f"failed: {type(error).__name__}: {first}"
+            else:
+                results.add(record)
+                what = f"val accuracy {record['val_accuracy']:.4f}  {record['seconds']:.1f} s"
+                what += "  diverged" * record["diverged"]
+            place = f"{number:{len(str(count))}}/{count}"
+            print(f"{place}  {sweep.named(setting, [*names, 'seed'])}  {what}", flush=True)
+    return failed
+
+
+def _print_best(best: sweep.Row, names: Sequence[str], options: argparse.Namespace) -> None:
+    """Print the test accuracy of the best setting, and the command that trains it."""
+    accuracy = best.shown("test_accuracy")
+    print(f"the best, {sweep.named(best.setting, names)}: test accuracy {accuracy}")
+    train = vars(_parser().parse_args(["train"]))
+    usual = asdict(Setting.of(train)) | {
+        "learning_rate": Setting.of(train | {"optimizer": best.setting.optimizer}).learning_rate
+    }
+    words = ["fastnn", "train"]
+    for name in sweep.NAMES:
+        value = getattr(best.setting, name)
+        if value != usual[name]:
+            words.append(f"--{name.replace('_', '-')}")
+            if name != "batch_norm":
+                words += map(str, value if name == "hidden" else [value])
+    if options.data is not None:
+        words += ["--data", str(options.data)]
+    print(f"to train it: {shlex.join([*words, '--save', 'model.safetensors'])}")
 
 
 def _hidden(options: argparse.Namespace) -> str:
@@ -612,7 +809,15 @@ def _info(_: argparse.Namespace) -> int:
         **{name: _version(name) for name in _RUN_TIME},
         "optional": ", ".join(
             _optional(
-                "matplotlib", "pillow", "pandas", "pyarrow", "scipy", "torch", "jax", "scikit-learn"
+                "matplotlib",
+                "pillow",
+                "pandas",
+                "pyarrow",
+                "distributed",
+                "scipy",
+                "torch",
+                "jax",
+                "scikit-learn",
             )
         )
         or "none",
@@ -662,47 +867,6 @@ def _pixels(options: argparse.Namespace, *, flatten: bool = True) -> tuple[Array
     if data is not None and not data.is_dir() and datasets.is_name(str(data)):
         return fastnn.load_dataset(str(data), flatten, dtype=np.uint8)
     return fastnn.load_dataset(flatten, path=data, dtype=np.uint8)
-
-
-def _perceptron(widths: list[int], options: argparse.Namespace, task: _Task) -> fastnn.Network:
-    network = fastnn.Network(
-        task.first,
-        loss=task.loss,
-        backend=options.backend,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
-    network.metadata = task.metadata
-    *hidden, last = pairwise(widths)
-    for inputs, outputs in hidden:
-        network.add(fastnn.Dense(inputs, outputs))
-        if options.batch_norm:
-            network.add(fastnn.BatchNorm(outputs))
-        network.add(activations.BY_NAME[options.activation]())
-        if options.dropout is not None:
-            network.add(fastnn.Dropout(options.dropout))
-    network.add(fastnn.Dense(*last))
-    return network
-
-
-def _optimizer(options: argparse.Namespace, epoch: int) -> fastnn.Optimizer:
-    """Return the optimiser that was asked for; an epoch has `epoch` steps."""
-    steps = epoch * checks.integer("epochs", options.epochs, minimum=1)
-    optimizer = OPTIMIZERS_BY_NAME[options.optimizer]()
-    rate = optimizer.learning_rate if options.learning_rate is None else options.learning_rate
-    optimizer.learning_rate = _SCHEDULES[options.schedule](rate, epoch, steps)
-    return optimizer
-
-
-_SCHEDULES: dict[str, Callable[[Any, int, int], Rate]] = {
-    "constant": lambda rate, epoch, steps: rate,
-    "step": lambda rate, epoch, steps: schedules.StepDecay(rate, 0.1, math.ceil(steps / 3)),
-    "cosine": lambda rate, epoch, steps: schedules.CosineDecay(rate, steps),
-    "warm-up": lambda rate, epoch, steps: schedules.WarmUp(
-        schedules.CosineDecay(rate, steps), epoch
-    ),
-}
-"""Learning rates by name, from the rate, the steps of an epoch and those of the training."""
 
 
 def _check_outputs(plot: Path | None, **others: Path | None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -136,6 +138,9 @@ class History:
 
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
+
+STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
+"""Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
 
 
 def fit(
@@ -286,8 +291,11 @@ def _train_epoch(
     # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
     shares = None if weights is None else np.cumsum(weights[order])
     path.start(position.loss, position.correct)
+    stop = STOP.get()
     now = time.perf_counter()
     while position.done < offset + len(order):
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
         before = now
         count = batches if writer is None else min(batches, writer.steps_left(position.step))
         first = position.done - offset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import math
 import os
 import re
@@ -39,21 +38,6 @@ def run(*arguments, **options) -> subprocess.CompletedProcess:
         cwd=options.pop("cwd", tempfile.gettempdir()),
         **options,
     )
-
-
-@pytest.fixture(scope="module")
-def small_data(tmp_path_factory):
-    """A directory with 700 + 100 of the embedded digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    X, y, _, _, X_test, y_test = fastnn.load_dataset(dtype=np.uint8)
-    for name, images, labels in (("train", X[:700], y[:700]), ("t10k", X_test[:100], y_test[:100])):
-        header = struct.pack(">4i", 0x803, *images.shape)
-        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(
-            gzip.compress(header + images.tobytes())
-        )
-        header = struct.pack(">2i", 0x801, len(labels))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.astype("u1").tobytes())
-    return folder
 
 
 def test_train_and_evaluate(tmp_path, small_data, backend):

@@ -541,6 +541,53 @@ print(numbers)
     assert output("float64", double) == expected
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
+def test_processes_that_start_together_compile_once(tmp_path):
+    """And one that is killed while it compiles keeps nobody waiting."""
+    program = """
+import sys, time
+from fastnn.backends.numba_backend import jit
+
+compiled = 0
+
+def save(self, *arguments):
+    global compiled
+    compiled += 1
+    print("compiled", flush=True)
+    time.sleep(float(sys.argv[1]))  # all others have come meanwhile
+    self._cache.save_overload(*arguments)
+
+jit._ForgivingCache.save_overload = save
+
+@jit.jit
+def double(x):
+    return 2 * x
+
+print(double(4), compiled, jit.TURN.taken)
+"""
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def start(seconds: float) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, path, str(seconds)], env=environment, text=True, stdout=subprocess.PIPE
+        )
+
+    with start(1000) as killed:
+        assert killed.stdout.readline() == "compiled\n"
+        killed.kill()
+    processes = [start(1) for _ in range(3)]
+    printed = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(printed) == ["8 0 False\n", "8 0 False\n", "compiled\n8 1 False\n"]
+
+
+def test_what_can_not_be_compiled_gives_its_turn_back():
+    with pytest.raises(numba.TypingError):
+        jit.jit(lambda x: x.unknown)(1)
+    assert not jit.TURN.taken
+
+
 # ------------------------------------------------------------------------- microkernels
 
 

@@ -25,8 +25,8 @@ FLOORS = [
     {"training"},
     {"checkpoints"},
     {"network"},
-    {"functional"},
-    {"bench", "images", "page", "prediction", "sheet", "tables"},
+    {"functional", "many", "settings"},
+    {"bench", "images", "page", "prediction", "sheet", "sweep", "tables"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,108 @@
+"""What a training on the command line is asked for, and the network that it makes of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+from fastnn import activations, backends, checks, schedules
+from fastnn.dropout import Dropout
+from fastnn.layers import Dense, Layer, Rescaling
+from fastnn.network import Network
+from fastnn.normalization import BatchNorm
+from fastnn.optimizers import BY_NAME as OPTIMIZERS
+from fastnn.optimizers import Optimizer
+from fastnn.schedules import Rate
+
+PIXEL_SCALE = 1 / 255
+
+SCHEDULES: dict[str, Callable[[Any, int, int], Rate]] = {
+    "constant": lambda rate, epoch, steps: rate,
+    "step": lambda rate, epoch, steps: schedules.StepDecay(rate, 0.1, math.ceil(steps / 3)),
+    "cosine": lambda rate, epoch, steps: schedules.CosineDecay(rate, steps),
+    "warm-up": lambda rate, epoch, steps: schedules.WarmUp(
+        schedules.CosineDecay(rate, steps), epoch
+    ),
+}
+"""Learning rates by name, from the rate, the steps of an epoch and those of the training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What decides, beside the data, what a training ends with.
+
+    Attributes
+    ----------
+    hidden : tuple of int
+        Units of each hidden layer.
+    activation, batch_norm, dropout
+        What follows each hidden layer; no dropout for None.
+    epochs, batch_size, dtype, backend, seed
+    optimizer, learning_rate, schedule
+        By name, but for the rate.
+    early_stopping : int, optional
+        Epochs without a smaller validation loss that end the training.
+    """
+
+    hidden: tuple[int, ...]
+    activation: str
+    batch_norm: bool
+    dropout: float | None
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    early_stopping: int | None
+    dtype: str
+    backend: str
+    seed: int
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Setting:
+        """Return what options say, and what goes without saying where they are None."""
+        chosen = {item.name: options[item.name] for item in fields(cls)}
+        chosen["hidden"] = tuple(chosen["hidden"])
+        if chosen["backend"] is None:
+            chosen["backend"] = backends.get_backend()
+        if chosen["learning_rate"] is None:
+            chosen["learning_rate"] = OPTIMIZERS[chosen["optimizer"]]().learning_rate
+        return cls(**chosen)
+
+    def network(
+        self,
+        inputs: int,
+        outputs: int,
+        samples: int,
+        *,
+        first: Sequence[Layer] | None = None,
+        loss: str = "softmax_cross_entropy",
+    ) -> Network:
+        """Return the network, untrained, for so many inputs, outputs and samples.
+
+        It begins with layers `first`; if none are given, inputs are pixels of 0 to 255.
+        """
+        if first is None:
+            first = [Rescaling(PIXEL_SCALE)]
+        network = Network(first, loss=loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
+        *hidden, last = pairwise((inputs, *self.hidden, outputs))
+        for before, units in hidden:
+            network.add(Dense(before, units))
+            if self.batch_norm:
+                network.add(BatchNorm(units))
+            network.add(activations.BY_NAME[self.activation]())
+            if self.dropout is not None:
+                network.add(Dropout(self.dropout))
+        network.add(Dense(*last))
+        network.optimizer = self._optimizer(samples)
+        return network
+
+    def _optimizer(self, samples: int) -> Optimizer:
+        epoch = math.ceil(samples / checks.integer("batch_size", self.batch_size, minimum=1))
+        steps = epoch * checks.integer("epochs", self.epochs, minimum=1)
+        optimizer = OPTIMIZERS[self.optimizer]()
+        optimizer.learning_rate = SCHEDULES[self.schedule](self.learning_rate, epoch, steps)
+        return optimizer
