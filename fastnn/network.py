@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import (
+    activations,
     backends,
     checkpoints,
     checks,
+    hints,
     losses,
     optimizers,
     paths,
@@ -32,6 +34,7 @@ from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, traini
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
+from fastnn.progress import Progress, checked_progress
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -93,7 +96,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
 ) -> Network:
     """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
@@ -577,7 +580,7 @@ class Network(Sequence[Layer]):
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
-        progress: bool = False,
+        progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -622,7 +625,9 @@ class Network(Sequence[Layer]):
         train_accuracy
             Evaluate the training data after each epoch as well.
         progress
-            Show a bar with loss, accuracy and samples/s.
+            Show loss, accuracy and samples/s: in a terminal by a bar, and a line for each epoch
+            that is over; in a log file or a pipe by the lines; in a notebook by a table. Bars and
+            lines go to standard error. A `fastnn.progress.Progress` shows them elsewhere.
         callbacks
             Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
             which are called as `callback(network, history)` after each epoch; one that returns
@@ -661,7 +666,11 @@ class Network(Sequence[Layer]):
         Warns
         -----
         RuntimeWarning
-            When the loss of an epoch is NaN or infinite.
+            Once, when a loss is NaN or infinite: of NaN in the data, with its place.
+        UserWarning
+            Before the training: of inputs of a first `Dense` layer that often go beyond 10, such
+            as raw pixels, of real targets that do so, and of class ids that no sample has, such as
+            0 where labels count from 1.
         """
         if self._fitting:
             raise RuntimeError("a network can't begin to train while it is training")
@@ -669,9 +678,10 @@ class Network(Sequence[Layer]):
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
         threads = paths.threads_asked(threads)
         options = {"shuffle": shuffle, "drop_last": drop_last}
-        options |= {"train_accuracy": train_accuracy, "progress": progress}
+        options |= {"train_accuracy": train_accuracy}
         for name, value in options.items():
             checks.flag(name, value)
+        shown = checked_progress(progress)
         told = checked_callbacks(callbacks)
         for name, file in (("checkpoint", checkpoint), ("resume", resume)):
             if not (file is None or isinstance(file, (str, PathLike))):
@@ -683,6 +693,7 @@ class Network(Sequence[Layer]):
                     f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
                 )
         saved = None if resume is None else checkpoints.read(resume)
+        columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
@@ -706,6 +717,9 @@ class Network(Sequence[Layer]):
             drawn = drawing.permutation(len(y))
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
+        if saved is None:
+            self._give_hints(X, y, columns)
+        in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
         if checkpoint is not None or saved is not None:
@@ -746,7 +760,8 @@ class Network(Sequence[Layer]):
                     drop_last=drop_last,
                     validation_data=validation,
                     train_accuracy=train_accuracy,
-                    progress=progress,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, in_use, columns),
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position() if saved is None else saved.position,
@@ -767,7 +782,7 @@ class Network(Sequence[Layer]):
         shuffle: bool = True,
         drop_last: bool = False,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        progress: bool = False,
+        progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
     ) -> training.History:
         """Train on samples that come block by block, as those that don't fit into memory.
@@ -809,8 +824,8 @@ class Network(Sequence[Layer]):
 
         Warns
         -----
-        RuntimeWarning
-            As `fit`.
+        RuntimeWarning, UserWarning
+            As `fit`; what the first block holds is looked at.
 
         Notes
         -----
@@ -823,13 +838,14 @@ class Network(Sequence[Layer]):
         threads = paths.threads_asked(threads)
         for name, value in {"shuffle": shuffle, "drop_last": drop_last}.items():
             checks.flag(name, value)
-        checks.flag("progress", progress)
+        shown = checked_progress(progress)
         told = checked_callbacks(callbacks)
         validation = self._validation(validation_data)
         stream = Blocks(
             blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
         )
         X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
+        self._give_hints(X, y, None, all_classes=False)
         self._history = history = training.History()
         self._fitting = True
         try:
@@ -849,7 +865,8 @@ class Network(Sequence[Layer]):
                     drop_last=drop_last,
                     validation_data=validation,
                     train_accuracy=False,
-                    progress=progress,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, {}, None),
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position(),
@@ -919,7 +936,7 @@ class Network(Sequence[Layer]):
         width = self._width()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}")
+                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}{_instead(layer)}")
             taken = layer._network is not None and layer._network() is not None
             if taken or any(layer is other for other in layers[:i]):
                 raise ValueError(
@@ -1020,6 +1037,20 @@ class Network(Sequence[Layer]):
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
 
+    def _give_hints(
+        self, X: Array, y: Array, columns: hints.Names, *, all_classes: bool = True
+    ) -> None:
+        """Warn of data that training can hardly do something with.
+
+        `all_classes` says that the samples are to be of all classes, as a first block need not be.
+        """
+        hints.look_at_inputs(self._layers, X, columns)
+        if self._loss in losses.BUILT_IN and y.dtype.kind == "i":
+            if all_classes:
+                hints.look_at_classes(y, self._output_units(X))
+        elif self._loss in losses.BUILT_IN:
+            hints.look_at_targets(y)
+
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
         if sample_weight is None:
             return None
@@ -1046,6 +1077,15 @@ class Network(Sequence[Layer]):
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
+
+
+def _instead(layer: object) -> str:
+    """Return what to write in place of what is no layer."""
+    if isinstance(layer, str) and layer.lower() in activations.BY_NAME:
+        return f"; write fastnn.{activations.BY_NAME[layer.lower()].__name__}()"
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        return f"; write {layer.__name__}(...), with parentheses"
+    return ""
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:

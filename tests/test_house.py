@@ -20,8 +20,8 @@ FLOORS = [
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
+    {"callbacks", "hints", "plotting", "progress"},
     {"blocks"},
-    {"callbacks", "plotting"},
     {"training"},
     {"checkpoints"},
     {"network"},
@@ -139,6 +139,7 @@ def test_import_is_light():
         "known = set(sys.modules)\n"  # in some releases its random numbers too
         "import fastnn\n"
         "heavy = {'numba', 'sklearn', 'matplotlib', 'torch', 'jax', 'scipy', 'safetensors', 'tqdm',"
+        " 'IPython',"
         " 'numpy.random'} & (set(sys.modules) - known)\n"
         "assert not heavy, heavy\n"
     )
