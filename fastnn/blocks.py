@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn.checks import Array
-from fastnn.hints import Watch
 from fastnn.paths import Order, Path
+
+if TYPE_CHECKING:
+    from fastnn.hints import Watch
 
 Block = tuple[npt.ArrayLike, npt.ArrayLike]
 """Samples and their targets."""

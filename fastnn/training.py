@@ -175,14 +175,14 @@ def fit(
             callback.on_train_begin(network, history)
     else:
         _resume(callbacks, network, history, states)
-    if blocks is None:
-        # A batch can't be larger than the data, so no workspace has to be.
-        batch_size = min(batch_size, len(X))
     with ExitStack() as stack:
         if progress is not None:
             progress.begin(history, epochs)
             stack.enter_context(progress)
         start = time.perf_counter()
+        if blocks is None:
+            # A batch can't be larger than the data, so no workspace has to be.
+            batch_size = min(batch_size, len(X))
         path = stack.enter_context(training_path(network, X, y, batch_size, threads, weights))
         history.compile_seconds += time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
@@ -192,8 +192,8 @@ def fit(
         while position.epoch <= epochs and not position.ended:
             epoch = position.epoch
             if progress is not None:
-                known = samples if blocks is None else blocks.samples
-                progress.begin_epoch(known, position.done)
+                total = samples if blocks is None else blocks.samples
+                progress.begin_epoch(total, position.done)
             if not position.done:
                 for callback in callbacks:
                     callback.on_epoch_begin(network, history)
@@ -208,8 +208,8 @@ def fit(
                 pieces = [order[:samples]]
             else:
                 pieces = blocks.pieces(path, rng, watch)
-            offset = 0
             with training_mode(network.layers, True):
+                offset = 0
                 for order in pieces:
                     record = _train_epoch(
                         path,

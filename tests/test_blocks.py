@@ -266,7 +266,7 @@ def test_progress_of_unknown_length(capsys):
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
 
 
-def test_a_notebook_counts_samples_until_their_number_is_known(monkeypatch):
+def test_a_notebook_shows_a_share_once_the_number_of_samples_is_known(monkeypatch):
     states = []
 
     class Handle:
@@ -281,9 +281,9 @@ def test_a_notebook_counts_samples_until_their_number_is_known(monkeypatch):
     monkeypatch.setattr("fastnn.progress.import_module", lambda name: Display)
     monkeypatch.setattr("fastnn.progress.REDRAW_SECONDS", 0)
     perceptron(WIDTH, CLASSES).fit_blocks(pairs(40, 7), epochs=2, progress=Notebook())
-    assert any("<td>32 samples</td>" in state for state in states)
+    assert any("<progress></progress>" in state for state in states)
     assert any('<progress value="32" max="47">' in state for state in states)
-    assert "samples</td>" not in states[-1]
+    assert "progress" not in states[-1]
 
 
 @pytest.mark.parametrize(
