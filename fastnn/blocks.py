@@ -173,8 +173,10 @@ class Blocks:
         for block in source:  # not by enumerate, which holds a block while the next one is made
             number += 1
             if not isinstance(block, (tuple, list)) or len(block) != 2:
+                length = f" of {len(block)}" if isinstance(block, (tuple, list)) else ""
                 raise TypeError(
-                    f"blocks: expected pairs (X, y), got {type(block).__name__} as number {number}"
+                    f"blocks: expected pairs (X, y), got {type(block).__name__}{length} as number "
+                    f"{number}"
                 )
             if np.shape(block[1])[:1] != (0,):
                 yield self._checked(number, *block)

@@ -213,6 +213,7 @@ def pairs(*shapes):
         (pairs(0, 0), {}, ValueError, "blocks: expected at least one sample, got none"),
         (lambda: 3, {}, TypeError, "blocks: expected a function that returns an iterator, got int"),
         (pairs(9)[0], {}, TypeError, "blocks: expected pairs .* got ndarray as number 0"),
+        ([(*pairs(9)[0], [1] * 9)], {}, TypeError, "got tuple of 3 as number 0"),
         ([*pairs(9), 3], {}, TypeError, "blocks: expected pairs .* got int as number 1"),
         ([(np.ones((3, 2)), [0] * 3)], {}, ValueError, "X of block 0: expected shape .batch, 17"),
         ([*pairs(9), (np.ones((3, WIDTH)), [0, 1, 3])], {}, ValueError, "y of block 1: .* got 3"),
