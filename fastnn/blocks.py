@@ -172,12 +172,10 @@ class Blocks:
         number = -1
         for block in source:  # not by enumerate, which holds a block while the next one is made
             number += 1
-            if not isinstance(block, (tuple, list)) or len(block) != 2:
-                length = f" of {len(block)}" if isinstance(block, (tuple, list)) else ""
-                raise TypeError(
-                    f"blocks: expected pairs (X, y), got {type(block).__name__}{length} as number "
-                    f"{number}"
-                )
+            parts = len(block) if isinstance(block, (tuple, list)) else 0
+            if parts != 2:
+                got = type(block).__name__ + (f" of {parts}" if parts else "")
+                raise TypeError(f"blocks: expected pairs (X, y), got {got} as number {number}")
             if np.shape(block[1])[:1] != (0,):
                 yield self._checked(number, *block)
             del block
