@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,20 @@ import numpy.typing as npt
 from fastnn.checks import Array
 from fastnn.paths import Order, Path
 
+if TYPE_CHECKING:
+    from fastnn.hints import Watch
+
 Block = tuple[npt.ArrayLike, npt.ArrayLike]
 """Samples and their targets."""
 
 BlockSource = Callable[[], Iterable[Block]] | Iterable[Block]
 """What can be gone through once an epoch."""
+
+
+_Named = tuple[tuple[Array, Array], tuple[str, str]]
+
+_LEFT = ("X left over by the block before", "y left over by the block before")
+"""What is called so is of a batch that the block has not filled."""
 
 
 class Check(Protocol):
@@ -81,13 +90,13 @@ class Blocks:
         """Return a copy of about `count` rows of the first block, evenly spaced."""
         if self._first is None:
             raise ValueError("blocks: expected at least one sample, got none")
-        X, y = self._first
+        X, y = self._first[0]
         step = -(-len(X) // count)
         self._few = X[::step].copy(), y[::step].copy()
         return self._few
 
-    def pieces(self, path: Path, rng: np.random.Generator) -> Iterator[Order]:
-        """Yield the order of whole batches, having told the path which arrays it is of.
+    def pieces(self, path: Path, rng: np.random.Generator, watch: Watch) -> Iterator[Order]:
+        """Yield the order of whole batches, having told path and watch which arrays it is of.
 
         The batch that takes over what the block before has left is a piece of its own, so no block
         is ever copied. So is the last batch of all, which may be shorter.
@@ -96,7 +105,11 @@ class Blocks:
         left: tuple[Array, Array] | None = None
         samples = trained = 0
         while (block := self._next()) is not None:
-            X, y = block
+            (X, y), names = block
+            looked_at = dict(zip(names, (X, y), strict=True))
+            if left is not None:
+                looked_at |= dict(zip(_LEFT, left, strict=True))
+            watch.go_over_to(looked_at)
             samples += len(y)
             order = np.arange(len(y))
             if self._shuffle:
@@ -118,9 +131,11 @@ class Blocks:
                 left = X[rest], y[rest]
             # nothing may hold the block while the next one is made
             path.go_over_to(*self._few)
-            del block, X, y
+            watch.go_over_to({})
+            del block, X, y, looked_at
         if left is not None and not self._drop_last:
             path.go_over_to(*left)
+            watch.go_over_to(dict(zip(_LEFT, left, strict=True)))
             trained += len(left[1])
             yield np.arange(len(left[1]))
         if not trained:
@@ -138,7 +153,7 @@ class Blocks:
             "return a new iterator at each call"
         )
 
-    def _next(self) -> tuple[Array, Array] | None:
+    def _next(self) -> _Named | None:
         """Return the next block, None where an epoch has come to its end."""
         block, self._first = self._first, None
         if block is None:
@@ -147,8 +162,8 @@ class Blocks:
                 self._coming = self._blocks()
         return block
 
-    def _blocks(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the blocks of one epoch that are not empty, checked."""
+    def _blocks(self) -> Iterator[_Named]:
+        """Yield the blocks of one epoch that are not empty, checked, with their names."""
         source = self._source() if callable(self._source) else self._source
         if not isinstance(source, Iterable):
             raise TypeError(
@@ -157,18 +172,18 @@ class Blocks:
         number = -1
         for block in source:  # not by enumerate, which holds a block while the next one is made
             number += 1
-            if not isinstance(block, (tuple, list)) or len(block) != 2:
-                raise TypeError(
-                    f"blocks: expected pairs (X, y), got {type(block).__name__} as number {number}"
-                )
+            parts = len(block) if isinstance(block, (tuple, list)) else 0
+            if parts != 2:
+                got = type(block).__name__ + (f" of {parts}" if parts else "")
+                raise TypeError(f"blocks: expected pairs (X, y), got {got} as number {number}")
             if np.shape(block[1])[:1] != (0,):
                 yield self._checked(number, *block)
             del block
 
-    def _checked(self, number: int, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
+    def _checked(self, number: int, X: npt.ArrayLike, y: npt.ArrayLike) -> _Named:
         names = f"X of block {number}", f"y of block {number}"
         X, y = self._check(X, y, names)
         self._kind = self._kind or X.dtype
         if X.dtype != self._kind == np.uint8:
             raise ValueError(f"{names[0]}: expected uint8, as the first block has, got {X.dtype}")
-        return X, y
+        return (X, y), names

@@ -133,6 +133,10 @@ class Watch:
         self._dtype, self._data, self._names = dtype, data, names
         self._has_warned = False
 
+    def go_over_to(self, data: dict[str, Array]) -> None:
+        """Look for the reason in other data from now on."""
+        self._data = data
+
     def loss(self, name: str, value: float) -> None:
         """Warn of a loss, such as the "loss of epoch 1", if it is NaN or infinite."""
         if math.isfinite(value) or self._has_warned:

@@ -824,8 +824,8 @@ class Network(Sequence[Layer]):
 
         Warns
         -----
-        RuntimeWarning
-            As `fit`.
+        RuntimeWarning, UserWarning
+            As `fit`; what the first block holds is looked at.
 
         Notes
         -----
@@ -845,7 +845,7 @@ class Network(Sequence[Layer]):
             blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
         )
         X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
-        hints.look_at_inputs(self._layers, X, None)
+        self._give_hints(X, y, None, all_classes=False)
         self._history = history = training.History()
         self._fitting = True
         try:
@@ -866,7 +866,6 @@ class Network(Sequence[Layer]):
                     validation_data=validation,
                     train_accuracy=False,
                     progress=shown,
-                    # what all the blocks hold is not looked through a second time
                     watch=hints.Watch(self._dtype, {}, None),
                     callbacks=told,
                     rng=self._rng,
@@ -1038,11 +1037,17 @@ class Network(Sequence[Layer]):
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
 
-    def _give_hints(self, X: Array, y: Array, columns: hints.Names) -> None:
-        """Warn of data that training can hardly do something with."""
+    def _give_hints(
+        self, X: Array, y: Array, columns: hints.Names, *, all_classes: bool = True
+    ) -> None:
+        """Warn of data that training can hardly do something with.
+
+        `all_classes` says that the samples are to be of all classes, as a first block need not be.
+        """
         hints.look_at_inputs(self._layers, X, columns)
         if self._loss in losses.BUILT_IN and y.dtype.kind == "i":
-            hints.look_at_classes(y, self._output_units(X))
+            if all_classes:
+                hints.look_at_classes(y, self._output_units(X))
         elif self._loss in losses.BUILT_IN:
             hints.look_at_targets(y)
 

@@ -441,12 +441,13 @@ def prepare(
     encoding = Encoding(of_columns, of_target)
     X, y = encoding.inputs(frame, dtype), encoding.targets(frame)
     notes.insert(0, f"target: {of_target}")
-    named = f" ({', '.join(name for name in names if name in texts)})" if texts else ""
-    notes.insert(
-        1,
-        f"inputs: {len(names) - len(texts)} columns of numbers, standardised, and {len(texts)} of "
-        f"categories{named}: {encoding.width} in all",
-    )
+    kinds = []
+    if len(texts) < len(names):
+        kinds.append(f"{len(names) - len(texts)} columns of numbers (standardised)")
+    if texts:
+        listed = ", ".join(name for name in names if name in texts)
+        kinds.append(f"{len(texts)} of categories ({listed})")
+    notes.insert(1, f"inputs: {' and '.join(kinds)}: {encoding.width} in all")
     return Prepared(encoding, tuple(of for part in parts for of in (X[part], y[part])), notes)
 
 

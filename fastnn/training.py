@@ -212,7 +212,7 @@ def fit(
                 order = drawing.permutation(every) if shuffle else every
                 pieces = [order[:samples]]
             else:
-                pieces = blocks.pieces(path, rng)
+                pieces = blocks.pieces(path, rng, watch)
             with training_mode(network.layers, True):
                 offset = 0
                 for order in pieces:

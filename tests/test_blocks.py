@@ -9,6 +9,7 @@ import pytest
 from conftest import perceptron
 
 import fastnn
+from fastnn.progress import Notebook
 
 N, WIDTH, CLASSES = 331, 17, 3
 
@@ -93,10 +94,9 @@ def test_each_sample_once_an_epoch_and_every_batch_whole(samples, drop_last):
     assert history.samples_seen == 2 * sum(lengths)
 
 
-@pytest.mark.filterwarnings("ignore:X. .* columns often go beyond 10:UserWarning")
 def test_dtypes_and_layouts_may_change_between_blocks(samples, backend):
     X, y = samples
-    X = np.rint(X * 10 + 100)
+    X = np.clip(np.rint(X * 2 + 5), 1, 9)
     kinds = [np.float32, np.int64, np.float64, ">f4", np.uint8]
     blocks = [(X[i::5].astype(kind), y[i::5]) for i, kind in enumerate(kinds)]
     blocks[1] = np.asfortranarray(blocks[1][0]), blocks[1][1].tolist()
@@ -186,7 +186,7 @@ def test_one_block_is_held_at_a_time(backend):
 def test_samples_in_a_file_are_never_copied_whole(tmp_path, backend, dtype):
     X = np.memmap(tmp_path / "X", dtype, "w+", shape=(4 * ROWS, 64))
     rng = np.random.default_rng(0)
-    X[:] = rng.integers(1, 9, X.shape)
+    X[:] = rng.integers(1, 10, X.shape)
     X.flush()
     X = np.memmap(tmp_path / "X", dtype, "r", shape=X.shape)
     y = rng.integers(0, 4, len(X))
@@ -213,6 +213,7 @@ def pairs(*shapes):
         (pairs(0, 0), {}, ValueError, "blocks: expected at least one sample, got none"),
         (lambda: 3, {}, TypeError, "blocks: expected a function that returns an iterator, got int"),
         (pairs(9)[0], {}, TypeError, "blocks: expected pairs .* got ndarray as number 0"),
+        ([(*pairs(9)[0], [1] * 9)], {}, TypeError, "got tuple of 3 as number 0"),
         ([*pairs(9), 3], {}, TypeError, "blocks: expected pairs .* got int as number 1"),
         ([(np.ones((3, 2)), [0] * 3)], {}, ValueError, "X of block 0: expected shape .batch, 17"),
         ([*pairs(9), (np.ones((3, WIDTH)), [0, 1, 3])], {}, ValueError, "y of block 1: .* got 3"),
@@ -260,6 +261,49 @@ def test_what_the_source_raises_comes_through():
     assert network.history.samples_seen == 32
 
 
-def test_progress_of_unknown_length(capfd):
+def test_progress_of_unknown_length(capsys):
     perceptron(WIDTH, CLASSES).fit_blocks(pairs(40, 7), epochs=2, progress=True)
-    assert "Traceback" not in capfd.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+
+
+def test_a_notebook_shows_a_share_once_the_number_of_samples_is_known(monkeypatch):
+    states = []
+
+    class Handle:
+        def update(self, state, raw):
+            states.append(state["text/html"])
+
+    class Display:
+        @staticmethod
+        def display(state, raw, display_id):
+            return Handle()
+
+    monkeypatch.setattr("fastnn.progress.import_module", lambda name: Display)
+    monkeypatch.setattr("fastnn.progress.REDRAW_SECONDS", 0)
+    perceptron(WIDTH, CLASSES).fit_blocks(pairs(40, 7), epochs=2, progress=Notebook())
+    assert any("<progress></progress>" in state for state in states)
+    assert any('<progress value="32" max="47">' in state for state in states)
+    assert "progress" not in states[-1]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (50, "X of block 1 holds NaN .* in row 10;"),
+        (38, "X left over by the block before holds NaN"),
+    ],
+)
+def test_where_nan_comes_from(place, message):
+    X, y = np.ones((100, WIDTH), np.float32), np.zeros(100, int)
+    X[place, 3] = np.nan
+    blocks = [(X[:40], y[:40]), (X[40:], y[40:])]
+    with pytest.warns(RuntimeWarning, match=message):
+        perceptron(WIDTH, CLASSES).fit_blocks(blocks, shuffle=False, batch_size=16)
+
+
+def test_hints_on_the_first_block():
+    X, y = np.full((200, WIDTH), 300.0), np.zeros(200, int)  # sorted by class, perhaps
+    with pytest.warns(UserWarning, match="columns often go beyond 10") as caught:
+        perceptron(WIDTH, CLASSES, learning_rate=1e-9).fit_blocks([(X, y)])
+    assert len(caught) == 1

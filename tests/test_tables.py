@@ -86,7 +86,7 @@ class TestPreparation:
         y = encoding.targets(flowers)
         assert [encoding.target.classes[i] for i in y] == flowers["species"].tolist()
         assert notes[0] == "target: species, 3 classes: iris, rose, tulip, wild"
-        assert "2 columns of numbers, standardised, and 1 of categories (colour): 5" in notes[1]
+        assert "2 columns of numbers (standardised) and 1 of categories (colour): 5" in notes[1]
 
     @pytest.mark.parametrize(
         ("target", "kind"),
