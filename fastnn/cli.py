@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata, util
@@ -28,6 +28,7 @@ from fastnn import (
     many,
     page,
     prediction,
+    progress,
     sheet,
     sweep,
 )
@@ -395,7 +396,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")
-    callbacks: list[Any] = [_report_epoch(options.epochs)]
+    callbacks: list[Any] = [_has_diverged]
     if stopping is not None:
         callbacks.append(stopping)
     interrupted = False
@@ -403,6 +404,7 @@ def _train(options: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             # Divergence is reported below, in words of the command.
             warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.showwarning = _show_warning
             network.fit(
                 X_train,
                 y_train,
@@ -410,7 +412,7 @@ def _train(options: argparse.Namespace) -> int:
                 batch_size=options.batch_size,
                 threads=options.threads,
                 validation_data=(X_val, y_val),
-                progress=sys.stderr.isatty(),
+                progress=progress.on(sys.stdout, bars=sys.stderr),
                 callbacks=callbacks,
                 checkpoint=options.checkpoint,
                 checkpoint_every=options.checkpoint_every,
@@ -424,7 +426,7 @@ def _train(options: argparse.Namespace) -> int:
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
         print(f"interrupted after {done} epochs and {rest:,} images; as far as it came:")
-    diverged = bool(history) and not math.isfinite(history.loss[-1])
+    diverged = bool(history) and _has_diverged(network, history)
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and not interrupted:
@@ -532,6 +534,7 @@ def _print_outcomes(
     with warnings.catch_warnings():
         # Divergence is reported in words of the command.
         warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.showwarning = _show_warning
         for number, (setting, outcome) in enumerate(outcomes, 1):
             try:
                 record = outcome.result()
@@ -574,23 +577,14 @@ def _hidden(options: argparse.Namespace) -> str:
     return f"{'batch norm ' * options.batch_norm}{options.activation}{dropout}"
 
 
-def _report_epoch(epochs: int) -> Callable[[fastnn.Network, fastnn.History], bool]:
-    """Return a callback that prints a line, and ends a training that has diverged."""
-
-    def report(_: fastnn.Network, history: fastnn.History) -> bool:
-        print(_epoch_line(history, epochs), flush=True)
-        return not math.isfinite(history.loss[-1])
-
-    return report
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning without the line of code that it comes from."""
+    print(f"fastnn: warning: {message}", file=sys.stderr)
 
 
-def _epoch_line(history: fastnn.History, epochs: int) -> str:
-    number = f"{len(history):{len(str(epochs))}}/{epochs}"
-    return (
-        f"epoch {number}  loss {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.4f}  "
-        f"val loss {history.val_loss[-1]:.4f}  val accuracy {history.val_accuracy[-1]:.4f}  "
-        f"{history.samples_per_second[-1]:,.0f} samples/s"
-    )
+def _has_diverged(_: fastnn.Network, history: fastnn.History) -> bool:
+    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
+    return not math.isfinite(history.loss[-1])
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -614,7 +608,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise ValueError("IMAGE: expected pictures, or - alone, got both")
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
-    print(prediction.table(names, network.predict_proba(X)))
+    print(prediction.table(names, network.predict(X), network.predict_proba(X)))
     return 0
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import (
+    activations,
     backends,
     checkpoints,
     checks,
+    hints,
     losses,
     optimizers,
     paths,
@@ -24,19 +26,21 @@ from fastnn import (
     saving,
     training,
 )
+from fastnn.activations import Sigmoid
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
+from fastnn.progress import Progress, checked_progress
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, and the share of right answers, None where targets are not class ids."""
+    """Mean loss, and the share of right answers, None where targets are no classes."""
 
     loss: float
     accuracy: float | None
@@ -87,7 +91,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
 ) -> Network:
     """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
@@ -163,7 +167,7 @@ class Network(Sequence[Layer]):
     ----------
     layers
         The layers in order; more can be added.
-    loss : {"softmax_cross_entropy", "mse"}
+    loss : {"softmax_cross_entropy", "binary_cross_entropy", "mse"}
         What training minimises; `use` sets another, or one of your own. Names that other libraries
         have for these, such as "sparse_categorical_crossentropy" and "squared_error", are taken.
     optimizer
@@ -284,10 +288,11 @@ class Network(Sequence[Layer]):
         Parameters
         ----------
         loss
-            "softmax_cross_entropy" or "mse"; or the function of fastnn of one of them
-            (`softmax_crossentropy_with_logits`, `mse`), which means the same; or a function of
-            your own, called as `loss(y_true, y_pred)` with the targets and outputs of a batch, that
-            returns one number, the mean over the batch.
+            "softmax_cross_entropy", "binary_cross_entropy" or "mse"; or the function of fastnn of
+            one of them (`softmax_crossentropy_with_logits`, `binary_crossentropy_with_logits`,
+            `mse`), which means the same; or a function of your own, called as
+            `loss(y_true, y_pred)` with the targets and outputs of a batch, that returns one number,
+            the mean over the batch.
         loss_prime
             Beside a function of your own: called likewise, it returns the gradient of that number
             with respect to `y_pred`, in its shape. `y_pred` is read-only.
@@ -303,10 +308,15 @@ class Network(Sequence[Layer]):
 
         Notes
         -----
-        Targets `y` under each loss: class ids [n] under cross-entropy; under squared error class
-        ids [n], which stand for one-hot rows, or real numbers [n, outputs], [n] with one output;
-        under a loss of your own whatever has one row a sample, and rows of it are what the
-        functions are handed.
+        Targets `y` under each loss: class ids [n] under softmax cross-entropy; under binary
+        cross-entropy 1 or 0 for each output, or probabilities from 0 to 1, [n, outputs], [n] with
+        one output; under squared error class ids [n], which stand for one-hot rows, or real numbers
+        [n, outputs], [n] with one output; under a loss of your own whatever has one row a sample,
+        and rows of it are what the functions are handed.
+
+        Binary cross-entropy is that of the sigmoid of each output, so the last layer is no
+        `Sigmoid`. It is summed over outputs (where Keras and PyTorch take the mean), then averaged
+        over samples as all losses are.
         """
         if self._fitting:
             raise RuntimeError("a network can't take another loss while it is training")
@@ -419,9 +429,10 @@ class Network(Sequence[Layer]):
 
         Returns
         -------
-        int64 array of shape [n], or array of shape [n, outputs]
-            Under cross-entropy the class id with the largest logit; under another loss the
-            outputs.
+        int64 array of shape [n] or [n, outputs], or array of shape [n, outputs]
+            Under softmax cross-entropy the class id with the largest logit; under binary
+            cross-entropy 1 for each output whose logit is above 0 and 0 elsewhere, [n] with one
+            output; under another loss the outputs.
 
         Raises
         ------
@@ -431,7 +442,10 @@ class Network(Sequence[Layer]):
         return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Return class probabilities [n, classes] for each row of `X` [n, input_units].
+        """Return probabilities [n, outputs] for each row of `X` [n, input_units].
+
+        Under softmax cross-entropy those of the classes, which sum to 1; under binary cross-entropy
+        the sigmoid of each output, the probability of 1.
 
         The last bits of a row may depend on the rows beside it: few rows, many, and rows full of
         zeros take different kernels.
@@ -441,19 +455,22 @@ class Network(Sequence[Layer]):
         ValueError, TypeError
             As `forward`.
         TypeError
-            If the loss is not softmax cross-entropy, so that outputs are no logits.
+            If the loss is another, so that outputs are no logits.
         """
         backend = backends.load(self._backend_name)
-        self._loss.check_logits("predict_proba")
-        return np.concatenate([backend.softmax(logits) for logits in self._outputs(X)])
+        return np.concatenate(
+            [self._loss.probabilities(backend, output) for output in self._outputs(X)]
+        )
 
     def evaluate(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
     ) -> Evaluation:
         """Return the mean loss and the accuracy on `X` [n, input_units] with targets `y`.
 
-        Accuracy is None where targets are not class ids. `use` says what targets may be, and `fit`
-        what `sample_weight` is.
+        Accuracy is the share of samples whose answer is right, None where targets are no classes.
+        Under binary cross-entropy a sample is right if the answers of all outputs are (the subset
+        accuracy of scikit-learn); where targets are probabilities between 0 and 1 it is None. `use`
+        says what targets may be, and `fit` what `sample_weight` is.
 
         The layers' penalties are part of the loss, here and in training.
 
@@ -474,7 +491,7 @@ class Network(Sequence[Layer]):
                 backend, output, targets, None if weights is None else weights[rows]
             )
             if classes:
-                correct += losses.right_answers(output, targets)
+                correct += self._loss.right_answers(output, targets)
             start += len(output)
         accuracy = correct / len(y) if classes else None
         share = len(y) if weights is None else weights.sum()
@@ -551,7 +568,7 @@ class Network(Sequence[Layer]):
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
-        progress: bool = False,
+        progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -585,7 +602,8 @@ class Network(Sequence[Layer]):
         class_weight : {"balanced"}, mapping or numbers of shape [classes], optional
             A weight of each class, which those of its samples are multiplied by; 1 for a class
             that a mapping does not name. "balanced" weighs classes by n / (classes that occur *
-            samples of the class), so that each class has the same part in the loss.
+            samples of the class), so that each class has the same part in the loss. Under binary
+            cross-entropy one output has the classes 0 and 1, and more than one can't be weighed so.
         validation_data
             (X, y) to evaluate after each epoch, without weights.
         validation_split
@@ -595,7 +613,9 @@ class Network(Sequence[Layer]):
         train_accuracy
             Evaluate the training data after each epoch as well.
         progress
-            Show a bar with loss, accuracy and samples/s.
+            Show loss, accuracy and samples/s: in a terminal by a bar, and a line for each epoch
+            that is over; in a log file or a pipe by the lines; in a notebook by a table. Bars and
+            lines go to standard error. A `fastnn.progress.Progress` shows them elsewhere.
         callbacks
             Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
             which are called as `callback(network, history)` after each epoch; one that returns
@@ -634,7 +654,11 @@ class Network(Sequence[Layer]):
         Warns
         -----
         RuntimeWarning
-            When the loss of an epoch is NaN or infinite.
+            Once, when a loss is NaN or infinite: of NaN in the data, with its place.
+        UserWarning
+            Before the training: of inputs of a first `Dense` layer that often go beyond 10, such
+            as raw pixels, of real targets that do so, and of class ids that no sample has, such as
+            0 where labels count from 1.
         """
         if self._fitting:
             raise RuntimeError("a network can't begin to train while it is training")
@@ -642,9 +666,10 @@ class Network(Sequence[Layer]):
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
         threads = paths.threads_asked(threads)
         options = {"shuffle": shuffle, "drop_last": drop_last}
-        options |= {"train_accuracy": train_accuracy, "progress": progress}
+        options |= {"train_accuracy": train_accuracy}
         for name, value in options.items():
             checks.flag(name, value)
+        shown = checked_progress(progress)
         told = checked_callbacks(callbacks)
         for name, file in (("checkpoint", checkpoint), ("resume", resume)):
             if not (file is None or isinstance(file, (str, PathLike))):
@@ -656,6 +681,7 @@ class Network(Sequence[Layer]):
                     f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
                 )
         saved = None if resume is None else checkpoints.read(resume)
+        columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
@@ -684,6 +710,9 @@ class Network(Sequence[Layer]):
             drawn = drawing.permutation(len(y))
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
+        if saved is None:
+            self._give_hints(X, y, columns)
+        in_use = {"X": X, "y": y} | dict(zip(names, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
         if checkpoint is not None or saved is not None:
@@ -724,7 +753,8 @@ class Network(Sequence[Layer]):
                     drop_last=drop_last,
                     validation_data=validation,
                     train_accuracy=train_accuracy,
-                    progress=progress,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, in_use, columns),
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position() if saved is None else saved.position,
@@ -793,7 +823,7 @@ class Network(Sequence[Layer]):
         width = self._width()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}")
+                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}{_instead(layer)}")
             taken = layer._network is not None and layer._network() is not None
             if taken or any(layer is other for other in layers[:i]):
                 raise ValueError(
@@ -869,6 +899,11 @@ class Network(Sequence[Layer]):
         self, X: npt.ArrayLike, y: npt.ArrayLike, names: tuple[str, str] = ("X", "y")
     ) -> tuple[Array, Array]:
         X = self._inputs(X, names[0])
+        if isinstance(self._loss, losses.BinaryCrossEntropy) and isinstance(self[-1], Sigmoid):
+            raise ValueError(
+                "loss: 'binary_cross_entropy' has a sigmoid of its own, so the last layer gives "
+                f"logits; leave out {self[-1]!r}"
+            )
         outputs = self._output_units(X)
         targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
         return X, targets
@@ -879,6 +914,14 @@ class Network(Sequence[Layer]):
 
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
+
+    def _give_hints(self, X: Array, y: Array, columns: hints.Names) -> None:
+        """Warn of data that training can hardly do something with."""
+        hints.look_at_inputs(self._layers, X, columns)
+        if self._loss in losses.BUILT_IN and y.dtype.kind == "i":
+            hints.look_at_classes(y, self._output_units(X))
+        elif self._loss in losses.BUILT_IN:
+            hints.look_at_targets(y)
 
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
         if sample_weight is None:
@@ -891,10 +934,12 @@ class Network(Sequence[Layer]):
     ) -> Array:
         """Return the weights of samples times those of their classes."""
         self._loss.check_weights("class_weight")
-        if not self._has_classes(X, targets):
-            raise ValueError("class_weight: expected None, as targets are not class ids")
-        of_classes = losses.class_weights(class_weight, targets, self._output_units(X))
-        found = of_classes[targets] if weights is None else weights * of_classes[targets]
+        classes = self._loss.class_ids(targets, self._output_units(X))
+        if classes is None:
+            raise ValueError("class_weight: expected None, as targets are not class ids, one a row")
+        labels, number = classes
+        of_samples = losses.class_weights(class_weight, labels, number)[labels]
+        found = of_samples if weights is None else weights * of_samples
         return checks.weights("class_weight", found, len(targets))
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
@@ -904,6 +949,15 @@ class Network(Sequence[Layer]):
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
+
+
+def _instead(layer: object) -> str:
+    """Return what to write in place of what is no layer."""
+    if isinstance(layer, str) and layer.lower() in activations.BY_NAME:
+        return f"; write fastnn.{activations.BY_NAME[layer.lower()].__name__}()"
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        return f"; write {layer.__name__}(...), with parentheses"
+    return ""
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:

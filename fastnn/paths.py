@@ -252,13 +252,13 @@ class Programs:
             yield None
             return
         layers = _described(network)
-        compiler = _compiler(network)
-        if compiler.why_not(layers) is not None:
+        epoch = _epoch_module(network)
+        if epoch.why_not(layers) is not None:
             yield None
             return
         direct = _readable(network, X)
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
-        sparse = _density(X, PREDICTION_DENSITY_ROWS) < compiler.SPARSE_BELOW
+        sparse = _density(X, PREDICTION_DENSITY_ROWS) < epoch.SPARSE_BELOW
         idle = self._predicting.setdefault((X.dtype if direct else None, sparse), [])
         try:
             program = idle.pop()
@@ -281,8 +281,8 @@ class Programs:
 
 def reason_for_layers(network: Trainable) -> str | None:
     """Return why a network can't take the compiled path, None if it can."""
-    compiler = backends.epoch_compiler(network.backend)
-    if compiler is None:
+    epoch = backends.epoch_module(network.backend)
+    if epoch is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
     if reason is None and network._loss not in losses.BUILT_IN:
@@ -292,13 +292,13 @@ def reason_for_layers(network: Trainable) -> str | None:
         if reason is None and not own:
             reason = f"{layer!r} has an optimiser that is known to Python alone"
     if reason is None:
-        reason = compiler.why_not(_described(network), network._loss.name, network.dtype)
+        reason = epoch.why_not(_described(network), network._loss.name, network.dtype)
     return reason
 
 
 def _reason_for_python(network: Trainable) -> str | None:
     """Return which layer only Python knows, None if compiled code knows all of them."""
-    if backends.epoch_compiler(network.backend) is None:
+    if backends.epoch_module(network.backend) is None:
         return f"the {network.backend} backend has no compiled epoch"
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
@@ -320,18 +320,18 @@ def threads_asked(threads: object) -> int | None:
 
 def most_threads(network: Trainable) -> int:
     """Return how many threads can share the compiled epoch of a network that has one."""
-    return int(_compiler(network).most_threads(_described(network)))
+    return int(_epoch_module(network).most_threads(_described(network)))
 
 
-def _compiler(network: Trainable) -> Any:
-    compiler = backends.epoch_compiler(network.backend)
-    assert compiler is not None
-    return compiler
+def _epoch_module(network: Trainable) -> Any:
+    epoch = backends.epoch_module(network.backend)
+    assert epoch is not None
+    return epoch
 
 
 def _readable(network: Trainable, X: Array) -> bool:
     """Say whether compiled code can read `X` as it lies."""
-    known = _compiler(network).INPUT_CODES
+    known = _epoch_module(network).INPUT_CODES
     return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
 
 
@@ -355,7 +355,7 @@ def _program(
 
     Prediction has no use for the name of a loss.
     """
-    return _compiler(network).Program(
+    return _epoch_module(network).Program(
         layers,
         loss,
         batch_size,

@@ -6,9 +6,8 @@ import csv
 import math
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -20,12 +19,12 @@ import numpy.typing as npt
 from fastnn import plotting, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
+from fastnn.hints import Watch
 from fastnn.layers import training_mode
 from fastnn.paths import Path, Trainable, training_path
+from fastnn.progress import Progress
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from fastnn.checkpoints import Position, Writer
     from fastnn.network import Network
 
@@ -38,7 +37,7 @@ class History:
     ----------
     loss, accuracy : list of float
         On the training data, running: each batch before its step. No accuracy where targets are
-        not class ids; nor is there one on other data.
+        no classes; nor is there one on other data.
     val_loss, val_accuracy : list of float
         On the validation data after each epoch; empty without such data.
     train_loss, train_accuracy : list of float
@@ -159,7 +158,8 @@ def fit(
     drop_last: bool,
     validation_data: tuple[Array, Array] | None,
     train_accuracy: bool,
-    progress: bool,
+    progress: Progress | None,
+    watch: Watch,
     callbacks: Sequence[Callback],
     rng: np.random.Generator,
     position: Position,
@@ -177,8 +177,12 @@ def fit(
             callback.on_train_begin(network, history)
     else:
         _resume(callbacks, network, history, states)
-    start = time.perf_counter()
-    with training_path(network, X, y, batch_size, threads, weights) as path:
+    with ExitStack() as stack:
+        if progress is not None:
+            progress.begin(history, epochs)
+            stack.enter_context(progress)
+        start = time.perf_counter()
+        path = stack.enter_context(training_path(network, X, y, batch_size, threads, weights))
         history.compile_seconds += time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
         samples = len(every) // batch_size * batch_size if drop_last else len(every)
@@ -186,6 +190,8 @@ def fit(
             writer.write(position)
         while position.epoch <= epochs and not position.ended:
             epoch = position.epoch
+            if progress is not None:
+                progress.begin_epoch(samples, position.done)
             if not position.done:
                 for callback in callbacks:
                     callback.on_epoch_begin(network, history)
@@ -195,31 +201,22 @@ def fit(
             elif writer is not None:
                 position.order = dict(rng.bit_generator.state)
             order = drawing.permutation(every) if shuffle else every
-            description = f"epoch {epoch}/{epochs}"
-            with (
-                training_mode(network.layers, True),
-                _bar(description, samples, position.done, show=progress) as bar,
-            ):
+            with training_mode(network.layers, True):
                 record = _train_epoch(
                     path,
                     order[:samples],
                     batch_size,
                     weights,
                     history,
-                    bar,
+                    progress,
+                    watch,
                     has_classes,
                     position,
                     writer,
                 )
-            if not math.isfinite(record["loss"]):
-                warnings.warn(
-                    f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
-                    "data hold NaN or infinity; try a smaller learning rate",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
             if validation_data is not None:
                 record |= _evaluated(network, "val", *validation_data)
+                watch.loss(f"validation loss of epoch {epoch}", record["val_loss"])
             if train_accuracy:
                 kept = slice(None) if chosen is None else chosen
                 record |= _evaluated(
@@ -228,6 +225,8 @@ def fit(
             # All columns at once, so that Ctrl-C never leaves them of different lengths.
             for name, value in record.items():
                 getattr(history, name).append(value)
+            if progress is not None:
+                progress.end_epoch()
             ends = [callback.on_epoch_end(network, history) for callback in callbacks]
             position.next_epoch()
             position.ended = any(ends)
@@ -259,7 +258,8 @@ def _train_epoch(
     batch_size: int,
     weights: Array | None,
     history: History,
-    bar: tqdm[Any] | None,
+    progress: Progress | None,
+    watch: Watch,
     has_classes: bool,
     position: Position,
     writer: Writer | None,
@@ -285,14 +285,18 @@ def _train_epoch(
         history.samples_seen += len(stretch)
         now = time.perf_counter()
         position.seconds += now - before
+        if not math.isfinite(position.loss):
+            if progress is not None:
+                progress.hide()
+            watch.loss(f"loss of epoch {position.epoch}", position.loss)
         # Where an epoch is cut into calls changes no bit, so time may decide it.
         batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
-        if bar is not None:
-            averages = f"loss {_mean(position.loss, position.done, shares):.4f}"
+        if progress is not None:
+            averages = {"loss": _mean(position.loss, position.done, shares)}
             if has_classes:
-                averages += f", accuracy {position.correct / position.done:.4f}"
-            bar.set_postfix_str(averages, refresh=False)
-            bar.update(len(stretch))
+                averages["accuracy"] = position.correct / position.done
+            progress.advance(len(stretch), averages)
+            now = time.perf_counter()
         # After the last step there is one, if due, when the epoch is over and in the history.
         if (
             writer is not None
@@ -323,27 +327,3 @@ def _evaluated(
     loss, accuracy = network.evaluate(X, y, sample_weight=weights)
     record = {f"{prefix}_loss": loss}
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
-
-
-def _bar(
-    description: str, total: int, done: int, *, show: bool
-) -> AbstractContextManager[tqdm[Any] | None]:
-    """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
-    if not show:
-        return nullcontext()
-    # Imported here as it would be half of the time that `import fastnn` takes.
-    from tqdm import tqdm
-
-    # Fits 80 columns with everything in it.
-    layout = "{desc} {bar:12} {rate_fmt}{postfix}"
-    bar: AbstractContextManager[tqdm[Any]] = tqdm(
-        desc=description,
-        total=total,
-        initial=done,
-        unit=" samples",
-        unit_scale=True,
-        leave=False,
-        dynamic_ncols=True,
-        bar_format=layout,
-    )
-    return bar

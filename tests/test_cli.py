@@ -60,6 +60,21 @@ def test_train_and_evaluate(tmp_path, small_data, backend):
     assert isinstance(fastnn.load(model)[0], fastnn.Rescaling)
 
 
+def test_a_warning_is_one_line(tmp_path, small_data):
+    for file in small_data.iterdir():
+        content = file.read_bytes()
+        if "labels" in file.name:
+            content = content[:8] + bytes(label + 1 for label in content[8:])
+        (tmp_path / file.name).write_bytes(content)
+    done = run("train", "--data", tmp_path, "--epochs", 1, "--hidden", 10)
+    assert done.returncode == 0
+    assert re.fullmatch(
+        "fastnn: warning: y: no sample is of class 0; labels go from 1 to 10, and the 11 outputs "
+        "are for classes 0 to 10; if labels count from 1, write y - 1, and 10 outputs\n",
+        done.stderr,
+    )
+
+
 def test_evaluate_a_model_of_scaled_images(tmp_path, small_data):
     _, _, _, _, X_test, y_test = fastnn.load_dataset(flatten=True, path=small_data)
     network = fastnn.Network([fastnn.Dense(784, 10)], seed=0)
@@ -196,7 +211,7 @@ def test_early_stopping(tmp_path, small_data):
     options = ("--data", small_data, "--epochs", 500, "--batch-size", 16, "--hidden", 50)
     done = run("train", *options, "--early-stopping", 2, "--save", model)
     assert done.returncode == 0, done.stderr
-    losses = [float(loss) for loss in re.findall(r"val loss (\S+)", done.stdout)]
+    losses = [float(loss) for loss in re.findall(r"loss \S+ val (\S+)", done.stdout)]
     best = int(re.search(r"^the weights are those of epoch (\d+)", done.stdout, re.M)[1])
     assert len(losses) == best + 2 < 500
     assert min(losses) == losses[best - 1]

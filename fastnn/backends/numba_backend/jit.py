@@ -59,7 +59,7 @@ def _digest_of_sources() -> str:
     return digest.hexdigest()[:12]
 
 
-_VARIANT = f"v{MACHINE.bits}_{_digest_of_sources()}"
+_VARIANT = f"v{MACHINE.vector_bits}_{_digest_of_sources()}"
 _warned = False
 
 

@@ -12,12 +12,12 @@ from functools import cached_property, partial
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.description import HIDDEN_DENSITY, Dense, Layer, Learned
+from fastnn.backends.description import Dense, Layer, Learned
 
 from ..kernels.optimizers import RULES
 from ..machine import cores
 from . import losses
-from .blocks import Structure, chunks_of
+from .blocks import Structure, chunks_of, density_after
 from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, Table
 from .team import Team
@@ -122,11 +122,12 @@ class Program:
         in a large one, and several times as much between cores that share no cache. Never four:
         where one of four cores is busy with something else, all wait for it.
         """
-        work = 0.0
-        for number, layer in enumerate(self.dense):
-            density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
-            products = 2 if number == 0 else 3
-            work += products * density * layer.input_units * layer.output_units
+        work, density = 0.0, min(self.density, 1.0)
+        for block in self._structure.blocks:
+            if block.dense is not None:
+                products = 2 if block.dense is self.dense[0] else 3
+                work += products * density * block.dense.input_units * block.dense.output_units
+            density = density_after(block, density)
         if work * self.batch_size < WORK_FOR_TWO:
             return 1  # to look for cores would take as long as a tiny fit
         return self.members(min(2, len(cores())))
@@ -151,27 +152,6 @@ class Program:
         """Memory that training takes, but for what Python objects take."""
         tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
         return sum(table.workspace.nbytes for table in tables)
-
-    def train(
-        self,
-        samples: np.ndarray,
-        targets: np.ndarray,
-        order: np.ndarray,
-        parameters: np.ndarray,
-        rates: np.ndarray,
-        states: Sequence[np.ndarray] = (),
-        dropout_steps: np.ndarray | None = None,
-        sample_weights: np.ndarray | None = None,
-        threads: int = 1,
-    ) -> tuple[float, int]:
-        """Train on samples[order], batch by batch; return sums of losses and right answers.
-
-        See `prepare`, which this is with the call of what it returns.
-        """
-        return self.prepare(
-            samples, targets, order, parameters, rates, states, dropout_steps, sample_weights,
-            threads,
-        )()  # fmt: skip
 
     def prepare(
         self,

@@ -217,7 +217,7 @@ def load_labels(shared, labels, order, start, count):
 
 
 @jit_part
-def find_zeros(one, layer, count, padded, training):
+def find_nonzeros(one, layer, count, padded, training):
     """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
         unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
@@ -307,7 +307,7 @@ def multiply(
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         else:
-            find_zeros(one, layer, count, padded, training)
+            find_nonzeros(one, layer, count, padded, training)
             multiply_rows(one, layer, parameters, count)
 
 
