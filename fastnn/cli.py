@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import shlex
@@ -34,7 +33,7 @@ from fastnn import (
 )
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
-from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting
+from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting, has_diverged
 
 DIVERGED = FAILED = 1
 INTERRUPTED = 130
@@ -396,7 +395,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")
-    callbacks: list[Any] = [_has_diverged]
+    callbacks: list[Any] = [has_diverged]
     if stopping is not None:
         callbacks.append(stopping)
     interrupted = False
@@ -426,7 +425,7 @@ def _train(options: argparse.Namespace) -> int:
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
         print(f"interrupted after {done} epochs and {rest:,} images; as far as it came:")
-    diverged = bool(history) and _has_diverged(network, history)
+    diverged = bool(history) and has_diverged(network, history)
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and not interrupted:
@@ -580,11 +579,6 @@ def _hidden(options: argparse.Namespace) -> str:
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning without the line of code that it comes from."""
     print(f"fastnn: warning: {message}", file=sys.stderr)
-
-
-def _has_diverged(_: fastnn.Network, history: fastnn.History) -> bool:
-    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
-    return not math.isfinite(history.loss[-1])
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from fastnn.normalization import BatchNorm
 from fastnn.optimizers import BY_NAME as OPTIMIZERS
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Rate
+from fastnn.training import History
 
 PIXEL_SCALE = 1 / 255
 
@@ -94,3 +95,8 @@ class Setting:
         optimizer = OPTIMIZERS[self.optimizer]()
         optimizer.learning_rate = SCHEDULES[self.schedule](self.learning_rate, epoch, steps)
         return optimizer
+
+
+def has_diverged(_: Network, history: History) -> bool:
+    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
+    return not math.isfinite(history.loss[-1])

@@ -27,8 +27,8 @@ from fastnn.callbacks import EarlyStopping
 from fastnn.checks import Array
 from fastnn.network import Network
 from fastnn.plotting import BLUE, GREY, ORANGE
-from fastnn.settings import Setting
-from fastnn.training import History
+from fastnn.settings import Setting, has_diverged
+from fastnn.tables import markdown_table
 
 if sys.platform != "win32":
     import fcntl
@@ -104,7 +104,7 @@ def train(setting: Setting, data: Data, of_data: str) -> Record:
         batch_size=setting.batch_size,
         threads=1,
         validation_data=(X_val, y_val),
-        callbacks=[_has_diverged, *([] if stopping is None else [stopping])],
+        callbacks=[has_diverged, *([] if stopping is None else [stopping])],
     )
     # none is the best where the first one has diverged
     best = (stopping.best_epoch if stopping is not None else 0) or len(history)
@@ -117,7 +117,7 @@ def train(setting: Setting, data: Data, of_data: str) -> Record:
         "data": of_data,
         **asdict(setting),
         "parameters": network.parameter_count,
-        "diverged": _has_diverged(network, history),
+        "diverged": has_diverged(network, history),
         "best_epoch": best,
         "val_loss": history.val_loss[best - 1],
         "val_accuracy": history.val_accuracy[best - 1],
@@ -126,11 +126,6 @@ def train(setting: Setting, data: Data, of_data: str) -> Record:
         "seconds": round(seconds, 3),
         "history": columns,
     }
-
-
-def _has_diverged(_: Network, history: History) -> bool:
-    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
-    return not math.isfinite(history.loss[-1])
 
 
 def here(
@@ -376,15 +371,7 @@ def table(best_first: Sequence[Row]) -> str:
         line += [str(len(row.records))] * (most > 1)
         line += [str(sum(record["diverged"] for record in row.records))] * diverged
         lines.append(line)
-    return _markdown(header, lines)
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    cells = [header, *lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    padded = [[cell.rjust(w) for cell, w in zip(line, widths, strict=True)] for line in cells]
-    padded.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    return markdown_table(header, lines)
 
 
 DRAWN_SETTINGS = 30
