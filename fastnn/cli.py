@@ -8,7 +8,8 @@ import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata, util
@@ -23,6 +24,7 @@ from fastnn import (
     backends,
     bench,
     checks,
+    datasets,
     images,
     many,
     page,
@@ -30,10 +32,11 @@ from fastnn import (
     progress,
     sheet,
     sweep,
+    tables,
 )
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
-from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting, has_diverged
+from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting, Task, has_diverged
 
 DIVERGED = FAILED = 1
 INTERRUPTED = 130
@@ -104,9 +107,10 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train a network and report its test accuracy",
         description="Train a multi-layer perceptron (dense layers with activations between them, "
-        "softmax cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own.",
-        epilog="example: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
-        "--save model.safetensors",
+        "softmax cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own; or "
+        "on a table, also by squared error.",
+        epilog="examples: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
+        "--save model.safetensors; fastnn train --csv flowers.csv --target species",
         formatter_class=_HelpFormatter,
     )
     parser.add_argument(
@@ -133,6 +137,8 @@ def _add_train(commands: Any) -> None:
         "--seed", type=int, default=0, help="of initial weights and order; same seed, same bits"
     )
     _add_data(parser)
+    _add_table(parser)
+    _add_preparation(parser)
     parser.add_argument(
         "--plot",
         type=Path,
@@ -255,6 +261,8 @@ def _add_sweep(commands: Any) -> None:
         "--seed", type=int, default=0, help="of the first of these; the next ones are one higher"
     )
     _add_data(parser)
+    _add_table(parser)
+    _add_preparation(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -288,31 +296,34 @@ def _add_evaluate(commands: Any) -> None:
         "evaluate",
         help="report the test accuracy of a saved network",
         description="Read a network that `fastnn train --save` wrote, or Network.save, "
-        "and report its loss and accuracy on the test images.",
+        "and report its loss and accuracy on the test images, or on all rows of a table.",
         formatter_class=_HelpFormatter,
     )
     _add_model(parser)
     _add_backend(parser)
     _add_data(parser)
+    _add_table(parser)
     parser.set_defaults(run=_evaluate)
 
 
 def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
-        help="read hand-drawn digits in pictures",
+        help="read hand-drawn digits in pictures, or answer for the rows of a table",
         description="Find the digit in each picture, scale and centre it as MNIST's are, and "
-        "print the probability of each class. Pictures need Pillow.",
-        epilog="example: fastnn predict model.safetensors photo.jpg drawing.png",
+        "print the probability of each class. Pictures need Pillow. A network that was trained on "
+        "a table takes a table, and the answers are its classes or in the unit of its target.",
+        epilog="examples: fastnn predict model.safetensors photo.jpg drawing.png; "
+        "fastnn predict species.safetensors new.csv",
         formatter_class=_HelpFormatter,
     )
     _add_model(parser)
     parser.add_argument(
         "images",
         nargs="+",
-        metavar="IMAGE",
-        help="a PNG or JPEG of one digit, of any size, dark on light or light on dark; "
-        "or - for rows of comma-separated inputs on standard input",
+        metavar="INPUT",
+        help="a PNG or JPEG of one digit, of any size, dark on light or light on dark; a CSV or "
+        "Parquet file; or - for rows of comma-separated inputs on standard input",
     )
     _add_backend(parser)
     parser.set_defaults(run=_predict)
@@ -374,21 +385,117 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="a directory of the four IDX files of an MNIST-like data set, gzipped or not "
+        help="a directory of the four IDX files of an MNIST-like data set, gzipped or not, or a "
+        "name: fashion_mnist, kmnist, emnist_letters ... "
         "(default: FASTNN_DATA, or the MNIST that fastnn carries)",
     )
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    table = parser.add_argument_group("a table in place of images")
+    which = table.add_mutually_exclusive_group()
+    which.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="whose first line names the columns, separated by commas, semicolons or tabs; needs "
+        "pandas",
+    )
+    which.add_argument("--parquet", type=Path, metavar="FILE", help="needs pandas and pyarrow")
+
+
+def _add_preparation(parser: argparse.ArgumentParser) -> None:
+    table = parser.add_argument_group("training on a table")
+    table.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    table.add_argument(
+        "--task",
+        choices=tables.TASKS,
+        help="(default: by the values of the target: classification of texts and of few different "
+        "whole numbers, regression of others)",
+    )
+    table.add_argument(
+        "--missing",
+        choices=tables.MISSING,
+        help="what becomes of missing values: the mean or median of the column stands for them, "
+        "for texts the most frequent one; or their rows are dropped (default: they are refused)",
+    )
+    table.add_argument("--ignore", nargs="+", metavar="COLUMN", help="columns to leave out")
+    table.add_argument(
+        "--categorical",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns whose numbers are names of categories",
+    )
+    table.add_argument(
+        "--test-share", type=float, metavar="SHARE", default=0.2, help="of the rows: for the test"
+    )
+    table.add_argument(
+        "--validation-share",
+        type=float,
+        metavar="SHARE",
+        default=0.1,
+        help="of the rows: for validation",
+    )
+
+
+def _task(options: argparse.Namespace) -> Task:
+    frame = _frame(options)
+    if frame is None:
+        if options.target is not None:
+            raise ValueError(f"--target: expected --csv or --parquet beside {options.target!r}")
+        parts = _pixels(options)
+        classes = 1 + max(int(y.max()) for y in parts[1::2])
+        loss = "softmax_cross_entropy"
+        return Task(parts, classes, "images", PIXEL_SCALE, loss, {}, [], _tested)
+    if options.target is None:
+        raise ValueError(
+            f"--target: expected the column to predict, one of {', '.join(frame.columns)}"
+        )
+    encoding, parts, notes = tables.prepare(
+        frame,
+        options.target,
+        task=options.task,
+        missing=options.missing,
+        ignore=options.ignore or (),
+        categorical=options.categorical or (),
+        validation_share=options.validation_share,
+        test_share=options.test_share,
+        seed=options.seed,
+        dtype=options.dtype,
+    )
+    of = encoding.target
+    metadata = {tables.ENTRY: encoding.as_text()}
+    return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
+
+
+def _frame(options: argparse.Namespace) -> Any:
+    """Return the table that was asked for, None if none was."""
+    path = options.csv or options.parquet
+    if path is None:
+        return None
+    if options.data is not None:
+        raise ValueError(f"--data: expected none beside a table, got {options.data}")
+    return tables.read(path, parquet=options.csv is None)
+
+
+def _tested(network: fastnn.Network, X: Array, y: Array) -> list[str]:
+    """Return lines on loss and accuracy, which there is where targets are class ids."""
+    test = network.evaluate(X, y)
+    accuracy = [] if test.accuracy is None else [f"test accuracy {test.accuracy:.4f}"]
+    return [f"test loss {test.loss:.4f}", *accuracy]
 
 
 def _train(options: argparse.Namespace) -> int:
     _check_outputs(options.plot, save=options.save, checkpoint=options.checkpoint)
     patience = options.early_stopping
     stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
-    X_train, y_train, X_val, y_val, X_test, y_test = _pixels(options)
-    classes = 1 + max(int(y.max()) for y in (y_train, y_val, y_test))
-    widths = [X_train.shape[1], *options.hidden, classes]
-    network = Setting.of(vars(options)).network(widths[0], classes, len(y_train))
+    task = _task(options)
+    X_train, y_train, X_val, y_val, X_test, y_test = task.parts
+    widths = [X_train.shape[1], *options.hidden, task.outputs]
+    network = Setting.of(vars(options)).network(task)
     shape = "-".join(map(str, widths))
-    print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test images")
+    print(*task.notes, sep="\n", end="\n" * bool(task.notes))
+    print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test {task.unit}")
     print(
         f"{shape}, {_hidden(options)}, {network.parameter_count:,} parameters, "
         f"{network.dtype.name}, {network.backend} backend, seed {options.seed}"
@@ -424,15 +531,14 @@ def _train(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt  # nothing was learned yet
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
-        print(f"interrupted after {done} epochs and {rest:,} images; as far as it came:")
+        print(f"interrupted after {done} epochs and {rest:,} {task.unit}; as far as it came:")
     diverged = bool(history) and has_diverged(network, history)
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and not interrupted:
         print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")
-    test = network.evaluate(X_test, y_test)
-    print(f"test loss {test.loss:.4f}")
-    print(f"test accuracy {test.accuracy:.4f}")
+    report = task.report(network, X_test, y_test)
+    print(*report, sep="\n")
     print(
         f"time {sum(history.seconds):.2f} s training, and {history.compile_seconds:.2f} s before "
         "it to compile kernels or read them from the cache"
@@ -443,7 +549,7 @@ def _train(options: argparse.Namespace) -> int:
         network.save(options.save)
         print(f"network in {options.save}")
     if options.plot is not None and history:
-        title = f"{shape}, batch {options.batch_size}, test accuracy {test.accuracy:.4f}"
+        title = f"{shape}, batch {options.batch_size}, {report[1]}"
         history.plot(options.plot, title)
         print(f"learning curves in {options.plot}")
     return INTERRUPTED if interrupted else DIVERGED if diverged else 0
@@ -455,18 +561,20 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.workers is not None:
         workers = checks.integer("--workers", options.workers, minimum=1)
     settings = _settings(options)
-    data = _pixels(options)
-    sweep.check(settings, data)
-    digest = sweep.digest(data)
+    load = partial(_task, _as_for_train(options))
+    task = load()
+    sweep.check(settings, task)
+    digest = sweep.digest(task)
     with sweep.Results(options.out, digest) as results:
         missing = [setting for setting in settings if setting not in results.found]
+        print(*task.notes, sep="\n", end="\n" * bool(task.notes))
         _print_sweep(settings, len(missing), options.out)
         if options.dask is None:
             place = f"{workers} at a time, each on one thread"
-            outcomes = sweep.here(missing, data, digest, workers)
+            outcomes = sweep.here(missing, task, digest, workers)
         else:
             place = f"by the workers of the Dask cluster at {options.dask}"
-            outcomes = sweep.on_cluster(missing, partial(_pixels, options), digest, options.dask)
+            outcomes = sweep.on_cluster(missing, load, digest, options.dask)
         if missing:
             print(place, flush=True)
         else:
@@ -507,6 +615,19 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
     return sweep.combinations(choices)
 
 
+def _as_for_train(options: argparse.Namespace) -> argparse.Namespace:
+    """Return what the preparation of data takes of the options, in the dtype that holds all."""
+    kept = {name: getattr(options, name) for name in (*_OF_DATA, "seed")}
+    return argparse.Namespace(**kept, dtype="float64")
+
+
+_OF_DATA = (
+    *("data", "csv", "parquet", "target", "task", "missing", "ignore", "categorical"),
+    *("test_share", "validation_share"),
+)
+"""Options of `train` and of `sweep` alike that decide what there is to learn."""
+
+
 def _print_sweep(settings: list[Setting], missing: int, out: Path) -> None:
     names = sweep.varying(settings)
     seeds = len({setting.seed for setting in settings})
@@ -543,7 +664,9 @@ def _print_outcomes(
                 what = f"failed: {type(error).__name__}: {first}"
             else:
                 results.add(record)
-                what = f"val accuracy {record['val_accuracy']:.4f}  {record['seconds']:.1f} s"
+                measure = sweep.measures([record])[0]
+                value = record[f"val_{measure}"]
+                what = f"val {measure} {value:.4f}  {record['seconds']:.1f} s"
                 what += "  diverged" * record["diverged"]
             place = f"{number:{len(str(count))}}/{count}"
             print(f"{place}  {sweep.named(setting, [*names, 'seed'])}  {what}", flush=True)
@@ -552,8 +675,9 @@ def _print_outcomes(
 
 def _print_best(best: sweep.Row, names: Sequence[str], options: argparse.Namespace) -> None:
     """Print the test accuracy of the best setting, and the command that trains it."""
-    accuracy = best.shown("test_accuracy")
-    print(f"the best, {sweep.named(best.setting, names)}: test accuracy {accuracy}")
+    measure = sweep.measures(best.records)[0]
+    value = best.shown(f"test_{measure}")
+    print(f"the best, {sweep.named(best.setting, names)}: test {measure} {value}")
     train = vars(_parser().parse_args(["train"]))
     usual = asdict(Setting.of(train)) | {
         "learning_rate": Setting.of(train | {"optimizer": best.setting.optimizer}).learning_rate
@@ -565,8 +689,11 @@ def _print_best(best: sweep.Row, names: Sequence[str], options: argparse.Namespa
             words.append(f"--{name.replace('_', '-')}")
             if name != "batch_norm":
                 words += map(str, value if name == "hidden" else [value])
-    if options.data is not None:
-        words += ["--data", str(options.data)]
+    for name in _OF_DATA:
+        value = getattr(options, name)
+        if value != train[name]:
+            words.append(f"--{name.replace('_', '-')}")
+            words += map(str, value if isinstance(value, list) else [value])
     print(f"to train it: {shlex.join([*words, '--save', 'model.safetensors'])}")
 
 
@@ -583,33 +710,77 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
+    frame = _frame(options)
+    if frame is not None:
+        with _naming(options.model):
+            encoding = tables.Encoding.of(network)
+        with _naming(options.csv or options.parquet):
+            known = encoding.with_target(frame)
+            X_test, y_test = encoding.inputs(known, network.dtype), encoding.targets(known)
+        if len(known) < len(frame):
+            print(f"left out: {len(frame) - len(known)} rows without {encoding.target.name}")
+        print(*encoding.target.report(network, X_test, y_test), sep="\n")
+        return 0
+    if tables.ENTRY in network.metadata:
+        raise ValueError(
+            f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
+            f"{', '.join(tables.Encoding.of(network).names)}"
+        )
     X_test, y_test = _pixels(options)[4:]
     if not images.takes_raw_pixels(network):
         X_test = X_test * network.dtype.type(PIXEL_SCALE)
-    test = network.evaluate(X_test, y_test)
-    print(f"test loss {test.loss:.4f}")
-    if test.accuracy is not None:
-        print(f"test accuracy {test.accuracy:.4f}")
+    print(*_tested(network, X_test, y_test), sep="\n")
     return 0
+
+
+@contextmanager
+def _naming(file: Path | str) -> Iterator[None]:
+    """Say in the message of a ValueError which file it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _predict(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
-    if options.images == ["-"]:
+    if len(options.images) > 1 and any(map(_is_rows, options.images)):
+        raise ValueError("INPUT: expected pictures, or one table or - alone, got both")
+    if tables.ENTRY in network.metadata:
+        print(_of_table(network, options.images[0]))
+        return 0
+    if tables.is_table(options.images[0]):
+        with open(options.images[0], newline="") as file:
+            X = prediction.of_csv(network, file, options.images[0])
+        names = [f"row {i}" for i in range(1, len(X) + 1)]
+    elif options.images == ["-"]:
         X = prediction.of_csv(network, sys.stdin, "standard input")
         names = [f"row {i}" for i in range(1, len(X) + 1)]
-    elif "-" in options.images:
-        raise ValueError("IMAGE: expected pictures, or - alone, got both")
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
     print(prediction.table(names, network.predict(X), network.predict_proba(X)))
     return 0
 
 
+def _is_rows(name: str) -> bool:
+    return name == "-" or tables.is_table(name)
+
+
+def _of_table(network: fastnn.Network, name: str) -> str:
+    """Return the answers for the rows of a table as text."""
+    encoding = tables.Encoding.of(network)
+    if not _is_rows(name):
+        raise ValueError(f"INPUT: expected a CSV or Parquet file or -, got {name}")
+    frame = tables.read_rows(sys.stdin, encoding) if name == "-" else tables.read(name)
+    with _naming("standard input" if name == "-" else name):
+        X = encoding.inputs(frame, network.dtype)
+    return encoding.target.predictions(network, X)
+
+
 def _show(options: argparse.Namespace) -> int:
     _check_picture("SHEET", options.sheet)
     network = fastnn.load(options.model, backend=options.backend)
-    X_test, y_test = fastnn.load_dataset(path=options.data, dtype=np.uint8)[4:]
+    X_test, y_test = _pixels(options, flatten=False)[4:]
     sheet.draw(network, X_test, y_test, options.sheet, options.model.name)
     print(f"sheet in {options.sheet}")
     return 0
@@ -636,7 +807,8 @@ def _info(_: argparse.Namespace) -> int:
         **{name: _version(name) for name in _RUN_TIME},
         "optional": ", ".join(
             _optional(
-                "matplotlib", "pillow", "distributed", "scipy", "torch", "jax", "scikit-learn"
+                *("matplotlib", "pillow", "pandas", "pyarrow", "distributed"),
+                *("scipy", "torch", "jax", "scikit-learn"),
             )
         )
         or "none",
@@ -681,8 +853,11 @@ def _optional(*names: str) -> list[str]:
     return [f"{name} {version}" for name, version in versions if version != "not installed"]
 
 
-def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
-    return fastnn.load_dataset(flatten=True, path=options.data, dtype=np.uint8)
+def _pixels(options: argparse.Namespace, *, flatten: bool = True) -> tuple[Array, ...]:
+    data = options.data
+    if data is not None and not data.is_dir() and datasets.is_name(str(data)):
+        return fastnn.load_dataset(str(data), flatten, dtype=np.uint8)
+    return fastnn.load_dataset(flatten, path=data, dtype=np.uint8)
 
 
 def _check_outputs(plot: Path | None, **others: Path | None) -> None:

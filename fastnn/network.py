@@ -27,6 +27,7 @@ from fastnn import (
     training,
 )
 from fastnn.activations import Sigmoid
+from fastnn.blocks import Blocks, BlockSource
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
@@ -37,6 +38,9 @@ from fastnn.progress import Progress, checked_progress
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+_VALIDATION = ("validation_data[0]", "validation_data[1]")
 
 
 class Evaluation(NamedTuple):
@@ -74,6 +78,7 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         network = Network(layers, loss=loss, backend=name, dtype=dtype, seed=rng)
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
+        network.metadata = saving.metadata(path)
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
@@ -129,6 +134,7 @@ def resume(
     """
     saved = checkpoints.read(path)
     network = _of_checkpoint(saved, *saving.made(saved.terms.network))
+    network.metadata = saving.metadata(path)
     network.fit(
         X,
         y,
@@ -183,6 +189,11 @@ class Network(Sequence[Layer]):
         Of the network's one random generator, which draws initial parameters
         and the order of samples. The same seed gives the same bits.
 
+    Attributes
+    ----------
+    metadata : dict of str to str
+        Notes of yours, such as the names of classes, which files hold as well.
+
     Raises
     ------
     ValueError
@@ -218,6 +229,7 @@ class Network(Sequence[Layer]):
             self._optimizer = optimizers.checked("optimizer", optimizer)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
+        self.metadata: dict[str, str] = {}
         self._history: training.History | None = None
         self._fitting = False
         self._programs = paths.Programs()
@@ -686,12 +698,7 @@ class Network(Sequence[Layer]):
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
             weights = self._class_weights(class_weight, X, y, weights)
-        validation, kept_out = None, 0
-        names = ("validation_data[0]", "validation_data[1]")
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError("validation_data: expected a pair (X, y)")
-            validation = self._samples(*validation_data, names=names)
+        validation, kept_out = self._validation(validation_data), 0
         if validation_split is not None:
             if validation is not None:
                 raise ValueError("validation_split: expected None beside validation_data")
@@ -712,7 +719,7 @@ class Network(Sequence[Layer]):
             validation = X[others], y[others]
         if saved is None:
             self._give_hints(X, y, columns)
-        in_use = {"X": X, "y": y} | dict(zip(names, validation or (), strict=False))
+        in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
         if checkpoint is not None or saved is not None:
@@ -724,7 +731,7 @@ class Network(Sequence[Layer]):
                 "train_accuracy": options["train_accuracy"],
             }
             data = {"X": X, "y": y, "sample_weight, class_weight": weights}
-            data |= dict(zip(names, validation or (None, None), strict=True))
+            data |= dict(zip(_VALIDATION, validation or (None, None), strict=True))
             terms = checkpoints.terms_of(self, arguments, data, split)
             if saved is not None:
                 saved.check(terms, epochs, count, told)
@@ -765,6 +772,113 @@ class Network(Sequence[Layer]):
             self._fitting = False
         return history
 
+    def fit_blocks(
+        self,
+        blocks: BlockSource,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        threads: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        progress: bool | Progress = False,
+        callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
+    ) -> training.History:
+        """Train on samples that come block by block, as those that don't fit into memory.
+
+        One block is held at a time. What a block leaves over of its last batch begins the first
+        batch of the next one, so the steps are those of `fit` on all samples, but for the order:
+        unshuffled, they are the same to the bit where the samples hold no zeros.
+
+        Parameters
+        ----------
+        blocks
+            A function that returns an iterator over pairs (X, y), as a generator function does, and
+            is called for each epoch; or a list of pairs, or another iterable that can be gone
+            through once an epoch. `X` and `y` are as `fit` takes them, and a block has as many
+            samples as you like; one without any is passed over. Where the first one holds uint8,
+            all do. The arrays of a block may be written to again when the next one is asked for.
+        epochs, batch_size, threads
+            As `fit` takes them.
+        shuffle
+            Draw an order for the samples of each block. Blocks come as they come, so samples that
+            are sorted by class are to be mixed beforehand.
+        drop_last
+            Leave out the last batch of an epoch where it is shorter.
+        validation_data, progress, callbacks
+            As `fit` takes them.
+
+        Returns
+        -------
+        History
+            `seconds` are those of training steps, without the time that blocks take to come.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; if `blocks` can be gone through but once and there are more epochs, or an
+            epoch has no sample, or a block is no pair, which may show in the midst of training.
+        RuntimeError
+            As `fit`.
+
+        Warns
+        -----
+        RuntimeWarning
+            As `fit`.
+
+        Notes
+        -----
+        Which kernels are used depends on the share of zeros in the first block.
+        """
+        if self._fitting:
+            raise RuntimeError("a network can't begin to train while it is training")
+        epochs = checks.integer("epochs", epochs, minimum=1)
+        batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        threads = paths.threads_asked(threads)
+        for name, value in {"shuffle": shuffle, "drop_last": drop_last}.items():
+            checks.flag(name, value)
+        shown = checked_progress(progress)
+        told = checked_callbacks(callbacks)
+        validation = self._validation(validation_data)
+        stream = Blocks(
+            blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
+        )
+        X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
+        hints.look_at_inputs(self._layers, X, None)
+        self._history = history = training.History()
+        self._fitting = True
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # as in fit
+                training.fit(
+                    self,
+                    X,
+                    y,
+                    history,
+                    weights=None,
+                    chosen=None,
+                    has_classes=self._has_classes(X, y),
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    threads=threads,
+                    shuffle=shuffle,
+                    drop_last=drop_last,
+                    validation_data=validation,
+                    train_accuracy=False,
+                    progress=shown,
+                    # what all the blocks hold is not looked through a second time
+                    watch=hints.Watch(self._dtype, {}, None),
+                    callbacks=told,
+                    rng=self._rng,
+                    position=checkpoints.Position(),
+                    states=None,
+                    writer=None,
+                    blocks=stream,
+                )
+        finally:
+            self._fitting = False
+        return history
+
     @property
     def history(self) -> training.History | None:
         """What `fit` returned last, or had recorded when Ctrl-C ended it; None before."""
@@ -798,7 +912,7 @@ class Network(Sequence[Layer]):
         ------
         TypeError
             If a layer, the loss, an optimiser or a schedule is not one of fastnn's own: functions
-            and classes can't be written.
+            and classes can't be written. If `metadata` holds something other than texts.
         OSError
             If the file can't be written.
         """
@@ -907,6 +1021,15 @@ class Network(Sequence[Layer]):
         outputs = self._output_units(X)
         targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
         return X, targets
+
+    def _validation(
+        self, validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None
+    ) -> tuple[Array, Array] | None:
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("validation_data: expected a pair (X, y)")
+        return self._samples(*validation_data, names=_VALIDATION)
 
     def _output_units(self, X: Array) -> int:
         """Return the number of outputs, for which a row of `X` may have to be tried."""

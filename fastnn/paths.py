@@ -68,6 +68,12 @@ class Path(Protocol):
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
+    def go_over_to(self, X: Array, y: Array) -> None:
+        """Take samples without weights from other arrays, which may come in another dtype.
+
+        A path that was made for uint8 takes uint8 alone.
+        """
+
 
 @contextmanager
 def training_path(
@@ -83,8 +89,6 @@ def training_path(
     `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
-    # A batch can't be larger than the data, so no workspace has to be.
-    batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
         weighted = weights is not None
         with network._programs.for_training(network, X, batch_size, weighted) as program:
@@ -123,6 +127,10 @@ class LayerPath:
             self._correct += correct
         return self._loss, self._correct
 
+    def go_over_to(self, X: Array, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
+
 
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
@@ -136,10 +144,10 @@ class CompiledPath:
         threads: int | None = None,
         weights: Array | None = None,
     ) -> None:
-        self._network, self._X, self._y, self._program = network, X, y, program
+        self._network, self._program = network, program
+        self.go_over_to(X, y)
         self._weights = weights
         self._batch_size = program.batch_size
-        self._direct = _readable(network, X)
         self._learned = network._parameters.parts
         self._counting = [layer for layer in network if layer._passes is not None]
         # Views made once: to make them takes longer than a batch of a tiny network.
@@ -162,12 +170,17 @@ class CompiledPath:
             totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
 
+    def go_over_to(self, X: Array, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
+        self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
+
     def _train(self, order: Order, excerpt: Order | slice = slice(None)) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
         network, X, y = self._network, self._X[excerpt], self._y[excerpt]
         weights = None if self._weights is None else self._weights[excerpt]
         if not self._direct:
-            X = np.ascontiguousarray(X, network.dtype)
+            X = np.ascontiguousarray(X, self._program.input_dtype)
         for part in self._learned:
             part.needed_state()
         steps = -(-len(order) // self._batch_size)

@@ -39,15 +39,17 @@ class Progress:
         Of the epochs that are over.
     epochs : int
         How many there are to be.
-    samples, done : int
-        Those of the epoch that is running, and how many of them it has been through.
+    samples : int or None
+        Those of the epoch that is running; None where it isn't known how many it has.
+    done : int
+        How many of them it has been through.
     averages : dict of float
         Running means of that epoch: its loss and, of class ids, its accuracy.
     """
 
     history: History
     epochs: int
-    samples: int
+    samples: int | None
     done: int
     averages: dict[str, float]
 
@@ -56,7 +58,7 @@ class Progress:
         self.history, self.epochs = history, epochs
         self.samples, self.done, self.averages = 0, 0, {}
 
-    def begin_epoch(self, samples: int, done: int) -> None:
+    def begin_epoch(self, samples: int | None, done: int) -> None:
         """Hear that an epoch begins, of which a training that goes on has done some samples."""
         self.samples, self.done, self.averages = samples, done, {}
 
@@ -70,7 +72,7 @@ class Progress:
 
     def end_epoch(self) -> None:
         """Hear that an epoch is over and in the history."""
-        self.samples = self.done = 0
+        self.samples, self.done, self.averages = 0, 0, {}
 
     def __enter__(self) -> None:
         pass
@@ -130,7 +132,7 @@ class Terminal(Lines):
         # Where no kernel has been compiled yet, it takes some seconds to the first epoch.
         self._bar = self._draw(bar_format="preparing")
 
-    def begin_epoch(self, samples: int, done: int) -> None:
+    def begin_epoch(self, samples: int | None, done: int) -> None:
         """Note when the epoch began; a short one gets no bar."""
         super().begin_epoch(samples, done)
         self._close()
@@ -238,7 +240,7 @@ class Notebook(Progress):
             "  ".join(_parts(self.history, number, self.epochs)) if number else "..."
             for number in numbers
         ]
-        running = {**self.averages} if self.samples else {}
+        running = self.averages
         if running:
             means = "  ".join(f"{name} {_number(value)}" for name, value in running.items())
             lines.append(f"epoch {over + 1}/{self.epochs}  {means}")
@@ -246,7 +248,8 @@ class Notebook(Progress):
         names = names or [*running]
         rows = [_cells(self.history, number, names) for number in numbers]
         if running:
-            share = f'<progress value="{self.done}" max="{self.samples}"></progress>'
+            of = f' value="{self.done}" max="{self.samples}"' if self.samples else ""
+            share = f"<progress{of}></progress>"
             cells = [_number(running[name]) if name in running else "" for name in names]
             rows.append([f"{over + 1}", *cells, share])
         if not rows:

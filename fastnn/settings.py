@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnn import activations, backends, checks, schedules
+from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Rescaling
 from fastnn.network import Network
@@ -29,6 +30,23 @@ SCHEDULES: dict[str, Callable[[Any, int, int], Rate]] = {
     ),
 }
 """Learning rates by name, from the rate, the steps of an epoch and those of the training."""
+
+
+class Task(NamedTuple):
+    """What there is to learn: inputs and targets of training, validation and test, in this order.
+
+    `unit` is what a sample is called, `scale` what inputs are multiplied by, `notes` what is said
+    before the training, and `report` returns what is said after it of the test samples.
+    """
+
+    parts: tuple[Array, ...]
+    outputs: int
+    unit: str
+    scale: float | None
+    loss: str
+    metadata: dict[str, str]
+    notes: list[str]
+    report: Callable[[Network, Array, Array], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +91,23 @@ class Setting:
             chosen["learning_rate"] = OPTIMIZERS[chosen["optimizer"]]().learning_rate
         return cls(**chosen)
 
-    def network(self, inputs: int, classes: int, samples: int) -> Network:
-        """Return the network, untrained, for so many inputs of 0 to 255, classes and samples."""
-        network = Network(backend=self.backend, dtype=self.dtype, seed=self.seed)
-        network.add(Rescaling(PIXEL_SCALE))
-        *hidden, last = pairwise((inputs, *self.hidden, classes))
-        for before, units in hidden:
-            network.add(Dense(before, units))
+    def network(self, task: Task) -> Network:
+        """Return the network for a task, untrained."""
+        network = Network(loss=task.loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
+        network.metadata = task.metadata
+        if task.scale is not None:
+            network.add(Rescaling(task.scale))
+        X, y, *_ = task.parts
+        *hidden, last = pairwise((X.shape[1], *self.hidden, task.outputs))
+        for inputs, outputs in hidden:
+            network.add(Dense(inputs, outputs))
             if self.batch_norm:
-                network.add(BatchNorm(units))
+                network.add(BatchNorm(outputs))
             network.add(activations.BY_NAME[self.activation]())
             if self.dropout is not None:
                 network.add(Dropout(self.dropout))
         network.add(Dense(*last))
-        network.optimizer = self._optimizer(samples)
+        network.optimizer = self._optimizer(len(y))
         return network
 
     def _optimizer(self, samples: int) -> Optimizer:

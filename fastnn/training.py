@@ -6,7 +6,7 @@ import csv
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -25,6 +25,7 @@ from fastnn.paths import Path, Trainable, training_path
 from fastnn.progress import Progress
 
 if TYPE_CHECKING:
+    from fastnn.blocks import Blocks
     from fastnn.checkpoints import Position, Writer
     from fastnn.network import Network
 
@@ -165,12 +166,14 @@ def fit(
     position: Position,
     states: Sequence[dict[str, Any]] | None,
     writer: Writer | None,
+    blocks: Blocks | None = None,
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
 
     `weights` are those of the samples, float64, and `chosen` the samples to train on, None for all
     of them. It begins at `position`; where that is one of a checkpoint, network and history are as
-    they were there, and `states` are those of the callbacks.
+    they were there, and `states` are those of the callbacks. Where there are `blocks`, the samples
+    are theirs, and `X` and `y` are a few that stand for all.
     """
     if states is None:
         for callback in callbacks:
@@ -182,6 +185,9 @@ def fit(
             progress.begin(history, epochs)
             stack.enter_context(progress)
         start = time.perf_counter()
+        if blocks is None:
+            # A batch can't be larger than the data, so no workspace has to be.
+            batch_size = min(batch_size, len(X))
         path = stack.enter_context(training_path(network, X, y, batch_size, threads, weights))
         history.compile_seconds += time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
@@ -191,7 +197,8 @@ def fit(
         while position.epoch <= epochs and not position.ended:
             epoch = position.epoch
             if progress is not None:
-                progress.begin_epoch(samples, position.done)
+                total = samples if blocks is None else blocks.samples
+                progress.begin_epoch(total, position.done)
             if not position.done:
                 for callback in callbacks:
                     callback.on_epoch_begin(network, history)
@@ -200,20 +207,29 @@ def fit(
                 drawing = saving.generator(position.order)  # the order of this epoch once more
             elif writer is not None:
                 position.order = dict(rng.bit_generator.state)
-            order = drawing.permutation(every) if shuffle else every
+            pieces: Iterable[npt.NDArray[np.int64]]
+            if blocks is None:
+                order = drawing.permutation(every) if shuffle else every
+                pieces = [order[:samples]]
+            else:
+                pieces = blocks.pieces(path, rng)
             with training_mode(network.layers, True):
-                record = _train_epoch(
-                    path,
-                    order[:samples],
-                    batch_size,
-                    weights,
-                    history,
-                    progress,
-                    watch,
-                    has_classes,
-                    position,
-                    writer,
-                )
+                offset = 0
+                for order in pieces:
+                    record = _train_epoch(
+                        path,
+                        order,
+                        offset,
+                        batch_size,
+                        weights,
+                        history,
+                        progress,
+                        watch,
+                        has_classes,
+                        position,
+                        writer,
+                    )
+                    offset += len(order)
             if validation_data is not None:
                 record |= _evaluated(network, "val", *validation_data)
                 watch.loss(f"validation loss of epoch {epoch}", record["val_loss"])
@@ -255,6 +271,7 @@ def _resume(
 def _train_epoch(
     path: Path,
     order: npt.NDArray[np.int64],
+    offset: int,
     batch_size: int,
     weights: Array | None,
     history: History,
@@ -264,7 +281,10 @@ def _train_epoch(
     position: Position,
     writer: Writer | None,
 ) -> dict[str, float]:
-    """Run what is left of one epoch; return its columns of the history."""
+    """Run what is left of the samples of `order`; return the epoch's columns of the history.
+
+    `offset` samples of the epoch come before those of `order`.
+    """
     # By the epoch before; the first one begins with a single batch.
     speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
     batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
@@ -273,12 +293,13 @@ def _train_epoch(
     path.start(position.loss, position.correct)
     stop = STOP.get()
     now = time.perf_counter()
-    while position.done < len(order):
+    while position.done < offset + len(order):
         if stop is not None and stop.is_set():
             raise KeyboardInterrupt
         before = now
         count = batches if writer is None else min(batches, writer.steps_left(position.step))
-        stretch = order[position.done : position.done + count * batch_size]
+        first = position.done - offset
+        stretch = order[first : first + count * batch_size]
         position.loss, position.correct = path.train(stretch)
         position.done += len(stretch)
         position.step += -(-len(stretch) // batch_size)
@@ -300,7 +321,7 @@ def _train_epoch(
         # After the last step there is one, if due, when the epoch is over and in the history.
         if (
             writer is not None
-            and position.done < len(order)
+            and position.done < offset + len(order)
             and writer.is_due_in_epoch(position.step)
         ):
             writer.write(position)

@@ -83,6 +83,18 @@ def test_evaluate_a_model_of_scaled_images(tmp_path, small_data):
     assert f"test accuracy {network.evaluate(X_test, y_test).accuracy:.4f}" in done.stdout
 
 
+def test_data_by_name(tmp_path, small_data):
+    (tmp_path / "kmnist").symlink_to(small_data)
+    found = {"FASTNN_DATA": str(tmp_path)}
+    done = run("train", "--data", "KMNIST", "--epochs", 1, "--hidden", env=found)
+    assert done.returncode == 0, done.stderr
+    assert "584 training, 116 validation, 100 test images" in done.stdout
+    done = run("train", "--data", "emnist-letters", env=found | {"HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert "emnist_letters: found no files of it" in done.stderr
+    assert "nist.gov" in done.stderr
+
+
 def test_predict(tmp_path, reader, backend):
     pytest.importorskip("PIL")
     model = tmp_path / "model"
@@ -135,7 +147,7 @@ def test_mistakes_of_predict_are_explained(tmp_path):
         ("model", "none.png"): "none.png",
         ("model", "white.png"): "white.png: expected a picture of a drawn digit, found no stroke",
         ("model", "-"): "standard input, line 1: expected 784 columns, got 3",
-        ("model", "digit.png", "-"): "IMAGE: expected pictures, or - alone",
+        ("model", "digit.png", "-"): "INPUT: expected pictures, or one table or - alone",
     }.items():
         done = run("predict", *arguments, cwd=tmp_path, input="1,2,3\n")
         assert done.returncode == 2

@@ -13,19 +13,20 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "registry", "tables"},
+    {"checks", "markdown", "registry"},
     {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
+    {"blocks"},
     {"callbacks", "hints", "plotting", "progress"},
     {"training"},
     {"checkpoints"},
     {"network"},
     {"functional", "many", "settings"},
-    {"bench", "images", "page", "prediction", "sheet", "sweep"},
+    {"bench", "images", "page", "prediction", "sheet", "sweep", "tables"},
     {"cli"},
     {"__main__"},
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.costs import Costs
-from fastnn.tables import markdown_table
+from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
 DETAILED_COMPARISONS = 10
