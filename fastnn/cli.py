@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ from fastnn import (
 )
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
-from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting
+from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting, Task, has_diverged
 
 DIVERGED = FAILED = 1
 INTERRUPTED = 130
@@ -262,6 +261,8 @@ def _add_sweep(commands: Any) -> None:
         "--seed", type=int, default=0, help="of the first of these; the next ones are one higher"
     )
     _add_data(parser)
+    _add_table(parser)
+    _add_preparation(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -437,32 +438,15 @@ def _add_preparation(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class _Task(NamedTuple):
-    """What there is to learn: inputs and targets of training, validation and test, in this order.
-
-    `unit` is what a sample is called, `first` the layers before the others, `notes` what is said
-    before the training, and `report` returns what is said after it of the test samples.
-    """
-
-    parts: tuple[Array, ...]
-    outputs: int
-    unit: str
-    first: Sequence[fastnn.Layer]
-    loss: str
-    metadata: dict[str, str]
-    notes: list[str]
-    report: Callable[[fastnn.Network, Array, Array], list[str]]
-
-
-def _task(options: argparse.Namespace) -> _Task:
+def _task(options: argparse.Namespace) -> Task:
     frame = _frame(options)
     if frame is None:
         if options.target is not None:
             raise ValueError(f"--target: expected --csv or --parquet beside {options.target!r}")
         parts = _pixels(options)
         classes = 1 + max(int(y.max()) for y in parts[1::2])
-        scaling = [fastnn.Rescaling(PIXEL_SCALE)]
-        return _Task(parts, classes, "images", scaling, "softmax_cross_entropy", {}, [], _tested)
+        loss = "softmax_cross_entropy"
+        return Task(parts, classes, "images", PIXEL_SCALE, loss, {}, [], _tested)
     if options.target is None:
         raise ValueError(
             f"--target: expected the column to predict, one of {', '.join(frame.columns)}"
@@ -481,7 +465,7 @@ def _task(options: argparse.Namespace) -> _Task:
     )
     of = encoding.target
     metadata = {tables.ENTRY: encoding.as_text()}
-    return _Task(parts, of.outputs, "rows", [], of.loss, metadata, notes, of.report)
+    return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
 
 
 def _frame(options: argparse.Namespace) -> Any:
@@ -508,10 +492,7 @@ def _train(options: argparse.Namespace) -> int:
     task = _task(options)
     X_train, y_train, X_val, y_val, X_test, y_test = task.parts
     widths = [X_train.shape[1], *options.hidden, task.outputs]
-    network = Setting.of(vars(options)).network(
-        widths[0], task.outputs, len(y_train), first=task.first, loss=task.loss
-    )
-    network.metadata = task.metadata
+    network = Setting.of(vars(options)).network(task)
     shape = "-".join(map(str, widths))
     print(*task.notes, sep="\n", end="\n" * bool(task.notes))
     print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test {task.unit}")
@@ -521,7 +502,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")
-    callbacks: list[Any] = [_has_diverged]
+    callbacks: list[Any] = [has_diverged]
     if stopping is not None:
         callbacks.append(stopping)
     interrupted = False
@@ -551,7 +532,7 @@ def _train(options: argparse.Namespace) -> int:
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
         print(f"interrupted after {done} epochs and {rest:,} {task.unit}; as far as it came:")
-    diverged = bool(history) and _has_diverged(network, history)
+    diverged = bool(history) and has_diverged(network, history)
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and not interrupted:
@@ -580,18 +561,20 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.workers is not None:
         workers = checks.integer("--workers", options.workers, minimum=1)
     settings = _settings(options)
-    data = _pixels(options)
-    sweep.check(settings, data)
-    digest = sweep.digest(data)
+    load = partial(_task, _as_for_train(options))
+    task = load()
+    sweep.check(settings, task)
+    digest = sweep.digest(task)
     with sweep.Results(options.out, digest) as results:
         missing = [setting for setting in settings if setting not in results.found]
+        print(*task.notes, sep="\n", end="\n" * bool(task.notes))
         _print_sweep(settings, len(missing), options.out)
         if options.dask is None:
             place = f"{workers} at a time, each on one thread"
-            outcomes = sweep.here(missing, data, digest, workers)
+            outcomes = sweep.here(missing, task, digest, workers)
         else:
             place = f"by the workers of the Dask cluster at {options.dask}"
-            outcomes = sweep.on_cluster(missing, partial(_pixels, options), digest, options.dask)
+            outcomes = sweep.on_cluster(missing, load, digest, options.dask)
         if missing:
             print(place, flush=True)
         else:
@@ -632,6 +615,19 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
     return sweep.combinations(choices)
 
 
+def _as_for_train(options: argparse.Namespace) -> argparse.Namespace:
+    """Return what the preparation of data takes of the options, in the dtype that holds all."""
+    kept = {name: getattr(options, name) for name in (*_OF_DATA, "seed")}
+    return argparse.Namespace(**kept, dtype="float64")
+
+
+_OF_DATA = (
+    *("data", "csv", "parquet", "target", "task", "missing", "ignore", "categorical"),
+    *("test_share", "validation_share"),
+)
+"""Options of `train` and of `sweep` alike that decide what there is to learn."""
+
+
 def _print_sweep(settings: list[Setting], missing: int, out: Path) -> None:
     names = sweep.varying(settings)
     seeds = len({setting.seed for setting in settings})
@@ -658,6 +654,7 @@ def _print_outcomes(
     with warnings.catch_warnings():
         # Divergence is reported in words of the command.
         warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.showwarning = _show_warning
         for number, (setting, outcome) in enumerate(outcomes, 1):
             try:
                 record = outcome.result()
@@ -667,7 +664,9 @@ def _print_outcomes(
                 what = f"failed: {type(error).__name__}: {first}"
             else:
                 results.add(record)
-                what = f"val accuracy {record['val_accuracy']:.4f}  {record['seconds']:.1f} s"
+                measure = sweep.measures([record])[0]
+                value = record[f"val_{measure}"]
+                what = f"val {measure} {value:.4f}  {record['seconds']:.1f} s"
                 what += "  diverged" * record["diverged"]
             place = f"{number:{len(str(count))}}/{count}"
             print(f"{place}  {sweep.named(setting, [*names, 'seed'])}  {what}", flush=True)
@@ -676,8 +675,9 @@ def _print_outcomes(
 
 def _print_best(best: sweep.Row, names: Sequence[str], options: argparse.Namespace) -> None:
     """Print the test accuracy of the best setting, and the command that trains it."""
-    accuracy = best.shown("test_accuracy")
-    print(f"the best, {sweep.named(best.setting, names)}: test accuracy {accuracy}")
+    measure = sweep.measures(best.records)[0]
+    value = best.shown(f"test_{measure}")
+    print(f"the best, {sweep.named(best.setting, names)}: test {measure} {value}")
     train = vars(_parser().parse_args(["train"]))
     usual = asdict(Setting.of(train)) | {
         "learning_rate": Setting.of(train | {"optimizer": best.setting.optimizer}).learning_rate
@@ -689,8 +689,11 @@ def _print_best(best: sweep.Row, names: Sequence[str], options: argparse.Namespa
             words.append(f"--{name.replace('_', '-')}")
             if name != "batch_norm":
                 words += map(str, value if name == "hidden" else [value])
-    if options.data is not None:
-        words += ["--data", str(options.data)]
+    for name in _OF_DATA:
+        value = getattr(options, name)
+        if value != train[name]:
+            words.append(f"--{name.replace('_', '-')}")
+            words += map(str, value if isinstance(value, list) else [value])
     print(f"to train it: {shlex.join([*words, '--save', 'model.safetensors'])}")
 
 
@@ -703,11 +706,6 @@ def _hidden(options: argparse.Namespace) -> str:
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning without the line of code that it comes from."""
     print(f"fastnn: warning: {message}", file=sys.stderr)
-
-
-def _has_diverged(_: fastnn.Network, history: fastnn.History) -> bool:
-    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
-    return not math.isfinite(history.loss[-1])
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -809,15 +807,8 @@ def _info(_: argparse.Namespace) -> int:
         **{name: _version(name) for name in _RUN_TIME},
         "optional": ", ".join(
             _optional(
-                "matplotlib",
-                "pillow",
-                "pandas",
-                "pyarrow",
-                "distributed",
-                "scipy",
-                "torch",
-                "jax",
-                "scikit-learn",
+                *("matplotlib", "pillow", "pandas", "pyarrow", "distributed"),
+                *("scipy", "torch", "jax", "scikit-learn"),
             )
         )
         or "none",

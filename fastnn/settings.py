@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnn import activations, backends, checks, schedules
+from fastnn.checks import Array
 from fastnn.dropout import Dropout
-from fastnn.layers import Dense, Layer, Rescaling
+from fastnn.layers import Dense, Rescaling
 from fastnn.network import Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import BY_NAME as OPTIMIZERS
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Rate
+from fastnn.training import History
 
 PIXEL_SCALE = 1 / 255
 
@@ -28,6 +30,23 @@ SCHEDULES: dict[str, Callable[[Any, int, int], Rate]] = {
     ),
 }
 """Learning rates by name, from the rate, the steps of an epoch and those of the training."""
+
+
+class Task(NamedTuple):
+    """What there is to learn: inputs and targets of training, validation and test, in this order.
+
+    `unit` is what a sample is called, `scale` what inputs are multiplied by, `notes` what is said
+    before the training, and `report` returns what is said after it of the test samples.
+    """
+
+    parts: tuple[Array, ...]
+    outputs: int
+    unit: str
+    scale: float | None
+    loss: str
+    metadata: dict[str, str]
+    notes: list[str]
+    report: Callable[[Network, Array, Array], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,32 +91,23 @@ class Setting:
             chosen["learning_rate"] = OPTIMIZERS[chosen["optimizer"]]().learning_rate
         return cls(**chosen)
 
-    def network(
-        self,
-        inputs: int,
-        outputs: int,
-        samples: int,
-        *,
-        first: Sequence[Layer] | None = None,
-        loss: str = "softmax_cross_entropy",
-    ) -> Network:
-        """Return the network, untrained, for so many inputs, outputs and samples.
-
-        It begins with layers `first`; if none are given, inputs are pixels of 0 to 255.
-        """
-        if first is None:
-            first = [Rescaling(PIXEL_SCALE)]
-        network = Network(first, loss=loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
-        *hidden, last = pairwise((inputs, *self.hidden, outputs))
-        for before, units in hidden:
-            network.add(Dense(before, units))
+    def network(self, task: Task) -> Network:
+        """Return the network for a task, untrained."""
+        network = Network(loss=task.loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
+        network.metadata = task.metadata
+        if task.scale is not None:
+            network.add(Rescaling(task.scale))
+        X, y, *_ = task.parts
+        *hidden, last = pairwise((X.shape[1], *self.hidden, task.outputs))
+        for inputs, outputs in hidden:
+            network.add(Dense(inputs, outputs))
             if self.batch_norm:
-                network.add(BatchNorm(units))
+                network.add(BatchNorm(outputs))
             network.add(activations.BY_NAME[self.activation]())
             if self.dropout is not None:
                 network.add(Dropout(self.dropout))
         network.add(Dense(*last))
-        network.optimizer = self._optimizer(samples)
+        network.optimizer = self._optimizer(len(y))
         return network
 
     def _optimizer(self, samples: int) -> Optimizer:
@@ -106,3 +116,8 @@ class Setting:
         optimizer = OPTIMIZERS[self.optimizer]()
         optimizer.learning_rate = SCHEDULES[self.schedule](self.learning_rate, epoch, steps)
         return optimizer
+
+
+def has_diverged(_: Network, history: History) -> bool:
+    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
+    return not math.isfinite(history.loss[-1])

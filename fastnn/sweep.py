@@ -24,19 +24,18 @@ import numpy as np
 
 from fastnn import __version__, many
 from fastnn.callbacks import EarlyStopping
-from fastnn.checks import Array
+from fastnn.markdown import markdown_table
 from fastnn.network import Network
 from fastnn.plotting import BLUE, GREY, ORANGE
-from fastnn.settings import Setting
-from fastnn.training import History
+from fastnn.settings import Setting, Task, has_diverged
 
 if sys.platform != "win32":
     import fcntl
 
-Data = Sequence[Array]
-"""Images [n, pixels] and class ids [n] for training, validation and test."""
-
 Record = dict[str, Any]
+
+MEASURES = ("accuracy", "loss")
+"""Of validation and test; there is no accuracy of targets that are no class ids."""
 
 BEGINNING = b'{"fastnn": "'
 """Of every line."""
@@ -62,7 +61,7 @@ def combinations(choices: Mapping[str, Sequence[Any]]) -> list[Setting]:
     return list(dict.fromkeys(settings))
 
 
-def check(settings: Sequence[Setting], data: Data) -> None:
+def check(settings: Sequence[Setting], task: Task) -> None:
     """Raise what a network of one of the settings would raise when it is made.
 
     Each value is tried once, beside the first of the others: to make all networks takes long.
@@ -71,20 +70,18 @@ def check(settings: Sequence[Setting], data: Data) -> None:
     for name in NAMES:
         for value in dict.fromkeys(getattr(setting, name) for setting in settings):
             if name != "seed" or value == first.seed:
-                _made(replace(first, **{name: value}), data)
+                _made(replace(first, **{name: value}), task)
 
 
-def _made(setting: Setting, data: Data) -> tuple[Network, EarlyStopping | None]:
-    classes = 1 + max(int(y.max()) for y in data[1::2])
-    network = setting.network(data[0].shape[1], classes, len(data[1]))
-    patience = setting.early_stopping
+def _made(setting: Setting, task: Task) -> tuple[Network, EarlyStopping | None]:
+    network, patience = setting.network(task), setting.early_stopping
     return network, None if patience is None else EarlyStopping(patience=patience)
 
 
-def digest(data: Data) -> str:
-    """Return what tells these data from others."""
+def digest(task: Task) -> str:
+    """Return what tells the data of a task from others."""
     checksum = 0
-    for array in data:
+    for array in task.parts:
         described = f"{array.dtype.str} {array.shape}".encode()
         checksum = zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(described, checksum))
     return f"{checksum:08x}"
@@ -93,10 +90,10 @@ def digest(data: Data) -> str:
 # Trainings
 
 
-def train(setting: Setting, data: Data, of_data: str) -> Record:
+def train(setting: Setting, task: Task, of_data: str) -> Record:
     """Train by `setting` on one thread; return the record. `of_data` is the digest of the data."""
-    X_train, y_train, X_val, y_val, X_test, y_test = data
-    network, stopping = _made(setting, data)
+    X_train, y_train, X_val, y_val, X_test, y_test = task.parts
+    network, stopping = _made(setting, task)
     history = network.fit(
         X_train,
         y_train,
@@ -104,7 +101,7 @@ def train(setting: Setting, data: Data, of_data: str) -> Record:
         batch_size=setting.batch_size,
         threads=1,
         validation_data=(X_val, y_val),
-        callbacks=[_has_diverged, *([] if stopping is None else [stopping])],
+        callbacks=[has_diverged, *([] if stopping is None else [stopping])],
     )
     # none is the best where the first one has diverged
     best = (stopping.best_epoch if stopping is not None else 0) or len(history)
@@ -117,10 +114,10 @@ def train(setting: Setting, data: Data, of_data: str) -> Record:
         "data": of_data,
         **asdict(setting),
         "parameters": network.parameter_count,
-        "diverged": _has_diverged(network, history),
+        "diverged": has_diverged(network, history),
         "best_epoch": best,
         "val_loss": history.val_loss[best - 1],
-        "val_accuracy": history.val_accuracy[best - 1],
+        "val_accuracy": history.val_accuracy[best - 1] if history.val_accuracy else None,
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
         "seconds": round(seconds, 3),
@@ -128,22 +125,17 @@ def train(setting: Setting, data: Data, of_data: str) -> Record:
     }
 
 
-def _has_diverged(_: Network, history: History) -> bool:
-    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
-    return not math.isfinite(history.loss[-1])
-
-
 def here(
-    settings: Sequence[Setting], data: Data, of_data: str, workers: int
+    settings: Sequence[Setting], task: Task, of_data: str, workers: int
 ) -> Iterator[tuple[Setting, Outcome]]:
     """Train on this machine, so many at a time; yield each setting that has ended."""
-    jobs = [partial(train, setting, data, of_data) for setting in settings]
+    jobs = [partial(train, setting, task, of_data) for setting in settings]
     for number, future in many.in_threads(jobs, workers):
         yield settings[number], future
 
 
 def on_cluster(
-    settings: Sequence[Setting], load: Callable[[], Data], of_data: str, address: str
+    settings: Sequence[Setting], load: Callable[[], Task], of_data: str, address: str
 ) -> Iterator[tuple[Setting, Outcome]]:
     """Train on the workers of a Dask cluster, where `load` reads the data; yield as `here` does.
 
@@ -159,23 +151,23 @@ def on_cluster(
         yield settings[number], future
 
 
-def _train_on_worker(setting: Setting, load: Callable[[], Data], of_data: str) -> Record:
+def _train_on_worker(setting: Setting, load: Callable[[], Task], of_data: str) -> Record:
     return train(setting, _loaded(load, of_data), of_data)
 
 
-_kept: dict[str, Data] = {}
+_kept: dict[str, Task] = {}
 _loading = threading.Lock()
 """The data of the last sweep, read once a process."""
 
 
-def _loaded(load: Callable[[], Data], of_data: str) -> Data:
+def _loaded(load: Callable[[], Task], of_data: str) -> Task:
     with _loading:
         if of_data not in _kept:
             _kept.clear()
-            data = load()
-            if digest(data) != of_data:
-                raise ValueError("--data: expected the same data on each worker as here, got other")
-            _kept[of_data] = data
+            task = load()
+            if digest(task) != of_data:
+                raise ValueError("expected the same data on each worker as here, got other")
+            _kept[of_data] = task
         return _kept[of_data]
 
 
@@ -269,9 +261,8 @@ class Results:
         try:
             record: Record = json.loads(line)
             setting = setting_of(record)
-            numbers = [record["seconds"], record["val_accuracy"], record["test_accuracy"]]
-            numbers += [x for x in (record["val_loss"], record["test_loss"]) if x is not None]
-            if not all(isinstance(x, (int, float)) for x in numbers):
+            numbers = [record[f"{of}_{what}"] for of in ("val", "test") for what in MEASURES]
+            if not all(isinstance(x, int | float | None) for x in [record["seconds"], *numbers]):
                 raise TypeError("no numbers")
             of_these = record["data"] == self._of_data
         except (ValueError, TypeError, KeyError) as error:
@@ -333,7 +324,18 @@ def rows(records: Sequence[Record]) -> list[Row]:
         setting = setting_of(record)
         row = together.setdefault(replace(setting, seed=0), Row(setting, []))
         row.records.append(record)
-    return sorted(together.values(), key=lambda row: row.mean("val_accuracy"), reverse=True)
+    measure = measures(records)[0]
+
+    def rank(row: Row) -> float:
+        mean = row.mean(f"val_{measure}")
+        return math.inf if math.isnan(mean) else mean if measure == "loss" else -mean
+
+    return sorted(together.values(), key=rank)
+
+
+def measures(records: Sequence[Record]) -> Sequence[str]:
+    """Return what records hold of validation and test, the one that ranks them first."""
+    return MEASURES if records[0]["val_accuracy"] is not None else MEASURES[1:]
 
 
 def varying(settings: Sequence[Setting]) -> list[str]:
@@ -366,25 +368,18 @@ def table(best_first: Sequence[Row]) -> str:
     most = max(len(row.records) for row in best_first)
     diverged = any(record["diverged"] for row in best_first for record in row.records)
     header = [name.replace("_", " ") for name in names]
-    header += ["val accuracy", "val loss", "parameters", "seconds"]
+    header += [f"val {measure}" for measure in measures(best_first[0].records)]
+    header += ["parameters", "seconds"]
     header += ["seeds"] * (most > 1) + ["diverged"] * diverged
     lines = []
     for row in best_first:
         line = [text(name, getattr(row.setting, name)) for name in names]
-        line += [row.shown("val_accuracy"), row.shown("val_loss")]
+        line += [row.shown(f"val_{measure}") for measure in measures(row.records)]
         line += [f"{row.records[0]['parameters']:,}", f"{row.mean('seconds'):.1f}"]
         line += [str(len(row.records))] * (most > 1)
         line += [str(sum(record["diverged"] for record in row.records))] * diverged
         lines.append(line)
-    return _markdown(header, lines)
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    cells = [header, *lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    padded = [[cell.rjust(w) for cell, w in zip(line, widths, strict=True)] for line in cells]
-    padded.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    return markdown_table(header, lines)
 
 
 DRAWN_SETTINGS = 30
@@ -393,7 +388,7 @@ CURVE_COLORS = BLUE, ORANGE, "#2e8b57", "#8a4fb0", "#b03a48"
 
 
 def draw(best_first: Sequence[Row], path: Path) -> None:
-    """Draw the validation accuracy of the best settings, and how the very best came to it.
+    """Draw the validation of the best settings, and how the very best came to it.
 
     Raises
     ------
@@ -408,25 +403,26 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
 
     shown = best_first[:DRAWN_SETTINGS]
     names = varying([row.setting for row in best_first])
+    measure = measures(best_first[0].records)[0]
     height = 1.2 + 0.3 * max(len(shown), 8)
     figure = Figure(figsize=(11, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     by_setting, by_epoch = figure.subplots(1, 2, width_ratios=(3, 2))
     colors = [*CURVE_COLORS, *[GREY] * len(shown)]
     for place, row in enumerate(shown):
-        values, color = row.values("val_accuracy"), colors[place]
+        values, color = row.values(f"val_{measure}"), colors[place]
         by_setting.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.6)
-        by_setting.plot(row.mean("val_accuracy"), place, "|", color=color, markersize=16)
+        by_setting.plot(row.mean(f"val_{measure}"), place, "|", color=color, markersize=16)
     by_setting.set_yticks(range(len(shown)), [_label(row.setting, names) for row in shown])
     by_setting.set_ylim(len(shown) - 0.4, -0.6)
-    by_setting.set_xlabel("validation accuracy: each seed, and their mean")
+    by_setting.set_xlabel(f"validation {measure}: each seed, and their mean")
     for row, color in zip(shown, CURVE_COLORS, strict=False):
         for record in row.records:
-            curve = record["history"]["val_accuracy"]
+            curve = [math.nan if x is None else x for x in record["history"][f"val_{measure}"]]
             epochs = range(1, len(curve) + 1)
             by_epoch.plot(epochs, curve, color=color, linewidth=1, marker="o", markersize=3)
     by_epoch.set_xlabel(f"epoch, of the best {min(len(shown), len(CURVE_COLORS))}")
-    by_epoch.set_ylabel("validation accuracy")
+    by_epoch.set_ylabel(f"validation {measure}")
     by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (by_setting, by_epoch):
         axes.grid(color="#dddddd", linewidth=0.6)

@@ -15,6 +15,7 @@ from test_cli import COMMAND, ENVIRONMENT
 
 import fastnn
 from fastnn import cli, many, sweep
+from fastnn.settings import Task
 
 
 @pytest.fixture
@@ -92,6 +93,34 @@ def test_a_result_is_that_of_train(run, records, small_data, tmp_path, capsys):
     history = record["history"]
     assert record["val_loss"] == min(history["val_loss"])
     assert len(history["loss"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_table(tmp_path, monkeypatch, capsys, records, rng, kind):
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    X = rng.normal(size=(300, 3))
+    y = 100 + 10 * X @ [1, 2, 3]
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"]).assign(other=1, y=y)
+    frame["y"] = np.where(y > 100, "high", "low") if kind == "classification" else y
+    frame.to_csv("table.csv", index=False)
+    arguments = ["--csv", "table.csv", "--target", "y", "--ignore", "other", "--hidden", "8"]
+    arguments += ["--learning-rate", "0.01", "0.1", "--plot", "sweep.png", "--seed", "3"]
+    assert cli.main(["sweep", *arguments, "--seeds", "2"]) == 0
+    output = capsys.readouterr().out
+    measure = "accuracy" if kind == "classification" else "loss"
+    means = [float(mean) for mean in re.findall(r"^\|.* (\d+\.\d+) ±", output, re.M)]
+    assert "target: y, " in output
+    assert len(records()) == 4
+    assert ("val accuracy" in output) == (measure == "accuracy")
+    best = [r for r in records() if r["learning_rate"] == 0.1]
+    (command,) = re.findall("^to train it: fastnn (.+)$", output, re.M)
+    assert cli.main(command.split()) == 0
+    value = next(r for r in best if r["seed"] == 3)[f"test_{measure}"]
+    assert f"test {measure} {value:.4f}" in capsys.readouterr().out
+    rows = [line.split("|")[2:4] for line in output.splitlines() if line.startswith("| 0.")]
+    assert len(rows) == 2
+    assert means
 
 
 def test_every_option_makes_a_difference(run, records):
@@ -220,18 +249,18 @@ def test_no_scheduler_at_an_address(run, monkeypatch):
 
 
 def test_a_worker_reads_data_once_and_no_others(digits):
-    data = [*digits, *digits[2:]]
+    task = Task((*digits, *digits[2:]), 10, "images", 1.0, "mse", {}, [], None)
     reads = []
 
     def load():
         reads.append(1)
-        return data
+        return task
 
     for _ in range(2):
-        assert sweep._loaded(load, sweep.digest(data)) is data
+        assert sweep._loaded(load, sweep.digest(task)) is task
     assert len(reads) == 1
-    other = [*data[:-1], data[-1][::-1]]
-    with pytest.raises(ValueError, match="--data: expected the same data on each worker as here"):
+    other = task._replace(parts=(*task.parts[:-1], task.parts[-1][::-1]))
+    with pytest.raises(ValueError, match="expected the same data on each worker as here"):
         sweep._loaded(load, sweep.digest(other))
 
 
