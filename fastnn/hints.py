@@ -124,7 +124,7 @@ class Watch:
     dtype
         That the network computes in.
     data
-        Inputs and targets, by the names that the caller has for them.
+        Inputs and targets, by the names that the caller has for them; none if they have gone by.
     names
         Of the columns of the inputs, if they have any.
     """
@@ -151,7 +151,8 @@ class Watch:
                 return f"{data} holds NaN or infinity {where}; fill in or leave out such values"
             if where := _non_finite(values, self._dtype, names):
                 return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
-        return "training has diverged; try a smaller learning rate"
+        unseen = "" if self._data else ", or the data hold NaN or infinity"
+        return f"training has diverged{unseen}; try a smaller learning rate"
 
 
 def _excerpt(values: Array) -> Array:

@@ -382,8 +382,8 @@ class SoftmaxCrossEntropy(Loss):
             if outputs > 1:
                 raise
             raise ValueError(
-                f"{error}; {self!r} takes an output for each class, so 2 for 0 and 1, and real "
-                "targets take loss='mse'"
+                f"{error}; {self!r} takes an output for each class; one output is for 0 and 1 "
+                "under 'binary_cross_entropy', and for real targets under 'mse'"
             ) from None
 
     def has_classes(self, targets: Array, outputs: int) -> bool:
@@ -579,6 +579,7 @@ OF_LOGITS = (
 INSTEAD = {
     "categoricalcrossentropy": "of one-hot rows write y.argmax(axis=1), and "
     "'softmax_cross_entropy'",
+    "bceloss": "write 'binary_cross_entropy', without a Sigmoid layer before it",
     "nllloss": "write 'softmax_cross_entropy', without a layer of log-probabilities before it",
 }
 """What to write in place of losses that other libraries have, by their folded names."""

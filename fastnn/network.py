@@ -718,7 +718,7 @@ class Network(Sequence[Layer]):
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
         if saved is None:
-            self._give_hints(X, y, columns)
+            self._give_hints(X, y, columns, whole=True)
         in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
@@ -845,7 +845,7 @@ class Network(Sequence[Layer]):
             blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
         )
         X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
-        self._give_hints(X, y, None, all_classes=False)
+        self._give_hints(X, y, None, whole=False)
         self._history = history = training.History()
         self._fitting = True
         try:
@@ -1037,19 +1037,15 @@ class Network(Sequence[Layer]):
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
 
-    def _give_hints(
-        self, X: Array, y: Array, columns: hints.Names, *, all_classes: bool = True
-    ) -> None:
-        """Warn of data that training can hardly do something with.
-
-        `all_classes` says that the samples are to be of all classes, as a first block need not be.
-        """
+    def _give_hints(self, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
+        """Warn of data that training can hardly do something with; they may not be all."""
         hints.look_at_inputs(self._layers, X, columns)
-        if self._loss in losses.BUILT_IN and y.dtype.kind == "i":
-            if all_classes:
-                hints.look_at_classes(y, self._output_units(X))
-        elif self._loss in losses.BUILT_IN:
+        if self._loss not in losses.BUILT_IN:
+            return
+        if y.dtype.kind != "i":
             hints.look_at_targets(y)
+        elif whole:
+            hints.look_at_classes(y, self._output_units(X))
 
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
         if sample_weight is None:

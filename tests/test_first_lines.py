@@ -70,6 +70,7 @@ def test_names_of_losses_elsewhere(name, loss):
     ("name", "message"),
     [
         ("categorical_crossentropy", r"write y.argmax\(axis=1\), and 'softmax_cross_entropy'$"),
+        ("BCELoss", "write 'binary_cross_entropy', without a Sigmoid layer before it"),
         ("NLLLoss", "write 'softmax_cross_entropy', without a layer of log-probabilities"),
         ("hinge", r"'mse' or a function, got 'hinge'; network.use\(loss, loss_prime\) takes one"),
     ],
@@ -149,7 +150,7 @@ def test_labels_in_other_forms(labels, error, message):
 @pytest.mark.parametrize("labels", [Y % 2, X[:, 0]])
 def test_a_single_output(labels):
     net = Network([Dense(4, 1)], seed=0)
-    with pytest.raises(ValueError, match="an output for each class, so 2 for 0 and 1, and real t"):
+    with pytest.raises(ValueError, match="one output is for 0 and 1 under 'binary_cross_entropy'"):
         net.fit(X, labels)
     net.use("mse")
     net.fit(X, labels)

@@ -283,3 +283,32 @@ class TestTimes:
         with pytest.warns(RuntimeWarning, match="the loss of epoch 3") as found:
             fastnn.resume(file, X, LABELS, epochs=3)
         assert [warning.filename for warning in found] == [__file__]
+
+
+class TestBlocks:
+    """Data that go by block by block: what the first one shows."""
+
+    def warned(self, net, *blocks) -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            net.fit_blocks(list(blocks))
+        assert {warning.filename for warning in found} <= {__file__}
+        return [str(warning.message) for warning in found]
+
+    def test_inputs_and_targets(self):
+        net = network(outputs=1, loss="mse", optimizer=SGD(1e-12))
+        inputs, targets = self.warned(net, (100 * TABLE, 1000 * TABLE[:, 0]))
+        assert inputs.startswith("X: 4 of 4 columns often go beyond 10")
+        assert targets.startswith("y: targets are as large as")
+
+    def test_not_of_classes_that_come_later(self):
+        assert self.warned(network(), (TABLE, 0 * LABELS), (TABLE, LABELS)) == []
+
+    def test_a_loss_that_is_nan(self):
+        X = TABLE.copy()
+        X[9] = np.nan
+        (text,) = self.warned(network(), (TABLE, LABELS), (X, LABELS), (X, LABELS))
+        assert text == (
+            "the loss of epoch 1 is nan: training has diverged, or the data hold NaN or infinity; "
+            "try a smaller learning rate"
+        )
