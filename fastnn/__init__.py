@@ -18,6 +18,9 @@ from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.losses import (
+    BinaryCrossEntropy,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
     binary_crossentropy_with_logits,
     grad_binary_crossentropy_with_logits,
     grad_softmax_crossentropy_with_logits,
@@ -30,7 +33,7 @@ from fastnn.losses import (
 from fastnn.many import fit_many
 from fastnn.network import Evaluation, Network, load, resume
 from fastnn.normalization import BatchNorm
-from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
+from fastnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastnn.training import History
 
 __version__ = "0.1.0"
@@ -38,7 +41,9 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "CSVLogger",
     "Callback",
     "Checkpoint",
@@ -48,12 +53,14 @@ __all__ = [
     "Evaluation",
     "History",
     "Layer",
+    "MeanSquaredError",
     "Network",
     "Optimizer",
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",
     "Rescaling",
+    "SoftmaxCrossEntropy",
     "available_backends",
     "binary_crossentropy_with_logits",
     "eval_numerical_gradient",

@@ -194,6 +194,13 @@ def _add_setting(parser: argparse.ArgumentParser, *, several: bool) -> None:
         metavar="P",
         help="leave out each hidden unit with this probability in each training step",
     )
+    add(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="the share of each label that is spread evenly over all classes",
+    )
     add("--batch-size", type=int, default=32, help="samples in a gradient step")
     add(
         "--optimizer",

@@ -328,6 +328,8 @@ class ParametricLayer(Layer):
 
     _statistics: tuple[str, ...] = ()
     """The last arrays of the vector, where they are no parameters."""
+    _decaying: str | None = None
+    """The parameters that an optimiser with weight decay shrinks."""
 
     def __init__(
         self,
@@ -344,6 +346,7 @@ class ParametricLayer(Layer):
             optimizers.checked("optimizer", own),
             None if seed is None else checks.generator("seed", seed),
             self._statistics,
+            self._decaying,
         )
 
     @property
@@ -511,6 +514,7 @@ class Dense(ParametricLayer):
 
     _operations = ("dense_forward", "dense_backward")
     _arguments = ("input_units", "output_units", "l2")
+    _decaying = "weights"
 
     def __init__(
         self,

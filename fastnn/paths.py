@@ -237,7 +237,8 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        kind = batch_size, dtype, density, network._loss.name, weighted
+        loss = network._loss
+        kind = batch_size, dtype, density, loss.name, loss.label_smoothing, weighted
         before, self._training = self._training, None
         if before is not None and before[0] == kind:
             program = before[1]
@@ -248,7 +249,7 @@ class Programs:
                 readable,
                 density,
                 batch_size=batch_size,
-                loss=network._loss.name,
+                loss=loss,
                 weighted=weighted,
             )
         yield program
@@ -361,21 +362,23 @@ def _program(
     X: Array | None,
     density: float,
     batch_size: int = 1,
-    loss: str = losses.SoftmaxCrossEntropy.name,
+    loss: losses.Loss | None = None,
     weighted: bool = False,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
-    Prediction has no use for the name of a loss.
+    Prediction has no use for a loss.
     """
+    loss = loss or losses.SoftmaxCrossEntropy()
     return _epoch_module(network).Program(
         layers,
-        loss,
+        loss.name,
         batch_size,
         dtype=network.dtype,
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,
         weighted=weighted,
+        label_smoothing=loss.label_smoothing,
     )
 
 
@@ -393,8 +396,9 @@ def _described(network: Trainable) -> list[description.Layer]:
 
 
 def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
-    """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
-    rates = np.empty((steps, len(layers), 2))
+    """Return the numbers of the next steps of each layer, [steps, layers, 3]."""
+    rates = np.empty((steps, len(layers), 3))
     for number, layer in enumerate(layers):
-        rates[:, number, 0], rates[:, number, 1] = layer.optimizer._rates(layer.steps, steps)
+        for place, of_steps in enumerate(layer.optimizer._rates(layer.steps, steps)):
+            rates[:, number, place] = of_steps
     return rates

@@ -12,6 +12,7 @@ from fastnn import activations, backends, checks, schedules
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Rescaling
+from fastnn.losses import Loss, SoftmaxCrossEntropy
 from fastnn.network import Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import BY_NAME as OPTIMIZERS
@@ -59,6 +60,8 @@ class Setting:
         Units of each hidden layer.
     activation, batch_norm, dropout
         What follows each hidden layer; no dropout for None.
+    label_smoothing : float
+        See `fastnn.SoftmaxCrossEntropy`.
     epochs, batch_size, dtype, backend, seed
     optimizer, learning_rate, schedule
         By name, but for the rate.
@@ -70,6 +73,7 @@ class Setting:
     activation: str
     batch_norm: bool
     dropout: float | None
+    label_smoothing: float
     epochs: int
     batch_size: int
     optimizer: str
@@ -93,7 +97,14 @@ class Setting:
 
     def network(self, task: Task) -> Network:
         """Return the network for a task, untrained."""
-        network = Network(loss=task.loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
+        loss: str | Loss = task.loss
+        if loss == SoftmaxCrossEntropy.name:
+            loss = SoftmaxCrossEntropy(self.label_smoothing)
+        elif self.label_smoothing:
+            raise ValueError(
+                f"--label-smoothing: expected 0 without classes, got {self.label_smoothing:g}"
+            )
+        network = Network(loss=loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
         network.metadata = task.metadata
         if task.scale is not None:
             network.add(Rescaling(task.scale))

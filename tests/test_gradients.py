@@ -17,6 +17,7 @@ from fastnn import (
     ReLU,
     Rescaling,
     Sigmoid,
+    SoftmaxCrossEntropy,
     Tanh,
     eval_numerical_gradient,
 )
@@ -100,7 +101,9 @@ STACKS = {
 }  # fmt: skip
 
 
-LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "mse of rows", "own")
+LOSSES = (
+    "softmax_cross_entropy", "smoothed", "binary_cross_entropy", "mse", "mse of rows", "own",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -116,6 +119,8 @@ def test_gradients_of_compositions(stack, loss, rng):
         y = (rows > 0).astype(int)
     if loss == "own":
         network.use(huber, huber_prime)
+    elif loss == "smoothed":
+        network.use(SoftmaxCrossEntropy(label_smoothing=0.2))
     else:
         network.use(loss.split()[0])
     for layer in network:

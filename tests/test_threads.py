@@ -105,7 +105,7 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.prepare(
             case.samples, case.targets, case.order, case.parameters,
-            np.full((4, len(program._structure.learned), 2), 0.01), states,
+            np.full((4, len(program._structure.learned), 3), 0.01), states,
             dropout_steps=case.steps, threads=threads,
         )()  # fmt: skip
         vectors = (case.parameters, *states)

@@ -68,7 +68,7 @@ class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
-    have weights.
+    have weights, `label_smoothing` is the share of a target that is spread over all classes.
     """
 
     def __init__(
@@ -80,12 +80,14 @@ class Program:
         input_dtype: np.dtype | type = np.float32,
         density: float = 1.0,
         weighted: bool = False,
+        label_smoothing: float = 0.0,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.input_dtype = np.dtype(input_dtype)
         self.density = density
         self.weighted = weighted
+        self.label_smoothing = label_smoothing
         self.loss = loss
         self._totals = 0.0, 0
         self._signals = Signals()
@@ -102,7 +104,7 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted,
+            self.weighted, self.label_smoothing,
         )  # fmt: skip
         self.dense = structure.dense
         self._parameters_end = max(
@@ -177,9 +179,10 @@ class Program:
         `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
-        layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
-        see `optimizers.py`; a rate that stays may be broadcast over the steps. `dropout_steps`,
-        int64, says for each Dropout layer how many batches went through it before; 0 if left out.
+        layers, 3] holds, in float64, what each step of each layer has for `rate`, `correction` and
+        `shrinking`, see `optimizers.py`; what stays may be broadcast over the steps.
+        `dropout_steps`, int64, says for each Dropout layer how many batches went through it before;
+        0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
         loss of a batch is the weighted mean then, and the sum of losses a weighted sum.
         Class ids and order are trusted to be in range.
@@ -289,7 +292,7 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
     """Raise unless there are rates for each step; those of one step must lie side by side."""
     if rates.dtype != np.float64:
         raise TypeError(f"rates must be float64, not {rates.dtype}")
-    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 2):
-        raise ValueError(f"rates must be {steps} x {learned} x 2, not of shape {rates.shape}")
+    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 3):
+        raise ValueError(f"rates must be {steps} x {learned} x 3, not of shape {rates.shape}")
     if not rates[:1].flags.c_contiguous:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")

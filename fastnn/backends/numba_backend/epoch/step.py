@@ -148,6 +148,8 @@ SHARED = np.dtype(
         )
     ]
     + [(name, MATRIX) for name in ("input_rows", "result", "result_gradient", "targets")]
+    # of labels
+    + [("smoothing", np.float64)]
 )  # fmt: skip
 """What the blocks have in common. Matrices are [samples, columns], padded as those of a block."""
 
@@ -537,7 +539,8 @@ def run_batches(
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
-    (rate, correction) for each learned layer; the next step's is `rates_stride` bytes further.
+    (rate, correction, shrinking) for each learned layer; the next step's is `rates_stride` bytes
+    further.
     `loss` and `correct` are the sums before, which go on from call to call.
 
     `tables` holds the records of the blocks for a thread that works alone and, second, for it as a

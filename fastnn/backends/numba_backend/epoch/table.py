@@ -165,7 +165,9 @@ class Table:
             shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
             self._want(8, (shared, "penalty"))
         compiled = losses.LOSSES[structure.loss]
-        operation = compiled.weighted if structure.weighted else compiled.operation
+        shared["smoothing"] = structure.label_smoothing
+        general = structure.weighted or structure.label_smoothing != 0
+        operation = compiled.general if general else compiled.operation
         if operation is not None:
             shared["loss"] = operation.address(self.dtype, SHARED)
             self._want_rows(units, (shared, "targets"))
@@ -287,6 +289,7 @@ class Table:
         layer["weights_region"] = self._region(
             0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows")
         )
+        self.regions["shrinks"][self._learned, 0] = True
         self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:
             decays = self.regions["decay"][self._learned]
