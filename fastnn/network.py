@@ -774,6 +774,50 @@ class Network(Sequence[Layer]):
         """
         saving.save(self, path)
 
+    # Other libraries
+
+    def to_onnx(
+        self,
+        path: str | PathLike[str],
+        *,
+        probabilities: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        """Write prediction to `path` in the ONNX format, which many runtimes and tools read.
+
+        The graph takes `input` [batch, input_units], with any number of rows, and gives `output`
+        [batch, output_units], which is what `network(input)` returns, such as logits.
+
+        Parameters
+        ----------
+        path
+            Of the file, as a rule with the ending .onnx.
+        probabilities
+            Give `probabilities` [batch, classes] as well, which is what `predict_proba` returns.
+        dtype
+            float32 or float64: of input, outputs and all between; by default the network's.
+
+        Raises
+        ------
+        ValueError
+            If the network has no layer.
+        TypeError
+            If a layer is not one of fastnn's own, or there is no ONNX operator for it; if `dtype`
+            is another; or if there are to be probabilities and outputs are no logits.
+        ImportError
+            If onnx is not installed.
+        OSError
+            If the file can't be written.
+
+        Notes
+        -----
+        The operators are those of version 17 of the standard. onnxruntime has no error function in
+        float64, so there a network with GELU is written in float32.
+        """
+        from fastnn.interchange import onnx
+
+        onnx.write(self, path, probabilities=probabilities, dtype=dtype)
+
     # Below: what public methods share. Arguments have been checked.
 
     def _prepare(self) -> None:
