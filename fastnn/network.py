@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, traini
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
+
+if TYPE_CHECKING:
+    import torch
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -141,6 +144,59 @@ def resume(
         **saved.terms.arguments,
     )
     return network
+
+
+def from_torch(
+    module: torch.nn.Sequential,
+    *,
+    loss: str = "softmax_cross_entropy",
+    optimizer: Optimizer | str | None = None,
+    backend: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: int | np.random.Generator | None = None,
+) -> Network:
+    """Return a network that computes what a module of PyTorch does, with copies of its parameters.
+
+    Parameters
+    ----------
+    module
+        Of Linear, BatchNorm1d, Dropout, ReLU, LeakyReLU, ELU, SELU, SiLU, GELU, Softplus, Mish,
+        Sigmoid and Tanh modules, in as many `Sequential` in each other as you like. Identity and
+        Flatten are left out, as a network takes rows of numbers. Linear without biases gets some
+        that are 0, which training moves.
+    loss, optimizer, backend, seed
+        As `Network` takes them.
+    dtype
+        float32 or float64; by default that of the parameters.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no Sequential, or holds another module or parameters of another dtype.
+    ValueError
+        If a module has an option that fastnn has not, such as GELU(approximate="tanh"), or two
+        share parameters.
+    ImportError
+        If PyTorch is not installed.
+
+    Notes
+    -----
+    `Network.load_state_dict` takes the parameters of modules that are no Sequential.
+
+    Running variances go on in another way: PyTorch's are of unbiased variances of batches, n /
+    (n - 1) times those of fastnn.
+    """
+    from fastnn.interchange import torch
+
+    layers, own = torch.layers(module)
+    return Network(
+        layers,
+        loss=loss,
+        optimizer=optimizer,
+        backend=backend,
+        dtype=own if dtype is None else dtype,
+        seed=seed,
+    )
 
 
 def _of_checkpoint(
@@ -817,6 +873,55 @@ class Network(Sequence[Layer]):
         from fastnn.interchange import onnx
 
         onnx.write(self, path, probabilities=probabilities, dtype=dtype)
+
+    def to_torch(self) -> torch.nn.Sequential:
+        """Return a module of PyTorch that computes the same, with copies of the parameters.
+
+        It is on the CPU, in the network's dtype, and set to predict, as by `eval()`.
+
+        Raises
+        ------
+        ValueError
+            If the network has no layer.
+        TypeError
+            If a layer is not one of fastnn's own, or PyTorch has no module for it.
+        ImportError
+            If PyTorch is not installed.
+
+        Notes
+        -----
+        What is not in a module of PyTorch stays behind: loss, optimisers, and the penalty `l2` of
+        dense layers, which is `weight_decay=2 * l2` there. `Rescaling` becomes a module of
+        fastnn's.
+        """
+        from fastnn.interchange import torch
+
+        return torch.module(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy in the parameters of a module of PyTorch, whatever calls its layers.
+
+        Parameters
+        ----------
+        state_dict
+            What its `state_dict()` returns, or arrays by the same names: a file in the safetensors
+            format can be read without PyTorch. It has parameters for each dense and batch norm
+            layer of this network, in their order.
+
+        Raises
+        ------
+        ValueError
+            If there are not arrays of the right shapes for each; nothing has changed then.
+        TypeError
+            If `state_dict` is no mapping, or one does not hold real numbers.
+
+        Notes
+        -----
+        What optimisers remember stays.
+        """
+        from fastnn.interchange import state_dict as reading
+
+        reading.load(self, state_dict)
 
     # Below: what public methods share. Arguments have been checked.
 
