@@ -55,7 +55,7 @@ def arrays(
     state
         Tensors or arrays by PyTorch's names of them.
     where
-        What is before these names where they come from, for the messages of errors.
+        Where they come from, for the messages of errors.
 
     Raises
     ------
@@ -69,12 +69,13 @@ def arrays(
     lacking = [name for name in names if name not in found]
     optional = OPTIONAL.get(kind, {})
     if not set(found) <= names.keys() or not set(lacking) <= optional.keys():
-        wanted, got = ([where + name for name in some] for some in (names, found))
-        raise ValueError(f"expected {', '.join(wanted)} for {layer!r}, got {', '.join(got)}")
+        raise ValueError(
+            f"{where}: expected {', '.join(names)} for {layer!r}, got {', '.join(found)}"
+        )
     values = {names[name]: np.full(shapes[names[name]], optional[name]) for name in lacking}
     for name in found:
         shape = shapes[names[name]]
-        values[names[name]] = checks.shaped(where + name, _array(state[name]), shape[::-1]).T
+        values[names[name]] = checks.shaped(f"{where}.{name}", _array(state[name]), shape[::-1]).T
     return values
 
 
@@ -97,7 +98,7 @@ def load(network: Network, state_dict: Mapping[str, Any]) -> None:
     values = []
     for layer, (module, state) in zip(learned, parts.items(), strict=True):
         record: Any = layer._describe(0)
-        where = f"state_dict, {module}." if module else "state_dict, "
+        where = f"state_dict, {module}" if module else "state_dict"
         values.append(arrays(layer, record.kind, state, where))
     for layer, of_layer in zip(learned, values, strict=True):
         for name, array in of_layer.items():

@@ -158,7 +158,7 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
 def _read(layer: ParametricLayer, where: str, part: nn.Module) -> Layer:
     """Give `layer` the arrays of a module."""
     record: Any = layer._describe(0)
-    values = state_dict.arrays(layer, record.kind, part.state_dict(), f"{where}.")
+    values = state_dict.arrays(layer, record.kind, part.state_dict(), where)
     layer._parameters.fill(values)
     return layer
 
