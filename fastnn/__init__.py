@@ -25,7 +25,7 @@ from fastnn.losses import (
     softmax,
     softmax_crossentropy_with_logits,
 )
-from fastnn.network import Evaluation, Network, from_torch, load, resume
+from fastnn.network import Evaluation, Network, from_sklearn, from_torch, load, resume
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
 from fastnn.training import History
@@ -54,6 +54,7 @@ __all__ = [
     "available_backends",
     "eval_numerical_gradient",
     "forward",
+    "from_sklearn",
     "from_torch",
     "get_backend",
     "grad_softmax_crossentropy_with_logits",

@@ -32,6 +32,7 @@ from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
 
 if TYPE_CHECKING:
+    import sklearn.neural_network
     import torch
 
 INFERENCE_BATCH = 4096
@@ -189,6 +190,52 @@ def from_torch(
     from fastnn.interchange import torch
 
     layers, own = torch.layers(module)
+    return Network(
+        layers,
+        loss=loss,
+        optimizer=optimizer,
+        backend=backend,
+        dtype=own if dtype is None else dtype,
+        seed=seed,
+    )
+
+
+def from_sklearn(
+    estimator: sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor,
+    *,
+    optimizer: Optimizer | str | None = None,
+    backend: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: int | np.random.Generator | None = None,
+) -> Network:
+    """Return a network that predicts what a perceptron of scikit-learn does, with its parameters.
+
+    Class ids stand for the labels in `estimator.classes_`, by their place. Training goes on as
+    fastnn's arguments say, not as those of the estimator.
+
+    Parameters
+    ----------
+    estimator
+        An MLPClassifier of three or more classes, or an MLPRegressor with its loss of old, the
+        squared error; fitted.
+    optimizer, backend, seed
+        As `Network` takes them.
+    dtype
+        float32 or float64; by default that of the parameters, which is float64 where the estimator
+        was given float64 or integers.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is another one, or its outputs are made by another function.
+    ValueError
+        If it is not fitted.
+    ImportError
+        If scikit-learn is not installed.
+    """
+    from fastnn.interchange import sklearn
+
+    layers, loss, own = sklearn.read(estimator)
     return Network(
         layers,
         loss=loss,
@@ -922,6 +969,39 @@ class Network(Sequence[Layer]):
         from fastnn.interchange import state_dict as reading
 
         reading.load(self, state_dict)
+
+    def to_sklearn(
+        self, *, classes: npt.ArrayLike | None = None
+    ) -> sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor:
+        """Return a fitted perceptron of scikit-learn that predicts the same.
+
+        Under cross-entropy it is an MLPClassifier, under squared error an MLPRegressor. They have
+        the same activation behind every dense layer but the last: none, ReLU, Tanh or Sigmoid.
+        Batch norm and Rescaling become part of a dense layer beside them, and Dropout is left out.
+
+        Parameters
+        ----------
+        classes
+            The labels that class ids stand for, in ascending order; by default the ids.
+
+        Raises
+        ------
+        TypeError
+            If the layers are others, or the loss is.
+        ValueError
+            If `classes` are not as many as outputs, or in another order, or the network has no
+            layer.
+        ImportError
+            If scikit-learn is not installed.
+
+        Notes
+        -----
+        Where training goes on by `partial_fit` it is as the estimator's parameters say, which are
+        those by default.
+        """
+        from fastnn.interchange import sklearn
+
+        return sklearn.estimator(self, classes)
 
     # Below: what public methods share. Arguments have been checked.
 
