@@ -124,8 +124,9 @@ class DenseLayers:
 
     def batch_norm(self, part: Described) -> None:
         """Put in batch norm, with its running statistics."""
-        self._scale(*factors_and_addends(part.layer))
-        self._last = part.layer
+        layer: Any = part.layer
+        self._scale(*factors_and_addends(layer))
+        self._last = layer
 
     def elementwise(self, part: Described) -> None:
         """Put in a function."""
@@ -142,7 +143,7 @@ class DenseLayers:
     def finish(self) -> None:
         """Raise unless a dense layer is the last one."""
         if not self._behind_dense:
-            raise _misplaced(self._last, "a dense layer at the end")
+            raise _misplaced(self._last or "no dense layer", "a dense layer at the end")
 
     def _put_between(self, function: str, layer: Layer) -> None:
         if self._functions and function != self.function:
@@ -158,8 +159,8 @@ class DenseLayers:
             self._addends = self._addends * factors + addends
 
 
-def _misplaced(layer: Layer | None, expected: str) -> TypeError:
-    return TypeError(f"can't write {layer!r} into {TARGET}: expected {expected}")
+def _misplaced(layer: Layer | str, expected: str) -> TypeError:
+    return TypeError(f"can't write {layer} into {TARGET}: expected {expected}")
 
 
 _LAYERS: dict[str, Callable[[DenseLayers, Described], None]] = {
@@ -210,9 +211,11 @@ def _fitted(
 
     So scikit-learn itself sets all that it wants to find in a fitted one.
     """
-    hidden = [len(biases) for biases in layers.biases[:-1]]
-    # a seed, as it would draw from NumPy's global generator, which is the user's
-    made = kind(hidden, layers.function, random_state=0)
+    made = kind(
+        hidden_layer_sizes=tuple(len(biases) for biases in layers.biases[:-1]),
+        activation=layers.function,
+        random_state=0,  # else it draws from NumPy's global generator, which is the user's
+    )
     made.partial_fit(np.zeros((len(y), len(layers.weights[0])), dtype), y, **options)
     # what the optimiser remembers of that step
     vars(made).pop("_optimizer", None)
