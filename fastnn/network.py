@@ -211,14 +211,14 @@ def from_sklearn(
 ) -> Network:
     """Return a network that predicts what a perceptron of scikit-learn does, with its parameters.
 
-    Class ids stand for the labels in `estimator.classes_`, by their place. Training goes on as
-    fastnn's arguments say, not as those of the estimator.
+    Class ids stand for the labels in `estimator.classes_`, by their place. Of two classes, and of
+    several labels a sample, the loss is binary cross-entropy, so two classes have one output.
+    Training goes on as the arguments below say, not as those of the estimator.
 
     Parameters
     ----------
     estimator
-        An MLPClassifier of three or more classes, or an MLPRegressor with its loss of old, the
-        squared error; fitted.
+        A fitted MLPClassifier, or a fitted MLPRegressor that has minimised the squared error.
     optimizer, backend, seed
         As `Network` takes them.
     dtype
@@ -911,7 +911,8 @@ class Network(Sequence[Layer]):
         path
             Of the file, as a rule with the ending .onnx.
         probabilities
-            Give `probabilities` [batch, classes] as well, which is what `predict_proba` returns.
+            Give `probabilities` [batch, output_units] as well, which is what `predict_proba`
+            returns.
         dtype
             float32 or float64: of input, outputs and all between; by default the network's.
 
@@ -990,21 +991,24 @@ class Network(Sequence[Layer]):
     ) -> sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor:
         """Return a fitted perceptron of scikit-learn that predicts the same.
 
-        Under cross-entropy it is an MLPClassifier, under squared error an MLPRegressor. They have
-        the same activation behind every dense layer but the last: none, ReLU, Tanh or Sigmoid.
-        Batch norm and Rescaling become part of a dense layer beside them, and Dropout is left out.
+        Under softmax cross-entropy and binary cross-entropy it is an MLPClassifier (of several
+        labels a sample under the latter, if there are several outputs), under squared error an
+        MLPRegressor. They have the same activation behind every dense layer but the last: none,
+        ReLU, Tanh or Sigmoid. Batch norm and Rescaling become part of a dense layer beside them,
+        and Dropout is left out.
 
         Parameters
         ----------
         classes
-            The labels that class ids stand for, in ascending order; by default the ids.
+            The labels that class ids stand for, in ascending order; by default the ids. There are
+            none for an MLPRegressor, nor where a sample may have several labels.
 
         Raises
         ------
         TypeError
             If the layers are others, or the loss is.
         ValueError
-            If `classes` are not as many as outputs, or in another order, or the network has no
+            If there are to be other `classes`, or they are in another order, or the network has no
             layer.
         ImportError
             If scikit-learn is not installed.

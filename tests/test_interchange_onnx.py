@@ -137,9 +137,16 @@ def test_a_regression(tmp_path, rng):
     X = rng.standard_normal((9, 4)).astype(np.float32)
     (output,) = computed(written(network, tmp_path), X)
     np.testing.assert_allclose(output, network.predict(X), rtol=1e-5, atol=1e-6)
-    with pytest.raises(TypeError, match="probabilities=True: expected a network with the loss"):
+    with pytest.raises(TypeError, match=r"probabilities: expected False for .* 'mse'"):
         network.to_onnx(tmp_path / "none.onnx", probabilities=True)
     assert not (tmp_path / "none.onnx").exists()
+
+
+def test_yes_or_no(tmp_path, rng):
+    network = Network([Dense(4, 3)], loss="binary_cross_entropy", seed=0)
+    X = rng.standard_normal((9, 4)).astype(np.float32)
+    (found,) = computed(written(network, tmp_path, probabilities=True), X, ["probabilities"])
+    np.testing.assert_allclose(found, network.predict_proba(X), rtol=1e-5)
 
 
 class Sine(fastnn.Layer):

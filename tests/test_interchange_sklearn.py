@@ -55,6 +55,36 @@ def test_a_classifier_there_and_back(activation, hidden, X, dtype, backend):
     assert back.score(X, y) == theirs.score(X, y)
 
 
+def test_two_classes_there_and_back(X, dtype, backend):
+    y = np.where(X[:, 0] > X[:, 1], "yes", "no")
+    theirs = fitted(MLPClassifier((7,)), X, y)
+    ours = fastnn.from_sklearn(theirs, backend=backend)
+    assert (ours[-1].output_units, ours.loss) == (1, "binary_cross_entropy")
+    of_yes = theirs.predict_proba(X)[:, 1:]
+    np.testing.assert_allclose(ours.predict_proba(X), of_yes, **tolerance(dtype))
+    np.testing.assert_array_equal(theirs.classes_[ours.predict(X)], theirs.predict(X))
+    back = ours.to_sklearn(classes=theirs.classes_)
+    np.testing.assert_array_equal(back.predict_proba(X)[:, 1:], of_yes)
+    np.testing.assert_array_equal(back.predict(X), theirs.predict(X))
+
+
+def test_several_labels_there_and_back(X, dtype, backend):
+    y = (X[:, :3] > 0.2).astype(int)
+    theirs = fitted(MLPClassifier((7,)), X, y)
+    ours = fastnn.from_sklearn(theirs, backend=backend)
+    assert (ours[-1].output_units, ours.loss) == (3, "binary_cross_entropy")
+    expected = theirs.predict_proba(X)
+    np.testing.assert_allclose(ours.predict_proba(X), expected, **tolerance(dtype))
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    loss = ours.evaluate(X, y).loss
+    back = ours.to_sklearn()
+    np.testing.assert_array_equal(back.predict_proba(X), expected)
+    np.testing.assert_array_equal(back.predict(X), theirs.predict(X))
+    # the same loss, but for the penalty: so training goes on where it stood
+    summed = -(y * np.log(expected) + (1 - y) * np.log1p(-expected)).sum(axis=1)
+    assert loss == pytest.approx(summed.mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_a_regressor_there_and_back(outputs, X, dtype, backend):
     y = X[:, :outputs] - X[:, -1:]
@@ -127,8 +157,10 @@ def test_estimators_that_are_refused(X):
         fastnn.from_sklearn(pipeline)
     with pytest.raises(ValueError, match=r"expected a fitted one, got MLPRegressor\(\)"):
         fastnn.from_sklearn(MLPRegressor())
-    with pytest.raises(TypeError, match=r"got MLPClassifier.* with outputs by logistic"):
-        fastnn.from_sklearn(fitted(MLPClassifier((4,)), X, X[:, 0] > 0))
+    counts = fitted(MLPRegressor(hidden_layer_sizes=(4,)), X, np.exp(X[:, 0]))
+    counts.out_activation_ = "exp"  # as that of loss="poisson", which came with version 1.7
+    with pytest.raises(TypeError, match=r"got MLPRegressor.* with outputs by exp"):
+        fastnn.from_sklearn(counts)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +191,9 @@ def test_bad_classes():
     for classes in (["a", "b"], ["b", "a", "c"], [["a", "b", "c"]]):
         with pytest.raises(ValueError, match="classes: expected 3 labels in ascending order"):
             network.to_sklearn(classes=classes)
-    with pytest.raises(ValueError, match="classes: expected None"):
-        Network([Dense(6, 3)], loss="mse").to_sklearn(classes=[0, 1, 2])
+    for loss in ("mse", "binary_cross_entropy"):
+        with pytest.raises(ValueError, match="classes: expected None, as "):
+            Network([Dense(6, 3)], loss=loss).to_sklearn(classes=[0, 1, 2])
 
 
 def test_another_loss():

@@ -16,6 +16,7 @@ import numpy as np
 from fastnn import checks, saving
 from fastnn.backends import numpy_backend
 from fastnn.interchange.records import Described, described, row
+from fastnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 
 try:
     from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -33,8 +34,7 @@ TARGET = "an ONNX file"
 
 def write(network: Network, path: str | PathLike[str], *, probabilities: bool, dtype: Any) -> None:
     """Write `network` to `path`; see `Network.to_onnx`."""
-    if checks.flag("probabilities", probabilities):
-        network._loss.check_logits("probabilities=True")
+    checks.flag("probabilities", probabilities)
     chosen = network.dtype if dtype is None else checks.float_dtype("dtype", dtype)
     saving.replace_file(path, _model(network, chosen, probabilities).SerializeToString())
 
@@ -81,7 +81,13 @@ def _model(network: Network, dtype: np.dtype[Any], probabilities: bool) -> Model
     graph.prefix = ""
     meanings = {graph.node("Identity", value, name="output"): "What network(X) returns."}
     if probabilities:
-        name = graph.node("Softmax", "output", name="probabilities", axis=-1)
+        operator = _PROBABILITIES.get(type(network._loss))
+        if operator is None:
+            raise TypeError(
+                "probabilities: expected False for a network with the loss "
+                f"{network._loss!r}, under which outputs are no logits, got True"
+            )
+        name = graph.node(operator, "output", name="probabilities")
         meanings[name] = "What network.predict_proba(X) returns."
     before = next((layer.input_units for layer in network if layer.input_units), width)
     behind = network._width() or width
@@ -103,6 +109,13 @@ def _model(network: Network, dtype: np.dtype[Any], probabilities: bool) -> Model
         opset_imports=versions,
         ir_version=helper.find_min_ir_version_for(versions),
     )
+
+
+_PROBABILITIES: dict[type[Loss], str] = {
+    SoftmaxCrossEntropy: "Softmax",
+    BinaryCrossEntropy: "Sigmoid",
+}
+"""The operator that makes probabilities of logits."""
 
 
 def _dense(graph: Graph, part: Described, x: str) -> str:

@@ -12,6 +12,7 @@ from fastnn.activations import Sigmoid, Tanh
 from fastnn.checks import Array
 from fastnn.interchange.records import Described, described, row
 from fastnn.layers import Dense, Layer, ReLU
+from fastnn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from fastnn.normalization import factors_and_addends
 
 try:
@@ -58,7 +59,11 @@ _ACTIVATIONS: dict[str, Callable[[], list[Layer]]] = {
 }
 """What is between dense layers, by the name of the activation."""
 
-_LOSSES = {"softmax": "softmax_cross_entropy", "identity": "mse"}
+_LOSSES = {
+    "softmax": "softmax_cross_entropy",
+    "logistic": "binary_cross_entropy",
+    "identity": "mse",
+}
 """The loss of a network, by the name of the function of the outputs, which is part of it."""
 
 
@@ -67,16 +72,17 @@ _LOSSES = {"softmax": "softmax_cross_entropy", "identity": "mse"}
 
 def estimator(network: Network, classes: npt.ArrayLike | None) -> MLPClassifier | MLPRegressor:
     """Return `network` as a fitted estimator; see `Network.to_sklearn`."""
-    if network.loss not in _FITTED:
+    loss = type(network._loss)
+    if loss not in _FITTED:
+        expected = " or ".join(repr(known.name) for known in _FITTED)
         raise TypeError(
-            f"to_sklearn: expected a network with the loss {' or '.join(map(repr, _FITTED))}, "
-            f"got {network.loss!r}"
+            f"to_sklearn: expected a network with the loss {expected}, got {network._loss!r}"
         )
     layers = DenseLayers()
     for part in described(network, TARGET):
         row(_LAYERS, part.record.kind, part.layer, TARGET)(layers, part)
     layers.finish()
-    made = _FITTED[network.loss](layers, network.dtype, classes)
+    made = _FITTED[loss](layers, network.dtype, classes)
     made.coefs_ = [weights.astype(network.dtype) for weights in layers.weights]
     made.intercepts_ = [biases.astype(network.dtype) for biases in layers.biases]
     losses = list(network.history.loss) if network.history else []
@@ -107,6 +113,11 @@ class DenseLayers:
     def function(self) -> str:
         """What is between the layers, as scikit-learn calls it."""
         return self._functions[0] if self._functions else "identity"
+
+    @property
+    def outputs(self) -> int:
+        """The width of the last layer."""
+        return len(self.biases[-1])
 
     @property
     def _behind_dense(self) -> bool:
@@ -175,32 +186,49 @@ _FUNCTIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
 """scikit-learn's names of functions."""
 
 
-def _classifier(
-    layers: DenseLayers, dtype: np.dtype[Any], classes: npt.ArrayLike | None
-) -> MLPClassifier:
-    count = len(layers.biases[-1])
-    labels = np.arange(count) if classes is None else np.asarray(classes)
-    if labels.shape != (count,) or not np.array_equal(labels, np.unique(labels)):
-        raise ValueError(f"classes: expected {count} labels in ascending order, got {classes!r}")
-    if count == 1:
+def _of_classes(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPClassifier:
+    if layers.outputs == 1:
         raise TypeError(f"can't write a network into {TARGET}: expected at least two classes")
-    if count == 2:
+    labels = _labels(classes, layers.outputs)
+    if layers.outputs == 2:
         # One output there, of which the logistic function makes the probability of the second class
         layers.weights[-1] = np.diff(layers.weights[-1])
         layers.biases[-1] = np.diff(layers.biases[-1])
     return _fitted(MLPClassifier, layers, dtype, labels, classes=labels)
 
 
-def _regressor(
-    layers: DenseLayers, dtype: np.dtype[Any], classes: npt.ArrayLike | None
-) -> MLPRegressor:
+def _of_yes_or_no(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPClassifier:
+    if layers.outputs > 1:
+        _refuse(classes, "a sample may have several labels")
+        rows, labels = np.eye(layers.outputs, dtype=int), np.arange(layers.outputs)
+        return _fitted(MLPClassifier, layers, dtype, rows, classes=labels)
+    labels = _labels(classes, 2)
+    return _fitted(MLPClassifier, layers, dtype, labels, classes=labels)
+
+
+def _of_numbers(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPRegressor:
+    _refuse(classes, "outputs are numbers")
+    shape = (1, layers.outputs) if layers.outputs > 1 else 1
+    return _fitted(MLPRegressor, layers, dtype, np.zeros(shape))
+
+
+def _labels(classes: Any, count: int) -> Array:
+    labels = np.arange(count) if classes is None else np.asarray(classes)
+    if labels.shape != (count,) or not np.array_equal(labels, np.unique(labels)):
+        raise ValueError(f"classes: expected {count} labels in ascending order, got {classes!r}")
+    return labels
+
+
+def _refuse(classes: Any, reason: str) -> None:
     if classes is not None:
-        raise ValueError(f"classes: expected None, as outputs are numbers, got {classes!r}")
-    count = len(layers.biases[-1])
-    return _fitted(MLPRegressor, layers, dtype, np.zeros((1, count) if count > 1 else 1))
+        raise ValueError(f"classes: expected None, as {reason}, got {classes!r}")
 
 
-_FITTED: dict[str, Callable[..., Any]] = {"softmax_cross_entropy": _classifier, "mse": _regressor}
+_FITTED: dict[type[Loss], Callable[[DenseLayers, np.dtype[Any], Any], Any]] = {
+    SoftmaxCrossEntropy: _of_classes,
+    BinaryCrossEntropy: _of_yes_or_no,
+    MeanSquaredError: _of_numbers,
+}
 """How a fitted estimator is made, by the loss of a network."""
 
 
