@@ -184,6 +184,8 @@ def test_state_dicts_of_another_shape(change, message):
 def test_no_state_dict():
     with pytest.raises(TypeError, match="state_dict: expected a mapping, got Sequential"):
         perceptron(4, 3).load_state_dict(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(TypeError, match="state_dict: expected names, got 0"):
+        perceptron(4, 3).load_state_dict({0: np.ones((3, 4))})
 
 
 SHARED = nn.Linear(3, 3)

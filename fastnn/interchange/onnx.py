@@ -213,6 +213,12 @@ def _selu_in_float64(graph: Graph, x: str) -> str:
     return graph.node("Mul", elu, graph.number(numpy_backend.SELU_SCALE))
 
 
+def _silu_in_float64(graph: Graph, x: str) -> str:
+    """x / (1 + exp(-x)): versions of onnxruntime make a product with a sigmoid one of float32."""
+    exponential = graph.node("Exp", graph.node("Neg", x))
+    return graph.node("Div", x, graph.node("Add", exponential, graph.number(1)))
+
+
 def _softplus_in_float64(graph: Graph, x: str) -> str:
     """max(0, x) + log(1 + exp(-|x|)), in which nothing overflows."""
     exponential = graph.node("Exp", graph.node("Neg", graph.node("Abs", x)))
@@ -224,6 +230,7 @@ _FUNCTIONS_IN_FLOAT64: dict[str, Callable[..., str]] = {
     "leaky_relu": _leaky_relu_in_float64,
     "elu": _elu_in_float64,
     "selu": _selu_in_float64,
+    "silu": _silu_in_float64,
     "softplus": _softplus_in_float64,
 }
 """Functions whose operator onnxruntime does not have in float64, or that takes a float32 constant.

@@ -113,6 +113,8 @@ def _by_module(state_dict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     parts: dict[str, dict[str, Any]] = {}
     for key, value in state_dict.items():
+        if not isinstance(key, str):
+            raise TypeError(f"state_dict: expected names, got {key!r}")
         module, _, name = key.rpartition(".")
         parts.setdefault(module, {})[name] = value
     numbers = {module: module.rpartition(".")[2] for module in parts}

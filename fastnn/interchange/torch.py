@@ -137,7 +137,7 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
     if len(dtypes) > 1 or not dtypes <= DTYPES.keys():
         raise TypeError(
             "module: expected parameters in float32 or in float64, "
-            f"got {', '.join(sorted(map(str, dtypes)))}"
+            f"got {', '.join(sorted(map(str, dtypes)))}; module.float() makes all of them float32"
         )
     found = []
     for name, part in module.named_modules(remove_duplicate=False):
