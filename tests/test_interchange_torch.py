@@ -90,6 +90,33 @@ def test_a_step_of_training(module, backend, dtype, rng):
         np.testing.assert_allclose(ours, theirs, **tolerance(dtype))
 
 
+LOSSES = {
+    "softmax_cross_entropy": nn.CrossEntropyLoss(),
+    "mse": nn.MSELoss(),
+    # a sum over outputs, where that of PyTorch is a mean
+    "binary_cross_entropy": lambda output, y: 3 * nn.BCEWithLogitsLoss()(output, y),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_by_each_loss(loss, dtype, rng):
+    X = rng.standard_normal((33, 20)).astype(dtype)
+    y = rng.integers(0, 2, (33, 3)).astype(dtype)
+    if loss == "softmax_cross_entropy":
+        y = y.argmax(axis=1)
+    network = perceptron(20, 7, 3, loss=loss, dtype=dtype, seed=0)
+    module = network.to_torch().train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    expected = LOSSES[loss](module(torch.from_numpy(X)), torch.from_numpy(y))
+    expected.backward()
+    optimizer.step()
+    np.testing.assert_allclose(network.train_step(X, y), expected.item(), **tolerance(dtype))
+    for ours, theirs in zip(
+        network.get_weights(), fastnn.from_torch(module).get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, **tolerance(dtype))
+
+
 def test_there_and_back(backend, dtype, rng, digits):
     X, y, *_ = digits
     layers = [Rescaling(1 / 255), Dense(784, 20), BatchNorm(20), fastnn.SiLU(), Dropout(0.3)]
