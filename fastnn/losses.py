@@ -348,6 +348,28 @@ class MeanSquaredError(Loss):
         return checks.shaped("y", targets, output.shape)
 
 
+@BUILT_IN.register
+class HalfSquaredError(MeanSquaredError):
+    """Half the squared error, added over the outputs, mean over the samples: ½ Σ_k (y_k - t_k)².
+
+    Its gradient by an output is y - t over the batch, whatever the number of outputs. Targets are
+    those of `MeanSquaredError`.
+    """
+
+    name = "half_squared_error"
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        mean: float = super().total(backend, output, targets, weights)
+        return mean * output.shape[1] / 2
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        gradient = super().gradient(backend, output, targets)
+        gradient *= output.shape[1] / 2
+        return gradient
+
+
 class UserLoss(Loss):
     """A user's pair of functions of (y_true, y_pred), which are handed a batch at a time.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer
+from fastnn.layers import BUILT_IN, Dense, Layer, ParametricLayer
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
 
@@ -67,6 +67,15 @@ class Path(Protocol):
 
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
+
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on the samples that `order` holds whenever it is called.
+
+        For who trains epoch after epoch and puts each one's order in the same array: what can be
+        got ready once is. What is called in between may change rates, but no layer and no
+        optimiser. It takes a factor on the layers' penalties and returns the sum of losses and
+        right answers of these samples alone.
+        """
 
 
 @contextmanager
@@ -123,6 +132,31 @@ class LayerPath:
             self._correct += correct
         return self._loss, self._correct
 
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        dense = [layer for layer in self._network if isinstance(layer, Dense)]
+        penalties = [layer.l2 for layer in dense]
+
+        def call(factor: float) -> tuple[float, int]:
+            self.start()
+            try:
+                for layer, l2 in zip(dense, penalties, strict=True):
+                    layer._l2 = factor * l2
+                return self.train(order)
+            finally:
+                for layer, l2 in zip(dense, penalties, strict=True):
+                    layer._l2 = l2
+
+        return call
+
+
+class _Call(NamedTuple):
+    """A call of a compiled function, the rates that it reads, and how many steps it takes."""
+
+    run: Callable[[], tuple[float, int]]
+    rates: npt.NDArray[np.float64]
+    steps: int
+
 
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
@@ -145,6 +179,7 @@ class CompiledPath:
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
+        program.penalty_factor = 1.0
         self._train(np.arange(0), slice(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
@@ -162,8 +197,34 @@ class CompiledPath:
             totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
 
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        ready: _Call | None = None
+
+        def call(factor: float) -> tuple[float, int]:
+            nonlocal ready
+            self._program.penalty_factor = factor
+            try:
+                if not self._direct or self._counting:
+                    self.start()
+                    return self.train(order)
+                if ready is None:
+                    self.start()
+                    ready = self._prepared(order, slice(None))
+                else:
+                    _rates(self._learned, ready.steps, out=ready.rates)
+                return self._run(ready)
+            finally:
+                self._program.penalty_factor = 1.0
+
+        return call
+
     def _train(self, order: Order, excerpt: Order | slice = slice(None)) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
+        return self._run(self._prepared(order, excerpt))
+
+    def _prepared(self, order: Order, excerpt: Order | slice) -> _Call:
+        """Return the call that trains on the samples of `order`, with the rates of now."""
         network, X, y = self._network, self._X[excerpt], self._y[excerpt]
         weights = None if self._weights is None else self._weights[excerpt]
         if not self._direct:
@@ -185,14 +246,18 @@ class CompiledPath:
             weights,
             threads=self._threads,
         )
+        return _Call(run, rates, steps)
+
+    def _run(self, call: _Call) -> tuple[float, int]:
+        before = [layer._passes or 0 for layer in self._counting]
         try:
-            totals: tuple[float, int] = run()
+            totals: tuple[float, int] = call.run()
         finally:
             # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
-            for layer, before in zip(self._counting, passes.tolist(), strict=True):
-                layer._passes = before + steps
+            for layer, passes in zip(self._counting, before, strict=True):
+                layer._passes = passes + call.steps
             for part in self._learned:
-                part.steps += steps
+                part.steps += call.steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
             for padding in self._padding:
@@ -379,9 +444,16 @@ def _described(network: Trainable) -> list[description.Layer]:
     return layers
 
 
-def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
+def _rates(
+    layers: Sequence[LayerParameters], steps: int, out: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.float64]:
     """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
-    rates = np.empty((steps, len(layers), 2))
+    rates = np.empty((steps, len(layers), 2)) if out is None else out
+    known: tuple[Any, int] | None = None
     for number, layer in enumerate(layers):
-        rates[:, number, 0], rates[:, number, 1] = layer.optimizer._rates(layer.steps, steps)
+        # as a rule one optimiser serves all layers; a user's function is asked for each of them
+        if known != (layer.optimizer, layer.steps) or callable(layer.optimizer.learning_rate):
+            known = layer.optimizer, layer.steps
+            of_layer = layer.optimizer._rates(layer.steps, steps)
+        rates[:, number, 0], rates[:, number, 1] = of_layer
     return rates

@@ -99,12 +99,12 @@ def weighted_cross_entropy(one, record, targets, order, start, count):
     put_integer(correct, shared.batch_correct)
 
 
-@operation
-def mean_squared_error(one, record, targets, order, start, count):
+@jit_part
+def squared_errors(one, record, targets, order, start, count, share):
     """Gradient of the mean loss by the outputs; the batch's loss and right answers to the record.
 
-    The loss of a sample is the mean over the outputs. Targets are class ids, which stand for rows
-    of zeros with a one, or rows of numbers; there are no right answers then.
+    The loss of a sample is `share` times the sum over the outputs. Targets are class ids, which
+    stand for rows of zeros with a one, or rows of numbers; there are no right answers then.
     """
     shared = record_at(record, 0)
     units, T = shared.output_units, shared.targets
@@ -121,7 +121,7 @@ def mean_squared_error(one, record, targets, order, start, count):
             load_row(one, source, shared.target_code, units, row)
     real = type(one)
     squared_error(
-        real(2 / (count * units)), submatrix(shared.result, 0, 0, count, units), T,
+        real(2 * share / count), submatrix(shared.result, 0, 0, count, units), T,
         shared.result_gradient, shared.sums, shared.predictions,
     )  # fmt: skip
     loss, correct = 0.0, 0
@@ -132,8 +132,21 @@ def mean_squared_error(one, record, targets, order, start, count):
             correct += integer_at(shared.predictions + 8 * i) == label
     if shared.sample_weights != 0:
         loss = weigh(one, shared, shared.sums, order, start, count)
-    put_real(loss / units, shared.batch_loss)
+    put_real(loss * share, shared.batch_loss)
     put_integer(correct, shared.batch_correct)
+
+
+@operation
+def mean_squared_error(one, record, targets, order, start, count):
+    """See `squared_errors`: the loss of a sample is the mean over the outputs."""
+    units = record_at(record, 0).output_units
+    squared_errors(one, record, targets, order, start, count, 1.0 / units)
+
+
+@operation
+def half_squared_error(one, record, targets, order, start, count):
+    """See `squared_errors`: the loss of a sample is half the sum over the outputs."""
+    squared_errors(one, record, targets, order, start, count, 0.5)
 
 
 class CompiledLoss(NamedTuple):
@@ -151,5 +164,8 @@ class CompiledLoss(NamedTuple):
 LOSSES = {
     "softmax_cross_entropy": CompiledLoss(None, weighted_cross_entropy, numeric_targets=False),
     "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
+    "half_squared_error": CompiledLoss(
+        half_squared_error, half_squared_error, numeric_targets=True
+    ),
 }
 """Each loss by the name that it has in `fastnn/losses.py`."""

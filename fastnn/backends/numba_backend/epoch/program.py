@@ -87,6 +87,8 @@ class Program:
         self.density = density
         self.weighted = weighted
         self.loss = loss
+        self.penalty_factor = 1.0
+        """What the layers' penalties are multiplied by in the calls from now on."""
         self._totals = 0.0, 0
         self._signals = Signals()
         self._take(layers)
@@ -236,7 +238,8 @@ class Program:
         scale = self.dtype.type(self._structure.scale)
         members = self.members(threads)
         team = self._team(members) if members > 1 else None
-        for table in team.tables if team else [self.training]:
+        tables = team.tables if team else [self.training]
+        for table in tables:
             table.shared["target_code"] = target_code
             table.shared["sample_weights"] = (
                 0 if sample_weights is None else sample_weights.ctypes.data
@@ -248,12 +251,17 @@ class Program:
         else:
             run = partial(team.run_batches, self._signals, scale, arguments, count)
         read = samples, targets, order, parameters, rates, states, sample_weights
-        return partial(self._run, run, read)
+        return partial(self._run, run, tables, read)
 
     def _run(
-        self, run: Callable[[], tuple[float, int]], arrays: tuple[object, ...]
+        self,
+        run: Callable[[], tuple[float, int]],
+        tables: Sequence[Table],
+        arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
+        for table in tables:
+            table.weigh_penalties(self.penalty_factor)
         loss, correct = run()
         self._totals = float(loss), int(correct)
         return self._totals

@@ -115,6 +115,13 @@ class Table:
         self._describe_loss(structure, self.layers[-1], result)
         share_out(self.layers, self.starts, self.lanes, 0, 1)
         self._allocate()
+        self._decays, self._penalty_factor = self.regions["decay"].copy(), 1.0
+
+    def weigh_penalties(self, factor: float) -> None:
+        """Multiply what the description says of the penalties by a factor, for steps to come."""
+        if factor != self._penalty_factor:
+            np.multiply(self._decays, factor, out=self.regions["decay"])
+            self._penalty_factor = factor
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
