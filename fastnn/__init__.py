@@ -18,6 +18,8 @@ from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.losses import (
+    binary_crossentropy_with_logits,
+    grad_binary_crossentropy_with_logits,
     grad_softmax_crossentropy_with_logits,
     mse,
     mse_prime,
@@ -52,9 +54,11 @@ __all__ = [
     "ReduceOnPlateau",
     "Rescaling",
     "available_backends",
+    "binary_crossentropy_with_logits",
     "eval_numerical_gradient",
     "forward",
     "get_backend",
+    "grad_binary_crossentropy_with_logits",
     "grad_softmax_crossentropy_with_logits",
     "initializers",
     "iterate_minibatches",

@@ -410,7 +410,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise ValueError("IMAGE: expected pictures, or - alone, got both")
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
-    print(prediction.table(names, network.predict_proba(X)))
+    print(prediction.table(names, network.predict(X), network.predict_proba(X)))
     return 0
 
 

@@ -107,6 +107,79 @@ def _answers(reference_answers: npt.ArrayLike, logits: Array) -> backends.Labels
     return checks.labels("reference_answers", reference_answers, batch=batch, classes=classes)
 
 
+def binary_crossentropy_with_logits(
+    logits: npt.ArrayLike, reference_answers: npt.ArrayLike
+) -> Array:
+    """Return each sample's binary cross-entropy, summed over its outputs.
+
+    -Σ_k (t_k log σ(z_k) + (1 - t_k) log σ(-z_k)), with the sigmoid σ.
+
+    Parameters
+    ----------
+    logits : array of shape [batch, outputs]
+        Of any size, infinite ones included.
+    reference_answers : numbers of shape [batch, outputs], [batch] with one output
+        1 for yes and 0 for no, or the probability of yes.
+
+    Returns
+    -------
+    array of shape [batch]
+        In nats; in the dtype of `logits`, float64 for integers.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, there is no sample, or an answer is below 0 or above 1.
+    TypeError
+        If either does not hold real numbers.
+    """
+    z = checks.floating_matrix("logits", logits)
+    return backends.load().binary_cross_entropy(z, _shares_of(reference_answers, z))
+
+
+def grad_binary_crossentropy_with_logits(
+    logits: npt.ArrayLike, reference_answers: npt.ArrayLike
+) -> Array:
+    """Return the gradient of the batch's mean binary cross-entropy with respect to the logits.
+
+    (σ(z) - t) / batch, so it is already divided by the batch size.
+
+    Parameters
+    ----------
+    logits : array of shape [batch, outputs]
+    reference_answers : numbers of shape [batch, outputs], [batch] with one output
+
+    Returns
+    -------
+    array of shape [batch, outputs]
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `binary_crossentropy_with_logits`.
+    """
+    z = checks.floating_matrix("logits", logits)
+    return backends.load().binary_cross_entropy_gradient(z, _shares_of(reference_answers, z))
+
+
+def _shares_of(reference_answers: npt.ArrayLike, logits: Array) -> Array:
+    return _shares("reference_answers", reference_answers, logits.shape, logits.dtype)
+
+
+def _shares(name: str, y: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return `y` as numbers from 0 to 1 in the shape of the outputs."""
+    y = checks.numeric(name, y)
+    batch, outputs = shape
+    if outputs == 1 and y.shape == (batch,):
+        y = y[:, np.newaxis]
+    y = checks.shaped(name, y, (batch, outputs))
+    outside = ~((y >= 0) & (y <= 1))
+    if outside.any():
+        at = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(f"{name}: expected numbers from 0 to 1, got {y[at]} at index {at}")
+    return np.ascontiguousarray(y, dtype)
+
+
 def mse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """Return the mean squared error, Σ (y_pred - y_true)² / size, over all elements.
 
@@ -259,15 +332,34 @@ class Loss(ABC):
     def check_weights(self, name: str) -> None:  # noqa: B027 - most losses refuse nothing
         """Raise unless samples can have weights."""
 
+    def class_ids(self, targets: Array, outputs: int) -> tuple[backends.Labels, int] | None:
+        """Return the class of each sample and how many there are, None where it has not one."""
+        return (targets, outputs) if self.has_classes(targets, outputs) else None
+
+    def right_answers(self, output: Array, targets: Array) -> int:
+        """Count the rows that are right: whose first largest output is that of the class.
+
+        A row with NaN is not.
+        """
+        of_labels = output[np.arange(len(targets)), targets]
+        return int(((output.argmax(axis=1) == targets) & ~np.isnan(of_labels)).sum())
+
     def answers(self, output: Array) -> Array:
         """Return what a prediction is: the outputs, or the classes that they stand for."""
         return output
 
     def check_logits(self, method: str) -> None:
-        """Raise unless outputs are logits, of which softmax makes probabilities."""
+        """Raise unless outputs are logits of classes, of which softmax makes probabilities."""
         raise TypeError(
             f"{method}: expected a network with the loss 'softmax_cross_entropy', got {self!r}, "
-            "under which outputs are no logits"
+            "under which outputs are no logits of classes"
+        )
+
+    def probabilities(self, backend: Backend, output: Array) -> Array:
+        """Return the probabilities that outputs stand for, in their shape; raise if they don't."""
+        raise TypeError(
+            "predict_proba: expected a network with the loss 'softmax_cross_entropy' or "
+            f"'binary_cross_entropy', got {self!r}, under which outputs are no logits"
         )
 
     def __repr__(self) -> str:
@@ -296,6 +388,9 @@ class SoftmaxCrossEntropy(Loss):
     def check_logits(self, method: str) -> None:
         pass
 
+    def probabilities(self, backend: Backend, output: Array) -> Array:
+        return backend.softmax(output)
+
     def total(
         self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
     ) -> float:
@@ -304,6 +399,52 @@ class SoftmaxCrossEntropy(Loss):
 
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
         return backend.softmax_cross_entropy_gradient(output, targets)
+
+
+@BUILT_IN.register
+class BinaryCrossEntropy(Loss):
+    """Cross-entropy of the sigmoid of each output, which is a logit, summed over the outputs.
+
+    Targets are 1 or 0 for each output, or probabilities, [n, outputs]; [n] with one output. The
+    answer of an output is 1 where its logit is above 0, and a sample is right if all of its answers
+    are. With one output, answers are class ids.
+    """
+
+    name = "binary_cross_entropy"
+    operations = ("binary_cross_entropy", "binary_cross_entropy_gradient")
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        return _shares(name, y, (batch, outputs), dtype)
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        return bool(((targets == 0) | (targets == 1)).all())
+
+    def class_ids(self, targets: Array, outputs: int) -> tuple[backends.Labels, int] | None:
+        if outputs > 1 or not self.has_classes(targets, outputs):
+            return None
+        return targets[:, 0].astype(np.int64), 2
+
+    def right_answers(self, output: Array, targets: Array) -> int:
+        right = ((output > 0) == targets) & ~np.isnan(output)
+        return int(right.all(axis=1).sum())
+
+    def answers(self, output: Array) -> Array:
+        answers = (output > 0).astype(np.int64)
+        return answers[:, 0] if answers.shape[1] == 1 else answers
+
+    def probabilities(self, backend: Backend, output: Array) -> Array:
+        return backend.elementwise_forward("sigmoid", output)
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        targets = checks.shaped("y", targets, output.shape)
+        return _sum(backend.binary_cross_entropy(output, targets), weights)
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        return backend.binary_cross_entropy_gradient(output, targets)
 
 
 @BUILT_IN.register
@@ -431,11 +572,23 @@ ELSEWHERE = {
     "sparse_categorical_crossentropy": "softmax_cross_entropy",
     "CrossEntropyLoss": "softmax_cross_entropy",
     "log_loss": "softmax_cross_entropy",
+    "binary_crossentropy": "binary_cross_entropy",
+    "BCEWithLogitsLoss": "binary_cross_entropy",
     "mean_squared_error": "mse",
     "squared_error": "mse",
     "MSELoss": "mse",
 }
-"""Names that other libraries have for the same losses, of the same targets."""
+"""Names that other libraries have for the same losses, of the same targets.
+
+Of binary cross-entropy, scikit-learn takes the sum over outputs as well, Keras and PyTorch take the
+mean: with more outputs than one, gradients here are so many times as large.
+"""
+
+OF_LOGITS = (
+    (softmax_crossentropy_with_logits, grad_softmax_crossentropy_with_logits, SoftmaxCrossEntropy),
+    (binary_crossentropy_with_logits, grad_binary_crossentropy_with_logits, BinaryCrossEntropy),
+)
+"""Functions that take their arguments the other way round, so that they can't be a user's loss."""
 
 
 def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
@@ -453,14 +606,14 @@ def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> 
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
     if loss is mse and (loss_prime is None or loss_prime is mse_prime):
         return MeanSquaredError()
-    if loss is softmax_crossentropy_with_logits:
-        # it takes its arguments the other way round, so it can't be a user's loss
-        if loss_prime is not None and loss_prime is not grad_softmax_crossentropy_with_logits:
-            raise ValueError(
-                "loss_prime: expected grad_softmax_crossentropy_with_logits beside "
-                f"softmax_crossentropy_with_logits, got {loss_prime!r}"
-            )
-        return SoftmaxCrossEntropy()
+    for function, gradient, kind in OF_LOGITS:
+        if loss is function:
+            if loss_prime is not None and loss_prime is not gradient:
+                raise ValueError(
+                    f"loss_prime: expected {gradient.__name__} beside {function.__name__}, "
+                    f"got {loss_prime!r}"
+                )
+            return kind()
     if loss_prime is None:
         raise TypeError("loss_prime: expected a function beside a loss of your own, got None")
     return UserLoss(loss, loss_prime)
@@ -485,12 +638,6 @@ def class_weights(value: Any, labels: backends.Labels, classes: int) -> Array:
             found[place] = checks.real(f"class_weight[{place}]", weight, minimum=0.0)
         return found
     return checks.shaped("class_weight", value, (classes,)).astype(np.float64)
-
-
-def right_answers(output: Array, labels: backends.Labels) -> int:
-    """Count the rows whose first largest output is the label's; a row with NaN has none."""
-    of_labels = output[np.arange(len(labels)), labels]
-    return int(((output.argmax(axis=1) == labels) & ~np.isnan(of_labels)).sum())
 
 
 def _sum(losses: Array, weights: Array | None) -> float:

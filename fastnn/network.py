@@ -24,6 +24,7 @@ from fastnn import (
     saving,
     training,
 )
+from fastnn.activations import Sigmoid
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
@@ -36,7 +37,7 @@ INFERENCE_BATCH = 4096
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, and the share of right answers, None where targets are not class ids."""
+    """Mean loss, and the share of right answers, None where targets are no classes."""
 
     loss: float
     accuracy: float | None
@@ -163,7 +164,7 @@ class Network(Sequence[Layer]):
     ----------
     layers
         The layers in order; more can be added.
-    loss : {"softmax_cross_entropy", "mse"}
+    loss : {"softmax_cross_entropy", "binary_cross_entropy", "mse"}
         What training minimises; `use` sets another, or one of your own. Names that other libraries
         have for these, such as "sparse_categorical_crossentropy" and "squared_error", are taken.
     optimizer
@@ -284,10 +285,11 @@ class Network(Sequence[Layer]):
         Parameters
         ----------
         loss
-            "softmax_cross_entropy" or "mse"; or the function of fastnn of one of them
-            (`softmax_crossentropy_with_logits`, `mse`), which means the same; or a function of
-            your own, called as `loss(y_true, y_pred)` with the targets and outputs of a batch, that
-            returns one number, the mean over the batch.
+            "softmax_cross_entropy", "binary_cross_entropy" or "mse"; or the function of fastnn of
+            one of them (`softmax_crossentropy_with_logits`, `binary_crossentropy_with_logits`,
+            `mse`), which means the same; or a function of your own, called as
+            `loss(y_true, y_pred)` with the targets and outputs of a batch, that returns one number,
+            the mean over the batch.
         loss_prime
             Beside a function of your own: called likewise, it returns the gradient of that number
             with respect to `y_pred`, in its shape. `y_pred` is read-only.
@@ -303,10 +305,15 @@ class Network(Sequence[Layer]):
 
         Notes
         -----
-        Targets `y` under each loss: class ids [n] under cross-entropy; under squared error class
-        ids [n], which stand for one-hot rows, or real numbers [n, outputs], [n] with one output;
-        under a loss of your own whatever has one row a sample, and rows of it are what the
-        functions are handed.
+        Targets `y` under each loss: class ids [n] under softmax cross-entropy; under binary
+        cross-entropy 1 or 0 for each output, or probabilities from 0 to 1, [n, outputs], [n] with
+        one output; under squared error class ids [n], which stand for one-hot rows, or real numbers
+        [n, outputs], [n] with one output; under a loss of your own whatever has one row a sample,
+        and rows of it are what the functions are handed.
+
+        Binary cross-entropy is that of the sigmoid of each output, so the last layer is no
+        `Sigmoid`. It is summed over outputs (where Keras and PyTorch take the mean), then averaged
+        over samples as all losses are.
         """
         if self._fitting:
             raise RuntimeError("a network can't take another loss while it is training")
@@ -419,9 +426,10 @@ class Network(Sequence[Layer]):
 
         Returns
         -------
-        int64 array of shape [n], or array of shape [n, outputs]
-            Under cross-entropy the class id with the largest logit; under another loss the
-            outputs.
+        int64 array of shape [n] or [n, outputs], or array of shape [n, outputs]
+            Under softmax cross-entropy the class id with the largest logit; under binary
+            cross-entropy 1 for each output whose logit is above 0 and 0 elsewhere, [n] with one
+            output; under another loss the outputs.
 
         Raises
         ------
@@ -431,7 +439,10 @@ class Network(Sequence[Layer]):
         return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Return class probabilities [n, classes] for each row of `X` [n, input_units].
+        """Return probabilities [n, outputs] for each row of `X` [n, input_units].
+
+        Under softmax cross-entropy those of the classes, which sum to 1; under binary cross-entropy
+        the sigmoid of each output, the probability of 1.
 
         The last bits of a row may depend on the rows beside it: few rows, many, and rows full of
         zeros take different kernels.
@@ -441,19 +452,22 @@ class Network(Sequence[Layer]):
         ValueError, TypeError
             As `forward`.
         TypeError
-            If the loss is not softmax cross-entropy, so that outputs are no logits.
+            If the loss is another, so that outputs are no logits.
         """
         backend = backends.load(self._backend_name)
-        self._loss.check_logits("predict_proba")
-        return np.concatenate([backend.softmax(logits) for logits in self._outputs(X)])
+        return np.concatenate(
+            [self._loss.probabilities(backend, output) for output in self._outputs(X)]
+        )
 
     def evaluate(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
     ) -> Evaluation:
         """Return the mean loss and the accuracy on `X` [n, input_units] with targets `y`.
 
-        Accuracy is None where targets are not class ids. `use` says what targets may be, and `fit`
-        what `sample_weight` is.
+        Accuracy is the share of samples whose answer is right, None where targets are no classes.
+        Under binary cross-entropy a sample is right if the answers of all outputs are (the subset
+        accuracy of scikit-learn); where targets are probabilities between 0 and 1 it is None. `use`
+        says what targets may be, and `fit` what `sample_weight` is.
 
         The layers' penalties are part of the loss, here and in training.
 
@@ -474,7 +488,7 @@ class Network(Sequence[Layer]):
                 backend, output, targets, None if weights is None else weights[rows]
             )
             if classes:
-                correct += losses.right_answers(output, targets)
+                correct += self._loss.right_answers(output, targets)
             start += len(output)
         accuracy = correct / len(y) if classes else None
         share = len(y) if weights is None else weights.sum()
@@ -585,7 +599,8 @@ class Network(Sequence[Layer]):
         class_weight : {"balanced"}, mapping or numbers of shape [classes], optional
             A weight of each class, which those of its samples are multiplied by; 1 for a class
             that a mapping does not name. "balanced" weighs classes by n / (classes that occur *
-            samples of the class), so that each class has the same part in the loss.
+            samples of the class), so that each class has the same part in the loss. Under binary
+            cross-entropy one output has the classes 0 and 1, and more than one can't be weighed so.
         validation_data
             (X, y) to evaluate after each epoch, without weights.
         validation_split
@@ -869,6 +884,11 @@ class Network(Sequence[Layer]):
         self, X: npt.ArrayLike, y: npt.ArrayLike, names: tuple[str, str] = ("X", "y")
     ) -> tuple[Array, Array]:
         X = self._inputs(X, names[0])
+        if isinstance(self._loss, losses.BinaryCrossEntropy) and isinstance(self[-1], Sigmoid):
+            raise ValueError(
+                "loss: 'binary_cross_entropy' has a sigmoid of its own, so the last layer gives "
+                f"logits; leave out {self[-1]!r}"
+            )
         outputs = self._output_units(X)
         targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
         return X, targets
@@ -891,10 +911,12 @@ class Network(Sequence[Layer]):
     ) -> Array:
         """Return the weights of samples times those of their classes."""
         self._loss.check_weights("class_weight")
-        if not self._has_classes(X, targets):
-            raise ValueError("class_weight: expected None, as targets are not class ids")
-        of_classes = losses.class_weights(class_weight, targets, self._output_units(X))
-        found = of_classes[targets] if weights is None else weights * of_classes[targets]
+        classes = self._loss.class_ids(targets, self._output_units(X))
+        if classes is None:
+            raise ValueError("class_weight: expected None, as targets are not class ids, one a row")
+        labels, number = classes
+        of_samples = losses.class_weights(class_weight, labels, number)[labels]
+        found = of_samples if weights is None else weights * of_samples
         return checks.weights("class_weight", found, len(targets))
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:

@@ -65,12 +65,16 @@ def of_csv(network: Network, lines: Iterable[str], name: str) -> Array:
     return np.array(rows)
 
 
-def table(names: Sequence[str], probabilities: Array) -> str:
-    """Return a line for each row: its name, the likeliest class, and the probability of each."""
-    classes = range(probabilities.shape[1])
-    rows = [["", "answer", *map(str, classes)]]
-    for name, row in zip(names, probabilities, strict=True):
-        rows.append([name, str(row.argmax()), *(f"{p:.4f}" for p in row)])
+def table(names: Sequence[str], answers: Array, probabilities: Array) -> str:
+    """Return a line for each row: its name, its answer, and the probability of each output.
+
+    Of several yes or no, which have a row of answers, those that are yes are named.
+    """
+    outputs = range(probabilities.shape[1])
+    rows = [["", "answer", *map(str, outputs)]]
+    for name, answer, row in zip(names, answers, probabilities, strict=True):
+        said = str(answer) if answer.ndim == 0 else ",".join(map(str, answer.nonzero()[0])) or "-"
+        rows.append([name, said, *(f"{p:.4f}" for p in row)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])

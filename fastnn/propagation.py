@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 
-from fastnn import backends, losses
+from fastnn import backends
 from fastnn.checks import Array
 from fastnn.layers import (
     Dense,
@@ -124,7 +124,7 @@ def _forward_and_loss(
     total = len(y) if weights is None else float(weights.sum())
     loss = network._loss.total(backend, activation, y, weights) + total * penalty(network._layers)
     classes = network._loss.has_classes(y, activation.shape[1])
-    correct = losses.right_answers(activation, y) if classes else 0
+    correct = network._loss.right_answers(activation, y) if classes else 0
     gradient = network._loss.weighted_gradient(backend, activation, y, weights)
     return inputs, loss, correct, gradient
 

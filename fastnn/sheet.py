@@ -118,6 +118,7 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('drawing needs matplotlib: pip install "fastnn[plot]"') from None
+    network._loss.check_logits("sheet")
     height, width = X.shape[1:]
     inputs = images.input_width(network)
     if inputs not in (None, height * width):

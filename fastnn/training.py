@@ -36,7 +36,7 @@ class History:
     ----------
     loss, accuracy : list of float
         On the training data, running: each batch before its step. No accuracy where targets are
-        not class ids; nor is there one on other data.
+        no classes; nor is there one on other data.
     val_loss, val_accuracy : list of float
         On the validation data after each epoch; empty without such data.
     train_loss, train_accuracy : list of float

@@ -71,6 +71,10 @@ class Case:
         self.targets = rng.integers(0, units, total)
         if real_targets:
             self.targets = rng.standard_normal((total, units)).astype(self.dtype)
+        if loss == "binary_cross_entropy":
+            self.targets = rng.integers(0, 2, (total, units)).astype(self.dtype)
+            if real_targets:
+                self.targets = rng.random((total, units)).astype(self.dtype)
         self.order = rng.permutation(total)[:samples]
         self.steps = np.array([7, 3, 0, 11], np.int64)[: self.count(Dropout)]
         self.rates = np.linspace(RATE, RATE / 2, len(self.views))
@@ -247,7 +251,17 @@ def squared_error(output, targets):
     return (error**2).mean(axis=1).sum(), correct, 2 * error / error.size
 
 
-LOSSES = {"softmax_cross_entropy": cross_entropy, "mse": squared_error}
+def binary_cross_entropy(output, targets):
+    correct = ((output > 0) == targets).all(axis=1).sum()
+    losses = targets * np.logaddexp(0, -output) + (1 - targets) * np.logaddexp(0, output)
+    return losses.sum(), correct, (1 / (1 + np.exp(-output)) - targets) / len(output)
+
+
+LOSSES = {
+    "softmax_cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "mse": squared_error,
+}
 
 STAGES = ("dropout", "norm", *BY_NAME)
 
@@ -288,7 +302,7 @@ def test_pairs_of_stages(pair, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 33, 130])
 def test_mixed(batch_size, loss, dtype):
     samples = max(60, 2 * batch_size - 5)
@@ -296,19 +310,20 @@ def test_mixed(batch_size, loss, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse"])
 @pytest.mark.parametrize("real_targets", [False, True])
 @pytest.mark.parametrize("units", [1, 5, 16, 35])
 @pytest.mark.parametrize("batch_size", [1, 7, 33])
-def test_squared_error(batch_size, units, real_targets, dtype):
+def test_losses_of_rows(batch_size, units, real_targets, loss, dtype):
     Case(
-        20, D, 37, "tanh", D, units, "tanh", loss="mse", batch_size=batch_size, dtype=dtype,
+        20, D, 37, "tanh", D, units, "tanh", loss=loss, batch_size=batch_size, dtype=dtype,
         real_targets=real_targets,
     ).check()  # fmt: skip
-    Case(20, D, units, loss="mse", real_targets=real_targets, dtype=dtype).check()
+    Case(20, D, units, loss=loss, real_targets=real_targets, dtype=dtype).check()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_workspace_holds_nothing_that_matters(batch_size, loss, dtype):
     results = []

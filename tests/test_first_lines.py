@@ -51,6 +51,8 @@ def test_an_unknown_optimiser():
         ("sparse_categorical_crossentropy", "softmax_cross_entropy"),
         ("CrossEntropyLoss", "softmax_cross_entropy"),
         ("log_loss", "softmax_cross_entropy"),
+        ("binary_crossentropy", "binary_cross_entropy"),
+        ("BCEWithLogitsLoss", "binary_cross_entropy"),
         ("mean_squared_error", "mse"),
         ("squared_error", "mse"),
         ("MSELoss", "mse"),

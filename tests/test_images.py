@@ -202,7 +202,8 @@ def test_csv_rows():
 
 
 def test_table():
-    text = prediction.table(["a.png", "longer.png"], np.array([[0.25, 0.75], [0.99996, 0.00004]]))
+    probabilities = np.array([[0.25, 0.75], [0.99996, 0.00004]])
+    text = prediction.table(["a.png", "longer.png"], np.array([1, 0]), probabilities)
     assert text.splitlines() == [
         "            answer       0       1",
         "a.png            1  0.2500  0.7500",

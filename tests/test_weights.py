@@ -19,7 +19,7 @@ from fastnn import (
 )
 
 BACKENDS = ("numpy", "numba")
-LOSSES = ("softmax_cross_entropy", "mse", "regression")
+LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "regression")
 
 
 def network(loss="softmax_cross_entropy", dtype=np.float64, **options) -> Network:
@@ -30,8 +30,11 @@ def network(loss="softmax_cross_entropy", dtype=np.float64, **options) -> Networ
 
 def samples(rng, n, loss):
     X = rng.normal(size=(n, 5))
-    y = rng.normal(size=(n, 3)) if loss == "regression" else rng.integers(0, 3, n)
-    return X, y
+    if loss == "regression":
+        return X, rng.normal(size=(n, 3))
+    return X, rng.integers(0, 2, (n, 3)) if loss == "binary_cross_entropy" else rng.integers(
+        0, 3, n
+    )
 
 
 def close(found, expected, steps, dtype=np.float64):

@@ -331,6 +331,33 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     return gradient / len(logits)
 
 
+def binary_cross_entropy(logits: Array, target: Array) -> Array:
+    """L_n = -Σ_k (t_nk log σ(z_nk) + (1 - t_nk) log σ(-z_nk)), with the sigmoid σ, for each sample.
+
+    With w = 1 - t where z > 0 and w = t elsewhere, the share of the target that z is wrong about,
+    a summand is log(1 + exp(-|z|)) + w |z|: nothing overflows and nothing cancels.
+    """
+    size, wrong = np.abs(logits), _wrong_share(logits, target)
+    margins = np.multiply(wrong, size, out=np.zeros_like(size), where=wrong > 0)  # not 0 times ∞
+    losses: Array = (np.log1p(np.exp(-size)) + margins).sum(axis=1)
+    return losses
+
+
+def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
+    """d(mean L)/dz_nk = (σ(z_nk) - t_nk) / batch.
+
+    With w as above, σ(z) - t = σ(-|z|) - w where z <= 0, and the opposite elsewhere.
+    """
+    difference = sigmoid_forward(-np.abs(logits)) - _wrong_share(logits, target)
+    gradient: Array = np.where(logits > 0, -difference, difference) / len(logits)
+    return gradient
+
+
+def _wrong_share(logits: Array, target: Array) -> Array:
+    """w = 1 - t where z > 0, else t."""
+    return np.where(logits > 0, 1 - target, target)
+
+
 def mean_squared_error(output: Array, target: Array) -> Array:
     """L_n = Σ_k (y_nk - t_nk)² / K, for each sample."""
     losses: Array = np.square(output - target).mean(axis=1)

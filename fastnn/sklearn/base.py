@@ -208,9 +208,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         self.coefs_, self.intercepts_ = building.draw(units, activation, dtype, self._random_state)
         self._build()
         if self.solver in STOCHASTIC_SOLVERS:
-            self.loss_curve_: list[float] = []
-            self._no_improvement_count = 0
-            self._forget_best()
+            self._forget_losses()
 
     def _build(self) -> None:
         """Make the network of `coefs_` and `intercepts_`."""
@@ -247,7 +245,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                     view[...] = given[number]
                     given[number] = view
 
-    def _forget_best(self) -> None:
+    def _forget_losses(self) -> None:
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
         self.best_loss_: float | None = None if self.early_stopping else np.inf
         self.validation_scores_: list[float] | None = None
         self.best_validation_score_: float | None = None
@@ -271,6 +271,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         network = self.network_
         if not incremental or network.optimizer is None:
             network.optimizer = building.make_optimizer(self)
+        if not hasattr(self, "validation_scores_"):  # parameters are L-BFGS's, or a user's
+            self._forget_losses()
         samples = np.arange(X.shape[0])
         if self.early_stopping and validation is None:
             samples, validation = self._split(X, targets, weights)

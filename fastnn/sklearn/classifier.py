@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import special
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
@@ -135,23 +134,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class."""
         output = self._validated_output(X)
-        if self.out_activation_ == "softmax":
-            return self._backend.softmax(output)
-        probabilities: Array = special.expit(output)
+        probabilities = self.network_._loss.probabilities(self._backend, output)
         if self.n_outputs_ > 1:
             return probabilities
         return np.hstack([1 - probabilities, probabilities])
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of the probability of each class, finite also of small ones."""
-        output = self._validated_output(X)
-        if self.out_activation_ == "softmax":
-            of_classes: Array = special.log_softmax(output, axis=1)
-            return of_classes
-        logarithms: Array = special.log_expit(output)
-        if self.n_outputs_ > 1:
-            return logarithms
-        return np.hstack([special.log_expit(-output), logarithms])
+        """Return the logarithm of what `predict_proba` returns."""
+        probabilities = self.predict_proba(X)
+        with np.errstate(divide="ignore"):  # of a probability that is 0
+            logarithms: Array = np.log(probabilities, out=probabilities)
+        return logarithms
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         X, y = validate_data(

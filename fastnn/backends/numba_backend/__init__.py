@@ -59,6 +59,8 @@ _adam = KernelEntries(Entries(optimizers.adam, 6, numbers=7), RULES["adam"].kern
 _dropout = Entries(dropout_kernels.dropout, 7)
 _batch_norm = Entries(batch_norm.forward, 8)
 _batch_norm_gradient = Entries(batch_norm.backward, 10)
+_binary_cross_entropy = Entries(losses.binary_cross_entropy, 4)
+_binary_cross_entropy_gradient = Entries(losses.binary_cross_entropy_gradient, 4)
 _squared_error = Entries(losses.squared_error, 4)
 _squared_error_gradient = Entries(losses.squared_error_gradient, 4)
 
@@ -210,6 +212,26 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     if entry(1.0, logits.itemsize, id(logits), id(labels), _LABELS, id(gradient)):
         Z, ids = plain(logits), plain(labels, _INT64)
         fitting(entry(1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient)), Z, ids)
+    return gradient
+
+
+def binary_cross_entropy(logits: Array, target: Array) -> Array:
+    dtype = logits.dtype
+    entry = _binary_cross_entropy[dtype]
+    values = _empty(len(logits), dtype)
+    if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
+        Z, T = plain(logits), plain(target, dtype)
+        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
+    return values
+
+
+def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
+    dtype = logits.dtype
+    entry = _binary_cross_entropy_gradient[dtype]
+    gradient = _empty(logits.shape, dtype)
+    if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
+        Z, T = plain(logits), plain(target, dtype)
+        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
     return gradient
 
 
@@ -383,6 +405,8 @@ _ON_ONE_ELEMENT: dict[str, Callable[[Array, Labels], object]] = {
     ),
     "softmax_cross_entropy": lambda one, label: softmax_cross_entropy(one, label),
     "softmax_cross_entropy_gradient": lambda one, label: softmax_cross_entropy_gradient(one, label),
+    "binary_cross_entropy": lambda one, _: binary_cross_entropy(one, one),
+    "binary_cross_entropy_gradient": lambda one, _: binary_cross_entropy_gradient(one, one),
     "mean_squared_error": lambda one, _: mean_squared_error(one, one),
     "mean_squared_error_gradient": lambda one, _: mean_squared_error_gradient(one, one),
 }

@@ -1,4 +1,4 @@
-"""Losses of the compiled epoch that are operations: squared error, and samples with weights."""
+"""Losses of the compiled epoch that are operations, and samples with weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..jit import Operation, jit_part, operation, record_at
+from ..kernels.binary_cross_entropy import loss_and_derivative
 from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Int, Kernel, Matrix, Real, Vector
@@ -44,6 +45,33 @@ def squared_error(
         k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
         _, first = first_largest(k, output, vectors)
         k.store_integer(first, predictions + row * 8)
+
+
+@microkernel
+def binary_cross_entropy_rows(
+    k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Int, wrong: Int
+) -> None:
+    """G = scale * (σ(Z) - T), and of each row the sum of losses and the number of wrong answers.
+
+    Shapes: logits Z, targets T and gradient G [rows, units], all zero in the padding of a row;
+    sums [rows], wrong [rows], the number in the type of the kernel. An answer is 1 where z > 0, 0
+    elsewhere and neither for NaN; it is right where it equals the target.
+    """
+    one, factor = k.constant(1.0), k.broadcast(scale)
+    with k.loop(0, Z.rows) as row:
+        z, t, g = Z.row(row), T.row(row), G.row(row)
+        total, mistakes = k.variable(k.zero()), k.variable(k.zero())
+        with k.loop(0, k.vectors(Z)) as j:
+            offset = j * k.vector_bytes
+            logit, target = k.load(z + offset), k.load(t + offset)
+            inside = k.lane_before(Z.columns - j * k.lanes)
+            loss, derivative = loss_and_derivative(k, logit, target)
+            total[0] = total[0] + k.where(inside, loss, k.zero())
+            k.store(k.where(inside, factor * derivative, k.zero()), g + offset)
+            answer = k.where(logit > 0.0, one, k.where(logit.differs(logit), logit, k.zero()))
+            mistakes[0] = mistakes[0] + k.where(answer.equals(target), k.zero(), one)
+        k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
+        k.store_real(k.lane_sum(mistakes[0]), wrong + row * k.element_bytes)
 
 
 @microkernel
@@ -149,6 +177,31 @@ def half_squared_error(one, record, targets, order, start, count):
     squared_errors(one, record, targets, order, start, count, 0.5)
 
 
+@operation
+def binary_cross_entropy(one, record, targets, order, start, count):
+    """Gradient of the mean loss by the outputs; the batch's loss and right answers to the record.
+
+    The loss of a sample is the sum over the outputs. Its answer is right if that of each output is.
+    """
+    shared = record_at(record, 0)
+    units, T = shared.output_units, shared.targets
+    for i in range(count):
+        source = targets + sample_at(order, start + i) * units * shared.itemsize
+        load_row(one, source, shared.target_code, units, T.address + i * T.row_stride)
+    binary_cross_entropy_rows(
+        one / type(one)(count), submatrix(shared.result, 0, 0, count, units), T,
+        shared.result_gradient, shared.sums, shared.margins,
+    )  # fmt: skip
+    loss, correct = 0.0, 0
+    for i in range(count):
+        loss += real_at(one, shared.sums + i * shared.itemsize)
+        correct += real_at(one, shared.margins + i * shared.itemsize) == 0
+    if shared.sample_weights != 0:
+        loss = weigh(one, shared, shared.sums, order, start, count)
+    put_real(loss, shared.batch_loss)
+    put_integer(correct, shared.batch_correct)
+
+
 class CompiledLoss(NamedTuple):
     """A loss of the compiled epoch.
 
@@ -163,6 +216,9 @@ class CompiledLoss(NamedTuple):
 
 LOSSES = {
     "softmax_cross_entropy": CompiledLoss(None, weighted_cross_entropy, numeric_targets=False),
+    "binary_cross_entropy": CompiledLoss(
+        binary_cross_entropy, binary_cross_entropy, numeric_targets=True
+    ),
     "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
     "half_squared_error": CompiledLoss(
         half_squared_error, half_squared_error, numeric_targets=True

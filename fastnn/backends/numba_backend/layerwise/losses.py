@@ -11,6 +11,7 @@ and nothing beyond the end of a row may be touched.
 from __future__ import annotations
 
 from ..jit import jit, jit_part
+from ..kernels.binary_cross_entropy import loss_and_derivative
 from ..kernels.exponential import exponential
 from ..kernels.rows import span
 from ..language import INT64, Int, Kernel, Matrix, Real, Vector
@@ -170,6 +171,63 @@ def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
     share = one / type(one)(length(Z, 0))
     softmax_rows(share, matrix(Z), matrix(dZ))
     subtract_at_labels(share, matrix(dZ), data(labels), stride(labels, 0))
+    return DONE
+
+
+# --------------------------------------------------------------------- binary cross-entropy
+
+
+@microkernel
+def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k of the loss of `loss_and_derivative` at Z_nk and T_nk.
+
+    Shapes: Z and T [rows, columns], rows of neighbouring elements; losses [rows].
+    """
+    last = k.vectors(Z) - 1
+    chosen = k.lane_before(Z.columns - last * k.lanes)
+    with k.loop(0, Z.rows) as row:
+        total = k.variable(k.zero())
+        with k.loop(0, last) as j:
+            offset = j * k.vector_bytes
+            z, t = k.load_anywhere(Z.row(row) + offset), k.load_anywhere(T.row(row) + offset)
+            total[0] = total[0] + loss_and_derivative(k, z, t)[0]
+        offset = last * k.vector_bytes
+        z, t = (k.load_lanes(matrix.row(row) + offset, chosen) for matrix in (Z, T))
+        loss = k.where(chosen, loss_and_derivative(k, z, t)[0], k.zero())
+        k.store_real(k.lane_sum(total[0] + loss), losses + row * k.element_bytes)
+
+
+@microkernel
+def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale (σ(Z) - T).
+
+    Shapes: Z, T and D [rows, columns], rows of neighbouring elements.
+    """
+    factor = k.broadcast(scale)
+    with k.loop(0, Z.rows) as row:
+
+        def body(offset: Int, count: int, load, store, row=row) -> None:
+            z, t = load(Z.row(row) + offset), load(T.row(row) + offset)
+            store(loss_and_derivative(k, z, t)[1] * factor, D.row(row) + offset)
+
+        span(k, Z.columns, body)
+
+
+@jit
+def binary_cross_entropy(one, itemsize, Z, T, values):
+    """values_n = Σ_k of the losses of row n; the arguments are array objects."""
+    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+        return REFUSED
+    binary_losses_of_rows(one, matrix(Z), matrix(T), data(values))
+    return DONE
+
+
+@jit
+def binary_cross_entropy_gradient(one, itemsize, Z, T, D):
+    """D = (σ(Z) - T) / batch; the arguments are array objects."""
+    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+        return REFUSED
+    binary_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
     return DONE
 
 
