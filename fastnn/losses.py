@@ -502,8 +502,8 @@ class HalfSquaredError(MeanSquaredError):
     def total(
         self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
     ) -> float:
-        mean: float = super().total(backend, output, targets, weights)
-        return mean * output.shape[1] / 2
+        mean = super().total(backend, output, targets, weights)
+        return float(mean * output.shape[1] / 2)
 
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
         gradient = super().gradient(backend, output, targets)

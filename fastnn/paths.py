@@ -18,6 +18,7 @@ from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.layers import BUILT_IN, Dense, Layer, ParametricLayer
+from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
 
@@ -81,7 +82,7 @@ class Path(Protocol):
 @contextmanager
 def training_path(
     network: Trainable,
-    X: Array,
+    X: Array | SparseRows,
     y: Array,
     batch_size: int,
     threads: int | None = None,
@@ -89,7 +90,7 @@ def training_path(
 ) -> Iterator[Path]:
     """Lend the fastest path that `network` can take, with its kernels compiled.
 
-    `weights` are those of the samples, float64.
+    `X` may be CSR in the network's dtype. `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
     # A batch can't be larger than the data, so no workspace has to be.
@@ -108,7 +109,7 @@ class LayerPath:
     def __init__(
         self,
         network: Trainable,
-        X: Array,
+        X: Array | SparseRows,
         y: Array,
         batch_size: int,
         weights: Array | None = None,
@@ -164,7 +165,7 @@ class CompiledPath:
     def __init__(
         self,
         network: Trainable,
-        X: Array,
+        X: Array | SparseRows,
         y: Array,
         program: Any,
         threads: int | None = None,
@@ -180,7 +181,7 @@ class CompiledPath:
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
         program.penalty_factor = 1.0
-        self._train(np.arange(0), slice(1))
+        self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
         """Begin an epoch, or go on in the midst of one with its sums so far."""
@@ -210,7 +211,7 @@ class CompiledPath:
                     return self.train(order)
                 if ready is None:
                     self.start()
-                    ready = self._prepared(order, slice(None))
+                    ready = self._prepared(order)
                 else:
                     _rates(self._learned, ready.steps, out=ready.rates)
                 return self._run(ready)
@@ -219,16 +220,16 @@ class CompiledPath:
 
         return call
 
-    def _train(self, order: Order, excerpt: Order | slice = slice(None)) -> tuple[float, int]:
+    def _train(self, order: Order, excerpt: Order | None = None) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
         return self._run(self._prepared(order, excerpt))
 
-    def _prepared(self, order: Order, excerpt: Order | slice) -> _Call:
+    def _prepared(self, order: Order, excerpt: Order | None = None) -> _Call:
         """Return the call that trains on the samples of `order`, with the rates of now."""
-        network, X, y = self._network, self._X[excerpt], self._y[excerpt]
-        weights = None if self._weights is None else self._weights[excerpt]
-        if not self._direct:
-            X = np.ascontiguousarray(X, network.dtype)
+        network, X, y, weights = self._network, self._X, self._y, self._weights
+        if excerpt is not None:
+            X, y = np.ascontiguousarray(X[excerpt], network.dtype), y[excerpt]
+            weights = None if weights is None else weights[excerpt]
         for part in self._learned:
             part.needed_state()
         steps = -(-len(order) // self._batch_size)
@@ -278,7 +279,7 @@ class Programs:
 
     @contextmanager
     def for_training(
-        self, network: Trainable, X: Array, batch_size: int, weighted: bool
+        self, network: Trainable, X: Array | SparseRows, batch_size: int, weighted: bool
     ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
@@ -289,7 +290,8 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        kind = batch_size, dtype, density, network._loss.name, weighted
+        sparse = isinstance(X, SparseRows)
+        kind = batch_size, dtype, density, network._loss.name, weighted, sparse
         before, self._training = self._training, None
         if before is not None and before[0] == kind:
             program = before[1]
@@ -302,6 +304,7 @@ class Programs:
                 batch_size=batch_size,
                 loss=network._loss.name,
                 weighted=weighted,
+                sparse=sparse,
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
@@ -394,14 +397,18 @@ def _compiler(network: Trainable) -> Any:
     return compiler
 
 
-def _readable(network: Trainable, X: Array) -> bool:
+def _readable(network: Trainable, X: Array | SparseRows) -> bool:
     """Say whether compiled code can read `X` as it lies."""
+    if isinstance(X, SparseRows):
+        return True
     known = _compiler(network).INPUT_CODES
     return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
 
 
-def _density(X: Array, rows: int) -> float:
+def _density(X: Array | SparseRows, rows: int) -> float:
     """Return the share of non-zeros in about `rows` rows of `X`, evenly spaced."""
+    if isinstance(X, SparseRows):
+        return X.density
     excerpt = X[:: -(-len(X) // rows)]
     # of numbers, NumPy counts those that are not zero one by one; of truth values it does not
     return np.count_nonzero(excerpt != 0) / excerpt.size
@@ -410,11 +417,12 @@ def _density(X: Array, rows: int) -> float:
 def _program(
     network: Trainable,
     layers: Sequence[Any],
-    X: Array | None,
+    X: Array | SparseRows | None,
     density: float,
     batch_size: int = 1,
     loss: str = losses.SoftmaxCrossEntropy.name,
     weighted: bool = False,
+    sparse: bool = False,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
@@ -428,6 +436,7 @@ def _program(
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,
         weighted=weighted,
+        sparse=sparse,
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from fastnn.checks import Array
 from fastnn.layers import Dense
+from fastnn.memory import SparseRows
 from fastnn.network import Network
 from fastnn.paths import Path, training_path
 
@@ -83,7 +85,7 @@ class Epochs:
 @contextmanager
 def epochs_of(
     network: Network,
-    X: Array,
+    X: Any,
     targets: Array,
     weights: Array | None,
     *,
@@ -96,6 +98,8 @@ def epochs_of(
     for layer in network:
         if isinstance(layer, Dense):
             layer._l2 = alpha / (2 * batch_size)
+    if sparse.issparse(X):
+        X = SparseRows(X.data, X.indices, X.indptr, X.shape[1], network.dtype)
     with training_path(network, X, targets, batch_size, threads, weights) as path:
         yield Epochs(network, path, weights, batch_size, count)
 

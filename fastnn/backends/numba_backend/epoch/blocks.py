@@ -91,8 +91,8 @@ class Structure:
         The Dense layers, and all layers with parameters.
     dropouts : int
         How many layers are Dropout.
-    weighted : bool
-        Whether samples have weights.
+    weighted, sparse : bool
+        Whether samples have weights; whether they are CSR.
     scale : float
         What the input is multiplied by as it is loaded.
     blocks : list of Block
@@ -109,6 +109,7 @@ class Structure:
         input_dtype: np.dtype,
         density: float,
         weighted: bool = False,
+        sparse: bool = False,
     ):
         self.layers = tuple(layers)
         self.loss = loss
@@ -117,6 +118,7 @@ class Structure:
         self.input_dtype = input_dtype
         self.density = density
         self.weighted = weighted
+        self.sparse = sparse
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
         self.dropouts = sum(layer.kind == "dropout" for layer in layers)
