@@ -37,6 +37,9 @@ KEPT_BYTES = 16_000_000
 """What a program may take of memory between two fits; to set a larger one up is a small part of
 what its steps take."""
 
+STEPS_AHEAD = 256
+"""Steps whose rates are made at once where they can't change in between."""
+
 FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
 
@@ -181,6 +184,7 @@ class CompiledPath:
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
         program.penalty_factor = 1.0
+        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 2))
         self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
@@ -213,12 +217,31 @@ class CompiledPath:
                     self.start()
                     ready = self._prepared(order)
                 else:
-                    _rates(self._learned, ready.steps, out=ready.rates)
+                    self._take_rates(ready.rates)
                 return self._run(ready)
             finally:
                 self._program.penalty_factor = 1.0
 
         return call
+
+    def _take_rates(self, rates: npt.NDArray[np.float64]) -> None:
+        """Fill in the rates of the next steps.
+
+        As a rule one optimiser serves all layers, and its rate stays: then those of many steps are
+        made at once, as a few take longer than a batch of a tiny network.
+        """
+        first = self._learned[0]
+        optimizer, rate, step = first.optimizer, first.optimizer.learning_rate, first.steps
+        alike = all(p.optimizer is optimizer and p.steps == step for p in self._learned)
+        if not alike or callable(rate):
+            rates[...] = _rates(self._learned, len(rates))
+            return
+        known, start, ahead = self._ahead
+        if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
+            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), 2))
+            ahead[:, 0], ahead[:, 1] = optimizer._rates(step, len(ahead))
+            self._ahead = (optimizer, rate), start, ahead
+        rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
 
     def _train(self, order: Order, excerpt: Order | None = None) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
@@ -453,16 +476,9 @@ def _described(network: Trainable) -> list[description.Layer]:
     return layers
 
 
-def _rates(
-    layers: Sequence[LayerParameters], steps: int, out: npt.NDArray[np.float64] | None = None
-) -> npt.NDArray[np.float64]:
+def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
     """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
-    rates = np.empty((steps, len(layers), 2)) if out is None else out
-    known: tuple[Any, int] | None = None
+    rates = np.empty((steps, len(layers), 2))
     for number, layer in enumerate(layers):
-        # as a rule one optimiser serves all layers; a user's function is asked for each of them
-        if known != (layer.optimizer, layer.steps) or callable(layer.optimizer.learning_rate):
-            known = layer.optimizer, layer.steps
-            of_layer = layer.optimizer._rates(layer.steps, steps)
-        rates[:, number, 0], rates[:, number, 1] = of_layer
+        rates[:, number, 0], rates[:, number, 1] = layer.optimizer._rates(layer.steps, steps)
     return rates

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -80,6 +80,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     }
 
     # What the two differ in
+
+    _counts_right_answers: bool
+    """Whether the score is the share of right answers."""
 
     @abstractmethod
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -380,7 +383,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         history.seconds.append(seconds)
         history.samples_per_second.append(count / seconds)
         history.samples_seen += count
-        if is_classifier(self):
+        if self._counts_right_answers:
             history.accuracy.append(correct / count)
         if self.verbose:
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
@@ -398,7 +401,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if np.isfinite(output).all():
             score = float(self._score_of(targets, output, weights))
         self.validation_scores_.append(score)
-        if is_classifier(self):
+        if self._counts_right_answers:
             history.val_accuracy.append(score)
         loss = self.network_._loss.total(self._backend, output, targets, weights)
         total = len(targets) if weights is None else weights.sum()

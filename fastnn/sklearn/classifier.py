@@ -27,6 +27,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
+    _counts_right_answers = True
+
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

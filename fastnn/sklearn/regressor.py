@@ -24,6 +24,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         "loss": [StrOptions({"squared_error"})],
     }
 
+    _counts_right_answers = False
+
     def __init__(
         self,
         loss: str = "squared_error",
