@@ -100,7 +100,8 @@ STACKS = {
 }  # fmt: skip
 
 
-LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "mse of rows", "own")
+LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "mse of rows", "own",
+          "half_squared_error", "poisson")  # fmt: skip
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -112,6 +113,8 @@ def test_gradients_of_compositions(stack, loss, rng):
     X = rng.normal(size=(11, 4))
     ids, rows = rng.integers(0, 3, 11), rng.normal(size=(11, 3))
     y = rows if loss in ("mse of rows", "own") else ids
+    if loss == "poisson":
+        y = rows**2
     if loss == "binary_cross_entropy":
         y = (rows > 0).astype(int)
     if loss == "own":

@@ -114,6 +114,10 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _weights_of_classes(self, y: Any, incremental: bool) -> Array | None:
         return None
 
+    def _constant(self, targets: Array, weights: Array | None) -> float:
+        """Return what scikit-learn's loss has beside fastnn's, of these targets."""
+        return 0.0
+
     def _reported(self, loss: float) -> float:
         """Return the loss as scikit-learn reports it."""
         return loss
@@ -137,8 +141,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         self._note(y, incremental)
         weights = self._sample_weights(sample_weight, X, y, incremental)
         self._random_state = check_random_state(self.random_state)
-        self.n_outputs_ = self._outputs_of(y)
         if first_pass:
+            self.n_outputs_ = self._outputs_of(y)
             self._initialize([X.shape[1], *hidden, self.n_outputs_], X.dtype)
         self._sync()
         targets = self._targets("y", y)
@@ -194,9 +198,13 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
         of_classes = self._weights_of_classes(y, incremental)
-        if of_classes is None or weights is None:
-            return weights if of_classes is None else of_classes
-        return weights * of_classes
+        if of_classes is not None:
+            weights = of_classes if weights is None else weights * of_classes
+        if weights is not None and not weights.any():
+            raise ValueError(
+                "sample_weight, class_weight: expected a weight above 0, got zeros alone"
+            )
+        return weights
 
     def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, None]:
         X, y = self._validated(X_val, y_val, reset=False)
@@ -285,6 +293,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             self._best_weights = network.get_weights()
         count = len(samples)
         batch_size = self._batch_size(count)
+        self._loss_constant = self._constant(
+            targets[samples], None if weights is None else weights[samples]
+        )
         callbacks = [] if self.callbacks is None else checked_callbacks(self.callbacks)
         orders = Shuffled(samples, self._random_state, self.shuffle)
         history = History()
@@ -376,7 +387,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         loss, correct = epochs.run(orders.next())
         seconds, count = time.perf_counter() - start, epochs.samples
         self.n_iter_ += 1
-        self.loss_ = self._reported(loss / count)
+        self.loss_ = self._reported(loss / count) + self._loss_constant
         self.t_ += count
         self.loss_curve_.append(self.loss_)
         history.loss.append(self.loss_)
@@ -407,6 +418,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         total = len(targets) if weights is None else weights.sum()
         history.val_loss.append(
             self._reported(loss / total + propagation.penalty(self.network_.layers))
+            + self._constant(targets, weights)
         )
         if self.verbose:
             print(f"Validation score: {score:f}")

@@ -30,8 +30,6 @@ def fit(estimator: Any, X: Any, targets: Array, weights: Array | None) -> None:
     ends = np.cumsum([array.size for array in arrays])
     weights_end = int(ends[len(dense) - 1])
     total = len(targets) if weights is None else weights.sum()
-    if not total > 0:
-        raise ValueError("sample_weight: expected one above 0, got none")
     alpha = estimator.alpha / total
 
     def place(vector: Array) -> None:
@@ -72,5 +70,6 @@ def fit(estimator: Any, X: Any, targets: Array, weights: Array | None) -> None:
             },
         )
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
-    estimator.loss_ = estimator._reported(float(result.fun))
+    loss = estimator._reported(float(result.fun))
+    estimator.loss_ = loss + estimator._constant(targets, weights)
     place(result.x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import special
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
@@ -21,7 +22,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's name and form
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions({"squared_error"})],
+        "loss": [StrOptions({"squared_error", "poisson"})],
     }
 
     _counts_right_answers = False
@@ -110,7 +111,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """Return the predicted values."""
-        output = self._validated_output(X)
+        output = self.network_._loss.answers(self._validated_output(X))
         return output.ravel() if output.shape[1] == 1 else output
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -135,20 +136,37 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
             raise ValueError(
                 f"{name}: expected {self.n_outputs_} targets a sample, got {rows.shape[1]}"
             )
-        return np.ascontiguousarray(rows, self.network_.dtype)
+        targets = np.ascontiguousarray(rows, self.network_.dtype)
+        if self.loss == "poisson" and targets.min() < 0:
+            raise ValueError(
+                f"{name}: expected numbers of at least 0 with loss='poisson', got {targets.min()}"
+            )
+        return targets
 
     def _outputs_of(self, y: Any) -> int:
         return 1 if y.ndim == 1 else int(y.shape[1])
 
     def _loss_and_activation(self) -> tuple[str, str]:
+        if self.loss == "poisson":
+            return "poisson", "exp"
         return "half_squared_error", "identity"
 
     def _strata(self, targets: Array) -> None:
         return None
 
     def _score_of(self, targets: Array, output: Array, weights: Array | None) -> float:
-        return float(r2_score(targets, output, sample_weight=weights))
+        answers = self.network_._loss.answers(output)
+        if not np.isfinite(answers).all():
+            return float("nan")
+        return float(r2_score(targets, answers, sample_weight=weights))
+
+    def _constant(self, targets: Array, weights: Array | None) -> float:
+        if self.loss != "poisson":
+            return 0.0
+        # half the deviance is 0 where the rates are the targets
+        least = special.xlogy(targets, targets) - targets
+        return float(np.average(least, axis=0, weights=weights).sum())
 
     def _reported(self, loss: float) -> float:
         # the mean over the outputs, where the loss that is minimised is the sum
-        return loss / self.n_outputs_
+        return loss if self.loss == "poisson" else loss / self.n_outputs_

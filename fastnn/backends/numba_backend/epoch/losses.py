@@ -8,6 +8,7 @@ import numpy as np
 
 from ..jit import Operation, jit_part, operation, record_at
 from ..kernels.binary_cross_entropy import loss_and_derivative
+from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Int, Kernel, Matrix, Real, Vector
@@ -72,6 +73,26 @@ def binary_cross_entropy_rows(
             mistakes[0] = mistakes[0] + k.where(answer.equals(target), k.zero(), one)
         k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
         k.store_real(k.lane_sum(mistakes[0]), wrong + row * k.element_bytes)
+
+
+@microkernel
+def poisson_rows(k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Int) -> None:
+    """G = scale * (exp(Z) - T), and of each row the sum of losses.
+
+    Shapes: logarithms of rates Z, targets T and gradient G [rows, units], all zero in the padding
+    of a row; sums [rows].
+    """
+    factor = k.broadcast(scale)
+    with k.loop(0, Z.rows) as row:
+        z, t, g = Z.row(row), T.row(row), G.row(row)
+        total = k.variable(k.zero())
+        with k.loop(0, k.vectors(Z)) as j:
+            offset = j * k.vector_bytes
+            inside = k.lane_before(Z.columns - j * k.lanes)
+            loss, derivative = poisson_formula(k, k.load(z + offset), k.load(t + offset))
+            total[0] = total[0] + k.where(inside, loss, k.zero())
+            k.store(k.where(inside, factor * derivative, k.zero()), g + offset)
+        k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
 
 
 @microkernel
@@ -202,6 +223,30 @@ def binary_cross_entropy(one, record, targets, order, start, count):
     put_integer(correct, shared.batch_correct)
 
 
+@operation
+def poisson_loss(one, record, targets, order, start, count):
+    """Gradient of the mean loss by the outputs; the batch's loss to the record.
+
+    The loss of a sample is the sum over the outputs. There are no right answers.
+    """
+    shared = record_at(record, 0)
+    units, T = shared.output_units, shared.targets
+    for i in range(count):
+        source = targets + sample_at(order, start + i) * units * shared.itemsize
+        load_row(one, source, shared.target_code, units, T.address + i * T.row_stride)
+    poisson_rows(
+        one / type(one)(count), submatrix(shared.result, 0, 0, count, units), T,
+        shared.result_gradient, shared.sums,
+    )  # fmt: skip
+    loss = 0.0
+    for i in range(count):
+        loss += real_at(one, shared.sums + i * shared.itemsize)
+    if shared.sample_weights != 0:
+        loss = weigh(one, shared, shared.sums, order, start, count)
+    put_real(loss, shared.batch_loss)
+    put_integer(0, shared.batch_correct)
+
+
 class CompiledLoss(NamedTuple):
     """A loss of the compiled epoch.
 
@@ -219,6 +264,7 @@ LOSSES = {
     "binary_cross_entropy": CompiledLoss(
         binary_cross_entropy, binary_cross_entropy, numeric_targets=True
     ),
+    "poisson": CompiledLoss(poisson_loss, poisson_loss, numeric_targets=True),
     "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
     "half_squared_error": CompiledLoss(
         half_squared_error, half_squared_error, numeric_targets=True
