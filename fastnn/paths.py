@@ -313,8 +313,8 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        sparse = isinstance(X, SparseRows)
-        kind = batch_size, dtype, density, network._loss.name, weighted, sparse
+        sparse, loss = isinstance(X, SparseRows), network._loss
+        kind = batch_size, dtype, density, loss.name, loss.label_smoothing, weighted, sparse
         before, self._training = self._training, None
         if before is not None and before[0] == kind:
             program = before[1]
@@ -325,7 +325,7 @@ class Programs:
                 readable,
                 density,
                 batch_size=batch_size,
-                loss=network._loss.name,
+                loss=loss,
                 weighted=weighted,
                 sparse=sparse,
             )
@@ -443,23 +443,25 @@ def _program(
     X: Array | SparseRows | None,
     density: float,
     batch_size: int = 1,
-    loss: str = losses.SoftmaxCrossEntropy.name,
+    loss: losses.Loss | None = None,
     weighted: bool = False,
     sparse: bool = False,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
-    Prediction has no use for the name of a loss.
+    Prediction has no use for a loss.
     """
+    loss = loss or losses.SoftmaxCrossEntropy()
     return _compiler(network).Program(
         layers,
-        loss,
+        loss.name,
         batch_size,
         dtype=network.dtype,
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,
         weighted=weighted,
         sparse=sparse,
+        label_smoothing=loss.label_smoothing,
     )
 
 

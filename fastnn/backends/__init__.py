@@ -103,6 +103,14 @@ class Backend(Protocol):
     def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array: ...
 
     @staticmethod
+    def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: float) -> Array: ...
+
+    @staticmethod
+    def smoothed_cross_entropy_gradient(
+        logits: Array, labels: Labels, smoothing: float
+    ) -> Array: ...
+
+    @staticmethod
     def binary_cross_entropy(logits: Array, target: Array) -> Array: ...
 
     @staticmethod

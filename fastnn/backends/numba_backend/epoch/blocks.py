@@ -93,6 +93,8 @@ class Structure:
         How many layers are Dropout.
     weighted, sparse : bool
         Whether samples have weights; whether they are CSR.
+    label_smoothing : float
+        The share of a target that is spread over all classes.
     scale : float
         What the input is multiplied by as it is loaded.
     blocks : list of Block
@@ -110,6 +112,7 @@ class Structure:
         density: float,
         weighted: bool = False,
         sparse: bool = False,
+        label_smoothing: float = 0.0,
     ):
         self.layers = tuple(layers)
         self.loss = loss
@@ -119,6 +122,7 @@ class Structure:
         self.density = density
         self.weighted = weighted
         self.sparse = sparse
+        self.label_smoothing = label_smoothing
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
         self.dropouts = sum(layer.kind == "dropout" for layer in layers)

@@ -69,7 +69,8 @@ class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
-    have weights, `sparse` whether they are CSR.
+    have weights, `sparse` whether they are CSR, `label_smoothing` is the share of a target that is
+    spread over all classes.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Program:
         density: float = 1.0,
         weighted: bool = False,
         sparse: bool = False,
+        label_smoothing: float = 0.0,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
@@ -89,6 +91,7 @@ class Program:
         self.density = density
         self.weighted = weighted
         self.sparse = sparse
+        self.label_smoothing = label_smoothing
         self.loss = loss
         self.penalty_factor = 1.0
         """What the layers' penalties are multiplied by in the calls from now on."""
@@ -107,7 +110,7 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted, self.sparse,
+            self.weighted, self.sparse, self.label_smoothing,
         )  # fmt: skip
         self.dense = structure.dense
         self._parameters_end = max(

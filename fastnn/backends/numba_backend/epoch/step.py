@@ -151,6 +151,8 @@ SHARED = np.dtype(
         )
     ]
     + [(name, MATRIX) for name in ("input_rows", "result", "result_gradient", "targets")]
+    # of labels
+    + [("smoothing", np.float64)]
 )  # fmt: skip
 """What the blocks have in common. Matrices are [samples, columns], padded as those of a block."""
 

@@ -176,7 +176,9 @@ class Table:
             shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
             self._want(8, (shared, "penalty"))
         compiled = losses.LOSSES[structure.loss]
-        operation = compiled.weighted if structure.weighted else compiled.operation
+        shared["smoothing"] = structure.label_smoothing
+        general = structure.weighted or structure.label_smoothing != 0
+        operation = compiled.general if general else compiled.operation
         if operation is not None:
             shared["loss"] = operation.address(self.dtype, SHARED)
             self._want_rows(units, (shared, "targets"))

@@ -79,20 +79,48 @@ def losses_of_rows(
     Why it is fast: as `softmax_rows`, and no exponential is stored.
     The difference is taken first: at logits of 1e4 it is exact, and the logarithm is not lost.
     """
+    _write_losses(k, Z, labels, labels_step, losses)
+
+
+@microkernel
+def smoothed_losses_of_rows(
+    k: Kernel, smoothing: Real, share: Real, Z: Matrix, labels: Int, labels_step: Int, losses: Int
+) -> None:
+    """losses_n = log sum(exp(Z_n - m_n)) + (1 - s) (m_n - Z_n,label) + share sum(m_n - Z_n).
+
+    As `losses_of_rows`, with s the smoothing and share = s / columns.
+    """
+    _write_losses(k, Z, labels, labels_step, losses, (smoothing, share))
+
+
+def _write_losses(
+    k: Kernel,
+    Z: Matrix,
+    labels: Int,
+    labels_step: Int,
+    losses: Int,
+    smoothed: tuple[Real, Real] | None = None,
+) -> None:
     last = k.vectors(Z) - 1
     chosen = k.lane_before(Z.columns - last * k.lanes)
     with k.loop(0, Z.rows) as row:
         source = Z.row(row)
         maxima, maximum = _largest(k, source, last, chosen)
-        total = k.variable(k.zero())
+        total, margins = k.variable(k.zero()), k.variable(k.zero())
         with k.loop(0, last) as j:
-            vector = k.load_anywhere(source + j * k.vector_bytes)
-            total[0] = total[0] + exponential(k, vector - maxima)
-        vector = k.load_lanes(source + last * k.vector_bytes, chosen)
-        power = k.where(chosen, exponential(k, vector - maxima), k.zero())
+            below = k.load_anywhere(source + j * k.vector_bytes) - maxima
+            total[0] = total[0] + exponential(k, below)
+            if smoothed is not None:
+                margins[0] = margins[0] - below
+        below = k.load_lanes(source + last * k.vector_bytes, chosen) - maxima
+        power = k.where(chosen, exponential(k, below), k.zero())
         logarithm = k.call("log", k.lane_sum(total[0] + power))
         label = _label(k, labels + row * labels_step)
         margin = maximum - k.load_real_anywhere(source + label * k.element_bytes)
+        if smoothed is not None:
+            smoothing, share = smoothed
+            of_all = k.lane_sum(margins[0] - k.where(chosen, below, k.zero()))
+            margin = (smoothing * -1.0 + 1.0) * margin + share * of_all
         k.store_real(logarithm + margin, losses + row * k.element_bytes)
 
 
@@ -105,6 +133,18 @@ def subtract_at_labels(
         label = _label(k, labels + row * labels_step)
         address = target.row(row) + label * k.element_bytes
         k.store_real(k.load_real(address) - number, address)
+
+
+@microkernel
+def subtract_everywhere(k: Kernel, number: Real, target: Matrix) -> None:
+    """target -= number, rows of neighbouring elements."""
+    numbers = k.broadcast(number)
+    with k.loop(0, target.rows) as row:
+
+        def body(offset: Int, count: int, load, store, row=row) -> None:
+            store(load(target.row(row) + offset) - numbers, target.row(row) + offset)
+
+        span(k, target.columns, body)
 
 
 @microkernel
@@ -174,6 +214,31 @@ def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
     share = one / type(one)(length(Z, 0))
     softmax_rows(share, matrix(Z), matrix(dZ))
     subtract_at_labels(share, matrix(dZ), data(labels), stride(labels, 0))
+    return DONE
+
+
+@jit
+def smoothed_cross_entropy(smoothing, itemsize, Z, labels, int64, losses):
+    """losses_n = -sum(t_n log softmax(Z)_n), t = s / K + (1 - s) onehot; as `cross_entropy`."""
+    if not labels_fit(itemsize, Z, labels, int64):
+        return REFUSED
+    share = smoothing / type(smoothing)(length(Z, 1))
+    smoothed_losses_of_rows(
+        smoothing, share, matrix(Z), data(labels), stride(labels, 0), data(losses)
+    )
+    return DONE
+
+
+@jit
+def smoothed_cross_entropy_gradient(smoothing, itemsize, Z, labels, int64, dZ):
+    """dZ = (softmax(Z) - t) / batch, t = s / K + (1 - s) onehot; as `cross_entropy`."""
+    if not labels_fit(itemsize, Z, labels, int64):
+        return REFUSED
+    real = type(smoothing)
+    share = real(1) / real(length(Z, 0))
+    softmax_rows(share, matrix(Z), matrix(dZ))
+    subtract_everywhere(share * smoothing / real(length(Z, 1)), matrix(dZ))
+    subtract_at_labels(share * (real(1) - smoothing), matrix(dZ), data(labels), stride(labels, 0))
     return DONE
 
 
