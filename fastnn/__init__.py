@@ -18,6 +18,9 @@ from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.losses import (
+    BinaryCrossEntropy,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
     binary_crossentropy_with_logits,
     grad_binary_crossentropy_with_logits,
     grad_softmax_crossentropy_with_logits,
@@ -38,6 +41,7 @@ __all__ = [
     "SGD",
     "Adam",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "CSVLogger",
     "Callback",
     "Checkpoint",
@@ -47,12 +51,14 @@ __all__ = [
     "Evaluation",
     "History",
     "Layer",
+    "MeanSquaredError",
     "Network",
     "Optimizer",
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",
     "Rescaling",
+    "SoftmaxCrossEntropy",
     "available_backends",
     "binary_crossentropy_with_logits",
     "eval_numerical_gradient",

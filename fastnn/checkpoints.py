@@ -22,6 +22,7 @@ from fastnn import backends, checks, losses, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.layers import Layer, ParametricLayer
+from fastnn.losses import Loss
 from fastnn.optimizers import Optimizer
 from fastnn.training import History
 
@@ -345,13 +346,17 @@ def _check_arguments(terms: Terms) -> None:
 
 
 def _check_network(
-    began: dict[str, Any], dtype: str, loss: str, rng: np.random.Generator, layers: Sequence[Layer]
+    began: dict[str, Any],
+    dtype: str,
+    loss: Loss,
+    rng: np.random.Generator,
+    layers: Sequence[Layer],
 ) -> None:
     """Raise unless the network of the beginning can have become the one of now."""
     checks.float_dtype("dtype", dtype)
-    losses.chosen(loss)
     backends.check_name("backend", began["backend"])
-    now = {"dtype": dtype, "loss": loss, "random": type(rng.bit_generator).__name__}
+    random = type(rng.bit_generator).__name__
+    now = {"dtype": dtype, "loss": losses.described(loss), "random": random}
     _, first = saving.made(began)
     if any(began[name] != value for name, value in now.items()) or len(first) != len(layers):
         raise ValueError("another network than that of the beginning")

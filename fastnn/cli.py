@@ -115,6 +115,13 @@ def _add_train(commands: Any) -> None:
         metavar="P",
         help="leave out each hidden unit with this probability in each training step",
     )
+    parser.add_argument(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="the share of each label that is spread evenly over all classes",
+    )
     parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
     parser.add_argument("--batch-size", type=int, default=32, help="samples in a gradient step")
     parser.add_argument(
@@ -492,7 +499,10 @@ def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
 
 
 def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
-    network = fastnn.Network(backend=options.backend, dtype=options.dtype, seed=options.seed)
+    loss = fastnn.SoftmaxCrossEntropy(options.label_smoothing)
+    network = fastnn.Network(
+        loss=loss, backend=options.backend, dtype=options.dtype, seed=options.seed
+    )
     network.add(fastnn.Rescaling(PIXEL_SCALE))
     *hidden, last = pairwise(widths)
     for inputs, outputs in hidden:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -286,10 +286,25 @@ class Loss(ABC):
         That of a loss of fastnn's own; the name of the function for a user's.
     operations : tuple of str
         What training asks of the backend.
+    label_smoothing : float
+        The share of each target that is spread evenly over the classes.
     """
 
     name: str
     operations: tuple[str, ...] = ()
+    _arguments: ClassVar[tuple[str, ...]] = ()
+    _label_smoothing = 0.0
+
+    @property
+    def label_smoothing(self) -> float:
+        """The share of each target that is spread evenly over the classes; fixed."""
+        return self._label_smoothing
+
+    @property
+    def arguments(self) -> dict[str, float]:
+        """What it was given that is not what it would be otherwise; files hold it."""
+        given = {name: getattr(self, name) for name in self._arguments}
+        return {name: value for name, value in given.items() if value}
 
     @abstractmethod
     def targets(
@@ -363,15 +378,43 @@ class Loss(ABC):
         )
 
     def __repr__(self) -> str:
-        return repr(self.name)
+        if not self.arguments:
+            return repr(self.name)
+        arguments = (f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 @BUILT_IN.register
 class SoftmaxCrossEntropy(Loss):
-    """Cross-entropy of the softmax of the outputs, which are logits; targets are class ids."""
+    """Cross-entropy of the softmax of the outputs, which are logits; targets are class ids.
+
+    Parameters
+    ----------
+    label_smoothing
+        The share of each target that is spread evenly over all classes, at least 0 and below 1: of
+        K classes, the one that is right gets 1 - s + s / K and each other one s / K. The loss has
+        it wherever it is computed, so in `evaluate` as well.
+
+    Raises
+    ------
+    ValueError
+        If `label_smoothing` is out of range.
+    TypeError
+        If it is not a number.
+
+    References
+    ----------
+    C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016,
+    section 7. As in PyTorch and Keras.
+    """
 
     name = "softmax_cross_entropy"
-    operations = ("softmax_cross_entropy", "softmax_cross_entropy_gradient")
+    _arguments = ("label_smoothing",)
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self._label_smoothing = _smoothing(label_smoothing)
+        kind = "smoothed" if self._label_smoothing else "softmax"
+        self.operations = (f"{kind}_cross_entropy", f"{kind}_cross_entropy_gradient")
 
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
@@ -395,9 +438,15 @@ class SoftmaxCrossEntropy(Loss):
         self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
     ) -> float:
         _check_classes(targets, output)
-        return _sum(backend.softmax_cross_entropy(output, targets), weights)
+        if self._label_smoothing:
+            losses = backend.smoothed_cross_entropy(output, targets, self._label_smoothing)
+        else:
+            losses = backend.softmax_cross_entropy(output, targets)
+        return _sum(losses, weights)
 
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        if self._label_smoothing:
+            return backend.smoothed_cross_entropy_gradient(output, targets, self._label_smoothing)
         return backend.softmax_cross_entropy_gradient(output, targets)
 
 
@@ -408,10 +457,27 @@ class BinaryCrossEntropy(Loss):
     Targets are 1 or 0 for each output, or probabilities, [n, outputs]; [n] with one output. The
     answer of an output is 1 where its logit is above 0, and a sample is right if all of its answers
     are. With one output, answers are class ids.
+
+    Parameters
+    ----------
+    label_smoothing
+        The share of each target that is spread evenly over yes and no, at least 0 and below 1: a
+        target t becomes (1 - s) t + s / 2, as in Keras, in training and in `evaluate`.
+
+    Raises
+    ------
+    ValueError
+        If `label_smoothing` is out of range.
+    TypeError
+        If it is not a number.
     """
 
     name = "binary_cross_entropy"
     operations = ("binary_cross_entropy", "binary_cross_entropy_gradient")
+    _arguments = ("label_smoothing",)
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self._label_smoothing = _smoothing(label_smoothing)
 
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
@@ -441,10 +507,17 @@ class BinaryCrossEntropy(Loss):
         self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
     ) -> float:
         targets = checks.shaped("y", targets, output.shape)
-        return _sum(backend.binary_cross_entropy(output, targets), weights)
+        return _sum(backend.binary_cross_entropy(output, self._smoothed(targets)), weights)
 
     def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
-        return backend.binary_cross_entropy_gradient(output, targets)
+        return backend.binary_cross_entropy_gradient(output, self._smoothed(targets))
+
+    def _smoothed(self, targets: Array) -> Array:
+        """Return what the outputs are compared with."""
+        if not self._label_smoothing:
+            return targets
+        smoothed: Array = targets + self._label_smoothing * (0.5 - targets)
+        return smoothed
 
 
 @BUILT_IN.register
@@ -487,6 +560,67 @@ class MeanSquaredError(Loss):
             _check_classes(targets, output)
             return _one_hot(targets, output.shape[1], output.dtype)
         return checks.shaped("y", targets, output.shape)
+
+
+@BUILT_IN.register
+class HalfSquaredError(MeanSquaredError):
+    """Half the squared error, added over the outputs, mean over the samples: ½ Σ_k (y_k - t_k)².
+
+    Its gradient by an output is y - t over the batch, whatever the number of outputs. Targets are
+    those of `MeanSquaredError`.
+    """
+
+    name = "half_squared_error"
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        mean = super().total(backend, output, targets, weights)
+        return float(mean * output.shape[1] / 2)
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        gradient = super().gradient(backend, output, targets)
+        gradient *= output.shape[1] / 2
+        return gradient
+
+
+@BUILT_IN.register
+class Poisson(Loss):
+    """Poisson's loss of rates of which the outputs are the logarithms, added over the outputs.
+
+    exp(z) - t z, for counts or rates t [n, outputs] of at least 0; [n] with one output. Answers are
+    the rates, exp(z).
+    """
+
+    name = "poisson"
+    operations = ("poisson_loss", "poisson_loss_gradient")
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        y = checks.numeric(name, y)
+        if outputs == 1 and y.shape == (batch,):
+            y = y[:, np.newaxis]
+        y = checks.shaped(name, y, (batch, outputs))
+        if not (y >= 0).all():
+            raise ValueError(f"{name}: expected numbers of at least 0, got {y.min()}")
+        return np.ascontiguousarray(y, dtype)
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        return False
+
+    def answers(self, output: Array) -> Array:
+        rates: Array = np.exp(output)
+        return rates
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        targets = checks.shaped("y", targets, output.shape)
+        return _sum(backend.poisson_loss(output, targets), weights)
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        return backend.poisson_loss_gradient(output, targets)
 
 
 class UserLoss(Loss):
@@ -555,6 +689,7 @@ ELSEWHERE = {
     "mean_squared_error": "mse",
     "squared_error": "mse",
     "MSELoss": "mse",
+    "PoissonNLLLoss": "poisson",
 }
 """Names that other libraries have for the same losses, of the same targets.
 
@@ -569,8 +704,8 @@ OF_LOGITS = (
 """Functions that take their arguments the other way round, so that they can't be a user's loss."""
 
 
-def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
-    """Return the loss that a name or a pair of functions stands for; see `Network.use`."""
+def chosen(loss: str | Loss | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
+    """Return the loss that is given, or that a name or functions stand for; see `Network.use`."""
     if isinstance(loss, str):
         by_name = {kind.name: kind for kind in BUILT_IN}
         name = ELSEWHERE.get(loss, loss)
@@ -580,8 +715,17 @@ def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> 
         if loss_prime is not None:
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
         return by_name[name]()
+    if isinstance(loss, Loss):
+        if loss_prime is not None:
+            raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
+        return loss
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        raise TypeError(
+            f"loss: expected a name, a loss or a function, got the class {loss.__name__}; write "
+            f"{loss.__name__}(...), with parentheses"
+        )
     if not callable(loss):
-        raise TypeError(f"loss: expected a name or a function, got {loss!r}")
+        raise TypeError(f"loss: expected a name, a loss or a function, got {loss!r}")
     if loss is mse and (loss_prime is None or loss_prime is mse_prime):
         return MeanSquaredError()
     for function, gradient, kind in OF_LOGITS:
@@ -595,6 +739,25 @@ def chosen(loss: str | LossFunction, loss_prime: LossFunction | None = None) -> 
     if loss_prime is None:
         raise TypeError("loss_prime: expected a function beside a loss of your own, got None")
     return UserLoss(loss, loss_prime)
+
+
+def described(loss: Loss) -> str | dict[str, Any]:
+    """Return what files hold of a loss of fastnn's own: its name, and arguments if it has any."""
+    return {"name": loss.name, **loss.arguments} if loss.arguments else loss.name
+
+
+def built(description: str | dict[str, Any]) -> Loss:
+    """Return the loss of a description."""
+    if isinstance(description, str):
+        return chosen(description)
+    arguments = dict(description)
+    kind: Any = type(chosen(arguments.pop("name")))
+    loss: Loss = kind(**arguments)
+    return loss
+
+
+def _smoothing(value: float) -> float:
+    return checks.real("label_smoothing", value, minimum=0.0, below=1.0)
 
 
 def class_weights(value: Any, labels: backends.Labels, classes: int) -> Array:

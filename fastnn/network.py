@@ -253,7 +253,11 @@ def _of_checkpoint(
     """Return a network of these layers that is otherwise as a checkpoint says."""
     of = saved.terms.network
     network = Network(
-        layers, loss=of["loss"], backend=of["backend"], dtype=of["dtype"], seed=saved.rng
+        layers,
+        loss=losses.built(of["loss"]),
+        backend=of["backend"],
+        dtype=of["dtype"],
+        seed=saved.rng,
     )
     # Not by the constructor: a layer that had been given one of its own keeps it.
     network._optimizer = optimizer
@@ -267,9 +271,10 @@ class Network(Sequence[Layer]):
     ----------
     layers
         The layers in order; more can be added.
-    loss : {"softmax_cross_entropy", "binary_cross_entropy", "mse"}
-        What training minimises; `use` sets another, or one of your own. Names that other libraries
-        have for these, such as "sparse_categorical_crossentropy" and "squared_error", are taken.
+    loss : {"softmax_cross_entropy", "binary_cross_entropy", "mse"} or a loss
+        What training minimises, by name, or as in `SoftmaxCrossEntropy(label_smoothing=0.1)`; `use`
+        sets another, or one of your own. Names that other libraries have for these, such as
+        "sparse_categorical_crossentropy" and "squared_error", are taken.
     optimizer
         Where given it serves all layers, also those added later, and replaces
         what they had. One optimiser can serve many layers, as its state
@@ -302,7 +307,7 @@ class Network(Sequence[Layer]):
         self,
         layers: Iterable[Layer] = (),
         *,
-        loss: str = "softmax_cross_entropy",
+        loss: str | losses.Loss = "softmax_cross_entropy",
         optimizer: Optimizer | str | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
@@ -381,15 +386,18 @@ class Network(Sequence[Layer]):
         self._take_in([layer])
 
     def use(
-        self, loss: str | losses.LossFunction, loss_prime: losses.LossFunction | None = None
+        self,
+        loss: str | losses.Loss | losses.LossFunction,
+        loss_prime: losses.LossFunction | None = None,
     ) -> None:
         """Train by another loss from now on.
 
         Parameters
         ----------
         loss
-            "softmax_cross_entropy", "binary_cross_entropy" or "mse"; or the function of fastnn of
-            one of them (`softmax_crossentropy_with_logits`, `binary_crossentropy_with_logits`,
+            "softmax_cross_entropy", "binary_cross_entropy" or "mse"; or a loss, as
+            `SoftmaxCrossEntropy(label_smoothing=0.1)`; or the function of fastnn of one of them
+            (`softmax_crossentropy_with_logits`, `binary_crossentropy_with_logits`,
             `mse`), which means the same; or a function of your own, called as
             `loss(y_true, y_pred)` with the targets and outputs of a batch, that returns one number,
             the mean over the batch.
@@ -402,7 +410,7 @@ class Network(Sequence[Layer]):
         ValueError
             If there is no loss of that name, or the two functions do not belong together.
         TypeError
-            If `loss` is neither a name nor a function, or `loss_prime` is missing.
+            If `loss` is no name, loss or function, or `loss_prime` is missing.
         RuntimeError
             While `fit` runs.
 

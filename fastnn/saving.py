@@ -81,12 +81,13 @@ def serialized(
                     array = of.layout.view(vector, name)
                     tensors[f"{i}.{name}.{kind}"] = np.ascontiguousarray(array)
     state = network._rng.bit_generator.state
+    loss = _described_loss(network)  # a bare name where that is all
     header = {
         "fastnn": FORMAT,
         "dtype": network.dtype.name,
         "layers": json.dumps([_described(layer, network.optimizer) for layer in network]),
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
-        "loss": _named_loss(network),
+        "loss": json.dumps(loss) if isinstance(loss, dict) else loss,
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
         **(entries or {}),
     }
@@ -103,7 +104,7 @@ def architecture(network: Savable) -> dict[str, Any]:
     """
     return {
         "dtype": network.dtype.name,
-        "loss": _named_loss(network),
+        "loss": _described_loss(network),
         "optimizer": _described_optimizer(network.optimizer),
         "layers": [_architecture(layer, network.optimizer) for layer in network],
     }
@@ -167,7 +168,7 @@ def _replace(target: Path, content: bytes) -> None:
 
 def read(
     path: str | PathLike[str],
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], str]:
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss]:
     """Return dtype, random generator, optimiser, layers and loss of a saved network.
 
     Raises whatever a damaged file leads to.
@@ -191,7 +192,7 @@ def opened(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
 
 def built(
     header: Mapping[str, str], tensors: dict[str, Any]
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], str]:
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss]:
     """Return what `read` does; `tensors` are taken out."""
     import json
 
@@ -204,8 +205,9 @@ def built(
         raise ValueError(f"parameters of no layer: {', '.join(sorted(tensors))}")
     # a file without that entry is of a time when there was one loss
     loss = header.get("loss", SoftmaxCrossEntropy.name)
+    described = json.loads(loss) if loss.startswith("{") else loss
     rng = generator(json.loads(header["random"]))
-    return header["dtype"], rng, optimizer, layers, loss
+    return header["dtype"], rng, optimizer, layers, losses.built(described)
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
@@ -285,10 +287,10 @@ def _taken(
     }
 
 
-def _named_loss(network: Savable) -> str:
+def _described_loss(network: Savable) -> str | dict[str, Any]:
     if network._loss not in losses.BUILT_IN:
         raise TypeError(f"can't save the loss {network._loss!r}: only fastnn's own can be named")
-    return network._loss.name
+    return losses.described(network._loss)
 
 
 def _described_optimizer(optimizer: Optimizer | None) -> dict[str, Any] | None:

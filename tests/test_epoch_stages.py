@@ -31,8 +31,9 @@ class Case:
 
     def __init__(
         self, *spec, loss="softmax_cross_entropy", batch_size=32, samples=100, dtype=np.float32,
-        input_dtype=None, density=0.4, real_targets=False, seed=0,
+        input_dtype=None, density=0.4, real_targets=False, smoothing=0.0, seed=0,
     ):  # fmt: skip
+        self.smoothing = smoothing
         rng = np.random.default_rng(seed)
         self.loss, self.batch_size, self.dtype = loss, batch_size, np.dtype(dtype)
         self.layers, self.views, self._size = [], [], 0
@@ -71,6 +72,8 @@ class Case:
         self.targets = rng.integers(0, units, total)
         if real_targets:
             self.targets = rng.standard_normal((total, units)).astype(self.dtype)
+        if loss == "poisson":
+            self.targets = rng.poisson(2.0, (total, units)).astype(self.dtype)
         if loss == "binary_cross_entropy":
             self.targets = rng.integers(0, 2, (total, units)).astype(self.dtype)
             if real_targets:
@@ -107,7 +110,7 @@ class Case:
     def program(self, density=0.4):
         return Program(
             self.layers, self.loss, batch_size=self.batch_size, dtype=self.dtype,
-            input_dtype=self.samples.dtype, density=density,
+            input_dtype=self.samples.dtype, density=density, label_smoothing=self.smoothing,
         )  # fmt: skip
 
     def run(self, program=None, **kind):
@@ -126,7 +129,8 @@ class Case:
             chosen = self.order[start : start + self.batch_size]
             X = self.samples[chosen].astype(np.float64)
             output, tape = forward(self.layers, parameters, X, self.steps + step)
-            value, right, gradient = LOSSES[self.loss](output, self.targets[chosen])
+            numbers = (self.smoothing,) if self.smoothing else ()
+            value, right, gradient = LOSSES[self.loss](output, self.targets[chosen], *numbers)
             loss, correct = loss + value, correct + right
             backward(tape, gradient, self.rates)
         return parameters, loss, correct
@@ -231,14 +235,14 @@ def keep(layer, step, shape):
     return (words.astype(np.uint64) >= round(layer.p * 2**32)) / (1 - layer.p)
 
 
-def cross_entropy(output, labels):
-    every = np.arange(len(output))
+def cross_entropy(output, labels, smoothing=0.0):
+    targets = np.full(output.shape, smoothing / output.shape[1])
+    targets[np.arange(len(output)), labels] += 1 - smoothing
     shifted = output - output.max(axis=1, keepdims=True)
     powers = np.exp(shifted)
-    sums = powers.sum(axis=1)
-    loss = (np.log(sums) - shifted[every, labels]).sum()
-    gradient = powers / sums[:, None]
-    gradient[every, labels] -= 1
+    sums = powers.sum(axis=1, keepdims=True)
+    loss = (targets * (np.log(sums) - shifted)).sum()
+    gradient = powers / sums - targets
     return loss, (output.argmax(axis=1) == labels).sum(), gradient / len(output)
 
 
@@ -251,16 +255,29 @@ def squared_error(output, targets):
     return (error**2).mean(axis=1).sum(), correct, 2 * error / error.size
 
 
-def binary_cross_entropy(output, targets):
+def binary_cross_entropy(output, targets, smoothing=0.0):
     correct = ((output > 0) == targets).all(axis=1).sum()
+    targets = targets + smoothing * (0.5 - targets)
     losses = targets * np.logaddexp(0, -output) + (1 - targets) * np.logaddexp(0, output)
     return losses.sum(), correct, (1 / (1 + np.exp(-output)) - targets) / len(output)
+
+
+def half_squared_error(output, targets):
+    loss, correct, gradient = squared_error(output, targets)
+    return loss * output.shape[1] / 2, correct, gradient * output.shape[1] / 2
+
+
+def poisson(output, targets):
+    rates = np.exp(output)
+    return (rates - targets * output).sum(), 0, (rates - targets) / len(output)
 
 
 LOSSES = {
     "softmax_cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "mse": squared_error,
+    "half_squared_error": half_squared_error,
+    "poisson": poisson,
 }
 
 STAGES = ("dropout", "norm", *BY_NAME)
@@ -310,7 +327,7 @@ def test_mixed(batch_size, loss, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse", "half_squared_error", "poisson"])
 @pytest.mark.parametrize("real_targets", [False, True])
 @pytest.mark.parametrize("units", [1, 5, 16, 35])
 @pytest.mark.parametrize("batch_size", [1, 7, 33])
@@ -320,6 +337,16 @@ def test_losses_of_rows(batch_size, units, real_targets, loss, dtype):
         real_targets=real_targets,
     ).check()  # fmt: skip
     Case(20, D, units, loss=loss, real_targets=real_targets, dtype=dtype).check()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
+@pytest.mark.parametrize("units", [2, 5, 16, 35])
+@pytest.mark.parametrize("batch_size", [1, 7, 33])
+def test_label_smoothing(batch_size, units, loss, dtype):
+    kind = {"loss": loss, "batch_size": batch_size, "dtype": dtype, "smoothing": 0.2}
+    Case(20, D, 37, "tanh", D, units, "tanh", **kind).check()
+    Case(20, D, units, **kind).check()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -17,6 +17,7 @@ from fastnn import (
     ReLU,
     Rescaling,
     Sigmoid,
+    SoftmaxCrossEntropy,
     Tanh,
     eval_numerical_gradient,
 )
@@ -100,7 +101,10 @@ STACKS = {
 }  # fmt: skip
 
 
-LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "mse of rows", "own")
+LOSSES = (
+    "softmax_cross_entropy", "smoothed", "binary_cross_entropy", "mse", "mse of rows", "own",
+    "half_squared_error", "poisson",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -112,10 +116,14 @@ def test_gradients_of_compositions(stack, loss, rng):
     X = rng.normal(size=(11, 4))
     ids, rows = rng.integers(0, 3, 11), rng.normal(size=(11, 3))
     y = rows if loss in ("mse of rows", "own") else ids
+    if loss == "poisson":
+        y = rows**2
     if loss == "binary_cross_entropy":
         y = (rows > 0).astype(int)
     if loss == "own":
         network.use(huber, huber_prime)
+    elif loss == "smoothed":
+        network.use(SoftmaxCrossEntropy(label_smoothing=0.2))
     else:
         network.use(loss.split()[0])
     for layer in network:

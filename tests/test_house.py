@@ -25,7 +25,7 @@ FLOORS = [
     {"checkpoints"},
     {"network"},
     {"functional"},
-    {"bench", "images", "page", "prediction", "sheet"},
+    {"bench", "images", "page", "prediction", "sheet", "sklearn"},
     {"cli"},
     {"__main__"},
 ]

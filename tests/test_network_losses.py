@@ -80,8 +80,8 @@ class TestUse:
         ("arguments", "error", "message"),
         [
             (("hinge",), ValueError, "loss: expected 'softmax_cross_entropy', .* or a function"),
-            ((3,), TypeError, "loss: expected a name or a function, got 3"),
-            ((None,), TypeError, "loss: expected a name or a function, got None"),
+            ((3,), TypeError, "loss: expected a name, a loss or a function, got 3"),
+            ((None,), TypeError, "loss: expected a name, a loss or a function, got None"),
             (("mse", mse_prime), TypeError, "loss_prime: expected none beside 'mse'"),
             ((absolute,), TypeError, "loss_prime: expected a function beside a loss of your own"),
             ((absolute, 3), TypeError, "loss_prime: expected a function, got int 3"),

@@ -53,6 +53,7 @@ CALLED = {
         for operation in (loss.operation, loss.weighted)
     ],
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
+    ("epoch/step.py", "put_rows"): [step.put_rows],
     ("epoch/step.py", "update_and_multiply"): [one_sample.update_and_multiply],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""

@@ -331,6 +331,27 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     return gradient / len(logits)
 
 
+def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: float) -> Array:
+    """L_n = -Σ_k t_nk log p_nk, with t = s / K + (1 - s) [k = label_n] of K classes, s = smoothing.
+
+    That is log Σ_k exp(z_nk - m_n) + (1 - s) (m_n - z_n,label) + s Σ_k (m_n - z_nk) / K.
+    C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016,
+    section 7.
+    """
+    margins = logits.max(axis=1, keepdims=True) - logits
+    of_labels = margins[np.arange(len(logits)), labels]
+    smoothed = (1 - smoothing) * of_labels + smoothing * margins.mean(axis=1)
+    losses: Array = np.log(np.exp(-margins).sum(axis=1)) + smoothed
+    return losses
+
+
+def smoothed_cross_entropy_gradient(logits: Array, labels: Labels, smoothing: float) -> Array:
+    """d(mean L)/dz_nk = (p_nk - t_nk) / batch, with t as above."""
+    gradient: Array = softmax(logits) - smoothing / logits.shape[1]
+    gradient[np.arange(len(logits)), labels] -= 1 - smoothing
+    return gradient / len(logits)
+
+
 def binary_cross_entropy(logits: Array, target: Array) -> Array:
     """L_n = -Σ_k (t_nk log σ(z_nk) + (1 - t_nk) log σ(-z_nk)), with the sigmoid σ, for each sample.
 
@@ -356,6 +377,23 @@ def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
 def _wrong_share(logits: Array, target: Array) -> Array:
     """w = 1 - t where z > 0, else t."""
     return np.where(logits > 0, 1 - target, target)
+
+
+def poisson_loss(logits: Array, target: Array) -> Array:
+    """L_n = Σ_k (exp(z_nk) - t_nk z_nk), for each sample.
+
+    -log of the probability of t under Poisson's distribution of rate exp(z), without the term
+    log t! that no z changes.
+    """
+    expected = np.multiply(target, logits, out=np.zeros_like(logits), where=target > 0)  # not 0 ∞
+    losses: Array = (np.exp(logits) - expected).sum(axis=1)
+    return losses
+
+
+def poisson_loss_gradient(logits: Array, target: Array) -> Array:
+    """d(mean L)/dz_nk = (exp(z_nk) - t_nk) / batch."""
+    gradient: Array = (np.exp(logits) - target) / len(logits)
+    return gradient
 
 
 def mean_squared_error(output: Array, target: Array) -> Array:

@@ -59,8 +59,12 @@ _adam = KernelEntries(Entries(optimizers.adam, 6, numbers=7), RULES["adam"].kern
 _dropout = Entries(dropout_kernels.dropout, 7)
 _batch_norm = Entries(batch_norm.forward, 8)
 _batch_norm_gradient = Entries(batch_norm.backward, 10)
+_smoothed = Entries(losses.smoothed_cross_entropy, 5)
+_smoothed_gradient = Entries(losses.smoothed_cross_entropy_gradient, 5)
 _binary_cross_entropy = Entries(losses.binary_cross_entropy, 4)
 _binary_cross_entropy_gradient = Entries(losses.binary_cross_entropy_gradient, 4)
+_poisson = Entries(losses.poisson_loss, 4)
+_poisson_gradient = Entries(losses.poisson_loss_gradient, 4)
 _squared_error = Entries(losses.squared_error, 4)
 _squared_error_gradient = Entries(losses.squared_error_gradient, 4)
 
@@ -215,6 +219,24 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     return gradient
 
 
+def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: float) -> Array:
+    entry, values = _smoothed[logits.dtype], _empty(len(logits), logits.dtype)
+    if entry(smoothing, logits.itemsize, id(logits), id(labels), _LABELS, id(values)):
+        Z, ids = plain(logits), plain(labels, _INT64)
+        code = entry(smoothing, Z.itemsize, id(Z), id(ids), _LABELS, id(values))
+        fitting(code, Z, ids)
+    return values
+
+
+def smoothed_cross_entropy_gradient(logits: Array, labels: Labels, smoothing: float) -> Array:
+    entry, gradient = _smoothed_gradient[logits.dtype], _empty(logits.shape, logits.dtype)
+    if entry(smoothing, logits.itemsize, id(logits), id(labels), _LABELS, id(gradient)):
+        Z, ids = plain(logits), plain(labels, _INT64)
+        code = entry(smoothing, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient))
+        fitting(code, Z, ids)
+    return gradient
+
+
 def binary_cross_entropy(logits: Array, target: Array) -> Array:
     dtype = logits.dtype
     entry = _binary_cross_entropy[dtype]
@@ -228,6 +250,26 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
 def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
     dtype = logits.dtype
     entry = _binary_cross_entropy_gradient[dtype]
+    gradient = _empty(logits.shape, dtype)
+    if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
+        Z, T = plain(logits), plain(target, dtype)
+        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
+    return gradient
+
+
+def poisson_loss(logits: Array, target: Array) -> Array:
+    dtype = logits.dtype
+    entry = _poisson[dtype]
+    values = _empty(len(logits), dtype)
+    if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
+        Z, T = plain(logits), plain(target, dtype)
+        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
+    return values
+
+
+def poisson_loss_gradient(logits: Array, target: Array) -> Array:
+    dtype = logits.dtype
+    entry = _poisson_gradient[dtype]
     gradient = _empty(logits.shape, dtype)
     if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
         Z, T = plain(logits), plain(target, dtype)
@@ -405,8 +447,14 @@ _ON_ONE_ELEMENT: dict[str, Callable[[Array, Labels], object]] = {
     ),
     "softmax_cross_entropy": lambda one, label: softmax_cross_entropy(one, label),
     "softmax_cross_entropy_gradient": lambda one, label: softmax_cross_entropy_gradient(one, label),
+    "smoothed_cross_entropy": lambda one, label: smoothed_cross_entropy(one, label, 0.5),
+    "smoothed_cross_entropy_gradient": lambda one, label: smoothed_cross_entropy_gradient(
+        one, label, 0.5
+    ),
     "binary_cross_entropy": lambda one, _: binary_cross_entropy(one, one),
     "binary_cross_entropy_gradient": lambda one, _: binary_cross_entropy_gradient(one, one),
+    "poisson_loss": lambda one, _: poisson_loss(one, one),
+    "poisson_loss_gradient": lambda one, _: poisson_loss_gradient(one, one),
     "mean_squared_error": lambda one, _: mean_squared_error(one, one),
     "mean_squared_error_gradient": lambda one, _: mean_squared_error_gradient(one, one),
 }

@@ -1,4 +1,4 @@
-"""Losses of the compiled epoch that are operations, and samples with weights."""
+"""Losses of the compiled epoch that are operations, label smoothing, and samples with weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ..jit import Operation, jit_part, operation, record_at
 from ..kernels.binary_cross_entropy import loss_and_derivative
+from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Int, Kernel, Matrix, Real, Vector
@@ -49,15 +50,22 @@ def squared_error(
 
 @microkernel
 def binary_cross_entropy_rows(
-    k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Int, wrong: Int
+    k: Kernel,
+    scale: Real,
+    smoothing: Real,
+    Z: Matrix,
+    T: Matrix,
+    G: Matrix,
+    sums: Int,
+    wrong: Int,
 ) -> None:
-    """G = scale * (σ(Z) - T), and of each row the sum of losses and the number of wrong answers.
+    """G = scale * (σ(Z) - T'), and of each row the sum of losses and the number of wrong answers.
 
-    Shapes: logits Z, targets T and gradient G [rows, units], all zero in the padding of a row;
-    sums [rows], wrong [rows], the number in the type of the kernel. An answer is 1 where z > 0, 0
-    elsewhere and neither for NaN; it is right where it equals the target.
+    T' = T + smoothing * (1/2 - T). Shapes: logits Z, targets T and gradient G [rows, units], all
+    zero in the padding of a row; sums [rows], wrong [rows], the number in the type of the kernel.
+    An answer is 1 where z > 0, 0 elsewhere and neither for NaN; it is right where it is the target.
     """
-    one, factor = k.constant(1.0), k.broadcast(scale)
+    one, factor, smooth = k.constant(1.0), k.broadcast(scale), k.broadcast(smoothing)
     with k.loop(0, Z.rows) as row:
         z, t, g = Z.row(row), T.row(row), G.row(row)
         total, mistakes = k.variable(k.zero()), k.variable(k.zero())
@@ -65,13 +73,70 @@ def binary_cross_entropy_rows(
             offset = j * k.vector_bytes
             logit, target = k.load(z + offset), k.load(t + offset)
             inside = k.lane_before(Z.columns - j * k.lanes)
-            loss, derivative = loss_and_derivative(k, logit, target)
+            smoothed = k.fma(smooth, k.constant(0.5) - target, target)
+            loss, derivative = loss_and_derivative(k, logit, smoothed)
             total[0] = total[0] + k.where(inside, loss, k.zero())
             k.store(k.where(inside, factor * derivative, k.zero()), g + offset)
             answer = k.where(logit > 0.0, one, k.where(logit.differs(logit), logit, k.zero()))
             mistakes[0] = mistakes[0] + k.where(answer.equals(target), k.zero(), one)
         k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
         k.store_real(k.lane_sum(mistakes[0]), wrong + row * k.element_bytes)
+
+
+@microkernel
+def poisson_rows(k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Int) -> None:
+    """G = scale * (exp(Z) - T), and of each row the sum of losses.
+
+    Shapes: logarithms of rates Z, targets T and gradient G [rows, units], all zero in the padding
+    of a row; sums [rows].
+    """
+    factor = k.broadcast(scale)
+    with k.loop(0, Z.rows) as row:
+        z, t, g = Z.row(row), T.row(row), G.row(row)
+        total = k.variable(k.zero())
+        with k.loop(0, k.vectors(Z)) as j:
+            offset = j * k.vector_bytes
+            inside = k.lane_before(Z.columns - j * k.lanes)
+            loss, derivative = poisson_formula(k, k.load(z + offset), k.load(t + offset))
+            total[0] = total[0] + k.where(inside, loss, k.zero())
+            k.store(k.where(inside, factor * derivative, k.zero()), g + offset)
+        k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
+
+
+@microkernel
+def smooth_labels(
+    k: Kernel,
+    scale: Real,
+    smoothing: Real,
+    share: Real,
+    Z: Matrix,
+    G: Matrix,
+    labels: Int,
+    predictions: Int,
+    margins: Int,
+) -> None:
+    """Smooth the labels, after `softmax_cross_entropy`, of which the arguments are.
+
+    G = scale * (softmax(Z) - t), with t = share + (1 - smoothing) * onehot, share that of a class;
+    margin = (1 - smoothing) * margin + share * sum(max(Z) - Z).
+    """
+    lost = k.broadcast(scale * share)
+    with k.loop(0, Z.rows) as row:
+        z, g, margin = Z.row(row), G.row(row), margins + row * k.element_bytes
+        # without a largest one there is NaN, and so in the sum
+        prediction = k.load_integer(predictions + row * 8)
+        place = k.where(prediction < 0, k.integer(0), prediction)
+        maxima = k.broadcast(k.load_real(z + place * k.element_bytes))
+        total = k.variable(k.zero())
+        with k.loop(0, k.vectors(Z)) as j:
+            offset = j * k.vector_bytes
+            inside = k.lane_before(Z.columns - j * k.lanes)
+            total[0] = total[0] + k.where(inside, maxima - k.load(z + offset), k.zero())
+            k.store(k.where(inside, k.load(g + offset) - lost, k.zero()), g + offset)
+        at_label = g + k.load_integer(labels + row * 8) * k.element_bytes
+        k.store_real(k.load_real(at_label) + scale * smoothing, at_label)
+        kept = (smoothing * -1.0 + 1.0) * k.load_real(margin)
+        k.store_real(kept + share * k.lane_sum(total[0]), margin)
 
 
 @microkernel
@@ -104,8 +169,11 @@ def weigh(one, shared, losses, order, start, count):
 
 
 @operation
-def weighted_cross_entropy(one, record, targets, order, start, count):
-    """Softmax cross-entropy of samples with weights; that without is in `step.loss_gradient`."""
+def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
+    """Softmax cross-entropy of smoothed labels, of samples with weights, or both.
+
+    That without is in `step.loss_gradient`.
+    """
     shared = record_at(record, 0)
     for i in range(count):
         label = integer_at(targets + 8 * sample_at(order, start + i))
@@ -114,7 +182,15 @@ def weighted_cross_entropy(one, record, targets, order, start, count):
         one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
         shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,
     )  # fmt: skip
-    correct = 0
+    if shared.smoothing != 0:
+        real = type(one)
+        smooth_labels(
+            one / real(count), real(shared.smoothing),
+            real(shared.smoothing / shared.output_units),
+            submatrix(shared.result, 0, 0, count, shared.output_units),
+            shared.result_gradient, shared.labels, shared.predictions, shared.margins,
+        )  # fmt: skip
+    loss, correct = 0.0, 0
     for i in range(count):
         margin = shared.margins + i * shared.itemsize
         put_real(
@@ -122,17 +198,19 @@ def weighted_cross_entropy(one, record, targets, order, start, count):
         )
         label = integer_at(shared.labels + 8 * i)
         correct += integer_at(shared.predictions + 8 * i) == label
-    loss = weigh(one, shared, shared.margins, order, start, count)
+        loss += real_at(one, margin)
+    if shared.sample_weights != 0:
+        loss = weigh(one, shared, shared.margins, order, start, count)
     put_real(loss, shared.batch_loss)
     put_integer(correct, shared.batch_correct)
 
 
-@operation
-def mean_squared_error(one, record, targets, order, start, count):
+@jit_part
+def squared_errors(one, record, targets, order, start, count, share):
     """Gradient of the mean loss by the outputs; the batch's loss and right answers to the record.
 
-    The loss of a sample is the mean over the outputs. Targets are class ids, which stand for rows
-    of zeros with a one, or rows of numbers; there are no right answers then.
+    The loss of a sample is `share` times the sum over the outputs. Targets are class ids, which
+    stand for rows of zeros with a one, or rows of numbers; there are no right answers then.
     """
     shared = record_at(record, 0)
     units, T = shared.output_units, shared.targets
@@ -149,7 +227,7 @@ def mean_squared_error(one, record, targets, order, start, count):
             load_row(one, source, shared.target_code, units, row)
     real = type(one)
     squared_error(
-        real(2 / (count * units)), submatrix(shared.result, 0, 0, count, units), T,
+        real(2 * share / count), submatrix(shared.result, 0, 0, count, units), T,
         shared.result_gradient, shared.sums, shared.predictions,
     )  # fmt: skip
     loss, correct = 0.0, 0
@@ -160,8 +238,21 @@ def mean_squared_error(one, record, targets, order, start, count):
             correct += integer_at(shared.predictions + 8 * i) == label
     if shared.sample_weights != 0:
         loss = weigh(one, shared, shared.sums, order, start, count)
-    put_real(loss / units, shared.batch_loss)
+    put_real(loss * share, shared.batch_loss)
     put_integer(correct, shared.batch_correct)
+
+
+@operation
+def mean_squared_error(one, record, targets, order, start, count):
+    """See `squared_errors`: the loss of a sample is the mean over the outputs."""
+    units = record_at(record, 0).output_units
+    squared_errors(one, record, targets, order, start, count, 1.0 / units)
+
+
+@operation
+def half_squared_error(one, record, targets, order, start, count):
+    """See `squared_errors`: the loss of a sample is half the sum over the outputs."""
+    squared_errors(one, record, targets, order, start, count, 0.5)
 
 
 @operation
@@ -176,7 +267,8 @@ def binary_cross_entropy(one, record, targets, order, start, count):
         source = targets + sample_at(order, start + i) * units * shared.itemsize
         load_row(one, source, shared.target_code, units, T.address + i * T.row_stride)
     binary_cross_entropy_rows(
-        one / type(one)(count), submatrix(shared.result, 0, 0, count, units), T,
+        one / type(one)(count), type(one)(shared.smoothing),
+        submatrix(shared.result, 0, 0, count, units), T,
         shared.result_gradient, shared.sums, shared.margins,
     )  # fmt: skip
     loss, correct = 0.0, 0
@@ -189,23 +281,53 @@ def binary_cross_entropy(one, record, targets, order, start, count):
     put_integer(correct, shared.batch_correct)
 
 
+@operation
+def poisson_loss(one, record, targets, order, start, count):
+    """Gradient of the mean loss by the outputs; the batch's loss to the record.
+
+    The loss of a sample is the sum over the outputs. There are no right answers.
+    """
+    shared = record_at(record, 0)
+    units, T = shared.output_units, shared.targets
+    for i in range(count):
+        source = targets + sample_at(order, start + i) * units * shared.itemsize
+        load_row(one, source, shared.target_code, units, T.address + i * T.row_stride)
+    poisson_rows(
+        one / type(one)(count), submatrix(shared.result, 0, 0, count, units), T,
+        shared.result_gradient, shared.sums,
+    )  # fmt: skip
+    loss = 0.0
+    for i in range(count):
+        loss += real_at(one, shared.sums + i * shared.itemsize)
+    if shared.sample_weights != 0:
+        loss = weigh(one, shared, shared.sums, order, start, count)
+    put_real(loss, shared.batch_loss)
+    put_integer(0, shared.batch_correct)
+
+
 class CompiledLoss(NamedTuple):
     """A loss of the compiled epoch.
 
-    Its operation, None where it is a part of `step.run_batches`; that for samples with weights;
-    and whether targets may be rows of numbers.
+    Its operation, None where it is a part of `step.run_batches`; that for samples with weights and
+    smoothed labels; and whether targets may be rows of numbers.
     """
 
     operation: Operation | None
-    weighted: Operation
+    general: Operation
     numeric_targets: bool
 
 
 LOSSES = {
-    "softmax_cross_entropy": CompiledLoss(None, weighted_cross_entropy, numeric_targets=False),
+    "softmax_cross_entropy": CompiledLoss(
+        None, softmax_cross_entropy_of_batch, numeric_targets=False
+    ),
     "binary_cross_entropy": CompiledLoss(
         binary_cross_entropy, binary_cross_entropy, numeric_targets=True
     ),
+    "poisson": CompiledLoss(poisson_loss, poisson_loss, numeric_targets=True),
     "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
+    "half_squared_error": CompiledLoss(
+        half_squared_error, half_squared_error, numeric_targets=True
+    ),
 }
 """Each loss by the name that it has in `fastnn/losses.py`."""

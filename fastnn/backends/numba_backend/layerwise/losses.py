@@ -10,9 +10,12 @@ and nothing beyond the end of a row may be touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..jit import jit, jit_part
-from ..kernels.binary_cross_entropy import loss_and_derivative
+from ..kernels.binary_cross_entropy import loss_and_derivative as binary_cross_entropy_formula
 from ..kernels.exponential import exponential
+from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import span
 from ..language import INT64, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
@@ -76,20 +79,48 @@ def losses_of_rows(
     Why it is fast: as `softmax_rows`, and no exponential is stored.
     The difference is taken first: at logits of 1e4 it is exact, and the logarithm is not lost.
     """
+    _write_losses(k, Z, labels, labels_step, losses)
+
+
+@microkernel
+def smoothed_losses_of_rows(
+    k: Kernel, smoothing: Real, share: Real, Z: Matrix, labels: Int, labels_step: Int, losses: Int
+) -> None:
+    """losses_n = log sum(exp(Z_n - m_n)) + (1 - s) (m_n - Z_n,label) + share sum(m_n - Z_n).
+
+    As `losses_of_rows`, with s the smoothing and share = s / columns.
+    """
+    _write_losses(k, Z, labels, labels_step, losses, (smoothing, share))
+
+
+def _write_losses(
+    k: Kernel,
+    Z: Matrix,
+    labels: Int,
+    labels_step: Int,
+    losses: Int,
+    smoothed: tuple[Real, Real] | None = None,
+) -> None:
     last = k.vectors(Z) - 1
     chosen = k.lane_before(Z.columns - last * k.lanes)
     with k.loop(0, Z.rows) as row:
         source = Z.row(row)
         maxima, maximum = _largest(k, source, last, chosen)
-        total = k.variable(k.zero())
+        total, margins = k.variable(k.zero()), k.variable(k.zero())
         with k.loop(0, last) as j:
-            vector = k.load_anywhere(source + j * k.vector_bytes)
-            total[0] = total[0] + exponential(k, vector - maxima)
-        vector = k.load_lanes(source + last * k.vector_bytes, chosen)
-        power = k.where(chosen, exponential(k, vector - maxima), k.zero())
+            below = k.load_anywhere(source + j * k.vector_bytes) - maxima
+            total[0] = total[0] + exponential(k, below)
+            if smoothed is not None:
+                margins[0] = margins[0] - below
+        below = k.load_lanes(source + last * k.vector_bytes, chosen) - maxima
+        power = k.where(chosen, exponential(k, below), k.zero())
         logarithm = k.call("log", k.lane_sum(total[0] + power))
         label = _label(k, labels + row * labels_step)
         margin = maximum - k.load_real_anywhere(source + label * k.element_bytes)
+        if smoothed is not None:
+            smoothing, share = smoothed
+            of_all = k.lane_sum(margins[0] - k.where(chosen, below, k.zero()))
+            margin = (smoothing * -1.0 + 1.0) * margin + share * of_all
         k.store_real(logarithm + margin, losses + row * k.element_bytes)
 
 
@@ -102,6 +133,18 @@ def subtract_at_labels(
         label = _label(k, labels + row * labels_step)
         address = target.row(row) + label * k.element_bytes
         k.store_real(k.load_real(address) - number, address)
+
+
+@microkernel
+def subtract_everywhere(k: Kernel, number: Real, target: Matrix) -> None:
+    """target -= number, rows of neighbouring elements."""
+    numbers = k.broadcast(number)
+    with k.loop(0, target.rows) as row:
+
+        def body(offset: Int, count: int, load, store, row=row) -> None:
+            store(load(target.row(row) + offset) - numbers, target.row(row) + offset)
+
+        span(k, target.columns, body)
 
 
 @microkernel
@@ -174,12 +217,40 @@ def cross_entropy_gradient(one, itemsize, Z, labels, int64, dZ):
     return DONE
 
 
+@jit
+def smoothed_cross_entropy(smoothing, itemsize, Z, labels, int64, losses):
+    """losses_n = -sum(t_n log softmax(Z)_n), t = s / K + (1 - s) onehot; as `cross_entropy`."""
+    if not labels_fit(itemsize, Z, labels, int64):
+        return REFUSED
+    share = smoothing / type(smoothing)(length(Z, 1))
+    smoothed_losses_of_rows(
+        smoothing, share, matrix(Z), data(labels), stride(labels, 0), data(losses)
+    )
+    return DONE
+
+
+@jit
+def smoothed_cross_entropy_gradient(smoothing, itemsize, Z, labels, int64, dZ):
+    """dZ = (softmax(Z) - t) / batch, t = s / K + (1 - s) onehot; as `cross_entropy`."""
+    if not labels_fit(itemsize, Z, labels, int64):
+        return REFUSED
+    real = type(smoothing)
+    share = real(1) / real(length(Z, 0))
+    softmax_rows(share, matrix(Z), matrix(dZ))
+    subtract_everywhere(share * smoothing / real(length(Z, 1)), matrix(dZ))
+    subtract_at_labels(share * (real(1) - smoothing), matrix(dZ), data(labels), stride(labels, 0))
+    return DONE
+
+
 # --------------------------------------------------------------------- binary cross-entropy
 
 
-@microkernel
-def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
-    """losses_n = Σ_k of the loss of `loss_and_derivative` at Z_nk and T_nk.
+Formula = Callable[[Kernel, Vector, Vector], tuple[Vector, Vector]]
+"""Loss and derivative by an output, of the output and the target."""
+
+
+def sums_of_losses(k: Kernel, formula: Formula, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k of the loss that a formula gives at Z_nk and T_nk.
 
     Shapes: Z and T [rows, columns], rows of neighbouring elements; losses [rows].
     """
@@ -190,16 +261,15 @@ def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: I
         with k.loop(0, last) as j:
             offset = j * k.vector_bytes
             z, t = k.load_anywhere(Z.row(row) + offset), k.load_anywhere(T.row(row) + offset)
-            total[0] = total[0] + loss_and_derivative(k, z, t)[0]
+            total[0] = total[0] + formula(k, z, t)[0]
         offset = last * k.vector_bytes
         z, t = (k.load_lanes(matrix.row(row) + offset, chosen) for matrix in (Z, T))
-        loss = k.where(chosen, loss_and_derivative(k, z, t)[0], k.zero())
+        loss = k.where(chosen, formula(k, z, t)[0], k.zero())
         k.store_real(k.lane_sum(total[0] + loss), losses + row * k.element_bytes)
 
 
-@microkernel
-def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
-    """D = scale (σ(Z) - T).
+def derivatives(k: Kernel, formula: Formula, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale times the derivative that a formula gives at Z and T.
 
     Shapes: Z, T and D [rows, columns], rows of neighbouring elements.
     """
@@ -208,9 +278,21 @@ def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) 
 
         def body(offset: Int, count: int, load, store, row=row) -> None:
             z, t = load(Z.row(row) + offset), load(T.row(row) + offset)
-            store(loss_and_derivative(k, z, t)[1] * factor, D.row(row) + offset)
+            store(formula(k, z, t)[1] * factor, D.row(row) + offset)
 
         span(k, Z.columns, body)
+
+
+@microkernel
+def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k of binary cross-entropy; see `sums_of_losses`."""
+    sums_of_losses(k, binary_cross_entropy_formula, Z, T, losses)
+
+
+@microkernel
+def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale (σ(Z) - T); see `derivatives`."""
+    derivatives(k, binary_cross_entropy_formula, scale, Z, T, D)
 
 
 @jit
@@ -228,6 +310,39 @@ def binary_cross_entropy_gradient(one, itemsize, Z, T, D):
     if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
         return REFUSED
     binary_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
+    return DONE
+
+
+# ---------------------------------------------------------------------------------- Poisson
+
+
+@microkernel
+def poisson_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k (exp(Z_nk) - T_nk Z_nk); see `sums_of_losses`."""
+    sums_of_losses(k, poisson_formula, Z, T, losses)
+
+
+@microkernel
+def poisson_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale (exp(Z) - T); see `derivatives`."""
+    derivatives(k, poisson_formula, scale, Z, T, D)
+
+
+@jit
+def poisson_loss(one, itemsize, Z, T, values):
+    """values_n = Σ_k of the losses of row n; the arguments are array objects."""
+    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+        return REFUSED
+    poisson_losses_of_rows(one, matrix(Z), matrix(T), data(values))
+    return DONE
+
+
+@jit
+def poisson_loss_gradient(one, itemsize, Z, T, D):
+    """D = (exp(Z) - T) / batch; the arguments are array objects."""
+    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+        return REFUSED
+    poisson_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
     return DONE
 
 
