@@ -151,7 +151,7 @@ def resume(
 def from_torch(
     module: torch.nn.Sequential,
     *,
-    loss: str = "softmax_cross_entropy",
+    loss: str | losses.Loss = "softmax_cross_entropy",
     optimizer: Optimizer | str | None = None,
     backend: str | None = None,
     dtype: npt.DTypeLike | None = None,

@@ -14,6 +14,7 @@ from fastnn import BatchNorm, Dense, Dropout, Network, ReLU, Rescaling, Sigmoid,
 neural_network = pytest.importorskip("sklearn.neural_network")
 MLPClassifier, MLPRegressor = neural_network.MLPClassifier, neural_network.MLPRegressor
 make_pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline
+estimators = pytest.importorskip("fastnn.sklearn")
 clone = pytest.importorskip("sklearn.base").clone
 
 ACTIVATIONS = {"identity": None, "relu": ReLU, "tanh": Tanh, "logistic": Sigmoid}
@@ -100,6 +101,21 @@ def test_a_regressor_there_and_back(outputs, X, dtype, backend):
     np.testing.assert_array_equal(back.predict(X), predicted)
 
 
+def test_rates_there_and_back(X, dtype, backend):
+    theirs = MLPRegressor(loss="poisson", hidden_layer_sizes=(9,))
+    theirs = fitted(theirs, X, np.exp(X[:, 0]).round())
+    ours = fastnn.from_sklearn(theirs, backend=backend)
+    assert ours.loss == "poisson"
+    np.testing.assert_allclose(ours.predict(X)[:, 0], theirs.predict(X), **tolerance(dtype))
+    np.testing.assert_array_equal(ours.to_sklearn().predict(X), theirs.predict(X))
+
+
+def test_half_the_squared_error(X):
+    network = Network([Dense(6, 2)], loss="half_squared_error", dtype=X.dtype, seed=0)
+    theirs = network.to_sklearn()
+    np.testing.assert_allclose(theirs.predict(X), network.predict(X), **tolerance(X.dtype))
+
+
 def test_two_classes_are_one_output_there(X, dtype):
     y = (X[:, 0] > 0).astype(int)
     network = Network([Dense(6, 5), ReLU(), Dense(5, 2)], dtype=dtype, seed=0)
@@ -143,6 +159,39 @@ def test_what_an_estimator_can_do_then(X, rng):
     assert fitted(clone(theirs), X, y).n_iter_ == 5
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        estimators.MLPClassifier((7,)),
+        estimators.MLPClassifier((7,), activation="gelu", dropout=0.2, batch_norm=True),
+        estimators.MLPRegressor(hidden_layer_sizes=(7,), optimizer="momentum", solver="sgd"),
+    ],
+)
+def test_files_of_skops(estimator, X, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    of_classes = isinstance(estimator, estimators.MLPClassifier)
+    y = np.abs(X[:, :3]).argmax(axis=1) if of_classes else X[:, 0]
+    estimator = fitted(clone(estimator), X, y)
+    skops.dump(estimator, tmp_path / "estimator.skops")
+    types = skops.get_untrusted_types(file=tmp_path / "estimator.skops")
+    assert all(name.startswith("fastnn.") or name == "numpy.dtype" for name in types)
+    again = skops.load(tmp_path / "estimator.skops", trusted=types)
+    np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
+    # and it goes on to the same bits
+    for one in (again, estimator):
+        one.partial_fit(X, y)
+    for ours, theirs in zip(again.coefs_, estimator.coefs_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_skops_trusts_what_to_sklearn_made(X, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    estimator = Network([Dense(6, 5), ReLU(), Dense(5, 3)], dtype=X.dtype, seed=0).to_sklearn()
+    skops.dump(estimator, tmp_path / "estimator.skops")
+    again = skops.load(tmp_path / "estimator.skops")
+    np.testing.assert_array_equal(again.predict_proba(X), estimator.predict_proba(X))
+
+
 def test_another_dtype(X):
     theirs = fitted(MLPRegressor(hidden_layer_sizes=(4,)), X, X[:, 0])
     network = fastnn.from_sklearn(theirs, dtype="float32", optimizer="adam", seed=0)
@@ -153,14 +202,17 @@ def test_another_dtype(X):
 
 def test_estimators_that_are_refused(X):
     pipeline = make_pipeline(MLPClassifier())
-    with pytest.raises(TypeError, match="MLPClassifier or MLPRegressor, got Pipeline"):
+    with pytest.raises(TypeError, match=r"MLPRegressor of scikit-learn, got .*Pipeline"):
         fastnn.from_sklearn(pipeline)
     with pytest.raises(ValueError, match=r"expected a fitted one, got MLPRegressor\(\)"):
         fastnn.from_sklearn(MLPRegressor())
-    counts = fitted(MLPRegressor(hidden_layer_sizes=(4,)), X, np.exp(X[:, 0]))
-    counts.out_activation_ = "exp"  # as that of loss="poisson", which came with version 1.7
-    with pytest.raises(TypeError, match=r"got MLPRegressor.* with outputs by exp"):
-        fastnn.from_sklearn(counts)
+    other = fitted(MLPRegressor(hidden_layer_sizes=(4,)), X, X[:, 0])
+    other.out_activation_ = "tanh"
+    with pytest.raises(TypeError, match=r"got MLPRegressor.* with outputs by tanh"):
+        fastnn.from_sklearn(other)
+    own = fitted(estimators.MLPClassifier((4,)), X, X[:, 0] > 0)
+    with pytest.raises(TypeError, match=r"got fastnn\.sklearn\..*, whose network_ is a network"):
+        fastnn.from_sklearn(own)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,12 @@ def test_both_forms_of_the_notebooks(capsys):
 
 @pytest.mark.parametrize(
     ("heading", "library"),
-    [("ONNX", "onnxruntime"), ("PyTorch", "torch"), ("scikit-learn", "sklearn")],
+    [
+        ("ONNX", "onnxruntime"),
+        ("PyTorch", "torch"),
+        ("scikit-learn", "sklearn"),
+        ("skops", "skops"),
+    ],
 )
 def test_from_and_to_other_libraries(heading, library, digits, tmp_path, monkeypatch, capsys):
     pytest.importorskip(library)

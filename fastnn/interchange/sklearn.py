@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from fastnn.activations import Sigmoid, Tanh
 from fastnn.checks import Array
 from fastnn.interchange.records import Described, described, row
 from fastnn.layers import Dense, Layer, ReLU
-from fastnn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from fastnn.losses import (
+    BinaryCrossEntropy,
+    HalfSquaredError,
+    Loss,
+    MeanSquaredError,
+    Poisson,
+    SoftmaxCrossEntropy,
+)
 from fastnn.normalization import factors_and_addends
 
 try:
@@ -31,8 +39,10 @@ TARGET = "a perceptron of scikit-learn"
 def read(estimator: Any) -> tuple[list[Layer], str, np.dtype[Any]]:
     """Return layers, loss and dtype of an estimator; see `fastnn.from_sklearn`."""
     if not isinstance(estimator, (MLPClassifier, MLPRegressor)):
+        kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
         raise TypeError(
-            f"estimator: expected an MLPClassifier or MLPRegressor, got {type(estimator).__name__}"
+            f"estimator: expected an MLPClassifier or MLPRegressor of scikit-learn, got {kind}"
+            + (", whose network_ is a network" if hasattr(estimator, "network_") else "")
         )
     if not hasattr(estimator, "coefs_"):
         raise ValueError(f"estimator: expected a fitted one, got {estimator} without a fit")
@@ -63,6 +73,7 @@ _LOSSES = {
     "softmax": "softmax_cross_entropy",
     "logistic": "binary_cross_entropy",
     "identity": "mse",
+    "exp": "poisson",
 }
 """The loss of a network, by the name of the function of the outputs, which is part of it."""
 
@@ -206,10 +217,12 @@ def _of_yes_or_no(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> ML
     return _fitted(MLPClassifier, layers, dtype, labels, classes=labels)
 
 
-def _of_numbers(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPRegressor:
+def _of_numbers(
+    layers: DenseLayers, dtype: np.dtype[Any], classes: Any, loss: str = "squared_error"
+) -> MLPRegressor:
     _refuse(classes, "outputs are numbers")
     shape = (1, layers.outputs) if layers.outputs > 1 else 1
-    return _fitted(MLPRegressor, layers, dtype, np.zeros(shape))
+    return _fitted(partial(MLPRegressor, loss), layers, dtype, np.zeros(shape))
 
 
 def _labels(classes: Any, count: int) -> Array:
@@ -228,6 +241,8 @@ _FITTED: dict[type[Loss], Callable[[DenseLayers, np.dtype[Any], Any], Any]] = {
     SoftmaxCrossEntropy: _of_classes,
     BinaryCrossEntropy: _of_yes_or_no,
     MeanSquaredError: _of_numbers,
+    HalfSquaredError: _of_numbers,
+    Poisson: partial(_of_numbers, loss="poisson"),
 }
 """How a fitted estimator is made, by the loss of a network."""
 
