@@ -50,7 +50,7 @@ CALLED = {
     ("epoch/step.py", "loss"): [
         operation
         for loss in losses.LOSSES.values()
-        for operation in (loss.operation, loss.weighted)
+        for operation in (loss.operation, loss.general)
     ],
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
     ("epoch/step.py", "put_rows"): [step.put_rows],

@@ -38,6 +38,14 @@ def test_both_forms_of_the_notebooks(capsys):
     assert float(capsys.readouterr().out) > 0.9
 
 
+def test_scikit_learn_page(capsys):
+    pytest.importorskip("sklearn")
+    names: dict = {}
+    for block in blocks("docs/scikit-learn.md"):
+        exec(block, names)
+    assert min(map(float, capsys.readouterr().out.split())) > 0.95
+
+
 def test_names_that_the_notebooks_are_led_to():
     page = (ROOT / "docs" / "from-the-notebooks.md").read_text()
     rows = re.findall(r"^\| ([\d, ]+) \| (.+) \| (.+) \|$", page.split("## Mended")[0], re.M)
