@@ -75,6 +75,14 @@ def test_from_and_to_other_libraries(heading, library, digits, tmp_path, monkeyp
         assert before != ours == pytest.approx(after, abs=0.003)
 
 
+def test_scikit_learn_page(capsys):
+    pytest.importorskip("sklearn")
+    names: dict = {}
+    for block in blocks("docs/scikit-learn.md"):
+        exec(block, names)
+    assert min(map(float, capsys.readouterr().out.split())) > 0.95
+
+
 def test_names_that_the_notebooks_are_led_to():
     page = (ROOT / "docs" / "from-the-notebooks.md").read_text()
     rows = re.findall(r"^\| ([\d, ]+) \| (.+) \| (.+) \|$", page.split("## Mended")[0], re.M)

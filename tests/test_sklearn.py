@@ -65,6 +65,7 @@ OPTIONS = {
     "nesterov": {"solver": "sgd", "learning_rate_init": 0.02, "batch_size": 33},
     "momentum": {"solver": "sgd", "nesterovs_momentum": False, "momentum": 0.5},
     "plain": {"solver": "sgd", "momentum": 0.0, "batch_size": 1, "max_iter": 2},
+    "all momentum": {"solver": "sgd", "momentum": 1.0, "learning_rate_init": 1e-4},
     "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.3},
     "adaptive": {
         "solver": "sgd", "learning_rate": "adaptive", "learning_rate_init": 0.02,

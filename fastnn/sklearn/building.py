@@ -126,8 +126,9 @@ def make_optimizer(parameters: Any) -> Optimizer:
         made = optimizers.checked("optimizer", chosen)
         made.learning_rate = rate
     elif parameters.solver == "sgd":
-        nesterov = bool(parameters.nesterovs_momentum and parameters.momentum > 0)
-        made = SGD(rate, momentum=parameters.momentum, nesterov=nesterov)
+        momentum = min(parameters.momentum, np.nextafter(1.0, 0.0))  # scikit-learn takes 1, too
+        nesterov = bool(parameters.nesterovs_momentum and momentum > 0)
+        made = SGD(rate, momentum=momentum, nesterov=nesterov)
     else:
         epsilon = max(parameters.epsilon, optimizers.SMALLEST_EPSILON)
         made = EpsilonHatAdam(rate, parameters.beta_1, parameters.beta_2, epsilon)

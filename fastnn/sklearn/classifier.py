@@ -20,7 +20,62 @@ from fastnn.sklearn.base import BaseMLP
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
-    """Multi-layer perceptron for classification, in the place of scikit-learn's."""
+    """Multi-layer perceptron for classification, in the place of scikit-learn's.
+
+    The same parameters, targets and `random_state` give the weights that
+    `sklearn.neural_network.MLPClassifier` ends with, up to rounding.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
+max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, \
+early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As in `sklearn.neural_network.MLPClassifier`.
+    activation : str, `fastnn.Layer`, or a list of one for each hidden layer
+        "identity", "logistic", "tanh" or "relu"; "elu", "gelu", "leaky_relu", "mish", "selu",
+        "silu" or "softplus"; or a layer, such as `LeakyReLU(0.2)`, which is copied.
+    class_weight : {"balanced"}, dict, list of dict, or None
+        Weights of classes, by which those of samples are multiplied, as other classifiers of
+        scikit-learn take them. `partial_fit` takes no "balanced", which is of a whole training set.
+    dropout : float, or a list of one for each hidden layer
+        The probability that a hidden unit is left out of a step of training, below 1.
+    batch_norm : bool
+        Normalise the units of each hidden layer over the batch, before the activation.
+    optimizer : `fastnn.Optimizer`, str or None
+        In the place of what `solver` would use: an optimiser with its own learning rate, which is
+        copied, or the name of one, such as "rmsprop", that takes `learning_rate_init`.
+    schedule : callable or None
+        The learning rate of each step, such as `fastnn.schedules.CosineDecay`, in the place of
+        `learning_rate_init`.
+    callbacks : `fastnn.Callback`, callable, list of these, or None
+        What hears of each epoch and may end the training; see `fastnn.Network.fit`.
+    threads : int or None
+        Threads that share each step, by default a number chosen by its work; no bit depends on it.
+
+    Attributes
+    ----------
+    network_ : fastnn.Network
+        What has been trained; its output is the logits.
+    coefs_, intercepts_ : list of arrays
+        Weights [inputs, outputs] and biases [outputs] of each layer: views of those of the network.
+    classes_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, \
+t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in scikit-learn; validation scores also where `fit` is given validation data.
+
+    Raises
+    ------
+    ValueError
+        By `fit` and `partial_fit`, if a parameter is out of range or does not go with another, or
+        data are refused, as scikit-learn refuses them.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastnn.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> MLPClassifier(solver="lbfgs", random_state=1, max_iter=1000).fit(X, y).score(X, y) > 0.97
+    True
+    """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's name and form
         **BaseMLP._parameter_constraints,
@@ -98,7 +153,35 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
     ) -> MLPClassifier:
-        """Train on all of X until the loss, or the score on validation data, improves no more."""
+        """Train on X until the loss, or the score on validation data, improves no more.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
+            made dense but for a batch at a time.
+        y : classes of shape [samples], or 0 and 1 of shape [samples, labels]
+        sample_weight : array of shape [samples], optional
+            A weight of each sample, at least 0.
+        X_val, y_val : optional
+            Validation data: the score on them after each epoch goes to `validation_scores_`. With
+            `early_stopping` they take the place of a part of X.
+
+        Returns
+        -------
+        MLPClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, or what is handed in, is refused.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the training ended as `max_iter` was reached.
+        """
         self._fit(X, y, sample_weight, X_val, y_val)
         return self
 
@@ -114,7 +197,32 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         X_val: Any = None,
         y_val: Any = None,
     ) -> MLPClassifier:
-        """Train for one epoch on X."""
+        """Train for one epoch on X.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
+            made dense but for a batch at a time.
+        y : classes of shape [samples], or 0 and 1 of shape [samples, labels]
+        sample_weight : array of shape [samples], optional
+            A weight of each sample, at least 0.
+        classes : array of shape [classes]
+            All classes that there will be, in the first call; later ones need not repeat them.
+        X_val, y_val : optional
+            Validation data: the score on them after each epoch goes to `validation_scores_`. With
+            `early_stopping` they take the place of a part of X.
+
+        Returns
+        -------
+        MLPClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, or what is handed in, is refused.
+        """
         if _check_partial_fit_first_call(self, classes):
             multilabel = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
@@ -122,7 +230,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return the predicted classes."""
+        """Return the class, or the labels, of each sample.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+
+        Returns
+        -------
+        array of shape [samples], or [samples, labels]
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            If X is refused.
+        """
         output = self._validated_output(X)
         binarizer = self._label_binarizer
         if binarizer.y_type_ == "multiclass":
@@ -134,7 +258,24 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return found
 
     def predict_proba(self, X: Any) -> Array:
-        """Return the probability of each class."""
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+
+        Returns
+        -------
+        array of shape [samples, classes]
+            In the order of `classes_`; of several labels that of each one, by itself.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            If X is refused.
+        """
         output = self._validated_output(X)
         probabilities = self.network_._loss.probabilities(self._backend, output)
         if self.n_outputs_ > 1:
@@ -142,7 +283,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return np.hstack([1 - probabilities, probabilities])
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of what `predict_proba` returns."""
+        """Return the logarithm of what `predict_proba` returns.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+
+        Returns
+        -------
+        array of shape [samples, classes]
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            If X is refused.
+        """
         probabilities = self.predict_proba(X)
         with np.errstate(divide="ignore"):  # of a probability that is 0
             logarithms: Array = np.log(probabilities, out=probabilities)

@@ -18,7 +18,46 @@ from fastnn.sklearn.base import BaseMLP
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
-    """Multi-layer perceptron for regression, in the place of scikit-learn's."""
+    """Multi-layer perceptron for regression, in the place of scikit-learn's.
+
+    The same parameters, targets and `random_state` give the weights that
+    `sklearn.neural_network.MLPRegressor` ends with, up to rounding.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "poisson"}
+        As in `sklearn.neural_network.MLPRegressor`.
+    hidden_layer_sizes, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
+max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, \
+early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As there.
+    activation, dropout, batch_norm, optimizer, schedule, callbacks, threads
+        As in `MLPClassifier`.
+
+    Attributes
+    ----------
+    network_ : fastnn.Network
+        What has been trained; its output is the predicted value, or its logarithm with
+        loss="poisson".
+    coefs_, intercepts_ : list of arrays
+        Weights [inputs, outputs] and biases [outputs] of each layer: views of those of the network.
+    loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_, \
+n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in scikit-learn; validation scores also where `fit` is given validation data.
+
+    Raises
+    ------
+    ValueError
+        By `fit` and `partial_fit`, if a parameter is out of range or does not go with another, or
+        data are refused, as scikit-learn refuses them.
+
+    Notes
+    -----
+    Of k targets a sample, scikit-learn reports the mean of their losses and adds the whole penalty,
+    but minimises their sum and the penalty. Here the penalty is divided by k, too, in what is
+    reported, so that it is what is minimised but for the factor k; L-BFGS, which compares losses,
+    then finds less.
+    """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's name and form
         **BaseMLP._parameter_constraints,
@@ -96,7 +135,35 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
     ) -> MLPRegressor:
-        """Train on all of X until the loss, or the score on validation data, improves no more."""
+        """Train on X until the loss, or the score on validation data, improves no more.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
+            made dense but for a batch at a time.
+        y : numbers of shape [samples], or [samples, targets]
+        sample_weight : array of shape [samples], optional
+            A weight of each sample, at least 0.
+        X_val, y_val : optional
+            Validation data: the score on them after each epoch goes to `validation_scores_`. With
+            `early_stopping` they take the place of a part of X.
+
+        Returns
+        -------
+        MLPRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, or what is handed in, is refused.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the training ended as `max_iter` was reached.
+        """
         self._fit(X, y, sample_weight, X_val, y_val)
         return self
 
@@ -105,12 +172,51 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
     ) -> MLPRegressor:
-        """Train for one epoch on X."""
+        """Train for one epoch on X.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
+            made dense but for a batch at a time.
+        y : numbers of shape [samples], or [samples, targets]
+        sample_weight : array of shape [samples], optional
+            A weight of each sample, at least 0.
+        X_val, y_val : optional
+            Validation data: the score on them after each epoch goes to `validation_scores_`. With
+            `early_stopping` they take the place of a part of X.
+
+        Returns
+        -------
+        MLPRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, or what is handed in, is refused.
+        """
         self._fit(X, y, sample_weight, X_val, y_val, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return the predicted values."""
+        """Return the predicted values.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+
+        Returns
+        -------
+        array of shape [samples], or [samples, targets]
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            If X is refused.
+        """
         output = self.network_._loss.answers(self._validated_output(X))
         return output.ravel() if output.shape[1] == 1 else output
 
