@@ -91,8 +91,8 @@ class Structure:
         The Dense layers, and all layers with parameters.
     dropouts : int
         How many layers are Dropout.
-    weighted : bool
-        Whether samples have weights.
+    weighted, sparse : bool
+        Whether samples have weights; whether they are CSR.
     label_smoothing : float
         The share of a target that is spread over all classes.
     scale : float
@@ -111,6 +111,7 @@ class Structure:
         input_dtype: np.dtype,
         density: float,
         weighted: bool = False,
+        sparse: bool = False,
         label_smoothing: float = 0.0,
     ):
         self.layers = tuple(layers)
@@ -120,6 +121,7 @@ class Structure:
         self.input_dtype = input_dtype
         self.density = density
         self.weighted = weighted
+        self.sparse = sparse
         self.label_smoothing = label_smoothing
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]

@@ -37,6 +37,7 @@ from .step import (
     ONE_SAMPLE,
     SHARED,
     add_penalties,
+    put_rows,
 )
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
@@ -115,6 +116,13 @@ class Table:
         self._describe_loss(structure, self.layers[-1], result)
         share_out(self.layers, self.starts, self.lanes, 0, 1)
         self._allocate()
+        self._decays, self._penalty_factor = self.regions["decay"].copy(), 1.0
+
+    def weigh_penalties(self, factor: float) -> None:
+        """Multiply what the description says of the penalties by a factor, for steps to come."""
+        if factor != self._penalty_factor:
+            np.multiply(self._decays, factor, out=self.regions["decay"])
+            self._penalty_factor = factor
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -133,6 +141,9 @@ class Table:
             shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
             if self.training:
                 shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
+        if structure.sparse:
+            shared["put_rows"] = put_rows.address(self.dtype, SHARED)
+            self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
         for name in ("sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
         # always zero: the sample that pads a batch, and what follows the last units of a sample
