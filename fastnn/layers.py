@@ -529,7 +529,7 @@ class Dense(ParametricLayer):
         seed: int | np.random.Generator | None = None,
         **unknown: object,
     ) -> None:
-        _refuse(unknown)
+        _refuse(learning_rate, unknown)
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
@@ -617,8 +617,10 @@ class Dense(ParametricLayer):
         return grad_input, gradient
 
 
-def _refuse(unknown: dict[str, object]) -> None:
+def _refuse(third: object, unknown: dict[str, object]) -> None:
     """Raise if there is an argument that `Dense` does not take; say what to write instead."""
+    if isinstance(third, str) and third.isalpha():
+        unknown = {"activation": third}  # which has the third place elsewhere
     for name, value in unknown.items():
         message = f"Dense: got an unexpected keyword argument {name!r}"
         if name == "activation":

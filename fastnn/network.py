@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn import (
+    activations,
     backends,
     checkpoints,
     checks,
+    hints,
     losses,
     optimizers,
     paths,
@@ -25,15 +27,24 @@ from fastnn import (
     training,
 )
 from fastnn.activations import Sigmoid
+from fastnn.blocks import Blocks, BlockSource
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
+from fastnn.progress import Progress, checked_progress
+
+if TYPE_CHECKING:
+    import sklearn.neural_network
+    import torch
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+_VALIDATION = ("validation_data[0]", "validation_data[1]")
 
 
 class Evaluation(NamedTuple):
@@ -73,6 +84,7 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         )
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
+        network.metadata = saving.metadata(path)
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
@@ -90,7 +102,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
 ) -> Network:
     """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
@@ -128,6 +140,7 @@ def resume(
     """
     saved = checkpoints.read(path)
     network = _of_checkpoint(saved, *saving.made(saved.terms.network))
+    network.metadata = saving.metadata(path)
     network.fit(
         X,
         y,
@@ -144,6 +157,105 @@ def resume(
         **saved.terms.arguments,
     )
     return network
+
+
+def from_torch(
+    module: torch.nn.Sequential,
+    *,
+    loss: str | losses.Loss = "softmax_cross_entropy",
+    optimizer: Optimizer | str | None = None,
+    backend: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: int | np.random.Generator | None = None,
+) -> Network:
+    """Return a network that computes what a module of PyTorch does, with copies of its parameters.
+
+    Parameters
+    ----------
+    module
+        Of Linear, BatchNorm1d, Dropout, ReLU, LeakyReLU, ELU, SELU, SiLU, GELU, Softplus, Mish,
+        Sigmoid and Tanh modules, in as many `Sequential` in each other as you like. Identity and
+        Flatten are left out, as a network takes rows of numbers. Linear without biases gets some
+        that are 0, which training moves.
+    loss, optimizer, backend, seed
+        As `Network` takes them.
+    dtype
+        float32 or float64; by default that of the parameters.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no Sequential, or holds another module or parameters of another dtype.
+    ValueError
+        If a module has an option that fastnn has not, such as GELU(approximate="tanh"), or two
+        share parameters.
+    ImportError
+        If PyTorch is not installed.
+
+    Notes
+    -----
+    `Network.load_state_dict` takes the parameters of modules that are no Sequential.
+
+    Running variances go on in another way: PyTorch's are of unbiased variances of batches, n /
+    (n - 1) times those of fastnn.
+    """
+    from fastnn.interchange import torch
+
+    layers, own = torch.layers(module)
+    return Network(
+        layers,
+        loss=loss,
+        optimizer=optimizer,
+        backend=backend,
+        dtype=own if dtype is None else dtype,
+        seed=seed,
+    )
+
+
+def from_sklearn(
+    estimator: sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor,
+    *,
+    optimizer: Optimizer | str | None = None,
+    backend: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: int | np.random.Generator | None = None,
+) -> Network:
+    """Return a network that predicts what a perceptron of scikit-learn does, with its parameters.
+
+    Class ids stand for the labels in `estimator.classes_`, by their place. Of two classes, and of
+    several labels a sample, the loss is binary cross-entropy, so two classes have one output.
+    Training goes on as the arguments below say, not as those of the estimator.
+
+    Parameters
+    ----------
+    estimator
+        A fitted MLPClassifier, or a fitted MLPRegressor that has minimised the squared error.
+    optimizer, backend, seed
+        As `Network` takes them.
+    dtype
+        float32 or float64; by default that of the parameters, which is float64 where the estimator
+        was given float64 or integers.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is another one, or its outputs are made by another function.
+    ValueError
+        If it is not fitted.
+    ImportError
+        If scikit-learn is not installed.
+    """
+    from fastnn.interchange import sklearn
+
+    layers, loss, own = sklearn.read(estimator)
+    return Network(
+        layers,
+        loss=loss,
+        optimizer=optimizer,
+        backend=backend,
+        dtype=own if dtype is None else dtype,
+        seed=seed,
+    )
 
 
 def _of_checkpoint(
@@ -194,6 +306,11 @@ class Network(Sequence[Layer]):
         Of the network's one random generator, which draws initial parameters
         and the order of samples. The same seed gives the same bits.
 
+    Attributes
+    ----------
+    metadata : dict of str to str
+        Notes of yours, such as the names of classes, which files hold as well.
+
     Raises
     ------
     ValueError
@@ -231,6 +348,7 @@ class Network(Sequence[Layer]):
         self._clip_norm = checks.clip_norm("clip_norm", clip_norm)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
+        self.metadata: dict[str, str] = {}
         self._history: training.History | None = None
         self._fitting = False
         self._programs = paths.Programs()
@@ -597,7 +715,7 @@ class Network(Sequence[Layer]):
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
-        progress: bool = False,
+        progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -642,7 +760,9 @@ class Network(Sequence[Layer]):
         train_accuracy
             Evaluate the training data after each epoch as well.
         progress
-            Show a bar with loss, accuracy and samples/s.
+            Show loss, accuracy and samples/s: in a terminal by a bar, and a line for each epoch
+            that is over; in a log file or a pipe by the lines; in a notebook by a table. Bars and
+            lines go to standard error. A `fastnn.progress.Progress` shows them elsewhere.
         callbacks
             Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
             which are called as `callback(network, history)` after each epoch; one that returns
@@ -681,7 +801,11 @@ class Network(Sequence[Layer]):
         Warns
         -----
         RuntimeWarning
-            When the loss of an epoch is NaN or infinite.
+            Once, when a loss is NaN or infinite: of NaN in the data, with its place.
+        UserWarning
+            Before the training: of inputs of a first `Dense` layer that often go beyond 10, such
+            as raw pixels, of real targets that do so, and of class ids that no sample has, such as
+            0 where labels count from 1.
         """
         if self._fitting:
             raise RuntimeError("a network can't begin to train while it is training")
@@ -689,9 +813,10 @@ class Network(Sequence[Layer]):
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
         threads = paths.threads_asked(threads)
         options = {"shuffle": shuffle, "drop_last": drop_last}
-        options |= {"train_accuracy": train_accuracy, "progress": progress}
+        options |= {"train_accuracy": train_accuracy}
         for name, value in options.items():
             checks.flag(name, value)
+        shown = checked_progress(progress)
         told = checked_callbacks(callbacks)
         for name, file in (("checkpoint", checkpoint), ("resume", resume)):
             if not (file is None or isinstance(file, (str, PathLike))):
@@ -705,16 +830,12 @@ class Network(Sequence[Layer]):
         if self._clip_norm is not None:
             propagation.check_clipping(self._layers)
         saved = None if resume is None else checkpoints.read(resume)
+        columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
             weights = self._class_weights(class_weight, X, y, weights)
-        validation, kept_out = None, 0
-        names = ("validation_data[0]", "validation_data[1]")
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError("validation_data: expected a pair (X, y)")
-            validation = self._samples(*validation_data, names=names)
+        validation, kept_out = self._validation(validation_data), 0
         if validation_split is not None:
             if validation is not None:
                 raise ValueError("validation_split: expected None beside validation_data")
@@ -733,6 +854,9 @@ class Network(Sequence[Layer]):
             drawn = drawing.permutation(len(y))
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
+        if saved is None:
+            self._give_hints(X, y, columns, whole=True)
+        in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
         if checkpoint is not None or saved is not None:
@@ -744,7 +868,7 @@ class Network(Sequence[Layer]):
                 "train_accuracy": options["train_accuracy"],
             }
             data = {"X": X, "y": y, "sample_weight, class_weight": weights}
-            data |= dict(zip(names, validation or (None, None), strict=True))
+            data |= dict(zip(_VALIDATION, validation or (None, None), strict=True))
             terms = checkpoints.terms_of(self, arguments, data, split)
             if saved is not None:
                 saved.check(terms, epochs, count, told)
@@ -773,12 +897,119 @@ class Network(Sequence[Layer]):
                     drop_last=drop_last,
                     validation_data=validation,
                     train_accuracy=train_accuracy,
-                    progress=progress,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, in_use, columns),
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position() if saved is None else saved.position,
                     states=None if saved is None else [state for _, state in saved.callbacks],
                     writer=writer,
+                )
+        finally:
+            self._fitting = False
+        return history
+
+    def fit_blocks(
+        self,
+        blocks: BlockSource,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        threads: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        progress: bool | Progress = False,
+        callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
+    ) -> training.History:
+        """Train on samples that come block by block, as those that don't fit into memory.
+
+        One block is held at a time. What a block leaves over of its last batch begins the first
+        batch of the next one, so the steps are those of `fit` on all samples, but for the order:
+        unshuffled, they are the same to the bit where the samples hold no zeros.
+
+        Parameters
+        ----------
+        blocks
+            A function that returns an iterator over pairs (X, y), as a generator function does, and
+            is called for each epoch; or a list of pairs, or another iterable that can be gone
+            through once an epoch. `X` and `y` are as `fit` takes them, and a block has as many
+            samples as you like; one without any is passed over. Where the first one holds uint8,
+            all do. The arrays of a block may be written to again when the next one is asked for.
+        epochs, batch_size, threads
+            As `fit` takes them.
+        shuffle
+            Draw an order for the samples of each block. Blocks come as they come, so samples that
+            are sorted by class are to be mixed beforehand.
+        drop_last
+            Leave out the last batch of an epoch where it is shorter.
+        validation_data, progress, callbacks
+            As `fit` takes them.
+
+        Returns
+        -------
+        History
+            `seconds` are those of training steps, without the time that blocks take to come.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; if `blocks` can be gone through but once and there are more epochs, or an
+            epoch has no sample, or a block is no pair, which may show in the midst of training.
+        RuntimeError
+            As `fit`.
+
+        Warns
+        -----
+        RuntimeWarning, UserWarning
+            As `fit`; what the first block holds is looked at.
+
+        Notes
+        -----
+        Which kernels are used depends on the share of zeros in the first block.
+        """
+        if self._fitting:
+            raise RuntimeError("a network can't begin to train while it is training")
+        epochs = checks.integer("epochs", epochs, minimum=1)
+        batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        threads = paths.threads_asked(threads)
+        for name, value in {"shuffle": shuffle, "drop_last": drop_last}.items():
+            checks.flag(name, value)
+        shown = checked_progress(progress)
+        told = checked_callbacks(callbacks)
+        validation = self._validation(validation_data)
+        stream = Blocks(
+            blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
+        )
+        X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
+        self._give_hints(X, y, None, whole=False)
+        self._history = history = training.History()
+        self._fitting = True
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # as in fit
+                training.fit(
+                    self,
+                    X,
+                    y,
+                    history,
+                    weights=None,
+                    chosen=None,
+                    has_classes=self._has_classes(X, y),
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    threads=threads,
+                    shuffle=shuffle,
+                    drop_last=drop_last,
+                    validation_data=validation,
+                    train_accuracy=False,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, {}, None),
+                    callbacks=told,
+                    rng=self._rng,
+                    position=checkpoints.Position(),
+                    states=None,
+                    writer=None,
+                    blocks=stream,
                 )
         finally:
             self._fitting = False
@@ -817,11 +1048,141 @@ class Network(Sequence[Layer]):
         ------
         TypeError
             If a layer, the loss, an optimiser or a schedule is not one of fastnn's own: functions
-            and classes can't be written.
+            and classes can't be written. If `metadata` holds something other than texts.
         OSError
             If the file can't be written.
         """
         saving.save(self, path)
+
+    # Other libraries
+
+    def to_onnx(
+        self,
+        path: str | PathLike[str],
+        *,
+        probabilities: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        """Write prediction to `path` in the ONNX format, which many runtimes and tools read.
+
+        The graph takes `input` [batch, input_units], with any number of rows, and gives `output`
+        [batch, output_units], which is what `network(input)` returns, such as logits.
+
+        Parameters
+        ----------
+        path
+            Of the file, as a rule with the ending .onnx.
+        probabilities
+            Give `probabilities` [batch, output_units] as well, which is what `predict_proba`
+            returns.
+        dtype
+            float32 or float64: of input, outputs and all between; by default the network's.
+
+        Raises
+        ------
+        ValueError
+            If the network has no layer.
+        TypeError
+            If a layer is not one of fastnn's own, or there is no ONNX operator for it; if `dtype`
+            is another; or if there are to be probabilities and outputs are no logits.
+        ImportError
+            If onnx is not installed.
+        OSError
+            If the file can't be written.
+
+        Notes
+        -----
+        The operators are those of version 17 of the standard. onnxruntime has no error function in
+        float64, so there a network with GELU is written in float32.
+        """
+        from fastnn.interchange import onnx
+
+        onnx.write(self, path, probabilities=probabilities, dtype=dtype)
+
+    def to_torch(self) -> torch.nn.Sequential:
+        """Return a module of PyTorch that computes the same, with copies of the parameters.
+
+        It is on the CPU, in the network's dtype, and set to predict, as by `eval()`.
+
+        Raises
+        ------
+        ValueError
+            If the network has no layer.
+        TypeError
+            If a layer is not one of fastnn's own, or PyTorch has no module for it.
+        ImportError
+            If PyTorch is not installed.
+
+        Notes
+        -----
+        What is not in a module of PyTorch stays behind: loss, optimisers, and the penalty `l2` of
+        dense layers, which is `weight_decay=2 * l2` there. `Rescaling` becomes a module of
+        fastnn's.
+        """
+        from fastnn.interchange import torch
+
+        return torch.module(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy in the parameters of a module of PyTorch, whatever calls its layers.
+
+        Parameters
+        ----------
+        state_dict
+            What its `state_dict()` returns, or arrays by the same names: a file in the safetensors
+            format can be read without PyTorch. It has parameters for each dense and batch norm
+            layer of this network, in their order.
+
+        Raises
+        ------
+        ValueError
+            If there are not arrays of the right shapes for each; nothing has changed then.
+        TypeError
+            If `state_dict` is no mapping, or one does not hold real numbers.
+
+        Notes
+        -----
+        What optimisers remember stays.
+        """
+        from fastnn.interchange import state_dict as reading
+
+        reading.load(self, state_dict)
+
+    def to_sklearn(
+        self, *, classes: npt.ArrayLike | None = None
+    ) -> sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor:
+        """Return a fitted perceptron of scikit-learn that predicts the same.
+
+        Under softmax cross-entropy and binary cross-entropy it is an MLPClassifier (of several
+        labels a sample under the latter, if there are several outputs), under squared error an
+        MLPRegressor. They have the same activation behind every dense layer but the last: none,
+        ReLU, Tanh or Sigmoid. Batch norm and Rescaling become part of a dense layer beside them,
+        and Dropout is left out.
+
+        Parameters
+        ----------
+        classes
+            The labels that class ids stand for, in ascending order; by default the ids. There are
+            none for an MLPRegressor, nor where a sample may have several labels.
+
+        Raises
+        ------
+        TypeError
+            If the layers are others, or the loss is.
+        ValueError
+            If there are to be other `classes`, or they are in another order, or the network has no
+            layer.
+        ImportError
+            If scikit-learn is not installed.
+
+        Notes
+        -----
+        Where training goes on by `partial_fit` it is as the estimator's parameters say, which are
+        those by default.
+        """
+        from fastnn.interchange import sklearn
+
+        return sklearn.estimator(self, classes)
 
     # Below: what public methods share. Arguments have been checked.
 
@@ -842,7 +1203,7 @@ class Network(Sequence[Layer]):
         width = self._width()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}")
+                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}{_instead(layer)}")
             taken = layer._network is not None and layer._network() is not None
             if taken or any(layer is other for other in layers[:i]):
                 raise ValueError(
@@ -927,12 +1288,31 @@ class Network(Sequence[Layer]):
         targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
         return X, targets
 
+    def _validation(
+        self, validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None
+    ) -> tuple[Array, Array] | None:
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("validation_data: expected a pair (X, y)")
+        return self._samples(*validation_data, names=_VALIDATION)
+
     def _output_units(self, X: Array) -> int:
         """Return the number of outputs, for which a row of `X` may have to be tried."""
         return self._width() or self.forward(X[:1])[-1].shape[1]
 
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
+
+    def _give_hints(self, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
+        """Warn of data that training can hardly do something with; they may not be all."""
+        hints.look_at_inputs(self._layers, X, columns)
+        if self._loss not in losses.BUILT_IN:
+            return
+        if y.dtype.kind != "i":
+            hints.look_at_targets(y)
+        elif whole:
+            hints.look_at_classes(y, self._output_units(X))
 
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
         if sample_weight is None:
@@ -960,6 +1340,15 @@ class Network(Sequence[Layer]):
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
+
+
+def _instead(layer: object) -> str:
+    """Return what to write in place of what is no layer."""
+    if isinstance(layer, str) and layer.lower() in activations.BY_NAME:
+        return f"; write fastnn.{activations.BY_NAME[layer.lower()].__name__}()"
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        return f"; write {layer.__name__}(...), with parentheses"
+    return ""
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:

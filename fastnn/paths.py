@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer
+from fastnn.layers import BUILT_IN, Dense, Layer, ParametricLayer
+from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
 
@@ -35,6 +36,9 @@ floats takes a sixth of an epoch, and 2,048 of them as long as some hundred step
 KEPT_BYTES = 16_000_000
 """What a program may take of memory between two fits; to set a larger one up is a small part of
 what its steps take."""
+
+STEPS_AHEAD = 256
+"""Steps whose rates are made at once where they can't change in between."""
 
 FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
@@ -68,11 +72,26 @@ class Path(Protocol):
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
+        """Take samples without weights from other arrays, which may come in another dtype.
+
+        A path that was made for uint8 takes uint8 alone.
+        """
+
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on the samples that `order` holds whenever it is called.
+
+        For who trains epoch after epoch and puts each one's order in the same array: what can be
+        got ready once is. What is called in between may change rates, but no layer and no
+        optimiser. It takes a factor on the layers' penalties and returns the sum of losses and
+        right answers of these samples alone.
+        """
+
 
 @contextmanager
 def training_path(
     network: Trainable,
-    X: Array,
+    X: Array | SparseRows,
     y: Array,
     batch_size: int,
     threads: int | None = None,
@@ -80,11 +99,9 @@ def training_path(
 ) -> Iterator[Path]:
     """Lend the fastest path that `network` can take, with its kernels compiled.
 
-    `weights` are those of the samples, float64.
+    `X` may be CSR in the network's dtype. `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
-    # A batch can't be larger than the data, so no workspace has to be.
-    batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
         weighted = weights is not None
         with network._programs.for_training(network, X, batch_size, weighted) as program:
@@ -99,7 +116,7 @@ class LayerPath:
     def __init__(
         self,
         network: Trainable,
-        X: Array,
+        X: Array | SparseRows,
         y: Array,
         batch_size: int,
         weights: Array | None = None,
@@ -123,6 +140,35 @@ class LayerPath:
             self._correct += correct
         return self._loss, self._correct
 
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
+
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        dense = [layer for layer in self._network if isinstance(layer, Dense)]
+        penalties = [layer.l2 for layer in dense]
+
+        def call(factor: float) -> tuple[float, int]:
+            self.start()
+            try:
+                for layer, l2 in zip(dense, penalties, strict=True):
+                    layer._l2 = factor * l2
+                return self.train(order)
+            finally:
+                for layer, l2 in zip(dense, penalties, strict=True):
+                    layer._l2 = l2
+
+        return call
+
+
+class _Call(NamedTuple):
+    """A call of a compiled function, the rates that it reads, and how many steps it takes."""
+
+    run: Callable[[], tuple[float, int]]
+    rates: npt.NDArray[np.float64]
+    steps: int
+
 
 class CompiledPath:
     """Many batches in one call of a compiled function that reads the network from a table."""
@@ -130,22 +176,24 @@ class CompiledPath:
     def __init__(
         self,
         network: Trainable,
-        X: Array,
+        X: Array | SparseRows,
         y: Array,
         program: Any,
         threads: int | None = None,
         weights: Array | None = None,
     ) -> None:
-        self._network, self._X, self._y, self._program = network, X, y, program
+        self._network, self._program = network, program
+        self.go_over_to(X, y)
         self._weights = weights
         self._batch_size = program.batch_size
-        self._direct = _readable(network, X)
         self._learned = network._parameters.parts
         self._counting = [layer for layer in network if layer._passes is not None]
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
-        self._train(np.arange(0), slice(1))
+        program.penalty_factor = 1.0
+        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 0))
+        self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
         """Begin an epoch, or go on in the midst of one with its sums so far."""
@@ -162,12 +210,63 @@ class CompiledPath:
             totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
 
-    def _train(self, order: Order, excerpt: Order | slice = slice(None)) -> tuple[float, int]:
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
+        self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
+
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        ready: _Call | None = None
+
+        def call(factor: float) -> tuple[float, int]:
+            nonlocal ready
+            self._program.penalty_factor = factor
+            try:
+                if not self._direct or self._counting:
+                    self.start()
+                    return self.train(order)
+                if ready is None:
+                    self.start()
+                    ready = self._prepared(order)
+                else:
+                    self._take_rates(ready.rates)
+                return self._run(ready)
+            finally:
+                self._program.penalty_factor = 1.0
+
+        return call
+
+    def _take_rates(self, rates: npt.NDArray[np.float64]) -> None:
+        """Fill in the rates of the next steps.
+
+        As a rule one optimiser serves all layers, and its rate stays: then those of many steps are
+        made at once, as a few take longer than a batch of a tiny network.
+        """
+        first = self._learned[0]
+        optimizer, rate, step = first.optimizer, first.optimizer.learning_rate, first.steps
+        alike = all(p.optimizer is optimizer and p.steps == step for p in self._learned)
+        if not alike or callable(rate):
+            rates[...] = _rates(self._learned, len(rates))
+            return
+        known, start, ahead = self._ahead
+        if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
+            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), rates.shape[2]))
+            for place, of_steps in enumerate(optimizer._rates(step, len(ahead))):
+                ahead[:, place] = of_steps
+            self._ahead = (optimizer, rate), start, ahead
+        rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
+
+    def _train(self, order: Order, excerpt: Order | None = None) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
-        network, X, y = self._network, self._X[excerpt], self._y[excerpt]
-        weights = None if self._weights is None else self._weights[excerpt]
-        if not self._direct:
-            X = np.ascontiguousarray(X, network.dtype)
+        return self._run(self._prepared(order, excerpt))
+
+    def _prepared(self, order: Order, excerpt: Order | None = None) -> _Call:
+        """Return the call that trains on the samples of `order`, with the rates of now."""
+        network, X, y, weights = self._network, self._X, self._y, self._weights
+        if excerpt is not None:
+            X, y = np.ascontiguousarray(X[excerpt], self._program.input_dtype), y[excerpt]
+            weights = None if weights is None else weights[excerpt]
         for part in self._learned:
             part.needed_state()
         steps = -(-len(order) // self._batch_size)
@@ -185,14 +284,18 @@ class CompiledPath:
             weights,
             threads=self._threads,
         )
+        return _Call(run, rates, steps)
+
+    def _run(self, call: _Call) -> tuple[float, int]:
+        before = [layer._passes or 0 for layer in self._counting]
         try:
-            totals: tuple[float, int] = run()
+            totals: tuple[float, int] = call.run()
         finally:
             # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
-            for layer, before in zip(self._counting, passes.tolist(), strict=True):
-                layer._passes = before + steps
+            for layer, passes in zip(self._counting, before, strict=True):
+                layer._passes = passes + call.steps
             for part in self._learned:
-                part.steps += steps
+                part.steps += call.steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
             for padding in self._padding:
@@ -213,7 +316,7 @@ class Programs:
 
     @contextmanager
     def for_training(
-        self, network: Trainable, X: Array, batch_size: int, weighted: bool
+        self, network: Trainable, X: Array | SparseRows, batch_size: int, weighted: bool
     ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
@@ -224,9 +327,10 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        loss, clip_norm = network._loss, network.clip_norm or 0.0
+        sparse, loss = isinstance(X, SparseRows), network._loss
+        clip_norm = network.clip_norm or 0.0
         kind = (
-            batch_size, dtype, density, loss.name, loss.label_smoothing, weighted,
+            batch_size, dtype, density, loss.name, loss.label_smoothing, weighted, sparse,
             clip_norm,
         )  # fmt: skip
         before, self._training = self._training, None
@@ -241,6 +345,7 @@ class Programs:
                 batch_size=batch_size,
                 loss=loss,
                 weighted=weighted,
+                sparse=sparse,
                 clip_norm=clip_norm,
             )
         yield program
@@ -257,13 +362,13 @@ class Programs:
             yield None
             return
         layers = _described(network)
-        compiler = _compiler(network)
-        if compiler.why_not(layers) is not None:
+        epoch = _epoch_module(network)
+        if epoch.why_not(layers) is not None:
             yield None
             return
         direct = _readable(network, X)
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
-        sparse = _density(X, PREDICTION_DENSITY_ROWS) < compiler.SPARSE_BELOW
+        sparse = _density(X, PREDICTION_DENSITY_ROWS) < epoch.SPARSE_BELOW
         idle = self._predicting.setdefault((X.dtype if direct else None, sparse), [])
         try:
             program = idle.pop()
@@ -286,8 +391,8 @@ class Programs:
 
 def reason_for_layers(network: Trainable) -> str | None:
     """Return why a network can't take the compiled path, None if it can."""
-    compiler = backends.epoch_compiler(network.backend)
-    if compiler is None:
+    epoch = backends.epoch_module(network.backend)
+    if epoch is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
     if reason is None and network._loss not in losses.BUILT_IN:
@@ -297,13 +402,13 @@ def reason_for_layers(network: Trainable) -> str | None:
         if reason is None and not own:
             reason = f"{layer!r} has an optimiser that is known to Python alone"
     if reason is None:
-        reason = compiler.why_not(_described(network), network._loss.name, network.dtype)
+        reason = epoch.why_not(_described(network), network._loss.name, network.dtype)
     return reason
 
 
 def _reason_for_python(network: Trainable) -> str | None:
     """Return which layer only Python knows, None if compiled code knows all of them."""
-    if backends.epoch_compiler(network.backend) is None:
+    if backends.epoch_module(network.backend) is None:
         return f"the {network.backend} backend has no compiled epoch"
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
@@ -325,23 +430,27 @@ def threads_asked(threads: object) -> int | None:
 
 def most_threads(network: Trainable) -> int:
     """Return how many threads can share the compiled epoch of a network that has one."""
-    return int(_compiler(network).most_threads(_described(network)))
+    return int(_epoch_module(network).most_threads(_described(network)))
 
 
-def _compiler(network: Trainable) -> Any:
-    compiler = backends.epoch_compiler(network.backend)
-    assert compiler is not None
-    return compiler
+def _epoch_module(network: Trainable) -> Any:
+    epoch = backends.epoch_module(network.backend)
+    assert epoch is not None
+    return epoch
 
 
-def _readable(network: Trainable, X: Array) -> bool:
+def _readable(network: Trainable, X: Array | SparseRows) -> bool:
     """Say whether compiled code can read `X` as it lies."""
-    known = _compiler(network).INPUT_CODES
+    if isinstance(X, SparseRows):
+        return True
+    known = _epoch_module(network).INPUT_CODES
     return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
 
 
-def _density(X: Array, rows: int) -> float:
+def _density(X: Array | SparseRows, rows: int) -> float:
     """Return the share of non-zeros in about `rows` rows of `X`, evenly spaced."""
+    if isinstance(X, SparseRows):
+        return X.density
     excerpt = X[:: -(-len(X) // rows)]
     # of numbers, NumPy counts those that are not zero one by one; of truth values it does not
     return np.count_nonzero(excerpt != 0) / excerpt.size
@@ -350,11 +459,12 @@ def _density(X: Array, rows: int) -> float:
 def _program(
     network: Trainable,
     layers: Sequence[Any],
-    X: Array | None,
+    X: Array | SparseRows | None,
     density: float,
     batch_size: int = 1,
     loss: losses.Loss | None = None,
     weighted: bool = False,
+    sparse: bool = False,
     clip_norm: float = 0.0,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
@@ -362,7 +472,7 @@ def _program(
     Prediction has no use for a loss, nor for what comes after it.
     """
     loss = loss or losses.SoftmaxCrossEntropy()
-    return _compiler(network).Program(
+    return _epoch_module(network).Program(
         layers,
         loss.name,
         batch_size,
@@ -370,6 +480,7 @@ def _program(
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,
         weighted=weighted,
+        sparse=sparse,
         label_smoothing=loss.label_smoothing,
         clip_norm=clip_norm,
     )

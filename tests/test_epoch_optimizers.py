@@ -163,7 +163,7 @@ def test_operations_keep_to_their_rows_and_columns(kind, dtype):
     for one in (block, whole):
         one.arrays[2][:] **= 2
     whole.step(RULES[kind], 0.1, 1.0)
-    lanes = MACHINE.bits // 8 // block.dtype.itemsize
+    lanes = MACHINE.vector_bits // 8 // block.dtype.itemsize
     behind = memory.round_up(block.units, lanes)
     for array in block.arrays:
         array[:, behind:] = 7.0
@@ -279,11 +279,11 @@ class Training:
         program.start()
         for first, last in calls:
             size = self.batch_size
-            totals = program.train(
+            totals = program.prepare(
                 self.samples, self.labels,
                 self.order[first * size : None if last is None else last * size],
                 self.parameters, self.rates[first:last], self.states,
-            )  # fmt: skip
+            )()  # fmt: skip
         return totals
 
     def everything(self, totals):
@@ -474,6 +474,6 @@ def test_no_compilation_for_another_rule():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    if MACHINE.bits <= bits:
+    if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     run_again([__file__], bits)

@@ -72,6 +72,8 @@ class Case:
         self.targets = rng.integers(0, units, total)
         if real_targets:
             self.targets = rng.standard_normal((total, units)).astype(self.dtype)
+        if loss == "poisson":
+            self.targets = rng.poisson(2.0, (total, units)).astype(self.dtype)
         if loss == "binary_cross_entropy":
             self.targets = rng.integers(0, 2, (total, units)).astype(self.dtype)
             if real_targets:
@@ -114,10 +116,10 @@ class Case:
     def run(self, program=None, **kind):
         steps = -(-len(self.order) // self.batch_size)
         rates = np.stack([self.rates, np.ones_like(self.rates), np.zeros_like(self.rates)], axis=1)
-        return (program or self.program(**kind)).train(
+        return (program or self.program(**kind)).prepare(
             self.samples, self.targets, self.order, self.parameters,
             np.broadcast_to(rates, (steps, *rates.shape)), dropout_steps=self.steps,
-        )  # fmt: skip
+        )()  # fmt: skip
 
     def reference(self):
         """The same steps, slowly: parameters, sum of losses, right answers."""
@@ -260,10 +262,22 @@ def binary_cross_entropy(output, targets, smoothing=0.0):
     return losses.sum(), correct, (1 / (1 + np.exp(-output)) - targets) / len(output)
 
 
+def half_squared_error(output, targets):
+    loss, correct, gradient = squared_error(output, targets)
+    return loss * output.shape[1] / 2, correct, gradient * output.shape[1] / 2
+
+
+def poisson(output, targets):
+    rates = np.exp(output)
+    return (rates - targets * output).sum(), 0, (rates - targets) / len(output)
+
+
 LOSSES = {
     "softmax_cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "mse": squared_error,
+    "half_squared_error": half_squared_error,
+    "poisson": poisson,
 }
 
 STAGES = ("dropout", "norm", *BY_NAME)
@@ -313,7 +327,7 @@ def test_mixed(batch_size, loss, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse", "half_squared_error", "poisson"])
 @pytest.mark.parametrize("real_targets", [False, True])
 @pytest.mark.parametrize("units", [1, 5, 16, 35])
 @pytest.mark.parametrize("batch_size", [1, 7, 33])
@@ -546,6 +560,6 @@ def test_density_behind_stages():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    if MACHINE.bits <= bits:
+    if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     run_again([__file__], bits, "not pairs")

@@ -379,6 +379,23 @@ def _wrong_share(logits: Array, target: Array) -> Array:
     return np.where(logits > 0, 1 - target, target)
 
 
+def poisson_loss(logits: Array, target: Array) -> Array:
+    """L_n = Σ_k (exp(z_nk) - t_nk z_nk), for each sample.
+
+    -log of the probability of t under Poisson's distribution of rate exp(z), without the term
+    log t! that no z changes.
+    """
+    expected = np.multiply(target, logits, out=np.zeros_like(logits), where=target > 0)  # not 0 ∞
+    losses: Array = (np.exp(logits) - expected).sum(axis=1)
+    return losses
+
+
+def poisson_loss_gradient(logits: Array, target: Array) -> Array:
+    """d(mean L)/dz_nk = (exp(z_nk) - t_nk) / batch."""
+    gradient: Array = (np.exp(logits) - target) / len(logits)
+    return gradient
+
+
 def mean_squared_error(output: Array, target: Array) -> Array:
     """L_n = Σ_k (y_nk - t_nk)² / K, for each sample."""
     losses: Array = np.square(output - target).mean(axis=1)

@@ -92,8 +92,8 @@ class Structure:
         The Dense layers, and all layers with parameters.
     dropouts : int
         How many layers are Dropout.
-    weighted : bool
-        Whether samples have weights.
+    weighted, sparse : bool
+        Whether samples have weights; whether they are CSR.
     label_smoothing : float
         The share of a target that is spread over all classes.
     clip_norm : float
@@ -118,6 +118,7 @@ class Structure:
         input_dtype: np.dtype,
         density: float,
         weighted: bool = False,
+        sparse: bool = False,
         label_smoothing: float = 0.0,
         clip_norm: float = 0.0,
     ):
@@ -128,6 +129,7 @@ class Structure:
         self.input_dtype = input_dtype
         self.density = density
         self.weighted = weighted
+        self.sparse = sparse
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]

@@ -134,6 +134,9 @@ SHARED = np.dtype(
         for name in (
             "batch_size", "itemsize", "lanes", "group", "chunks",
             "input_code", "input_itemsize", "input_row_bytes",
+            # samples that are CSR: the operation that puts those of a batch where they are read as
+            # others are, or 0; addresses of CSR's three arrays, and of these rows, zero in between
+            "put_rows", "row_starts", "columns", "values", "dense_rows",
             # addresses: of this record, of the blocks' and of what stages need, 0 without stages
             "record", "layers", "stages", "forward_stages", "backward_stages",
             # the first block, where it is the input itself: the operation that loads it, or 0
@@ -224,7 +227,7 @@ def load_labels(shared, labels, order, start, count):
 
 
 @jit_part
-def find_zeros(one, layer, count, padded, training):
+def find_nonzeros(one, layer, count, padded, training):
     """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
         unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
@@ -314,7 +317,7 @@ def multiply(
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         else:
-            find_zeros(one, layer, count, padded, training)
+            find_nonzeros(one, layer, count, padded, training)
             multiply_rows(one, layer, parameters, count)
 
 
@@ -492,6 +495,25 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
 
 
 @operation
+def put_rows(one, record, order, start, count, present):
+    """Add the numbers of a batch of CSR samples to rows of zeros, or put zeros in their place.
+
+    What stands twice in a row is added up. A batch is dense as long as it is loaded; the whole
+    never is.
+    """
+    shared = record_at(record, 0)
+    for i in range(count):
+        sample, row = sample_at(order, start + i), shared.dense_rows + i * shared.input_row_bytes
+        first = integer_at(shared.row_starts + 8 * sample)
+        for place in range(first, integer_at(shared.row_starts + 8 * (sample + 1))):
+            target = row + integer_at(shared.columns + 8 * place) * shared.itemsize
+            value = type(one)(0)
+            if present != 0:
+                value = real_at(one, target) + real_at(one, shared.values + place * shared.itemsize)
+            put_real(value, target)
+
+
+@operation
 def add_penalties(one, record, blocks, chunks, target):
     """The penalty of all W before the step: 0.5 decay * (sum of squares), for each of them.
 
@@ -588,13 +610,20 @@ def run_batches(
         padded = (count + shared.group - 1) // shared.group * shared.group
         step = start // shared.batch_size
         step_rates = rates + step * rates_stride
+        read_samples, read_order, read_start = samples, order, start
+        if shared.put_rows != 0:
+            call(shared.put_rows, one, shared.record, order, start, count, 1)
+            read_samples, read_order, read_start = shared.dense_rows, 0, 0
         for number in range(last + 1):
             layer = layers[number]
             if number < first_dense:
-                call(shared.load_input, scale, shared.record, samples, order, start, count, padded)
+                call(
+                    shared.load_input, scale, shared.record,
+                    read_samples, read_order, read_start, count, padded,
+                )  # fmt: skip
             else:
                 multiply(
-                    scale, shared, layer, number == 0, samples, order, start,
+                    scale, shared, layer, number == 0, read_samples, read_order, read_start,
                     parameters, count, padded, training,
                 )  # fmt: skip
                 if team is not None and members > 1:
@@ -608,6 +637,9 @@ def run_batches(
                     layer.first_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, padded, step,
                 )  # fmt: skip
+
+        if shared.put_rows != 0:
+            call(shared.put_rows, one, shared.record, order, start, count, 0)
 
         if not training:
             store_result(shared, outputs, start, count)

@@ -1,8 +1,8 @@
 """The table of the compiled epoch: which kernels a layer uses, and where its buffers lie.
 
 Everything that depends on a shape is decided here, once, in Python. The choice depends on shapes,
-types, the share of non-zeros in the training set and the machine, never on timing, so that the same
-training gives the same bits every time.
+types, the share of non-zeros in the training set, the rule of the optimiser, L2 and the machine,
+never on timing, so that the same training gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from .step import (
     ONE_SAMPLE,
     SHARED,
     add_penalties,
+    put_rows,
 )
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
@@ -128,6 +129,14 @@ class Table:
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
+        self._penalized = self.collecting if self.clipping else self.regions
+        self._decays, self._penalty_factor = self._penalized["decay"].copy(), 1.0
+
+    def weigh_penalties(self, factor: float) -> None:
+        """Multiply what the description says of the penalties by a factor, for steps to come."""
+        if factor != self._penalty_factor:
+            np.multiply(self._decays, factor, out=self._penalized["decay"])
+            self._penalty_factor = factor
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -146,6 +155,9 @@ class Table:
             shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
             if self.training:
                 shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
+        if structure.sparse:
+            shared["put_rows"] = put_rows.address(self.dtype, SHARED)
+            self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
         for name in ("sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
         # always zero: the sample that pads a batch, and what follows the last units of a sample
@@ -517,7 +529,7 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     One row of a tile stays in registers and `rows` rows of it in the first-level cache. A matrix
     that fits both isn't cut; others are cut into tiles as equal as can be.
     """
-    vector_bytes = MACHINE.bits // 8
+    vector_bytes = MACHINE.vector_bits // 8
     if vectors <= registers and rows * vectors * vector_bytes <= MACHINE.cached_bytes:
         return vectors
     most = min(registers, MACHINE.cached_bytes // (64 * vector_bytes))

@@ -37,7 +37,7 @@ def add_multiple(
     adjacent = (source_step - k.element_bytes) | (target_step - k.element_bytes)
     whole = count // k.lanes
     factors = k.broadcast(factor)
-    with k.builder.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
+    with k.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
         with by_vectors:
             with k.loop(0, whole) as j:
                 offset = j * k.vector_bytes
