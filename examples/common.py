@@ -19,9 +19,17 @@ BLUE, ORANGE, GREEN, GREY = "#1f6fb4", "#d9731a", "#2f8f5b", "#5a5a5a"
 
 
 def parse_options(
-    script: str, description: str | None, *, seeds: int | None = None, quick_seeds: int = 1
+    script: str,
+    description: str | None,
+    *,
+    seeds: int | None = None,
+    quick_seeds: int = 1,
+    sizes: Mapping[str, tuple[float, float, str]] | None = None,
 ) -> argparse.Namespace:
-    """Return the options that every example has: quick, output and, where it draws, seeds."""
+    """Return the options that every example has: quick, output and, where it draws, seeds.
+
+    `sizes` are of one example: by name, the default, that of the quick form, and what it is.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,7 +40,16 @@ def parse_options(
     )  # fmt: skip
     if seeds is not None:
         parser.add_argument("--seeds", type=int, metavar="N", help=f"runs (default: {seeds})")
+    for name, (usual, quick, what) in (sizes or {}).items():
+        parser.add_argument(
+            f"--{name}", type=float, help=f"{what} (default: {usual:g}, or {quick:g} if quick)"
+        )
     options = parser.parse_args()
+    for name, (usual, quick, _) in (sizes or {}).items():
+        if getattr(options, name) is None:
+            setattr(options, name, quick if options.quick else usual)
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name}: expected a number above 0, got {getattr(options, name)}")
     if seeds is not None:
         if options.seeds is not None and options.seeds < 1:
             parser.error(f"--seeds: expected at least 1, got {options.seeds}")

@@ -13,6 +13,7 @@ test images. Scaling of the test images takes the numbers of the training images
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import product
 
@@ -125,7 +126,9 @@ def main() -> None:
     for seed, name in each(product(options.seeds, SCALINGS)):
         samples, test_samples = data[name]
         network = build(seed)
-        history = network.fit(samples, targets, epochs=epochs, batch_size=1, shuffle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of raw pixels, which this is about
+            history = network.fit(samples, targets, epochs=epochs, batch_size=1, shuffle=False)
         errors[name].append(history.loss)
         outputs[name].append(network.predict(test_samples))
     first = {name: outputs[name][0] for name in SCALINGS}

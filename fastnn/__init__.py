@@ -30,9 +30,10 @@ from fastnn.losses import (
     softmax,
     softmax_crossentropy_with_logits,
 )
+from fastnn.many import fit_many
 from fastnn.network import Evaluation, Network, load, resume
 from fastnn.normalization import BatchNorm
-from fastnn.optimizers import SGD, Adam, Optimizer, RMSprop
+from fastnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastnn.training import History
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "BatchNorm",
     "BinaryCrossEntropy",
     "CSVLogger",
@@ -62,6 +64,7 @@ __all__ = [
     "available_backends",
     "binary_crossentropy_with_logits",
     "eval_numerical_gradient",
+    "fit_many",
     "forward",
     "get_backend",
     "grad_binary_crossentropy_with_logits",

@@ -110,7 +110,10 @@ def numeric(name: str, value: npt.ArrayLike) -> Array:
     except ValueError:
         raise ValueError(f"{name}: expected a regular array of numbers, got ragged data") from None
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype}")
+        hint = ""
+        if array.ndim == 2 and array.dtype.kind in "OSUT":
+            hint = f"; of a table with text write pandas.get_dummies({name}).astype(float)"
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype}{hint}")
     return array
 
 
@@ -129,7 +132,8 @@ def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Arra
         if array.ndim > 2:
             hint = "; flatten images first, for example with load_dataset(flatten=True)"
         elif array.ndim == 1 and units in (None, array.size):
-            hint = f"; a single sample is {name}[np.newaxis]"
+            sample = f"{name}[np.newaxis]" if type(value) is np.ndarray else f"[{name}]"
+            hint = f"; a single sample is {sample}"
         raise ValueError(f"{name}: expected shape [batch, {width}], got {array.shape}{hint}")
     if units is not None and array.shape[1] != units:
         raise ValueError(f"{name}: expected shape [batch, {units}], got {array.shape}")
@@ -174,12 +178,17 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
     except TypeError as error:
         if np.asarray(value).dtype.kind not in "OSUT":
             raise
-        hint = f"names become class ids by np.unique({name}, return_inverse=True)[1]"
-        raise TypeError(f"{error}; {hint}") from None
+        raise TypeError(
+            f"{error}; names become class ids by np.unique({name}, return_inverse=True)[1], and "
+            "fastnn.sklearn.MLPClassifier takes them as they are"
+        ) from None
     if array.ndim != 1:
         hint = ""
         if array.shape == (batch, 1):
-            hint = f"; write {name}.ravel()"
+            hint = (
+                f"; write {name}.ravel(), or np.ravel({name}) of a table; "
+                "fastnn.sklearn.MLPClassifier takes a column as it is"
+            )
         elif array.shape == (batch, classes):
             hint = f"; of one-hot rows write {name}.argmax(axis=1)"
         raise ValueError(
@@ -197,9 +206,20 @@ def labels(name: str, value: npt.ArrayLike, *, batch: int, classes: int) -> npt.
         at = int(outside.argmax())
         raise ValueError(
             f"{name}: expected class ids from 0 to {classes - 1}, got {array[at]} at index {at}"
+            + _hint_of_labels(name, array, classes)
         )
     # A copy: kernels trust it, whatever happens to the caller's array meanwhile.
     return np.array(array, np.int64)
+
+
+def _hint_of_labels(name: str, array: Array, classes: int) -> str:
+    """Return what to write where class ids are not in 0 .. classes - 1."""
+    found = np.unique(array)
+    if len(found) > classes:
+        return f"; of its {len(found)} classes each needs an output" if classes > 1 else ""
+    if found[0] == 1 and found[-1] == classes:
+        return f"; of labels that count from 1 write {name} - 1"
+    return f"; np.unique({name}, return_inverse=True)[1] counts the labels that occur from 0"
 
 
 def weights(name: str, value: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:

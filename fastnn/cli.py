@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from importlib import metadata, util
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastnn
-from fastnn import activations, backends, bench, checks, images, page, prediction, schedules, sheet
+from fastnn import (
+    activations,
+    backends,
+    bench,
+    checks,
+    datasets,
+    images,
+    many,
+    page,
+    prediction,
+    progress,
+    sheet,
+    sweep,
+    tables,
+)
 from fastnn.checks import Array
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
-from fastnn.schedules import Rate
+from fastnn.settings import PIXEL_SCALE, SCHEDULES, Setting, Task, has_diverged
 
-PIXEL_SCALE = 1 / 255
-
-DIVERGED = 1
+DIVERGED = FAILED = 1
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended: 128 + SIGINT."""
 
@@ -50,7 +64,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        if isinstance(action.default, list) and None not in action.default:
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        if action.default in (None, False, [None]):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_train(commands)
+    _add_sweep(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     _add_show(commands)
@@ -88,9 +107,10 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train a network and report its test accuracy",
         description="Train a multi-layer perceptron (dense layers with activations between them, "
-        "softmax cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own.",
-        epilog="example: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
-        "--save model.safetensors",
+        "softmax cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own; or "
+        "on a table, also by squared error.",
+        epilog="examples: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
+        "--save model.safetensors; fastnn train --csv flowers.csv --target species",
         formatter_class=_HelpFormatter,
     )
     parser.add_argument(
@@ -102,64 +122,11 @@ def _add_train(commands: Any) -> None:
         help="units of each hidden layer; none at all gives softmax regression",
     )
     parser.add_argument(
-        "--activation", choices=activations.BY_NAME, default="relu", help="after each hidden layer"
-    )
-    parser.add_argument(
         "--batch-norm",
         action="store_true",
-        help="normalise each hidden layer over the batch, before its activation",
+        help=_BATCH_NORM,
     )
-    parser.add_argument(
-        "--dropout",
-        type=float,
-        metavar="P",
-        help="leave out each hidden unit with this probability in each training step",
-    )
-    parser.add_argument(
-        "--label-smoothing",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="the share of each label that is spread evenly over all classes",
-    )
-    parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
-    parser.add_argument("--batch-size", type=int, default=32, help="samples in a gradient step")
-    parser.add_argument(
-        "--optimizer",
-        choices=OPTIMIZERS_BY_NAME,
-        default="sgd",
-        help="what moves the parameters; momentum and nesterov are SGD that keeps 0.9 of its "
-        "velocity",
-    )
-    rates = ", ".join(
-        f"{of().learning_rate:g} for {name}" for name, of in OPTIMIZERS_BY_NAME.items()
-    )
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        help=f"the factor on each step (default: {rates})",
-    )
-    parser.add_argument(
-        "--schedule",
-        choices=_SCHEDULES,
-        default="constant",
-        help="what becomes of the learning rate: step divides it by 10 after each third of the "
-        "training, cosine leads it down to 0 along half a wave, warm-up does so too, but raises it "
-        "from 0 in the first epoch",
-    )
-    parser.add_argument(
-        "--early-stopping",
-        type=int,
-        nargs="?",
-        const=5,
-        metavar="PATIENCE",
-        help="end the training after so many epochs without a smaller validation loss (5 if no "
-        "number is given), and keep the weights of the best epoch",
-    )
-    _add_backend(parser)
-    parser.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="of all computation"
-    )
+    _add_setting(parser, several=False)
     parser.add_argument(
         "--threads",
         type=int,
@@ -170,6 +137,8 @@ def _add_train(commands: Any) -> None:
         "--seed", type=int, default=0, help="of initial weights and order; same seed, same bits"
     )
     _add_data(parser)
+    _add_table(parser)
+    _add_preparation(parser)
     parser.add_argument(
         "--plot",
         type=Path,
@@ -204,36 +173,164 @@ def _add_train(commands: Any) -> None:
     parser.set_defaults(run=_train)
 
 
+_BATCH_NORM = "normalise each hidden layer over the batch, before its activation"
+
+
+def _add_setting(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add options of a training; those that a sweep tries `several` values of take a list then."""
+
+    def add(name: str, *, default: object = None, **keywords: Any) -> None:
+        if several:
+            keywords["nargs"], default = "+", [default]
+            if "choices" in keywords:
+                keywords["metavar"] = name.removeprefix("--").upper()
+                keywords["help"] += f": {', '.join(keywords['choices'])}"
+        parser.add_argument(name, default=default, **keywords)
+
+    add("--activation", choices=activations.BY_NAME, default="relu", help="after each hidden layer")
+    add(
+        "--dropout",
+        type=float,
+        metavar="P",
+        help="leave out each hidden unit with this probability in each training step",
+    )
+    add(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="the share of each label that is spread evenly over all classes",
+    )
+    add("--batch-size", type=int, default=32, help="samples in a gradient step")
+    add(
+        "--optimizer",
+        choices=OPTIMIZERS_BY_NAME,
+        default="sgd",
+        help="what moves the parameters; momentum and nesterov are SGD that keeps 0.9 of its "
+        "velocity",
+    )
+    rates = ", ".join(
+        f"{of().learning_rate:g} for {name}" for name, of in OPTIMIZERS_BY_NAME.items()
+    )
+    add(
+        "--learning-rate",
+        type=float,
+        help=f"the factor on each step (default: {rates})",
+    )
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        default="constant",
+        help="what becomes of the learning rate: step divides it by 10 after each third of the "
+        "training, cosine leads it down to 0 along half a wave, warm-up does so too, but raises it "
+        "from 0 in the first epoch",
+    )
+    add("--dtype", choices=("float32", "float64"), default="float32", help="of all computation")
+    parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
+    parser.add_argument(
+        "--early-stopping",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="PATIENCE",
+        help="end the training after so many epochs without a smaller validation loss (5 if no "
+        "number is given), and keep the weights of the best epoch",
+    )
+    _add_backend(parser)
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="train with every combination of several values, on all cores or on a cluster",
+        description="Train networks as `fastnn train` does, one for each combination of the values "
+        "that are given and each seed, several at the same time. Results are kept as they come, so "
+        "the same command goes on after an interruption.",
+        epilog="example: fastnn sweep --hidden 100 200 --hidden 300 --learning-rate 0.1 0.3 "
+        "--seeds 3 --epochs 5 --out sweep.jsonl --plot sweep.png",
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument(
+        "--hidden",
+        type=int,
+        nargs="*",
+        action="append",
+        metavar="UNITS",
+        help="units of each hidden layer, as for train; given several times, several networks "
+        "(default: 100 200)",
+    )
+    parser.add_argument(
+        "--batch-norm", choices=("off", "on"), nargs="*", default=["off"], help=_BATCH_NORM
+    )
+    _add_setting(parser, several=True)
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each setting")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the first of these; the next ones are one higher"
+    )
+    _add_data(parser)
+    _add_table(parser)
+    _add_preparation(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("sweep.jsonl"),
+        metavar="FILE",
+        help="where results are kept, a line of JSON each; those that it has are not computed anew",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw all settings into FILE (.png, .svg, .pdf); needs matplotlib",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=int,
+        help="trainings at the same time, each on one thread (default: one for each processor)",
+    )
+    where.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="of the scheduler of a Dask cluster, such as tcp://10.0.0.1:8786, whose workers train "
+        "instead; needs distributed",
+    )
+    parser.set_defaults(run=_sweep)
+
+
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="report the test accuracy of a saved network",
         description="Read a network that `fastnn train --save` wrote, or Network.save, "
-        "and report its loss and accuracy on the test images.",
+        "and report its loss and accuracy on the test images, or on all rows of a table.",
         formatter_class=_HelpFormatter,
     )
     _add_model(parser)
     _add_backend(parser)
     _add_data(parser)
+    _add_table(parser)
     parser.set_defaults(run=_evaluate)
 
 
 def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
-        help="read hand-drawn digits in pictures",
+        help="read hand-drawn digits in pictures, or answer for the rows of a table",
         description="Find the digit in each picture, scale and centre it as MNIST's are, and "
-        "print the probability of each class. Pictures need Pillow.",
-        epilog="example: fastnn predict model.safetensors photo.jpg drawing.png",
+        "print the probability of each class. Pictures need Pillow. A network that was trained on "
+        "a table takes a table, and the answers are its classes or in the unit of its target.",
+        epilog="examples: fastnn predict model.safetensors photo.jpg drawing.png; "
+        "fastnn predict species.safetensors new.csv",
         formatter_class=_HelpFormatter,
     )
     _add_model(parser)
     parser.add_argument(
         "images",
         nargs="+",
-        metavar="IMAGE",
-        help="a PNG or JPEG of one digit, of any size, dark on light or light on dark; "
-        "or - for rows of comma-separated inputs on standard input",
+        metavar="INPUT",
+        help="a PNG or JPEG of one digit, of any size, dark on light or light on dark; a CSV or "
+        "Parquet file; or - for rows of comma-separated inputs on standard input",
     )
     _add_backend(parser)
     parser.set_defaults(run=_predict)
@@ -295,30 +392,124 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="a directory of the four IDX files of an MNIST-like data set, gzipped or not "
+        help="a directory of the four IDX files of an MNIST-like data set, gzipped or not, or a "
+        "name: fashion_mnist, kmnist, emnist_letters ... "
         "(default: FASTNN_DATA, or the MNIST that fastnn carries)",
     )
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    table = parser.add_argument_group("a table in place of images")
+    which = table.add_mutually_exclusive_group()
+    which.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="whose first line names the columns, separated by commas, semicolons or tabs; needs "
+        "pandas",
+    )
+    which.add_argument("--parquet", type=Path, metavar="FILE", help="needs pandas and pyarrow")
+
+
+def _add_preparation(parser: argparse.ArgumentParser) -> None:
+    table = parser.add_argument_group("training on a table")
+    table.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    table.add_argument(
+        "--task",
+        choices=tables.TASKS,
+        help="(default: by the values of the target: classification of texts and of few different "
+        "whole numbers, regression of others)",
+    )
+    table.add_argument(
+        "--missing",
+        choices=tables.MISSING,
+        help="what becomes of missing values: the mean or median of the column stands for them, "
+        "for texts the most frequent one; or their rows are dropped (default: they are refused)",
+    )
+    table.add_argument("--ignore", nargs="+", metavar="COLUMN", help="columns to leave out")
+    table.add_argument(
+        "--categorical",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns whose numbers are names of categories",
+    )
+    table.add_argument(
+        "--test-share", type=float, metavar="SHARE", default=0.2, help="of the rows: for the test"
+    )
+    table.add_argument(
+        "--validation-share",
+        type=float,
+        metavar="SHARE",
+        default=0.1,
+        help="of the rows: for validation",
+    )
+
+
+def _task(options: argparse.Namespace) -> Task:
+    frame = _frame(options)
+    if frame is None:
+        if options.target is not None:
+            raise ValueError(f"--target: expected --csv or --parquet beside {options.target!r}")
+        parts = _pixels(options)
+        classes = 1 + max(int(y.max()) for y in parts[1::2])
+        loss = "softmax_cross_entropy"
+        return Task(parts, classes, "images", PIXEL_SCALE, loss, {}, [], _tested)
+    if options.target is None:
+        raise ValueError(
+            f"--target: expected the column to predict, one of {', '.join(frame.columns)}"
+        )
+    encoding, parts, notes = tables.prepare(
+        frame,
+        options.target,
+        task=options.task,
+        missing=options.missing,
+        ignore=options.ignore or (),
+        categorical=options.categorical or (),
+        validation_share=options.validation_share,
+        test_share=options.test_share,
+        seed=options.seed,
+        dtype=options.dtype,
+    )
+    of = encoding.target
+    metadata = {tables.ENTRY: encoding.as_text()}
+    return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
+
+
+def _frame(options: argparse.Namespace) -> Any:
+    """Return the table that was asked for, None if none was."""
+    path = options.csv or options.parquet
+    if path is None:
+        return None
+    if options.data is not None:
+        raise ValueError(f"--data: expected none beside a table, got {options.data}")
+    return tables.read(path, parquet=options.csv is None)
+
+
+def _tested(network: fastnn.Network, X: Array, y: Array) -> list[str]:
+    """Return lines on loss and accuracy, which there is where targets are class ids."""
+    test = network.evaluate(X, y)
+    accuracy = [] if test.accuracy is None else [f"test accuracy {test.accuracy:.4f}"]
+    return [f"test loss {test.loss:.4f}", *accuracy]
 
 
 def _train(options: argparse.Namespace) -> int:
     _check_outputs(options.plot, save=options.save, checkpoint=options.checkpoint)
     patience = options.early_stopping
     stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
-    X_train, y_train, X_val, y_val, X_test, y_test = _pixels(options)
-    classes = 1 + max(int(y.max()) for y in (y_train, y_val, y_test))
-    widths = [X_train.shape[1], *options.hidden, classes]
-    network = _perceptron(widths, options)
-    batch_size = checks.integer("batch_size", options.batch_size, minimum=1)
-    network.optimizer = _optimizer(options, math.ceil(len(y_train) / batch_size))
+    task = _task(options)
+    X_train, y_train, X_val, y_val, X_test, y_test = task.parts
+    widths = [X_train.shape[1], *options.hidden, task.outputs]
+    network = Setting.of(vars(options)).network(task)
     shape = "-".join(map(str, widths))
-    print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test images")
+    print(*task.notes, sep="\n", end="\n" * bool(task.notes))
+    print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test {task.unit}")
     print(
         f"{shape}, {_hidden(options)}, {network.parameter_count:,} parameters, "
         f"{network.dtype.name}, {network.backend} backend, seed {options.seed}"
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")
-    callbacks: list[Any] = [_report_epoch(options.epochs)]
+    callbacks: list[Any] = [has_diverged]
     if stopping is not None:
         callbacks.append(stopping)
     interrupted = False
@@ -326,6 +517,7 @@ def _train(options: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             # Divergence is reported below, in words of the command.
             warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.showwarning = _show_warning
             network.fit(
                 X_train,
                 y_train,
@@ -333,7 +525,7 @@ def _train(options: argparse.Namespace) -> int:
                 batch_size=options.batch_size,
                 threads=options.threads,
                 validation_data=(X_val, y_val),
-                progress=sys.stderr.isatty(),
+                progress=progress.on(sys.stdout, bars=sys.stderr),
                 callbacks=callbacks,
                 checkpoint=options.checkpoint,
                 checkpoint_every=options.checkpoint_every,
@@ -346,15 +538,14 @@ def _train(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt  # nothing was learned yet
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
-        print(f"interrupted after {done} epochs and {rest:,} images; as far as it came:")
-    diverged = bool(history) and not math.isfinite(history.loss[-1])
+        print(f"interrupted after {done} epochs and {rest:,} {task.unit}; as far as it came:")
+    diverged = bool(history) and has_diverged(network, history)
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and not interrupted:
         print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")
-    test = network.evaluate(X_test, y_test)
-    print(f"test loss {test.loss:.4f}")
-    print(f"test accuracy {test.accuracy:.4f}")
+    report = task.report(network, X_test, y_test)
+    print(*report, sep="\n")
     print(
         f"time {sum(history.seconds):.2f} s training, and {history.compile_seconds:.2f} s before "
         "it to compile kernels or read them from the cache"
@@ -365,10 +556,152 @@ def _train(options: argparse.Namespace) -> int:
         network.save(options.save)
         print(f"network in {options.save}")
     if options.plot is not None and history:
-        title = f"{shape}, batch {options.batch_size}, test accuracy {test.accuracy:.4f}"
+        title = f"{shape}, batch {options.batch_size}, {report[1]}"
         history.plot(options.plot, title)
         print(f"learning curves in {options.plot}")
     return INTERRUPTED if interrupted else DIVERGED if diverged else 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    _check_outputs(options.plot, out=options.out)
+    workers = many.processors()
+    if options.workers is not None:
+        workers = checks.integer("--workers", options.workers, minimum=1)
+    settings = _settings(options)
+    load = partial(_task, _as_for_train(options))
+    task = load()
+    sweep.check(settings, task)
+    digest = sweep.digest(task)
+    with sweep.Results(options.out, digest) as results:
+        missing = [setting for setting in settings if setting not in results.found]
+        print(*task.notes, sep="\n", end="\n" * bool(task.notes))
+        _print_sweep(settings, len(missing), options.out)
+        if options.dask is None:
+            place = f"{workers} at a time, each on one thread"
+            outcomes = sweep.here(missing, task, digest, workers)
+        else:
+            place = f"by the workers of the Dask cluster at {options.dask}"
+            outcomes = sweep.on_cluster(missing, load, digest, options.dask)
+        if missing:
+            print(place, flush=True)
+        else:
+            outcomes = iter(())
+        failed, interrupted = 0, False
+        try:
+            failed = _print_outcomes(outcomes, len(missing), sweep.varying(settings), results)
+        except KeyboardInterrupt:
+            interrupted = True
+    rows = sweep.rows([results.found[setting] for setting in settings if setting in results.found])
+    if rows:
+        print(f"\n{sweep.table(rows)}\n")
+        _print_best(rows[0], sweep.varying(settings), options)
+    if options.plot is not None and rows:
+        sweep.draw(rows, options.plot)
+        print(f"picture in {options.plot}")
+    left = sum(setting not in results.found for setting in settings)
+    if left:
+        print(
+            f"{left} of {len(settings)} trainings are missing; the same command goes on with them"
+        )
+    return INTERRUPTED if interrupted else FAILED if failed else 0
+
+
+def _settings(options: argparse.Namespace) -> list[Setting]:
+    """Return all combinations of what the options of a sweep list, with each seed."""
+    seeds = checks.integer("--seeds", options.seeds, minimum=1)
+    choices = {
+        **vars(options),
+        "hidden": options.hidden or [[100, 200]],
+        "batch_norm": [word == "on" for word in options.batch_norm or ["on"]],
+        "dropout": [p or None for p in options.dropout],
+        "epochs": [options.epochs],
+        "early_stopping": [options.early_stopping],
+        "backend": [options.backend],
+        "seed": range(options.seed, options.seed + seeds),
+    }
+    return sweep.combinations(choices)
+
+
+def _as_for_train(options: argparse.Namespace) -> argparse.Namespace:
+    """Return what the preparation of data takes of the options, in the dtype that holds all."""
+    kept = {name: getattr(options, name) for name in (*_OF_DATA, "seed")}
+    return argparse.Namespace(**kept, dtype="float64")
+
+
+_OF_DATA = (
+    *("data", "csv", "parquet", "target", "task", "missing", "ignore", "categorical"),
+    *("test_share", "validation_share"),
+)
+"""Options of `train` and of `sweep` alike that decide what there is to learn."""
+
+
+def _print_sweep(settings: list[Setting], missing: int, out: Path) -> None:
+    names = sweep.varying(settings)
+    seeds = len({setting.seed for setting in settings})
+    same = [name for name in sweep.NAMES if name not in (*names, "seed")]
+    print(
+        f"{_counted(len(settings) // seeds, 'setting')}, {_counted(seeds, 'seed')} each: "
+        f"{_counted(len(settings), 'training')}, of which {out} has {len(settings) - missing}"
+    )
+    print(f"all with {sweep.named(settings[0], same)}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _print_outcomes(
+    outcomes: Iterable[tuple[Setting, sweep.Outcome]],
+    count: int,
+    names: Sequence[str],
+    results: sweep.Results,
+) -> int:
+    """Keep results as they come, and print a line for each; return how many trainings failed."""
+    failed = 0
+    with warnings.catch_warnings():
+        # Divergence is reported in words of the command.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.showwarning = _show_warning
+        for number, (setting, outcome) in enumerate(outcomes, 1):
+            try:
+                record = outcome.result()
+            except Exception as error:
+                failed += 1
+                first, *_ = str(error).splitlines() or [""]
+                what = f"failed: {type(error).__name__}: {first}"
+            else:
+                results.add(record)
+                measure = sweep.measures([record])[0]
+                value = record[f"val_{measure}"]
+                what = f"val {measure} {value:.4f}  {record['seconds']:.1f} s"
+                what += "  diverged" * record["diverged"]
+            place = f"{number:{len(str(count))}}/{count}"
+            print(f"{place}  {sweep.named(setting, [*names, 'seed'])}  {what}", flush=True)
+    return failed
+
+
+def _print_best(best: sweep.Row, names: Sequence[str], options: argparse.Namespace) -> None:
+    """Print the test accuracy of the best setting, and the command that trains it."""
+    measure = sweep.measures(best.records)[0]
+    value = best.shown(f"test_{measure}")
+    print(f"the best, {sweep.named(best.setting, names)}: test {measure} {value}")
+    train = vars(_parser().parse_args(["train"]))
+    usual = asdict(Setting.of(train)) | {
+        "learning_rate": Setting.of(train | {"optimizer": best.setting.optimizer}).learning_rate
+    }
+    words = ["fastnn", "train"]
+    for name in sweep.NAMES:
+        value = getattr(best.setting, name)
+        if value != usual[name]:
+            words.append(f"--{name.replace('_', '-')}")
+            if name != "batch_norm":
+                words += map(str, value if name == "hidden" else [value])
+    for name in _OF_DATA:
+        value = getattr(options, name)
+        if value != train[name]:
+            words.append(f"--{name.replace('_', '-')}")
+            words += map(str, value if isinstance(value, list) else [value])
+    print(f"to train it: {shlex.join([*words, '--save', 'model.safetensors'])}")
 
 
 def _hidden(options: argparse.Namespace) -> str:
@@ -377,54 +710,84 @@ def _hidden(options: argparse.Namespace) -> str:
     return f"{'batch norm ' * options.batch_norm}{options.activation}{dropout}"
 
 
-def _report_epoch(epochs: int) -> Callable[[fastnn.Network, fastnn.History], bool]:
-    """Return a callback that prints a line, and ends a training that has diverged."""
-
-    def report(_: fastnn.Network, history: fastnn.History) -> bool:
-        print(_epoch_line(history, epochs), flush=True)
-        return not math.isfinite(history.loss[-1])
-
-    return report
-
-
-def _epoch_line(history: fastnn.History, epochs: int) -> str:
-    number = f"{len(history):{len(str(epochs))}}/{epochs}"
-    return (
-        f"epoch {number}  loss {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.4f}  "
-        f"val loss {history.val_loss[-1]:.4f}  val accuracy {history.val_accuracy[-1]:.4f}  "
-        f"{history.samples_per_second[-1]:,.0f} samples/s"
-    )
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning without the line of code that it comes from."""
+    print(f"fastnn: warning: {message}", file=sys.stderr)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
+    frame = _frame(options)
+    if frame is not None:
+        with _naming(options.model):
+            encoding = tables.Encoding.of(network)
+        with _naming(options.csv or options.parquet):
+            known = encoding.with_target(frame)
+            X_test, y_test = encoding.inputs(known, network.dtype), encoding.targets(known)
+        if len(known) < len(frame):
+            print(f"left out: {len(frame) - len(known)} rows without {encoding.target.name}")
+        print(*encoding.target.report(network, X_test, y_test), sep="\n")
+        return 0
+    if tables.ENTRY in network.metadata:
+        raise ValueError(
+            f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
+            f"{', '.join(tables.Encoding.of(network).names)}"
+        )
     X_test, y_test = _pixels(options)[4:]
     if not images.takes_raw_pixels(network):
         X_test = X_test * network.dtype.type(PIXEL_SCALE)
-    test = network.evaluate(X_test, y_test)
-    print(f"test loss {test.loss:.4f}")
-    if test.accuracy is not None:
-        print(f"test accuracy {test.accuracy:.4f}")
+    print(*_tested(network, X_test, y_test), sep="\n")
     return 0
+
+
+@contextmanager
+def _naming(file: Path | str) -> Iterator[None]:
+    """Say in the message of a ValueError which file it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _predict(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
-    if options.images == ["-"]:
+    if len(options.images) > 1 and any(map(_is_rows, options.images)):
+        raise ValueError("INPUT: expected pictures, or one table or - alone, got both")
+    if tables.ENTRY in network.metadata:
+        print(_of_table(network, options.images[0]))
+        return 0
+    if tables.is_table(options.images[0]):
+        with open(options.images[0], newline="") as file:
+            X = prediction.of_csv(network, file, options.images[0])
+        names = [f"row {i}" for i in range(1, len(X) + 1)]
+    elif options.images == ["-"]:
         X = prediction.of_csv(network, sys.stdin, "standard input")
         names = [f"row {i}" for i in range(1, len(X) + 1)]
-    elif "-" in options.images:
-        raise ValueError("IMAGE: expected pictures, or - alone, got both")
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
     print(prediction.table(names, network.predict(X), network.predict_proba(X)))
     return 0
 
 
+def _is_rows(name: str) -> bool:
+    return name == "-" or tables.is_table(name)
+
+
+def _of_table(network: fastnn.Network, name: str) -> str:
+    """Return the answers for the rows of a table as text."""
+    encoding = tables.Encoding.of(network)
+    if not _is_rows(name):
+        raise ValueError(f"INPUT: expected a CSV or Parquet file or -, got {name}")
+    frame = tables.read_rows(sys.stdin, encoding) if name == "-" else tables.read(name)
+    with _naming("standard input" if name == "-" else name):
+        X = encoding.inputs(frame, network.dtype)
+    return encoding.target.predictions(network, X)
+
+
 def _show(options: argparse.Namespace) -> int:
     _check_picture("SHEET", options.sheet)
     network = fastnn.load(options.model, backend=options.backend)
-    X_test, y_test = fastnn.load_dataset(path=options.data, dtype=np.uint8)[4:]
+    X_test, y_test = _pixels(options, flatten=False)[4:]
     sheet.draw(network, X_test, y_test, options.sheet, options.model.name)
     print(f"sheet in {options.sheet}")
     return 0
@@ -450,7 +813,10 @@ def _info(_: argparse.Namespace) -> int:
         "platform": platform.platform(),
         **{name: _version(name) for name in _RUN_TIME},
         "optional": ", ".join(
-            _optional("matplotlib", "pillow", "scipy", "torch", "jax", "scikit-learn")
+            _optional(
+                *("matplotlib", "pillow", "pandas", "pyarrow", "distributed"),
+                *("scipy", "torch", "jax", "scikit-learn"),
+            )
         )
         or "none",
         "backend": fastnn.get_backend(),
@@ -494,46 +860,11 @@ def _optional(*names: str) -> list[str]:
     return [f"{name} {version}" for name, version in versions if version != "not installed"]
 
 
-def _pixels(options: argparse.Namespace) -> tuple[Array, ...]:
-    return fastnn.load_dataset(flatten=True, path=options.data, dtype=np.uint8)
-
-
-def _perceptron(widths: list[int], options: argparse.Namespace) -> fastnn.Network:
-    loss = fastnn.SoftmaxCrossEntropy(options.label_smoothing)
-    network = fastnn.Network(
-        loss=loss, backend=options.backend, dtype=options.dtype, seed=options.seed
-    )
-    network.add(fastnn.Rescaling(PIXEL_SCALE))
-    *hidden, last = pairwise(widths)
-    for inputs, outputs in hidden:
-        network.add(fastnn.Dense(inputs, outputs))
-        if options.batch_norm:
-            network.add(fastnn.BatchNorm(outputs))
-        network.add(activations.BY_NAME[options.activation]())
-        if options.dropout is not None:
-            network.add(fastnn.Dropout(options.dropout))
-    network.add(fastnn.Dense(*last))
-    return network
-
-
-def _optimizer(options: argparse.Namespace, epoch: int) -> fastnn.Optimizer:
-    """Return the optimiser that was asked for; an epoch has `epoch` steps."""
-    steps = epoch * checks.integer("epochs", options.epochs, minimum=1)
-    optimizer = OPTIMIZERS_BY_NAME[options.optimizer]()
-    rate = optimizer.learning_rate if options.learning_rate is None else options.learning_rate
-    optimizer.learning_rate = _SCHEDULES[options.schedule](rate, epoch, steps)
-    return optimizer
-
-
-_SCHEDULES: dict[str, Callable[[Any, int, int], Rate]] = {
-    "constant": lambda rate, epoch, steps: rate,
-    "step": lambda rate, epoch, steps: schedules.StepDecay(rate, 0.1, math.ceil(steps / 3)),
-    "cosine": lambda rate, epoch, steps: schedules.CosineDecay(rate, steps),
-    "warm-up": lambda rate, epoch, steps: schedules.WarmUp(
-        schedules.CosineDecay(rate, steps), epoch
-    ),
-}
-"""Learning rates by name, from the rate, the steps of an epoch and those of the training."""
+def _pixels(options: argparse.Namespace, *, flatten: bool = True) -> tuple[Array, ...]:
+    data = options.data
+    if data is not None and not data.is_dir() and datasets.is_name(str(data)):
+        return fastnn.load_dataset(str(data), flatten, dtype=np.uint8)
+    return fastnn.load_dataset(flatten, path=data, dtype=np.uint8)
 
 
 def _check_outputs(plot: Path | None, **others: Path | None) -> None:

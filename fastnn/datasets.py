@@ -1,7 +1,7 @@
 """From files to arrays, and from arrays to minibatches.
 
-Images and labels are read from the IDX format of MNIST, in which Fashion-MNIST,
-KMNIST and others are published too. MNIST itself comes with the package.
+Images and labels are read from the IDX format of MNIST, in which Fashion-MNIST, KMNIST, EMNIST and
+QMNIST are published too, with oddities of their own. MNIST itself comes with the package.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,29 +25,124 @@ if TYPE_CHECKING:
 
 __all__ = ["iterate_minibatches", "load_dataset", "normalize", "standardize"]
 
-_IMAGES_NDIM = 3
-_LABELS_NDIM = 1
-
 _CHUNK_BYTES = 1 << 18
 """Bytes converted at a time: few enough to stay in cache between reading and scaling."""
 
 _MAX_DEFLATE_RATIO = 1032
 """Deflate never shrinks data by more than this factor."""
 
+_GZIP_MAGIC = b"\x1f\x8b"
 
+_TYPES: dict[str, tuple[int, np.dtype[Any]]] = {
+    "ubyte": (8, np.dtype(np.uint8)),
+    "int": (12, np.dtype(">i4")),
+}
+"""Of elements, as the names of files have them: the code in the header, and the dtype."""
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A data set as its authors publish it.
+
+    Attributes
+    ----------
+    address : str
+        Where people get the files.
+    folder : str
+        What torchvision calls the folder that it keeps them in.
+    prefix : str
+        What the names of the files begin with.
+    test : str
+        What the test set is called in them.
+    labels : str
+        What the labels are called in them; in two dimensions, the class is the first column.
+    transposed : bool
+        Whether images are stored column by column.
+    first_label : int
+        The smallest label in the files.
+    """
+
+    address: str
+    folder: str
+    prefix: str = ""
+    test: str = "t10k"
+    labels: str = "labels-idx1-ubyte"
+    transposed: bool = False
+    first_label: int = 0
+
+    def files(self, subset: str) -> tuple[str, str]:
+        """Return the names of the images and labels of "train" or of `test`."""
+        stem = f"{self.prefix}{subset}"
+        return f"{stem}-images-idx3-ubyte", f"{stem}-{self.labels}"
+
+
+def _emnist(split: str, first_label: int = 0) -> _Published:
+    return _Published(
+        "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        "EMNIST",
+        prefix=f"emnist-{split}-",
+        test="test",
+        transposed=True,
+        first_label=first_label,
+    )
+
+
+_PUBLISHED = {
+    "mnist": _Published("https://ossci-datasets.s3.amazonaws.com/mnist/", "MNIST"),
+    "fashion_mnist": _Published("https://github.com/zalandoresearch/fashion-mnist", "FashionMNIST"),
+    "kmnist": _Published("http://codh.rois.ac.jp/kmnist/", "KMNIST"),
+    "qmnist": _Published(
+        "https://github.com/facebookresearch/qmnist",
+        "QMNIST",
+        prefix="qmnist-",
+        test="test",
+        labels="labels-idx2-int",
+    ),
+    "emnist_balanced": _emnist("balanced"),
+    "emnist_byclass": _emnist("byclass"),
+    "emnist_bymerge": _emnist("bymerge"),
+    "emnist_digits": _emnist("digits"),
+    "emnist_letters": _emnist("letters", first_label=1),
+    "emnist_mnist": _emnist("mnist"),
+}
+"""By name."""
+
+
+_Split = tuple[
+    NDArray[Any],
+    NDArray[np.int64],
+    NDArray[Any],
+    NDArray[np.int64],
+    NDArray[Any],
+    NDArray[np.int64],
+]
+
+
+@overload
 def load_dataset(
+    flatten: bool = False,
+    /,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    dtype: DTypeLike = np.float32,
+) -> _Split: ...
+@overload
+def load_dataset(
+    name: str | None = None,
     flatten: bool = False,
     *,
     path: str | os.PathLike[str] | None = None,
     dtype: DTypeLike = np.float32,
-) -> tuple[
-    NDArray[Any],
-    NDArray[np.int64],
-    NDArray[Any],
-    NDArray[np.int64],
-    NDArray[Any],
-    NDArray[np.int64],
-]:
+) -> _Split: ...
+
+
+def load_dataset(
+    name: str | bool | None = None,
+    flatten: bool = False,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    dtype: DTypeLike = np.float32,
+) -> _Split:
     """Load MNIST, or a data set in the same format, split in three.
 
     The last 10,000 training examples are held out for validation. Of a training
@@ -55,12 +151,20 @@ def load_dataset(
 
     Parameters
     ----------
+    name : str, optional
+        "mnist", "fashion_mnist", "kmnist", "qmnist", or a part of EMNIST: "emnist_balanced",
+        "emnist_byclass", "emnist_bymerge", "emnist_digits", "emnist_letters" or "emnist_mnist". The
+        package carries MNIST alone, and nothing is ever downloaded: the files of others are looked
+        for in `path`, or else in a directory of the name below `FASTNN_DATA`, in
+        `~/.keras/datasets`, as Keras keeps them, and in `data`, as torchvision does.
+        A bool in this place is `flatten`.
     flatten : bool, default False
         Return each image as one row of pixels.
     path : str or path-like, optional
-        Directory that holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
-        `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`. Each may be gzipped
-        (`.gz`) and may have a dot before `idx`; an unpacked file is preferred.
+        Directory of the four files, such as `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
+        `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`. Each may be gzipped, whatever
+        it is called, and may have a dot before `idx`; one without `.gz` is preferred. The files of
+        EMNIST and QMNIST are known by their names.
         By default the directory that the environment variable `FASTNN_DATA`
         names, or the MNIST files of the package if it is unset or empty.
     dtype : dtype, default np.float32
@@ -69,9 +173,10 @@ def load_dataset(
     Returns
     -------
     X_train : ndarray of `dtype`, [n_train, height, width] or [n_train, height * width]
-        Training images. MNIST has 50,000 of 28 by 28 pixels.
+        Training images. MNIST has 50,000 of 28 by 28 pixels. Those of EMNIST, which are stored
+        column by column, are turned upright.
     y_train : ndarray of int64, [n_train]
-        Training labels.
+        Training labels, from 0 on: the letters of EMNIST, 1 to 26 in its files, are 0 to 25.
     X_val, y_val
         Validation images and labels, likewise; 10,000 in MNIST.
     X_test, y_test
@@ -80,24 +185,29 @@ def load_dataset(
     Raises
     ------
     TypeError
-        If `flatten` is not a bool, `path` not a path, or `dtype` neither floating
+        If `name` is no str, `flatten` not a bool, `path` not a path, or `dtype` neither floating
         nor uint8.
     FileNotFoundError
-        If the directory or one of the four files is missing.
+        If the directory or one of the four files is missing; of a data set by name, the message
+        says which files are to be put where, and where to get them.
     ValueError
-        If a file is truncated, corrupt or too long, if images and labels differ in
+        If there is no data set of that name; if a directory holds several of them and there is no
+        name; if a file is truncated, corrupt or too long, if images and labels differ in
         number, or if training and test images differ in size.
     """
+    if isinstance(name, bool | np.bool_):
+        name, flatten = None, bool(name)
     checks.flag("flatten", flatten)
     dtype = _check_pixel_dtype(dtype)
-    directory = _data_directory(path)
+    directory, published = _located(name, path)
 
-    X_train, y_train = _load_examples(directory, "train", dtype)
-    X_test, y_test = _load_examples(directory, "t10k", dtype)
+    train, test = published.files("train"), published.files(published.test)
+    X_train, y_train = _load_examples(directory, published, *train, dtype)
+    X_test, y_test = _load_examples(directory, published, *test, dtype)
     if X_train.shape[1:] != X_test.shape[1:]:
         raise ValueError(
-            f"{_find(directory, 't10k', 'images')}: images are {_by(X_test.shape[1:])} pixels, "
-            f"but those of {_find(directory, 'train', 'images')} are {_by(X_train.shape[1:])}"
+            f"{_find(directory, test[0])}: images are {_by(X_test.shape[1:])} pixels, "
+            f"but those of {_find(directory, train[0])} are {_by(X_train.shape[1:])}"
         )
     if flatten:
         X_train = X_train.reshape(len(X_train), -1)
@@ -343,31 +453,125 @@ def _check_pixel_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return checked
 
 
+def _located(
+    name: str | None, path: str | os.PathLike[str] | None
+) -> tuple[Traversable, _Published]:
+    """Return the directory of a data set, and what it is."""
+    if not isinstance(path, str | os.PathLike | None):
+        raise TypeError(f"path: expected a str, a path or None, got {_described(path)}")
+    if name is None:
+        directory = _data_directory(path)
+        return directory, _recognised(directory)
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a str or None, got {_described(name)}")
+    if not is_name(name):
+        raise ValueError(
+            f"name: expected one of {', '.join(_PUBLISHED)}, got {name!r}; "
+            "a directory is given as path"
+        )
+    name = _as_known(name)
+    published = _PUBLISHED[name]
+    if name == "mnist" and path is None:
+        return _embedded(), published
+    places = _places(name, path)
+    for place in places:
+        if _holds(place, published):
+            return place, published
+    files = *published.files("train"), *published.files(published.test)
+    raise FileNotFoundError(
+        f"{name}: found no files of it; fastnn carries MNIST alone and downloads nothing. Get "
+        f"{', '.join(files)}, gzipped or not, from {published.address} and put them into "
+        f"{' or '.join(map(str, places))}, or give the directory that they are in as path"
+    )
+
+
+def is_name(name: str) -> bool:
+    """Say whether `load_dataset` knows a data set of that name."""
+    return _as_known(name) in _PUBLISHED
+
+
+def _as_known(name: str) -> str:
+    """Return the name as fastnn spells it, or what it is without dashes and capitals."""
+    plain = name.lower().replace("-", "_")
+    return next((known for known in _PUBLISHED if known.replace("_", "") == plain), plain)
+
+
+def _places(name: str, path: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the directories in which the files of a data set may be.
+
+    Right in `FASTNN_DATA` only those whose names say what they are: the files of Fashion-MNIST and
+    KMNIST are called as those of MNIST.
+    """
+    published = _PUBLISHED[name]
+    in_torchvision = f"{published.folder}/raw"
+    if path is not None:
+        return [Path(path), Path(path) / in_torchvision]
+    places = [
+        Path(os.path.expanduser("~/.keras/datasets")) / name.replace("_", "-"),
+        Path("data") / in_torchvision,
+    ]
+    given = os.environ.get("FASTNN_DATA")
+    if given:
+        places[:0] = [Path(given) / folder for folder in (name, in_torchvision)]
+        if published.prefix:
+            places.insert(0, Path(given))
+    return places
+
+
+def _embedded() -> Traversable:
+    from importlib import resources  # takes longer to import than this module
+
+    return resources.files(__package__) / "mnist"
+
+
 def _data_directory(path: str | os.PathLike[str] | None) -> Traversable:
     source = "path"
     if path is None:
         source = "FASTNN_DATA"
         path = os.environ.get(source)
         if not path:
-            from importlib import resources  # takes longer to import than this module
-
-            return resources.files(__package__) / "mnist"
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path: expected a str, a path or None, got {_described(path)}")
+            return _embedded()
     directory = Path(path)
     if not directory.is_dir():
-        raise FileNotFoundError(f"{source}: expected an existing directory, got {directory}")
+        raise FileNotFoundError(
+            f"{source}: expected an existing directory, got {directory}; the names of data sets "
+            f"are {', '.join(_PUBLISHED)}"
+        )
     return directory
 
 
-def _find(directory: Traversable, subset: str, kind: str) -> Traversable:
-    """Return the file of `subset` ("train" or "t10k") that holds its images or labels."""
-    ndim = _IMAGES_NDIM if kind == "images" else _LABELS_NDIM
-    names = [
-        f"{subset}-{kind}{separator}idx{ndim}-ubyte{suffix}"
+def _recognised(directory: Traversable) -> _Published:
+    """Return what the names of the files say; the plain ones are those of MNIST and its like."""
+    found = {
+        name: published for name, published in _PUBLISHED.items() if _holds(directory, published)
+    }
+    if "mnist" in found or not found:
+        return _PUBLISHED["mnist"]
+    if len(found) > 1:
+        raise ValueError(
+            f"{directory}: expected one data set, found {', '.join(found)}; "
+            f'choose one by name, as in load_dataset("{next(iter(found))}", path=...)'
+        )
+    return found.popitem()[1]
+
+
+def _holds(directory: Traversable, published: _Published) -> bool:
+    """Say whether the training images of a data set are there."""
+    names = _spellings(published.files("train")[0])
+    return any((directory / name).is_file() for name in names)
+
+
+def _spellings(file_name: str) -> list[str]:
+    """Return what a file may be called, the preferred name first."""
+    return [
+        file_name.replace("-idx", f"{separator}idx") + suffix
         for suffix in ("", ".gz")
         for separator in "-."
     ]
+
+
+def _find(directory: Traversable, file_name: str) -> Traversable:
+    names = _spellings(file_name)
     for name in names:
         file = directory / name
         if file.is_file():
@@ -376,34 +580,69 @@ def _find(directory: Traversable, subset: str, kind: str) -> Traversable:
 
 
 def _load_examples(
-    directory: Traversable, subset: str, dtype: np.dtype[Any]
+    directory: Traversable,
+    published: _Published,
+    images_name: str,
+    labels_name: str,
+    dtype: np.dtype[Any],
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the images, [n, height, width], and labels, [n], of "train" or "t10k"."""
+    """Return the images, [n, height, width], and labels, [n], of a training or test set."""
     # Labels first: they are small, so what is wrong with them shows at once.
-    labels_file = _find(directory, subset, "labels")
-    images_file = _find(directory, subset, "images")
-    labels = _read_idx(labels_file, _LABELS_NDIM, np.dtype(np.uint8))
-    images = _read_idx(images_file, _IMAGES_NDIM, dtype)
+    labels_file = _find(directory, labels_name)
+    images_file = _find(directory, images_name)
+    labels = _read_labels(labels_file, labels_name, published.first_label)
+    images = _read_idx(images_file, images_name, dtype)
     if len(images) != len(labels):
         raise ValueError(
             f"{labels_file}: holds {len(labels)} labels, "
             f"but {images_file} holds {len(images)} images"
         )
-    return images, labels.astype(np.int64)
+    return _turned(images) if published.transposed else images, labels
 
 
-def _read_idx(file: Traversable, ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read an IDX file of unsigned bytes; scale them to [0, 1] if `dtype` is floating."""
+def _read_labels(file: Traversable, name: str, first: int) -> NDArray[np.int64]:
+    labels = _read_idx(file, name, _format(name)[2])
+    ids = (labels if labels.ndim == 1 else labels[:, 0]).astype(np.int64) - first
+    if ids.min() < 0:
+        raise ValueError(f"{file}: expected labels of at least {first}, got {ids.min() + first}")
+    return ids
+
+
+def _turned(images: NDArray[Any]) -> NDArray[Any]:
+    """Return images that are stored column by column upright, in the memory that they are in."""
+    n, columns, rows = images.shape
+    upright = images.reshape(n, rows, columns)
+    step = max(1, _CHUNK_BYTES // (rows * columns))
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        upright[part] = images[part].transpose(0, 2, 1).copy()
+    return upright
+
+
+def _format(name: str) -> tuple[int, int, np.dtype[Any]]:
+    """Return what the name of an IDX file says: dimensions, code of the type, and dtype."""
+    dimensions, _, of = name.rpartition("idx")[2].partition("-")
+    code, dtype = _TYPES[of]
+    return int(dimensions), code, dtype
+
+
+def _read_idx(file: Traversable, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read an IDX file whose name, as published, says what is in it.
+
+    Unsigned bytes are scaled to [0, 1] if `dtype` is floating.
+    """
     with cast(BinaryIO, file.open("rb")) as stream:
         max_bytes = stream.seek(0, os.SEEK_END)
         stream.seek(0)
+        zipped = stream.read(2) == _GZIP_MAGIC
+        stream.seek(0)
         try:
-            if file.name.endswith(".gz"):
+            if zipped:
                 with gzip.GzipFile(fileobj=stream) as unzipped:
                     return _parse_idx(
-                        cast(BinaryIO, unzipped), max_bytes * _MAX_DEFLATE_RATIO, ndim, dtype
+                        cast(BinaryIO, unzipped), max_bytes * _MAX_DEFLATE_RATIO, name, dtype
                     )
-            return _parse_idx(stream, max_bytes, ndim, dtype)
+            return _parse_idx(stream, max_bytes, name, dtype)
         except (gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{file}: corrupt gzip data: {error}") from error
         except EOFError as error:
@@ -412,17 +651,21 @@ def _read_idx(file: Traversable, ndim: int, dtype: np.dtype[Any]) -> NDArray[Any
             raise ValueError(f"{file}: {error}") from error
 
 
-def _parse_idx(stream: BinaryIO, max_bytes: int, ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _parse_idx(stream: BinaryIO, max_bytes: int, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Parse a stream that can't hold more than `max_bytes`.
 
-    The format: two zero bytes, the type of the elements (8: unsigned byte), the number
-    of dimensions; each dimension as a big-endian 32-bit integer; the elements.
+    The format: two zero bytes, the type of the elements (8: unsigned byte, 12: integer of 32 bits),
+    the number of dimensions; each dimension as a big-endian 32-bit integer; the elements, big
+    end first.
     """
+    ndim, code, stored = _format(name)
     header = stream.read(4 + 4 * ndim)
-    magic = bytes([0, 0, 8, ndim])
+    magic = bytes([0, 0, code, ndim])
     if header[:4] != magic[: len(header)]:
+        kind = "unsigned bytes" if stored.itemsize == 1 else "32-bit integers"
+        dimensions = f"{ndim} dimension{'s' * (ndim > 1)}"
         raise ValueError(
-            f"not an IDX file of unsigned bytes in {ndim} dimensions: "
+            f"not an IDX file of {kind} in {dimensions}: "
             f"expected it to start with {magic.hex(' ')}, got {header[:4].hex(' ')}"
         )
     if len(header) < 4 + 4 * ndim:
@@ -431,25 +674,23 @@ def _parse_idx(stream: BinaryIO, max_bytes: int, ndim: int, dtype: np.dtype[Any]
     if 0 in shape:
         raise ValueError(f"empty: its header says {_by(shape)}")
     size = math.prod(shape)
+    promised = f"its header promises {_by(shape)} {'bytes' if stored.itemsize == 1 else 'integers'}"
     # Before allocating: a damaged header can ask for more memory than there is.
-    if size > max_bytes:
-        raise ValueError(
-            f"truncated: its header promises {_by(shape)} bytes, too many for its size"
-        )
+    if size * stored.itemsize > max_bytes:
+        raise ValueError(f"truncated: {promised}, too many for its size")
 
     elements = np.empty(size, dtype)
     for start in range(0, size, _CHUNK_BYTES):
         chunk = elements[start : start + _CHUNK_BYTES]
-        raw = np.frombuffer(stream.read(len(chunk)), np.uint8)
-        if len(raw) < len(chunk):
-            raise ValueError(
-                f"truncated: its header promises {_by(shape)} bytes, "
-                f"but it holds {start + len(raw)}"
-            )
-        if dtype == np.uint8:
-            chunk[:] = raw
-        else:
+        content = stream.read(len(chunk) * stored.itemsize)
+        whole = len(content) // stored.itemsize
+        if whole < len(chunk):
+            raise ValueError(f"truncated: {promised}, but it holds {start + whole}")
+        raw = np.frombuffer(content, stored)
+        if dtype.kind == "f":
             np.divide(raw, 255, out=chunk, dtype=dtype.type)
+        else:
+            chunk[:] = raw
     # Reading to the end also makes gzip compare its checksum.
     if stream.read(1):
         raise ValueError(f"too long: bytes follow the {_by(shape)} that its header promises")

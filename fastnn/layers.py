@@ -328,6 +328,8 @@ class ParametricLayer(Layer):
 
     _statistics: tuple[str, ...] = ()
     """The last arrays of the vector, where they are no parameters."""
+    _decaying: str | None = None
+    """The parameters that an optimiser with weight decay shrinks."""
 
     def __init__(
         self,
@@ -344,6 +346,7 @@ class ParametricLayer(Layer):
             optimizers.checked("optimizer", own),
             None if seed is None else checks.generator("seed", seed),
             self._statistics,
+            self._decaying,
         )
 
     @property
@@ -511,6 +514,7 @@ class Dense(ParametricLayer):
 
     _operations = ("dense_forward", "dense_backward")
     _arguments = ("input_units", "output_units", "l2")
+    _decaying = "weights"
 
     def __init__(
         self,
@@ -525,7 +529,7 @@ class Dense(ParametricLayer):
         seed: int | np.random.Generator | None = None,
         **unknown: object,
     ) -> None:
-        _refuse(unknown)
+        _refuse(learning_rate, unknown)
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
@@ -613,8 +617,10 @@ class Dense(ParametricLayer):
         return grad_input, gradient
 
 
-def _refuse(unknown: dict[str, object]) -> None:
+def _refuse(third: object, unknown: dict[str, object]) -> None:
     """Raise if there is an argument that `Dense` does not take; say what to write instead."""
+    if isinstance(third, str) and third.isalpha():
+        unknown = {"activation": third}  # which has the third place elsewhere
     for name, value in unknown.items():
         message = f"Dense: got an unexpected keyword argument {name!r}"
         if name == "activation":

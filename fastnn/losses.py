@@ -419,7 +419,15 @@ class SoftmaxCrossEntropy(Loss):
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
     ) -> Array:
-        return checks.labels(name, y, batch=batch, classes=outputs)
+        try:
+            return checks.labels(name, y, batch=batch, classes=outputs)
+        except ValueError as error:
+            if outputs > 1:
+                raise
+            raise ValueError(
+                f"{error}; {self!r} takes an output for each class; one output is for 0 and 1 "
+                "under 'binary_cross_entropy', and for real targets under 'mse'"
+            ) from None
 
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return True
@@ -703,15 +711,27 @@ OF_LOGITS = (
 )
 """Functions that take their arguments the other way round, so that they can't be a user's loss."""
 
+INSTEAD = {
+    "categoricalcrossentropy": "of one-hot rows write y.argmax(axis=1), and "
+    "'softmax_cross_entropy'",
+    "bceloss": "write 'binary_cross_entropy', without a Sigmoid layer before it",
+    "nllloss": "write 'softmax_cross_entropy', without a layer of log-probabilities before it",
+}
+"""What to write in place of losses that other libraries have, by their folded names."""
+
 
 def chosen(loss: str | Loss | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
     """Return the loss that is given, or that a name or functions stand for; see `Network.use`."""
     if isinstance(loss, str):
         by_name = {kind.name: kind for kind in BUILT_IN}
-        name = ELSEWHERE.get(loss, loss)
+        known = {_folded(name): name for name in by_name}
+        known |= {_folded(name): here for name, here in ELSEWHERE.items()}
+        name = known.get(_folded(loss), loss)
         if name not in by_name:
-            known = ", ".join(map(repr, by_name))
-            raise ValueError(f"loss: expected {known} or a function, got {loss!r}")
+            raise ValueError(
+                f"loss: expected {', '.join(map(repr, by_name))} or a function, got {loss!r}; "
+                + INSTEAD.get(_folded(loss), "network.use(loss, loss_prime) takes one of your own")
+            )
         if loss_prime is not None:
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
         return by_name[name]()
@@ -739,6 +759,11 @@ def chosen(loss: str | Loss | LossFunction, loss_prime: LossFunction | None = No
     if loss_prime is None:
         raise TypeError("loss_prime: expected a function beside a loss of your own, got None")
     return UserLoss(loss, loss_prime)
+
+
+def _folded(name: str) -> str:
+    """Return a name without what libraries, and people, write differently."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def described(loss: Loss) -> str | dict[str, Any]:

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import (
+    activations,
     backends,
     checkpoints,
     checks,
+    hints,
     losses,
     optimizers,
     paths,
@@ -25,15 +27,20 @@ from fastnn import (
     training,
 )
 from fastnn.activations import Sigmoid
+from fastnn.blocks import Blocks, BlockSource
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
+from fastnn.progress import Progress, checked_progress
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+_VALIDATION = ("validation_data[0]", "validation_data[1]")
 
 
 class Evaluation(NamedTuple):
@@ -71,6 +78,7 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         network = Network(layers, loss=loss, backend=name, dtype=dtype, seed=rng)
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
+        network.metadata = saving.metadata(path)
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
@@ -88,7 +96,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
 ) -> Network:
     """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
@@ -126,6 +134,7 @@ def resume(
     """
     saved = checkpoints.read(path)
     network = _of_checkpoint(saved, *saving.made(saved.terms.network))
+    network.metadata = saving.metadata(path)
     network.fit(
         X,
         y,
@@ -175,8 +184,8 @@ class Network(Sequence[Layer]):
     optimizer
         Where given it serves all layers, also those added later, and replaces
         what they had. One optimiser can serve many layers, as its state
-        belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop" and "adam"
-        stand for those of that name, with the rates that they have by default.
+        belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop", "adam" and
+        "adamw" stand for those of that name, with the rates that they have by default.
     backend : {"numba", "numpy"}, optional
         The backend that computes; by default the one in force here.
     dtype
@@ -184,6 +193,11 @@ class Network(Sequence[Layer]):
     seed
         Of the network's one random generator, which draws initial parameters
         and the order of samples. The same seed gives the same bits.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+        Notes of yours, such as the names of classes, which files hold as well.
 
     Raises
     ------
@@ -220,6 +234,7 @@ class Network(Sequence[Layer]):
             self._optimizer = optimizers.checked("optimizer", optimizer)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
+        self.metadata: dict[str, str] = {}
         self._history: training.History | None = None
         self._fitting = False
         self._programs = paths.Programs()
@@ -573,7 +588,7 @@ class Network(Sequence[Layer]):
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
-        progress: bool = False,
+        progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int | None = None,
@@ -618,7 +633,9 @@ class Network(Sequence[Layer]):
         train_accuracy
             Evaluate the training data after each epoch as well.
         progress
-            Show a bar with loss, accuracy and samples/s.
+            Show loss, accuracy and samples/s: in a terminal by a bar, and a line for each epoch
+            that is over; in a log file or a pipe by the lines; in a notebook by a table. Bars and
+            lines go to standard error. A `fastnn.progress.Progress` shows them elsewhere.
         callbacks
             Objects such as `EarlyStopping` and `Checkpoint` (see `fastnn.Callback`), or functions,
             which are called as `callback(network, history)` after each epoch; one that returns
@@ -657,7 +674,11 @@ class Network(Sequence[Layer]):
         Warns
         -----
         RuntimeWarning
-            When the loss of an epoch is NaN or infinite.
+            Once, when a loss is NaN or infinite: of NaN in the data, with its place.
+        UserWarning
+            Before the training: of inputs of a first `Dense` layer that often go beyond 10, such
+            as raw pixels, of real targets that do so, and of class ids that no sample has, such as
+            0 where labels count from 1.
         """
         if self._fitting:
             raise RuntimeError("a network can't begin to train while it is training")
@@ -665,9 +686,10 @@ class Network(Sequence[Layer]):
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
         threads = paths.threads_asked(threads)
         options = {"shuffle": shuffle, "drop_last": drop_last}
-        options |= {"train_accuracy": train_accuracy, "progress": progress}
+        options |= {"train_accuracy": train_accuracy}
         for name, value in options.items():
             checks.flag(name, value)
+        shown = checked_progress(progress)
         told = checked_callbacks(callbacks)
         for name, file in (("checkpoint", checkpoint), ("resume", resume)):
             if not (file is None or isinstance(file, (str, PathLike))):
@@ -679,16 +701,12 @@ class Network(Sequence[Layer]):
                     f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
                 )
         saved = None if resume is None else checkpoints.read(resume)
+        columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
         weights = self._weights(sample_weight, len(y))
         if class_weight is not None:
             weights = self._class_weights(class_weight, X, y, weights)
-        validation, kept_out = None, 0
-        names = ("validation_data[0]", "validation_data[1]")
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError("validation_data: expected a pair (X, y)")
-            validation = self._samples(*validation_data, names=names)
+        validation, kept_out = self._validation(validation_data), 0
         if validation_split is not None:
             if validation is not None:
                 raise ValueError("validation_split: expected None beside validation_data")
@@ -707,6 +725,9 @@ class Network(Sequence[Layer]):
             drawn = drawing.permutation(len(y))
             chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
             validation = X[others], y[others]
+        if saved is None:
+            self._give_hints(X, y, columns, whole=True)
+        in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
         history = training.History() if saved is None else saved.history
         writer = None
         if checkpoint is not None or saved is not None:
@@ -718,7 +739,7 @@ class Network(Sequence[Layer]):
                 "train_accuracy": options["train_accuracy"],
             }
             data = {"X": X, "y": y, "sample_weight, class_weight": weights}
-            data |= dict(zip(names, validation or (None, None), strict=True))
+            data |= dict(zip(_VALIDATION, validation or (None, None), strict=True))
             terms = checkpoints.terms_of(self, arguments, data, split)
             if saved is not None:
                 saved.check(terms, epochs, count, told)
@@ -747,12 +768,119 @@ class Network(Sequence[Layer]):
                     drop_last=drop_last,
                     validation_data=validation,
                     train_accuracy=train_accuracy,
-                    progress=progress,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, in_use, columns),
                     callbacks=told,
                     rng=self._rng,
                     position=checkpoints.Position() if saved is None else saved.position,
                     states=None if saved is None else [state for _, state in saved.callbacks],
                     writer=writer,
+                )
+        finally:
+            self._fitting = False
+        return history
+
+    def fit_blocks(
+        self,
+        blocks: BlockSource,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        threads: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        progress: bool | Progress = False,
+        callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
+    ) -> training.History:
+        """Train on samples that come block by block, as those that don't fit into memory.
+
+        One block is held at a time. What a block leaves over of its last batch begins the first
+        batch of the next one, so the steps are those of `fit` on all samples, but for the order:
+        unshuffled, they are the same to the bit where the samples hold no zeros.
+
+        Parameters
+        ----------
+        blocks
+            A function that returns an iterator over pairs (X, y), as a generator function does, and
+            is called for each epoch; or a list of pairs, or another iterable that can be gone
+            through once an epoch. `X` and `y` are as `fit` takes them, and a block has as many
+            samples as you like; one without any is passed over. Where the first one holds uint8,
+            all do. The arrays of a block may be written to again when the next one is asked for.
+        epochs, batch_size, threads
+            As `fit` takes them.
+        shuffle
+            Draw an order for the samples of each block. Blocks come as they come, so samples that
+            are sorted by class are to be mixed beforehand.
+        drop_last
+            Leave out the last batch of an epoch where it is shorter.
+        validation_data, progress, callbacks
+            As `fit` takes them.
+
+        Returns
+        -------
+        History
+            `seconds` are those of training steps, without the time that blocks take to come.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; if `blocks` can be gone through but once and there are more epochs, or an
+            epoch has no sample, or a block is no pair, which may show in the midst of training.
+        RuntimeError
+            As `fit`.
+
+        Warns
+        -----
+        RuntimeWarning, UserWarning
+            As `fit`; what the first block holds is looked at.
+
+        Notes
+        -----
+        Which kernels are used depends on the share of zeros in the first block.
+        """
+        if self._fitting:
+            raise RuntimeError("a network can't begin to train while it is training")
+        epochs = checks.integer("epochs", epochs, minimum=1)
+        batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        threads = paths.threads_asked(threads)
+        for name, value in {"shuffle": shuffle, "drop_last": drop_last}.items():
+            checks.flag(name, value)
+        shown = checked_progress(progress)
+        told = checked_callbacks(callbacks)
+        validation = self._validation(validation_data)
+        stream = Blocks(
+            blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
+        )
+        X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
+        self._give_hints(X, y, None, whole=False)
+        self._history = history = training.History()
+        self._fitting = True
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # as in fit
+                training.fit(
+                    self,
+                    X,
+                    y,
+                    history,
+                    weights=None,
+                    chosen=None,
+                    has_classes=self._has_classes(X, y),
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    threads=threads,
+                    shuffle=shuffle,
+                    drop_last=drop_last,
+                    validation_data=validation,
+                    train_accuracy=False,
+                    progress=shown,
+                    watch=hints.Watch(self._dtype, {}, None),
+                    callbacks=told,
+                    rng=self._rng,
+                    position=checkpoints.Position(),
+                    states=None,
+                    writer=None,
+                    blocks=stream,
                 )
         finally:
             self._fitting = False
@@ -791,7 +919,7 @@ class Network(Sequence[Layer]):
         ------
         TypeError
             If a layer, the loss, an optimiser or a schedule is not one of fastnn's own: functions
-            and classes can't be written.
+            and classes can't be written. If `metadata` holds something other than texts.
         OSError
             If the file can't be written.
         """
@@ -816,7 +944,7 @@ class Network(Sequence[Layer]):
         width = self._width()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}")
+                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}{_instead(layer)}")
             taken = layer._network is not None and layer._network() is not None
             if taken or any(layer is other for other in layers[:i]):
                 raise ValueError(
@@ -901,12 +1029,31 @@ class Network(Sequence[Layer]):
         targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
         return X, targets
 
+    def _validation(
+        self, validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None
+    ) -> tuple[Array, Array] | None:
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("validation_data: expected a pair (X, y)")
+        return self._samples(*validation_data, names=_VALIDATION)
+
     def _output_units(self, X: Array) -> int:
         """Return the number of outputs, for which a row of `X` may have to be tried."""
         return self._width() or self.forward(X[:1])[-1].shape[1]
 
     def _has_classes(self, X: Array, targets: Array) -> bool:
         return self._loss.has_classes(targets, self._output_units(X))
+
+    def _give_hints(self, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
+        """Warn of data that training can hardly do something with; they may not be all."""
+        hints.look_at_inputs(self._layers, X, columns)
+        if self._loss not in losses.BUILT_IN:
+            return
+        if y.dtype.kind != "i":
+            hints.look_at_targets(y)
+        elif whole:
+            hints.look_at_classes(y, self._output_units(X))
 
     def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
         if sample_weight is None:
@@ -934,6 +1081,15 @@ class Network(Sequence[Layer]):
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
+
+
+def _instead(layer: object) -> str:
+    """Return what to write in place of what is no layer."""
+    if isinstance(layer, str) and layer.lower() in activations.BY_NAME:
+        return f"; write fastnn.{activations.BY_NAME[layer.lower()].__name__}()"
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        return f"; write {layer.__name__}(...), with parentheses"
+    return ""
 
 
 def _width_after(layer: Layer, width: int | None) -> int | None:

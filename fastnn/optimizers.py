@@ -57,6 +57,8 @@ class Optimizer(ABC):
 
     state_names: tuple[str, ...] = ()
     _arguments: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    _weight_decay = 0.0
+    """How fast weights shrink beside a step, if they do."""
 
     def __init__(self, learning_rate: Rate) -> None:
         self.learning_rate = learning_rate
@@ -104,17 +106,32 @@ class Optimizer(ABC):
             How many steps the parameters have taken before this one.
         """
 
+    def _step(
+        self,
+        backend: Backend,
+        parameters: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        step: int,
+        weights: Array | None,
+    ) -> None:
+        """Move `parameters`, of which `weights` are those that decay; see `_weight_decay`."""
+        self.step(backend, parameters, gradient, state, step)
+
     def _rule(self) -> Rule:
         """Return what compiled code has to know of the optimiser, but for the learning rate."""
         return Rule()  # a user's own has no part in prediction
 
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float]:
-        """Return the rate, and what a rule corrects by, of so many steps from `first` on."""
+    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
+        """Return three numbers of each of so many steps from `first` on.
+
+        The rate, what a rule corrects by, and the share by which weights shrink beside it.
+        """
         if callable(self._learning_rate):
             rates = np.array([self.rate(first + step) for step in range(steps)], np.float64)
         else:
             rates = np.full(steps, self._learning_rate, np.float64)
-        return rates, 1.0
+        return rates, 1.0, 0.0
 
     def __repr__(self) -> str:
         arguments = (f"{name}={getattr(self, name)!r}" for name in self._arguments)
@@ -293,7 +310,7 @@ class Adam(Optimizer):
     """
 
     state_names = ("mean", "mean_square")
-    _arguments = ("learning_rate", "beta1", "beta2", "epsilon")
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "beta1", "beta2", "epsilon")
 
     def __init__(
         self,
@@ -325,14 +342,15 @@ class Adam(Optimizer):
     def _rule(self) -> Rule:
         return Rule("adam", self._beta1, self._beta2, self._epsilon)
 
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float]:
+    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
         """Both means are corrected for their start at 0.
 
         The rate is over 1 - beta1^t, the root of the mean square times 1 / sqrt(1 - beta2^t).
         """
-        rates, _ = super()._rates(first, steps)
+        rates, *_ = super()._rates(first, steps)
         taken = np.arange(first + 1, first + steps + 1)
-        return rates / (1 - self._beta1**taken), 1 / np.sqrt(1 - self._beta2**taken)
+        corrected = rates / (1 - self._beta1**taken)
+        return corrected, 1 / np.sqrt(1 - self._beta2**taken), self._weight_decay * rates
 
     def step(
         self,
@@ -343,8 +361,22 @@ class Adam(Optimizer):
         step: int,
     ) -> None:
         """Move `parameters` against `gradient`, in place; see `Optimizer.step`."""
+        self._step(backend, parameters, gradient, state, step, parameters)
+
+    def _step(
+        self,
+        backend: Backend,
+        parameters: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        step: int,
+        weights: Array | None,
+    ) -> None:
         mean, mean_square = state
         rate = self.rate(step)
+        shrinking = rate * self._weight_decay
+        if shrinking and weights is not None:
+            backend.add_multiple(weights, -shrinking, weights)
         backend.adam_step(
             parameters,
             gradient,
@@ -353,9 +385,13 @@ class Adam(Optimizer):
             rate,
             self._beta1,
             self._beta2,
-            self._epsilon,
+            self._epsilon_at(step),
             step,
         )
+
+    def _epsilon_at(self, step: int) -> float:
+        """Return what is added to the corrected root of the mean square."""
+        return self._epsilon
 
 
 @BUILT_IN.register
@@ -371,32 +407,69 @@ class EpsilonHatAdam(Adam):
     def _rule(self) -> Rule:
         return super()._rule()
 
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float]:
-        rates, corrections = super()._rates(first, steps)
-        return rates / corrections, 1.0
+    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
+        rates, corrections, shrinking = super()._rates(first, steps)
+        return rates / corrections, 1.0, shrinking
 
-    def step(
+    def _epsilon_at(self, step: int) -> float:
+        return self._epsilon / math.sqrt(1 - self._beta2 ** (step + 1))
+
+
+@BUILT_IN.register
+class AdamW(Adam):
+    """Adam, with weights that shrink beside its step: decoupled weight decay.
+
+    θ <- θ - learning_rate weight_decay θ, then the step of `Adam`, whose means know nothing of it.
+
+    In a layer only weights shrink: biases, and scale and shift of batch norm, which a penalty on
+    weights leaves alone as well, do not. (In PyTorch all parameters do that are not put into a
+    group of their own.) `Dense(l2=)` is the other kind of decay, a penalty in the loss, of which
+    the gradient is divided by the running root mean square as any other.
+
+    Parameters
+    ----------
+    learning_rate
+        A number that is not negative, or a schedule (see `fastnn.schedules`).
+    beta1, beta2
+        The shares of the means that are kept, at least 0 and below 1.
+    epsilon
+        What keeps the denominator from 0, above 0.
+    weight_decay
+        How fast weights shrink, not negative: in a step by this times the learning rate.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    TypeError
+        If an argument is of the wrong kind.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2;
+    the decay times the learning rate, as in PyTorch.
+    """
+
+    _arguments = (*Adam._arguments, "weight_decay")
+
+    def __init__(
         self,
-        backend: Backend,
-        parameters: Array,
-        gradient: Array,
-        state: Sequence[Array],
-        step: int,
+        learning_rate: Rate = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
     ) -> None:
-        """Move `parameters` against `gradient`, in place; see `Optimizer.step`."""
-        mean, mean_square = state
-        epsilon = self._epsilon / math.sqrt(1 - self._beta2 ** (step + 1))
-        backend.adam_step(
-            parameters,
-            gradient,
-            mean,
-            mean_square,
-            self.rate(step),
-            self._beta1,
-            self._beta2,
-            epsilon,
-            step,
-        )
+        super().__init__(learning_rate, beta1, beta2, epsilon)
+        self._weight_decay = checks.real("weight_decay", weight_decay, minimum=0.0)
+
+    @property
+    def weight_decay(self) -> float:
+        """How fast weights shrink; fixed."""
+        return self._weight_decay
+
+    def _rule(self) -> Rule:
+        return super()._rule()  # how weights shrink is said with the rates
 
 
 BY_NAME: dict[str, Callable[[], Optimizer]] = {
@@ -405,6 +478,7 @@ BY_NAME: dict[str, Callable[[], Optimizer]] = {
     "nesterov": lambda: SGD(0.01, momentum=0.9, nesterov=True),
     "rmsprop": RMSprop,
     "adam": Adam,
+    "adamw": AdamW,
 }
 """What makes each optimiser that has a short name, with its default learning rate."""
 
@@ -441,6 +515,6 @@ def prepare(optimizer: Optimizer, backend: Backend, dtype: np.dtype[Any]) -> Non
     if optimizer in BUILT_IN:
         # a twin without a schedule, which might count its calls
         twin = copy.copy(optimizer)
-        twin.learning_rate = 0.0
+        twin.learning_rate = 1.0
         parameters, gradient, *state = np.zeros((2 + len(twin.state_names), 1), dtype)
         twin.step(backend, parameters, gradient, state, 0)

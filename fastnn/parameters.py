@@ -78,6 +78,8 @@ class LayerParameters:
         What draws them; by default the network's generator, or a fresh one.
     statistics
         The last names of `shapes`, where they are no parameters: no optimiser gets to see them.
+    decaying
+        The name of what an optimiser may shrink, as `AdamW` does.
 
     Attributes
     ----------
@@ -102,12 +104,14 @@ class LayerParameters:
         optimizer: Optimizer,
         rng: np.random.Generator | None = None,
         statistics: tuple[str, ...] = (),
+        decaying: str | None = None,
     ) -> None:
         self.shapes = dict(shapes)
         self.learned = tuple(name for name in shapes if name not in statistics)
         self.layout = Layout(self.shapes, np.dtype(np.float64))
         self.use(optimizer)
         self._statistics = statistics
+        self._decaying = decaying
         self._initializers = initializers
         self._rng = rng
 
@@ -169,7 +173,11 @@ class LayerParameters:
         if self._statistics:
             end = self.layout.slots[self._statistics[0]].offset
             flats = tuple([flat[:end] for flat in flats])
-        self.optimizer.step(backend, flats[0], flats[1], flats[2:], self.steps)
+        if self.optimizer._weight_decay:
+            weights = None if self._decaying is None else vector.flat(self._decaying)
+            self.optimizer._step(backend, flats[0], flats[1], flats[2:], self.steps, weights)
+        else:
+            self.optimizer.step(backend, flats[0], flats[1], flats[2:], self.steps)
         self.steps += 1
         if self.optimizer not in optimizers.BUILT_IN:
             # One of a user's own may move what it can't know to be padding.

@@ -81,6 +81,12 @@ class Path(Protocol):
         right answers of these samples alone.
         """
 
+    def go_over_to(self, X: Array, y: Array) -> None:
+        """Take samples without weights from other arrays, which may come in another dtype.
+
+        A path that was made for uint8 takes uint8 alone.
+        """
+
 
 @contextmanager
 def training_path(
@@ -96,8 +102,6 @@ def training_path(
     `X` may be CSR in the network's dtype. `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
-    # A batch can't be larger than the data, so no workspace has to be.
-    batch_size = min(batch_size, len(X))
     if reason_for_layers(network) is None:
         weighted = weights is not None
         with network._programs.for_training(network, X, batch_size, weighted) as program:
@@ -153,6 +157,10 @@ class LayerPath:
 
         return call
 
+    def go_over_to(self, X: Array, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
+
 
 class _Call(NamedTuple):
     """A call of a compiled function, the rates that it reads, and how many steps it takes."""
@@ -174,17 +182,17 @@ class CompiledPath:
         threads: int | None = None,
         weights: Array | None = None,
     ) -> None:
-        self._network, self._X, self._y, self._program = network, X, y, program
+        self._network, self._program = network, program
+        self.go_over_to(X, y)
         self._weights = weights
         self._batch_size = program.batch_size
-        self._direct = _readable(network, X)
         self._learned = network._parameters.parts
         self._counting = [layer for layer in network if layer._passes is not None]
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
         program.penalty_factor = 1.0
-        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 2))
+        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 3))
         self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
@@ -201,6 +209,11 @@ class CompiledPath:
             excerpt = order[start : start + rows]
             totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
+
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
+        self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
 
     def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
@@ -238,8 +251,7 @@ class CompiledPath:
             return
         known, start, ahead = self._ahead
         if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
-            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), 2))
-            ahead[:, 0], ahead[:, 1] = optimizer._rates(step, len(ahead))
+            start, ahead = step, _rates([first], max(len(rates), STEPS_AHEAD))[:, 0]
             self._ahead = (optimizer, rate), start, ahead
         rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
 
@@ -251,7 +263,7 @@ class CompiledPath:
         """Return the call that trains on the samples of `order`, with the rates of now."""
         network, X, y, weights = self._network, self._X, self._y, self._weights
         if excerpt is not None:
-            X, y = np.ascontiguousarray(X[excerpt], network.dtype), y[excerpt]
+            X, y = np.ascontiguousarray(X[excerpt], self._program.input_dtype), y[excerpt]
             weights = None if weights is None else weights[excerpt]
         for part in self._learned:
             part.needed_state()
@@ -343,13 +355,13 @@ class Programs:
             yield None
             return
         layers = _described(network)
-        compiler = _compiler(network)
-        if compiler.why_not(layers) is not None:
+        epoch = _epoch_module(network)
+        if epoch.why_not(layers) is not None:
             yield None
             return
         direct = _readable(network, X)
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
-        sparse = _density(X, PREDICTION_DENSITY_ROWS) < compiler.SPARSE_BELOW
+        sparse = _density(X, PREDICTION_DENSITY_ROWS) < epoch.SPARSE_BELOW
         idle = self._predicting.setdefault((X.dtype if direct else None, sparse), [])
         try:
             program = idle.pop()
@@ -372,8 +384,8 @@ class Programs:
 
 def reason_for_layers(network: Trainable) -> str | None:
     """Return why a network can't take the compiled path, None if it can."""
-    compiler = backends.epoch_compiler(network.backend)
-    if compiler is None:
+    epoch = backends.epoch_module(network.backend)
+    if epoch is None:
         return f"the {network.backend} backend has no compiled epoch"
     reason = _reason_for_python(network)
     if reason is None and network._loss not in losses.BUILT_IN:
@@ -383,13 +395,13 @@ def reason_for_layers(network: Trainable) -> str | None:
         if reason is None and not own:
             reason = f"{layer!r} has an optimiser that is known to Python alone"
     if reason is None:
-        reason = compiler.why_not(_described(network), network._loss.name, network.dtype)
+        reason = epoch.why_not(_described(network), network._loss.name, network.dtype)
     return reason
 
 
 def _reason_for_python(network: Trainable) -> str | None:
     """Return which layer only Python knows, None if compiled code knows all of them."""
-    if backends.epoch_compiler(network.backend) is None:
+    if backends.epoch_module(network.backend) is None:
         return f"the {network.backend} backend has no compiled epoch"
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
@@ -411,20 +423,20 @@ def threads_asked(threads: object) -> int | None:
 
 def most_threads(network: Trainable) -> int:
     """Return how many threads can share the compiled epoch of a network that has one."""
-    return int(_compiler(network).most_threads(_described(network)))
+    return int(_epoch_module(network).most_threads(_described(network)))
 
 
-def _compiler(network: Trainable) -> Any:
-    compiler = backends.epoch_compiler(network.backend)
-    assert compiler is not None
-    return compiler
+def _epoch_module(network: Trainable) -> Any:
+    epoch = backends.epoch_module(network.backend)
+    assert epoch is not None
+    return epoch
 
 
 def _readable(network: Trainable, X: Array | SparseRows) -> bool:
     """Say whether compiled code can read `X` as it lies."""
     if isinstance(X, SparseRows):
         return True
-    known = _compiler(network).INPUT_CODES
+    known = _epoch_module(network).INPUT_CODES
     return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
 
 
@@ -452,7 +464,7 @@ def _program(
     Prediction has no use for a loss.
     """
     loss = loss or losses.SoftmaxCrossEntropy()
-    return _compiler(network).Program(
+    return _epoch_module(network).Program(
         layers,
         loss.name,
         batch_size,
@@ -479,8 +491,9 @@ def _described(network: Trainable) -> list[description.Layer]:
 
 
 def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
-    """Return rate and correction of the next steps of each layer, [steps, layers, 2]."""
-    rates = np.empty((steps, len(layers), 2))
+    """Return the numbers of the next steps of each layer, [steps, layers, 3]."""
+    rates = np.empty((steps, len(layers), 3))
     for number, layer in enumerate(layers):
-        rates[:, number, 0], rates[:, number, 1] = layer.optimizer._rates(layer.steps, steps)
+        for place, of_steps in enumerate(layer.optimizer._rates(layer.steps, steps)):
+            rates[:, number, place] = of_steps
     return rates

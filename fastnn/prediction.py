@@ -75,6 +75,11 @@ def table(names: Sequence[str], answers: Array, probabilities: Array) -> str:
     for name, answer, row in zip(names, answers, probabilities, strict=True):
         said = str(answer) if answer.ndim == 0 else ",".join(map(str, answer.nonzero()[0])) or "-"
         rows.append([name, said, *(f"{p:.4f}" for p in row)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return lines of the rows, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])

@@ -28,6 +28,9 @@ FORMAT = "1"
 ADDED_LATER = {"l2": 0.0}
 """Arguments that files of older versions lack, and what they were before they could be given."""
 
+METADATA = "metadata"
+"""Of the header: the network's own, as JSON."""
+
 ASIDE = "training."
 """Tensors whose names begin so are no parameters of the network: a training keeps them."""
 
@@ -41,6 +44,7 @@ class Savable(Protocol):
 
     _loss: Loss
     _rng: np.random.Generator
+    metadata: dict[str, str]
 
     @property
     def optimizer(self) -> Optimizer | None: ...
@@ -89,9 +93,32 @@ def serialized(
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
         "loss": json.dumps(loss) if isinstance(loss, dict) else loss,
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
+        **({METADATA: _written(network.metadata)} if network.metadata else {}),
         **(entries or {}),
     }
     return save(tensors, header)
+
+
+def _written(metadata: Mapping[str, str]) -> str:
+    import json
+
+    for part in (*metadata, *metadata.values()):
+        if not isinstance(part, str):
+            raise TypeError(f"metadata: expected a dict of str to str, got {part!r} in it")
+    return json.dumps(metadata)
+
+
+def metadata(path: str | PathLike[str]) -> dict[str, str]:
+    """Return what `Network.metadata` was when a file was written, without reading the tensors."""
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        found = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError(f"metadata: expected a dict of str to str, got {found!r}")
+    return found
 
 
 def architecture(network: Savable) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ import numpy.typing as npt
 from fastnn import plotting, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
+from fastnn.hints import Watch
 from fastnn.layers import training_mode
 from fastnn.paths import Path, Trainable, training_path
+from fastnn.progress import Progress
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
+    from fastnn.blocks import Blocks
     from fastnn.checkpoints import Position, Writer
     from fastnn.network import Network
 
@@ -137,6 +139,9 @@ class History:
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
 
+STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
+"""Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
+
 
 def fit(
     network: Network,
@@ -154,26 +159,36 @@ def fit(
     drop_last: bool,
     validation_data: tuple[Array, Array] | None,
     train_accuracy: bool,
-    progress: bool,
+    progress: Progress | None,
+    watch: Watch,
     callbacks: Sequence[Callback],
     rng: np.random.Generator,
     position: Position,
     states: Sequence[dict[str, Any]] | None,
     writer: Writer | None,
+    blocks: Blocks | None = None,
 ) -> None:
     """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
 
     `weights` are those of the samples, float64, and `chosen` the samples to train on, None for all
     of them. It begins at `position`; where that is one of a checkpoint, network and history are as
-    they were there, and `states` are those of the callbacks.
+    they were there, and `states` are those of the callbacks. Where there are `blocks`, the samples
+    are theirs, and `X` and `y` are a few that stand for all.
     """
     if states is None:
         for callback in callbacks:
             callback.on_train_begin(network, history)
     else:
         _resume(callbacks, network, history, states)
-    start = time.perf_counter()
-    with training_path(network, X, y, batch_size, threads, weights) as path:
+    with ExitStack() as stack:
+        if progress is not None:
+            progress.begin(history, epochs)
+            stack.enter_context(progress)
+        start = time.perf_counter()
+        if blocks is None:
+            # A batch can't be larger than the data, so no workspace has to be.
+            batch_size = min(batch_size, len(X))
+        path = stack.enter_context(training_path(network, X, y, batch_size, threads, weights))
         history.compile_seconds += time.perf_counter() - start
         every = np.arange(len(y)) if chosen is None else chosen
         samples = len(every) // batch_size * batch_size if drop_last else len(every)
@@ -181,6 +196,9 @@ def fit(
             writer.write(position)
         while position.epoch <= epochs and not position.ended:
             epoch = position.epoch
+            if progress is not None:
+                total = samples if blocks is None else blocks.samples
+                progress.begin_epoch(total, position.done)
             if not position.done:
                 for callback in callbacks:
                     callback.on_epoch_begin(network, history)
@@ -189,32 +207,32 @@ def fit(
                 drawing = saving.generator(position.order)  # the order of this epoch once more
             elif writer is not None:
                 position.order = dict(rng.bit_generator.state)
-            order = drawing.permutation(every) if shuffle else every
-            description = f"epoch {epoch}/{epochs}"
-            with (
-                training_mode(network.layers, True),
-                _bar(description, samples, position.done, show=progress) as bar,
-            ):
-                record = _train_epoch(
-                    path,
-                    order[:samples],
-                    batch_size,
-                    weights,
-                    history,
-                    bar,
-                    has_classes,
-                    position,
-                    writer,
-                )
-            if not math.isfinite(record["loss"]):
-                warnings.warn(
-                    f"the loss of epoch {epoch} is {record['loss']}: training has diverged, or the "
-                    "data hold NaN or infinity; try a smaller learning rate",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
+            pieces: Iterable[npt.NDArray[np.int64]]
+            if blocks is None:
+                order = drawing.permutation(every) if shuffle else every
+                pieces = [order[:samples]]
+            else:
+                pieces = blocks.pieces(path, rng, watch)
+            with training_mode(network.layers, True):
+                offset = 0
+                for order in pieces:
+                    record = _train_epoch(
+                        path,
+                        order,
+                        offset,
+                        batch_size,
+                        weights,
+                        history,
+                        progress,
+                        watch,
+                        has_classes,
+                        position,
+                        writer,
+                    )
+                    offset += len(order)
             if validation_data is not None:
                 record |= _evaluated(network, "val", *validation_data)
+                watch.loss(f"validation loss of epoch {epoch}", record["val_loss"])
             if train_accuracy:
                 kept = slice(None) if chosen is None else chosen
                 record |= _evaluated(
@@ -223,6 +241,8 @@ def fit(
             # All columns at once, so that Ctrl-C never leaves them of different lengths.
             for name, value in record.items():
                 getattr(history, name).append(value)
+            if progress is not None:
+                progress.end_epoch()
             ends = [callback.on_epoch_end(network, history) for callback in callbacks]
             position.next_epoch()
             position.ended = any(ends)
@@ -251,44 +271,57 @@ def _resume(
 def _train_epoch(
     path: Path,
     order: npt.NDArray[np.int64],
+    offset: int,
     batch_size: int,
     weights: Array | None,
     history: History,
-    bar: tqdm[Any] | None,
+    progress: Progress | None,
+    watch: Watch,
     has_classes: bool,
     position: Position,
     writer: Writer | None,
 ) -> dict[str, float]:
-    """Run what is left of one epoch; return its columns of the history."""
+    """Run what is left of the samples of `order`; return the epoch's columns of the history.
+
+    `offset` samples of the epoch come before those of `order`.
+    """
     # By the epoch before; the first one begins with a single batch.
     speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
     batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
     # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
     shares = None if weights is None else np.cumsum(weights[order])
     path.start(position.loss, position.correct)
+    stop = STOP.get()
     now = time.perf_counter()
-    while position.done < len(order):
+    while position.done < offset + len(order):
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
         before = now
         count = batches if writer is None else min(batches, writer.steps_left(position.step))
-        stretch = order[position.done : position.done + count * batch_size]
+        first = position.done - offset
+        stretch = order[first : first + count * batch_size]
         position.loss, position.correct = path.train(stretch)
         position.done += len(stretch)
         position.step += -(-len(stretch) // batch_size)
         history.samples_seen += len(stretch)
         now = time.perf_counter()
         position.seconds += now - before
+        if not math.isfinite(position.loss):
+            if progress is not None:
+                progress.hide()
+            watch.loss(f"loss of epoch {position.epoch}", position.loss)
         # Where an epoch is cut into calls changes no bit, so time may decide it.
         batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
-        if bar is not None:
-            averages = f"loss {_mean(position.loss, position.done, shares):.4f}"
+        if progress is not None:
+            averages = {"loss": _mean(position.loss, position.done, shares)}
             if has_classes:
-                averages += f", accuracy {position.correct / position.done:.4f}"
-            bar.set_postfix_str(averages, refresh=False)
-            bar.update(len(stretch))
+                averages["accuracy"] = position.correct / position.done
+            progress.advance(len(stretch), averages)
+            now = time.perf_counter()
         # After the last step there is one, if due, when the epoch is over and in the history.
         if (
             writer is not None
-            and position.done < len(order)
+            and position.done < offset + len(order)
             and writer.is_due_in_epoch(position.step)
         ):
             writer.write(position)
@@ -315,27 +348,3 @@ def _evaluated(
     loss, accuracy = network.evaluate(X, y, sample_weight=weights)
     record = {f"{prefix}_loss": loss}
     return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
-
-
-def _bar(
-    description: str, total: int, done: int, *, show: bool
-) -> AbstractContextManager[tqdm[Any] | None]:
-    """Return a progress bar; None where none is shown, as a bar takes longer than a tiny epoch."""
-    if not show:
-        return nullcontext()
-    # Imported here as it would be half of the time that `import fastnn` takes.
-    from tqdm import tqdm
-
-    # Fits 80 columns with everything in it.
-    layout = "{desc} {bar:12} {rate_fmt}{postfix}"
-    bar: AbstractContextManager[tqdm[Any]] = tqdm(
-        desc=description,
-        total=total,
-        initial=done,
-        unit=" samples",
-        unit_scale=True,
-        leave=False,
-        dynamic_ncols=True,
-        bar_format=layout,
-    )
-    return bar

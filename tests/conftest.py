@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
 import mmap
 import os
+import struct
 import subprocess
 import sys
 from itertools import pairwise
@@ -56,6 +58,21 @@ def digits():
     """A few hundred digits: X_train, y_train, X_val, y_val."""
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
     return X[:2000], y[:2000], X_val[:500], y_val[:500]
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory):
+    """A directory with 700 + 100 of the embedded digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    X, y, _, _, X_test, y_test = fastnn.load_dataset(dtype=np.uint8)
+    for name, images, labels in (("train", X[:700], y[:700]), ("t10k", X_test[:100], y_test[:100])):
+        header = struct.pack(">4i", 0x803, *images.shape)
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(header + images.tobytes())
+        )
+        header = struct.pack(">2i", 0x801, len(labels))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.astype("u1").tobytes())
+    return folder
 
 
 @pytest.fixture(scope="session")

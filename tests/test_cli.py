@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import math
 import os
 import re
@@ -41,21 +40,6 @@ def run(*arguments, **options) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture(scope="module")
-def small_data(tmp_path_factory):
-    """A directory with 700 + 100 of the embedded digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    X, y, _, _, X_test, y_test = fastnn.load_dataset(dtype=np.uint8)
-    for name, images, labels in (("train", X[:700], y[:700]), ("t10k", X_test[:100], y_test[:100])):
-        header = struct.pack(">4i", 0x803, *images.shape)
-        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(
-            gzip.compress(header + images.tobytes())
-        )
-        header = struct.pack(">2i", 0x801, len(labels))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.astype("u1").tobytes())
-    return folder
-
-
 def test_train_and_evaluate(tmp_path, small_data, backend):
     model, plot = tmp_path / "model.safetensors", tmp_path / "curves.png"
     common = ("--data", small_data, "--backend", backend)
@@ -76,12 +60,39 @@ def test_train_and_evaluate(tmp_path, small_data, backend):
     assert isinstance(fastnn.load(model)[0], fastnn.Rescaling)
 
 
+def test_a_warning_is_one_line(tmp_path, small_data):
+    for file in small_data.iterdir():
+        content = file.read_bytes()
+        if "labels" in file.name:
+            content = content[:8] + bytes(label + 1 for label in content[8:])
+        (tmp_path / file.name).write_bytes(content)
+    done = run("train", "--data", tmp_path, "--epochs", 1, "--hidden", 10)
+    assert done.returncode == 0
+    assert re.fullmatch(
+        "fastnn: warning: y: no sample is of class 0; labels go from 1 to 10, and the 11 outputs "
+        "are for classes 0 to 10; if labels count from 1, write y - 1, and 10 outputs\n",
+        done.stderr,
+    )
+
+
 def test_evaluate_a_model_of_scaled_images(tmp_path, small_data):
     _, _, _, _, X_test, y_test = fastnn.load_dataset(flatten=True, path=small_data)
     network = fastnn.Network([fastnn.Dense(784, 10)], seed=0)
     network.save(tmp_path / "model")
     done = run("evaluate", tmp_path / "model", "--data", small_data)
     assert f"test accuracy {network.evaluate(X_test, y_test).accuracy:.4f}" in done.stdout
+
+
+def test_data_by_name(tmp_path, small_data):
+    (tmp_path / "kmnist").symlink_to(small_data)
+    found = {"FASTNN_DATA": str(tmp_path)}
+    done = run("train", "--data", "KMNIST", "--epochs", 1, "--hidden", env=found)
+    assert done.returncode == 0, done.stderr
+    assert "584 training, 116 validation, 100 test images" in done.stdout
+    done = run("train", "--data", "emnist-letters", env=found | {"HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert "emnist_letters: found no files of it" in done.stderr
+    assert "nist.gov" in done.stderr
 
 
 def test_predict(tmp_path, reader, backend):
@@ -136,7 +147,7 @@ def test_mistakes_of_predict_are_explained(tmp_path):
         ("model", "none.png"): "none.png",
         ("model", "white.png"): "white.png: expected a picture of a drawn digit, found no stroke",
         ("model", "-"): "standard input, line 1: expected 784 columns, got 3",
-        ("model", "digit.png", "-"): "IMAGE: expected pictures, or - alone",
+        ("model", "digit.png", "-"): "INPUT: expected pictures, or one table or - alone",
     }.items():
         done = run("predict", *arguments, cwd=tmp_path, input="1,2,3\n")
         assert done.returncode == 2
@@ -214,7 +225,7 @@ def test_early_stopping(tmp_path, small_data):
     options = ("--data", small_data, "--epochs", 500, "--batch-size", 16, "--hidden", 50)
     done = run("train", *options, "--early-stopping", 2, "--save", model)
     assert done.returncode == 0, done.stderr
-    losses = [float(loss) for loss in re.findall(r"val loss (\S+)", done.stdout)]
+    losses = [float(loss) for loss in re.findall(r"loss \S+ val (\S+)", done.stdout)]
     best = int(re.search(r"^the weights are those of epoch (\d+)", done.stdout, re.M)[1])
     assert len(losses) == best + 2 < 500
     assert min(losses) == losses[best - 1]

@@ -50,6 +50,29 @@ def directory(tmp_path, arrays):
     return tmp_path
 
 
+def write_emnist(folder, arrays, split, first_label=0):
+    """Write the data set as EMNIST's files hold it, under the names of one of its parts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        stored = array.transpose(0, 2, 1) if array.ndim == 3 else array + np.uint8(first_label)
+        name = f"emnist-{split}-{name.replace('t10k', 'test')}"
+        (folder / name).write_bytes(idx(np.ascontiguousarray(stored)))
+
+
+def write_qmnist(folder, arrays):
+    """Write the data set as QMNIST's files hold it: labels are rows of eight 32-bit integers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        name = f"qmnist-{name.replace('t10k', 'test')}"
+        content = idx(array)
+        if array.ndim == 1:
+            name = name.replace("idx1-ubyte", "idx2-int")
+            rows = np.full((len(array), 8), 70_000, ">i4")
+            rows[:, 0] = array
+            content = struct.pack(">BBBB2I", 0, 0, 12, 2, *rows.shape) + rows.tobytes()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+
+
 def gzip_file(path):
     zipped = path.with_name(path.name + ".gz")
     zipped.write_bytes(gzip.compress(path.read_bytes()))
@@ -142,6 +165,12 @@ class TestDirectory:
                 gzip_file(dotted)
         assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
 
+    def test_gzip_is_known_by_its_first_bytes(self, directory, arrays):
+        (directory / NAMES[0]).rename(directory / f"{NAMES[0]}.gz")  # and is not gzipped
+        for name in NAMES[1:3]:
+            gzip_file(directory / name).rename(directory / name)
+        assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
+
     def test_plain_file_is_preferred(self, directory, arrays):
         (directory / f"{IMAGES_NAME}.gz").write_bytes(b"not read")
         assert_is_small_data_set(load_dataset(path=directory, dtype=np.uint8), arrays)
@@ -184,6 +213,110 @@ class TestDirectory:
             assert all(a.flags.writeable for a in load_dataset(path=directory, dtype=dtype))
 
 
+@pytest.fixture
+def no_place(tmp_path, monkeypatch):
+    """An empty home and working directory."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("FASTNN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestNames:
+    def test_images_of_emnist_are_turned_and_letters_begin_with_0(self, tmp_path, arrays):
+        write_emnist(tmp_path, arrays, "letters", first_label=1)
+        assert_is_small_data_set(load_dataset(path=tmp_path, dtype=np.uint8), arrays)
+        X_test = load_dataset(flatten=True, path=tmp_path)[4]
+        expected = arrays[NAMES[2]].reshape(N_TEST, -1) / np.float32(255)
+        np.testing.assert_array_equal(X_test, expected)
+
+    def test_turning_in_parts(self, tmp_path, arrays, monkeypatch):
+        write_emnist(tmp_path, arrays, "digits")
+        monkeypatch.setattr(fastnn.datasets, "_CHUNK_BYTES", 5 * HEIGHT * WIDTH + 1)
+        assert_is_small_data_set(load_dataset(path=tmp_path, dtype=np.uint8), arrays)
+
+    def test_parts_of_emnist_in_one_folder(self, tmp_path, arrays):
+        write_emnist(tmp_path, arrays, "letters", first_label=1)
+        others = {name: array[::-1] for name, array in arrays.items()}
+        write_emnist(tmp_path, others, "balanced")
+        found = "expected one data set, found emnist_balanced, emnist_letters; choose one by name"
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + f": {found}"):
+            load_dataset(path=tmp_path)
+        for name, expected in (("emnist-letters", arrays), ("EMNIST_balanced", others)):
+            loaded = load_dataset(name, path=tmp_path, dtype=np.uint8)
+            assert_is_small_data_set(loaded, expected)
+
+    def test_a_letter_that_is_none(self, tmp_path, arrays):
+        arrays[LABELS_NAME][3] = 0
+        write_emnist(tmp_path, arrays, "letters")
+        with pytest.raises(ValueError, match=r"emnist-letters-train.*labels of at least 1, got 0"):
+            load_dataset(path=tmp_path)
+
+    def test_labels_of_qmnist(self, tmp_path, arrays):
+        write_qmnist(tmp_path, arrays)
+        loaded = load_dataset(path=tmp_path, dtype=np.uint8)
+        assert_is_small_data_set(loaded, arrays)
+        assert loaded[1].dtype == np.int64
+
+    @pytest.mark.parametrize("cut", [1, 4 * 8])
+    def test_truncated_labels_of_qmnist(self, tmp_path, arrays, cut):
+        write_qmnist(tmp_path, arrays)
+        file = tmp_path / "qmnist-test-labels-idx2-int.gz"
+        file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())[:-cut]))
+        holds = 8 * N_TEST - -(-cut // 4)
+        with pytest.raises(ValueError, match=f"promises 5 x 8 integers, but it holds {holds}$"):
+            load_dataset(path=tmp_path)
+
+    @pytest.mark.parametrize("place", ["here", "data", "FASTNN_DATA", "keras"])
+    def test_where_files_are_looked_for(self, no_place, directory, arrays, monkeypatch, place):
+        if place == "here":
+            path, folder = no_place / "some", no_place / "some"
+        else:
+            path = None
+            folder = {
+                "data": no_place / "data" / "FashionMNIST" / "raw",
+                "FASTNN_DATA": no_place / "sets" / "fashion_mnist",
+                "keras": no_place / ".keras" / "datasets" / "fashion-mnist",
+            }[place]
+            monkeypatch.setenv("FASTNN_DATA", str(no_place / "sets"))
+        folder.mkdir(parents=True)
+        for name in NAMES:
+            (directory / name).rename(folder / name)
+        for name in ("fashion_mnist", "FashionMNIST", "fashion-mnist"):
+            loaded = load_dataset(name, path=path, dtype=np.uint8)
+            assert_is_small_data_set(loaded, arrays)
+        assert load_dataset("fashion_mnist", True, path=path)[0].ndim == 2
+
+    def test_files_that_may_be_another_set_are_not_taken(self, no_place, directory, monkeypatch):
+        monkeypatch.setenv("FASTNN_DATA", str(directory))
+        with pytest.raises(FileNotFoundError):
+            load_dataset("fashion_mnist")
+        assert load_dataset("fashion_mnist", path=directory)[0].shape[1:] == (HEIGHT, WIDTH)
+
+    def test_files_that_say_what_they_are(self, no_place, arrays, monkeypatch):
+        write_qmnist(no_place / "sets", arrays)
+        monkeypatch.setenv("FASTNN_DATA", str(no_place / "sets"))
+        assert_is_small_data_set(load_dataset("qmnist", dtype=np.uint8), arrays)
+
+    def test_what_to_put_where_is_said(self, no_place):
+        with pytest.raises(FileNotFoundError) as caught:
+            load_dataset("fashion_mnist", flatten=True)
+        message = str(caught.value)
+        for part in (*NAMES, "https://github.com/zalandoresearch/fashion-mnist", "as path"):
+            assert part in message
+        for place in ("data/FashionMNIST/raw", ".keras/datasets/fashion-mnist"):
+            assert str(Path(place)) in message
+
+    def test_mnist_is_embedded(self, directory, monkeypatch):
+        monkeypatch.setenv("FASTNN_DATA", str(directory))
+        assert load_dataset("MNIST", dtype=np.uint8)[0].shape == (50_000, 28, 28)
+        assert load_dataset("mnist", path=directory)[0].shape[1:] == (HEIGHT, WIDTH)
+
+    def test_flatten_first_as_the_notebooks_have_it(self, directory):
+        assert load_dataset(True, path=directory)[0].ndim == 2
+
+
 class TestBadArguments:
     @pytest.mark.parametrize(
         ("dtype", "came"),
@@ -202,9 +335,19 @@ class TestBadArguments:
         with pytest.raises(TypeError, match=re.escape(message)):
             load_dataset(path=directory, dtype=dtype)
 
-    def test_path_in_the_place_of_flatten(self, directory):
+    def test_flatten(self, directory):
         with pytest.raises(TypeError, match="flatten: expected True or False, got str "):
-            load_dataset(str(directory))
+            load_dataset(flatten=str(directory))
+
+    @pytest.mark.parametrize("name", ["emnist", "fashion", "", "data/digits"])
+    def test_unknown_name(self, name):
+        message = f"name: expected one of mnist, fashion_mnist, .* got '{name}'; a directory is giv"
+        with pytest.raises(ValueError, match=message):
+            load_dataset(name)
+
+    def test_name_of_wrong_type(self, directory):
+        with pytest.raises(TypeError, match=r"name: expected a str or None, got .*Path"):
+            load_dataset(directory)
 
     def test_path_of_wrong_type(self):
         with pytest.raises(TypeError, match=r"path: expected a str, a path or None, got 3"):
@@ -286,10 +429,6 @@ class TestBadFiles:
         file = directory / IMAGES_NAME
         file.write_bytes(idx(np.zeros((0, HEIGHT, WIDTH), np.uint8)))
         self.assert_refused(directory, file, "empty: its header says 0 x 3 x 4")
-
-    def test_plain_file_named_gz(self, directory, name):
-        file = (directory / name).rename(directory / f"{name}.gz")
-        self.assert_refused(directory, file, "corrupt gzip data: Not a gzipped file")
 
     def test_truncated_gzip(self, directory, name):
         file = gzip_file(directory / name)

@@ -21,9 +21,11 @@ from fastnn.backends import description
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, BY_ROWS, ONE_SAMPLE
-from fastnn.backends.numba_backend.kernels import exponential, matmul, rows, sparse
-from fastnn.backends.numba_backend.language import Matrix
+from fastnn.backends.numba_backend.kernels import matmul, rows, sparse
+from fastnn.backends.numba_backend.kernels.exponential import exponential
+from fastnn.backends.numba_backend.language import Int, Kernel, Matrix, Real
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
+from fastnn.backends.numba_backend.microkernel import microkernel
 
 RATE = 0.1
 SIZES = [
@@ -82,7 +84,9 @@ class Case:
             self.exact = self.samples.astype(np.float64)
         self.labels = rng.integers(0, sizes[-1], total)
         self.order = rng.permutation(total)[:samples]
-        self.rates = np.broadcast_to([(RATE, 1.0)] * len(self.dense), (samples, len(self.dense), 2))
+        self.rates = np.broadcast_to(
+            [(RATE, 1.0, 0.0)] * len(self.dense), (samples, len(self.dense), 3)
+        )
 
     def program(self, density=0.3, batch_size=None):
         return Program(
@@ -93,7 +97,7 @@ class Case:
     def run(self, program=None, samples=None, **kind):
         program = program or self.program(**kind)
         samples = self.samples if samples is None else samples
-        return program.train(samples, self.labels, self.order, self.parameters, self.rates)
+        return program.prepare(samples, self.labels, self.order, self.parameters, self.rates)()
 
     def logits(self, parameters, samples):
         hidden, inputs = samples, []
@@ -244,7 +248,7 @@ def test_who_lets_an_update_wait():
 def test_few_outputs_have_their_input_gradient_by_vectors_of_samples():
     wide, narrow = Case((70, 20, 300, 10), 4).program().training.layers["gradient_by"][1:]
     assert wide == BY_ROWS
-    assert narrow == (BY_COLUMNS if MACHINE.bits > 128 else BY_ROWS)
+    assert narrow == (BY_COLUMNS if MACHINE.vector_bits > 128 else BY_ROWS)
 
 
 def test_no_samples_move_nothing():
@@ -260,7 +264,7 @@ def test_no_samples_move_nothing():
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_every_step_has_its_own_rate(density, batch_size):
     whole, parts = Case((61, 47, 83, 5), batch_size), Case((61, 47, 83, 5), batch_size)
-    rates = np.ones((len(whole.order), 3, 2))
+    rates = np.ones((len(whole.order), 3, 3))
     rates[..., 0] = np.random.default_rng(0).uniform(0.01, 0.2, rates.shape[:2])
     whole.rates = rates
     whole.run(density=density)
@@ -367,7 +371,7 @@ def test_why_not(layers, part):
 def test_wrong_arrays_never_reach_a_kernel():
     case = Case((50, 20, 4))
     with pytest.raises(TypeError, match="samples must be float32, not float64"):
-        case.program().train(case.exact, case.labels, case.order, case.parameters, case.rates)
+        case.program().prepare(case.exact, case.labels, case.order, case.parameters, case.rates)()
     with pytest.raises(ValueError, match="samples must be a C-contiguous array of any x 50"):
         case.run(samples=case.samples[:, ::2])
     with pytest.raises(ValueError, match="out must be"):
@@ -539,12 +543,66 @@ print(numbers)
     assert output("float64", double) == expected
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
+def test_processes_that_start_together_compile_once(tmp_path):
+    """And one that is killed while it compiles keeps nobody waiting."""
+    program = """
+import sys, time
+from fastnn.backends.numba_backend import jit
+
+compiled = 0
+
+def save(self, *arguments):
+    global compiled
+    compiled += 1
+    print("compiled", flush=True)
+    time.sleep(float(sys.argv[1]))  # all others have come meanwhile
+    self._cache.save_overload(*arguments)
+
+jit._ForgivingCache.save_overload = save
+
+@jit.jit
+def double(x):
+    return 2 * x
+
+print(double(4), compiled, jit.TURN.taken)
+"""
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def start(seconds: float) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, path, str(seconds)], env=environment, text=True, stdout=subprocess.PIPE
+        )
+
+    with start(1000) as killed:
+        assert killed.stdout.readline() == "compiled\n"
+        killed.kill()
+    processes = [start(1) for _ in range(3)]
+    printed = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(printed) == ["8 0 False\n", "8 0 False\n", "compiled\n8 1 False\n"]
+
+
+def test_what_can_not_be_compiled_gives_its_turn_back():
+    with pytest.raises(numba.TypingError):
+        jit.jit(lambda x: x.unknown)(1)
+    assert not jit.TURN.taken
+
+
 # ------------------------------------------------------------------------- microkernels
+
+
+@microkernel
+def exponential_of(k: Kernel, like: Real, x: Int, y: Int, vectors: Int) -> None:
+    """y = exp(x) for vectors of numbers that are not positive."""
+    with k.loop(0, vectors) as j:
+        k.store(exponential(k, k.load(x + j * k.vector_bytes)), y + j * k.vector_bytes)
 
 
 @numba.njit
 def call_exponential(like, x, y, vectors):
-    exponential.exponential_of(like, x, y, vectors)
+    exponential_of(like, x, y, vectors)
 
 
 @numba.njit
@@ -685,6 +743,6 @@ def test_products_that_skip_zeros(density, vectors, dtype):
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    if MACHINE.bits <= bits:
+    if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     run_again([__file__], bits)

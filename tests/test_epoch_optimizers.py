@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -17,20 +18,24 @@ from fastnn.backends.numba_backend.jit import call
 from fastnn.backends.numba_backend.kernels import optimizers as kernel_rules
 from fastnn.backends.numba_backend.machine import MACHINE
 
+SHRINKING = description.Rule("adam", beta1=0.8, beta2=0.9, epsilon=0.1)
+"""AdamW with a decay of 1: it is told apart by the rates."""
+
 RULES = {
     "sgd": description.Rule(),
     "momentum": description.Rule("momentum", beta1=0.9),
     "nesterov": description.Rule("nesterov", beta1=0.8),
     "rmsprop": description.Rule("rmsprop", beta1=0.9, epsilon=0.1),
     "adam": description.Rule("adam", beta1=0.9, beta2=0.99, epsilon=0.1),
+    "adamw": SHRINKING,
 }
 """With large epsilons: a quotient of two small numbers would only show that both are rounded."""
 
 SHAPES = [(61, 47, 83, 5), (130, 20), (3, 70, 17, 2), (200, 129, 65)]
 
 
-def moved(rule, rate, correction, w, g, states):
-    """One step by the book; `rate` and `correction` as `Program.run` is given them."""
+def moved(rule, rate, correction, shrinking, w, g, states):
+    """One step by the book; the three numbers as `Program.run` is given them."""
     b1, b2, eps = rule.beta1, rule.beta2, rule.epsilon
     if rule.kind == "sgd":
         return w - rate * g, []
@@ -46,12 +51,14 @@ def moved(rule, rate, correction, w, g, states):
         return w - rate * g / (np.sqrt(first) + eps), [first]
     first = b1 * first + (1 - b1) * g
     second = b2 * states[1] + (1 - b2) * g**2
-    return w - rate * first / (np.sqrt(second) * correction + eps), [first, second]
+    step = rate * first / (np.sqrt(second) * correction + eps)
+    return w - shrinking * w - step, [first, second]
 
 
 def rates_of(rules, learning_rates):
     """Return [steps, layers, 2] for learning rates [steps, layers]."""
-    rates = np.ones((*learning_rates.shape, 2))
+    rates = np.ones((*learning_rates.shape, 3))
+    rates[..., 2] = [rule is SHRINKING for rule in rules] * learning_rates
     rates[..., 0] = learning_rates
     t = np.arange(1, len(rates) + 1)
     for number, rule in enumerate(rules):
@@ -92,11 +99,12 @@ class Block:
         itemsize = self.dtype.itemsize
         region["parameters"] = 0, self.stride * itemsize, itemsize, rows, units
         region["decay"] = 0.3
+        region["shrinks"] = True
         region["squares"] = self.squares.ctypes.data
 
-    def step(self, rule, rate, correction, blocks=None):
+    def step(self, rule, rate, correction, blocks=None, shrinking=0.0):
         """Move all rows, in the blocks [start, stop) that are asked for."""
-        region, rates = self.region[0], np.array([rate, correction])
+        region, rates = self.region[0], np.array([rate, correction, shrinking])
         region["kernel"] = kernel_rules.RULES[rule.kind].kernel.address(self.dtype)
         for name in ("beta1", "beta2", "epsilon"):
             region[name] = getattr(rule, name)
@@ -122,17 +130,18 @@ class Block:
 @pytest.mark.parametrize("rows", [1, 7, 64, 150])
 @pytest.mark.parametrize("kind", RULES)
 def test_operations(kind, rows, units, epsilon, dtype):
-    rule = description.Rule(kind, RULES[kind].beta1, RULES[kind].beta2, epsilon)
+    rule = replace(RULES[kind], epsilon=epsilon)
+    shrinking = 0.2 if kind == "adamw" else 0.0
     block = Block(rows, units, dtype)
     if kind == "rmsprop":  # its state is a mean of squares
         block.arrays[2][:] **= 2
     w, g, *states = block.inside()
-    block.step(rule, 0.1, 1.5)
+    block.step(rule, 0.1, 1.5, shrinking=shrinking)
     eps = np.finfo(dtype).eps
     total = (w**2).sum()
     assert abs(block.total - total) <= sum_bound(w.size, total, dtype)
     g = g + 0.3 * w
-    exact, after = moved(rule, 0.1, 1.5, w, g, states)
+    exact, after = moved(rule, 0.1, 1.5, shrinking, w, g, states)
     got, _, *got_states = block.inside()
     # every operation rounds once; terms may cancel, so it is their sizes that count
     size = np.abs(w) + np.abs(g)
@@ -140,7 +149,7 @@ def test_operations(kind, rows, units, epsilon, dtype):
         bound = 8 * eps * (np.abs(before) + size + size**2)
         assert np.all(np.abs(state - expected) <= bound)
     slope = 1.0
-    if kind in ("rmsprop", "adam"):
+    if rule.kind in ("rmsprop", "adam"):
         slope = 1 / (np.sqrt(after[-1]) + epsilon)
     size = np.abs(w) + slope * (size + (np.abs(states[0]) if kind != "rmsprop" else 0))
     assert np.all(np.abs(got - exact) <= 16 * eps * size)
@@ -154,7 +163,7 @@ def test_operations_keep_to_their_rows_and_columns(kind, dtype):
     for one in (block, whole):
         one.arrays[2][:] **= 2
     whole.step(RULES[kind], 0.1, 1.0)
-    lanes = MACHINE.bits // 8 // block.dtype.itemsize
+    lanes = MACHINE.vector_bits // 8 // block.dtype.itemsize
     behind = memory.round_up(block.units, lanes)
     for array in block.arrays:
         array[:, behind:] = 7.0
@@ -183,7 +192,7 @@ def test_state_never_stays_denormal(kind, dtype):
     before = block.arrays[0].copy()
     block.region["decay"] = 0
     block.step(RULES[kind], 0.1, 1.0)
-    for state in block.arrays[2 : 2 + kernel_rules.RULES[kind].states]:
+    for state in block.arrays[2 : 2 + kernel_rules.RULES[RULES[kind].kind].states]:
         assert not state[:3, :14].any()
         assert (state[:3, 14:21] > smallest).all()
     assert np.array_equal(block.arrays[0], before)
@@ -270,11 +279,11 @@ class Training:
         program.start()
         for first, last in calls:
             size = self.batch_size
-            totals = program.train(
+            totals = program.prepare(
                 self.samples, self.labels,
                 self.order[first * size : None if last is None else last * size],
                 self.parameters, self.rates[first:last], self.states,
-            )  # fmt: skip
+            )()  # fmt: skip
         return totals
 
     def everything(self, totals):
@@ -312,8 +321,8 @@ class Training:
                 for place, g in ((2 * number, by_weights), (2 * number + 1, by_biases)):
                     self.largest_gradient = max(self.largest_gradient, np.abs(g).max())
                     parameters[place], new = moved(
-                        self.rules[number], *self.rates[step, number], parameters[place], g,
-                        states[place],
+                        self.rules[number], *self.rates[step, number] * [1, 1, place % 2 == 0],
+                        parameters[place], g, states[place],
                     )  # fmt: skip
                     states[place][: len(new)] = new
                 gradient = below
@@ -434,8 +443,9 @@ def test_wrong_rates_and_states_never_reach_a_kernel():
     rates, states = training.rates, training.states
     for wrong, error, message in [
         (rates.astype(np.float32), TypeError, "rates must be float64, not float32"),
-        (rates[:-1], ValueError, "rates must be 4 x 2 x 2, not of shape"),
-        (rates[:, :1], ValueError, "rates must be 4 x 2 x 2, not of shape"),
+        (rates[:-1], ValueError, "rates must be 4 x 2 x 3, not of shape"),
+        (rates[..., :2], ValueError, "rates must be 4 x 2 x 3, not of shape"),
+        (rates[:, :1], ValueError, "rates must be 4 x 2 x 3, not of shape"),
         (rates[:, ::-1], ValueError, "rates must be C-contiguous in each step"),
     ]:
         training.rates = wrong
@@ -464,6 +474,6 @@ def test_no_compilation_for_another_rule():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    if MACHINE.bits <= bits:
+    if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     run_again([__file__], bits)

@@ -115,11 +115,11 @@ class Case:
 
     def run(self, program=None, **kind):
         steps = -(-len(self.order) // self.batch_size)
-        rates = np.stack([self.rates, np.ones_like(self.rates)], axis=1)
-        return (program or self.program(**kind)).train(
+        rates = np.stack([self.rates, np.ones_like(self.rates), np.zeros_like(self.rates)], axis=1)
+        return (program or self.program(**kind)).prepare(
             self.samples, self.targets, self.order, self.parameters,
             np.broadcast_to(rates, (steps, *rates.shape)), dropout_steps=self.steps,
-        )  # fmt: skip
+        )()  # fmt: skip
 
     def reference(self):
         """The same steps, slowly: parameters, sum of losses, right answers."""
@@ -560,6 +560,6 @@ def test_density_behind_stages():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    if MACHINE.bits <= bits:
+    if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     run_again([__file__], bits, "not pairs")

@@ -57,6 +57,8 @@ def example(monkeypatch):
 @pytest.mark.parametrize("name", PICTURED)
 def test_quick_form(name, tmp_path):
     pytest.importorskip("matplotlib")
+    if name == "dask_cluster.py":
+        pytest.importorskip("distributed")
     printed = run(name, tmp_path)
     assert len(tables(printed)) >= 1
     # The script itself holds its claims against its figures, and exits with 1 where one fails.

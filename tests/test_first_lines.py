@@ -56,10 +56,39 @@ def test_an_unknown_optimiser():
         ("mean_squared_error", "mse"),
         ("squared_error", "mse"),
         ("MSELoss", "mse"),
+        ("MSE", "mse"),
+        ("MeanSquaredError", "mse"),
+        ("cross-entropy", "softmax_cross_entropy"),
+        ("SparseCategoricalCrossentropy", "softmax_cross_entropy"),
     ],
 )
 def test_names_of_losses_elsewhere(name, loss):
     assert network(loss=name).loss == loss
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("categorical_crossentropy", r"write y.argmax\(axis=1\), and 'softmax_cross_entropy'$"),
+        ("BCELoss", "write 'binary_cross_entropy', without a Sigmoid layer before it"),
+        ("NLLLoss", "write 'softmax_cross_entropy', without a layer of log-probabilities"),
+        ("hinge", r"'mse' or a function, got 'hinge'; network.use\(loss, loss_prime\) takes one"),
+    ],
+)
+def test_losses_that_are_not_here(name, message):
+    with pytest.raises(ValueError, match=message):
+        network(loss=name)
+
+
+def test_layers_elsewhere():
+    with pytest.raises(TypeError, match=r"got 'relu'; write fastnn.ReLU\(\)"):
+        Network([Dense(4, 5), "relu", Dense(5, 3)])
+    with pytest.raises(TypeError, match=r"write ReLU\(...\), with parentheses"):
+        Network([Dense(4, 5), ReLU, Dense(5, 3)])
+    with pytest.raises(TypeError, match=r"expected a fastnn\.Layer, got 'conv'$"):
+        Network(["conv"])
+    with pytest.raises(TypeError, match="activation: expected none, got 'relu'"):
+        Dense(4, 5, "relu")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +118,9 @@ def test_a_single_row():
     net = network()
     with pytest.raises(ValueError, match=r"got \(4,\); a single sample is X\[np.newaxis\]"):
         net.predict(X[0])
+    with pytest.raises(ValueError, match=r"got \(4,\); a single sample is \[X\]"):
+        net.predict(list(X[0]))
+    assert net.predict([list(X[0])]) == net.predict(X[:1])
     assert net.predict(X[0][np.newaxis]).shape == (1,)
     with pytest.raises(ValueError, match=r"got \(3,\)$"):
         net.predict(X[0, :3])
@@ -102,11 +134,32 @@ def test_a_single_row():
         (Y.astype(str), TypeError, r"; names become class ids by np.unique\(y, return_inverse"),
         (Y.astype(str).astype(object), TypeError, "; names become class ids by np.unique"),
         (np.ones((30, 2)), ValueError, r"got shape \(30, 2\)$"),
+        (Y[:, np.newaxis], ValueError, "fastnn.sklearn.MLPClassifier takes a column as it is"),
+        (Y.astype(str), TypeError, "fastnn.sklearn.MLPClassifier takes them as they are"),
+        (Y + 1, ValueError, "got 3 at index 2; of labels that count from 1 write y - 1$"),
+        (10 * Y, ValueError, r"got 10 at index 1; np.unique\(y, return_inverse=True\)\[1\] counts"),
+        (Y - 1, ValueError, r"got -1 at index 0; np.unique\(y, return_inverse=True\)\[1\] counts"),
+        (np.arange(30) % 6, ValueError, "got 3 at index 3; of its 6 classes each needs an output$"),
     ],
 )
 def test_labels_in_other_forms(labels, error, message):
     with pytest.raises(error, match=message):
         network().fit(X, labels)
+
+
+@pytest.mark.parametrize("labels", [Y % 2, X[:, 0]])
+def test_a_single_output(labels):
+    net = Network([Dense(4, 1)], seed=0)
+    with pytest.raises(ValueError, match="one output is for 0 and 1 under 'binary_cross_entropy'"):
+        net.fit(X, labels)
+    net.use("mse")
+    net.fit(X, labels)
+
+
+def test_a_table_with_text():
+    table = X.astype(object)
+    with pytest.raises(TypeError, match=r"write pandas.get_dummies\(X\).astype\(float\)"):
+        network().fit(table, Y)
 
 
 @pytest.mark.parametrize("scaled", [normalize, standardize])

@@ -13,19 +13,20 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "registry"},
+    {"checks", "markdown", "registry"},
     {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
-    {"callbacks", "plotting"},
+    {"blocks"},
+    {"callbacks", "hints", "plotting", "progress"},
     {"training"},
     {"checkpoints"},
     {"network"},
-    {"functional"},
-    {"bench", "images", "page", "prediction", "sheet", "sklearn"},
+    {"functional", "many", "settings"},
+    {"bench", "images", "page", "prediction", "sheet", "sklearn", "sweep", "tables"},
     {"cli"},
     {"__main__"},
 ]
@@ -138,6 +139,7 @@ def test_import_is_light():
         "known = set(sys.modules)\n"  # in some releases its random numbers too
         "import fastnn\n"
         "heavy = {'numba', 'sklearn', 'matplotlib', 'torch', 'jax', 'scipy', 'safetensors', 'tqdm',"
+        " 'IPython',"
         " 'numpy.random'} & (set(sys.modules) - known)\n"
         "assert not heavy, heavy\n"
     )

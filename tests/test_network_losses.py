@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 
 import numpy as np
@@ -423,29 +422,6 @@ def test_training_mode_ends_with_an_exception(blobs):
     network[1].training = True
     network.forward(X)
     assert [layer.training for layer in network] == [False, True, False, False, False]
-
-
-def test_progress_without_accuracy(blobs, monkeypatch):
-    X, y = blobs
-    shown = []
-
-    class Bar(contextlib.nullcontext):
-        def __enter__(self):
-            return self
-
-        def set_postfix_str(self, text, refresh):
-            shown.append(text)
-
-        def update(self, samples):
-            pass
-
-    monkeypatch.setattr(fastnn.training, "_bar", lambda *_, **__: Bar())
-    network = perceptron(4, 3)
-    network.use("mse")
-    network.fit(X, one_hot(y, 3), batch_size=60)
-    network.fit(X, y, batch_size=60)
-    assert [text.partition(" ")[0] for text in shown] == ["loss", "loss"]
-    assert ["accuracy" in text for text in shown] == [False, True]
 
 
 def test_learning_curves_without_accuracy(blobs, tmp_path):

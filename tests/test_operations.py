@@ -48,9 +48,7 @@ CALLED = {
     ("epoch/step.py", "backward_stages"): [stages.backward_stages],
     ("epoch/step.py", "load_input"): [stages.load_input],
     ("epoch/step.py", "loss"): [
-        operation
-        for loss in losses.LOSSES.values()
-        for operation in (loss.operation, loss.general)
+        operation for loss in losses.LOSSES.values() for operation in (loss.operation, loss.general)
     ],
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
     ("epoch/step.py", "put_rows"): [step.put_rows],

@@ -13,7 +13,18 @@ import pytest
 from conftest import perceptron
 
 import fastnn
-from fastnn import SGD, Adam, Dense, Network, ReLU, RMSprop, eval_numerical_gradient, schedules
+from fastnn import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Dense,
+    Network,
+    ReLU,
+    RMSprop,
+    eval_numerical_gradient,
+    schedules,
+)
 
 OPTIMIZERS = {
     "sgd": lambda: SGD(0.1),
@@ -21,6 +32,7 @@ OPTIMIZERS = {
     "nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
     "rmsprop": lambda: RMSprop(0.01, rho=0.8),
     "adam": lambda: Adam(0.01, beta2=0.99),
+    "adamw": lambda: AdamW(0.01, beta1=0.8, weight_decay=2.0),
     "scheduled": lambda: Adam(schedules.WarmUp(schedules.CosineDecay(0.02, 30, 0.001), 5)),
 }
 
@@ -48,6 +60,8 @@ class Plain:
         if isinstance(o, RMSprop):
             self.second = o.rho * self.second + (1 - o.rho) * g**2
             return theta - rate * g / (np.sqrt(self.second) + o.epsilon)
+        if isinstance(o, AdamW) and theta.ndim == 2:  # biases are left alone
+            theta = (1 - rate * o.weight_decay) * theta
         self.first = o.beta1 * self.first + (1 - o.beta1) * g
         self.second = o.beta2 * self.second + (1 - o.beta2) * g**2
         m, s = self.first / (1 - o.beta1**t), self.second / (1 - o.beta2**t)
@@ -146,6 +160,101 @@ def test_backends_agree(optimizer, batch, rng, dtype):
         np.testing.assert_allclose(a, b, rtol=tolerance)
     for a, b in zip(*map(parameters, networks), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def normed(optimizer, **options) -> Network:
+    layers = [Dense(5, 7, l2=0.01), BatchNorm(7), ReLU(), Dense(7, 6), BatchNorm(6), Dense(6, 3)]
+    return Network(layers, optimizer=optimizer, seed=4, **options)
+
+
+class TestAdamW:
+    def test_against_pytorch(self, rng, backend, dtype):
+        torch = pytest.importorskip("torch")
+        X, y = samples(rng)
+        network = deep(AdamW(0.02, 0.8, 0.9, 1e-3, weight_decay=1.5), dtype)
+        network[0]._l2 = 0.0
+        theirs = [torch.tensor(array, requires_grad=True) for array in twin_parameters(network)]
+        groups = [
+            {"params": theirs[::2], "weight_decay": 1.5},
+            {"params": theirs[1::2], "weight_decay": 0.0},
+        ]
+        other = torch.optim.AdamW(groups, lr=0.02, betas=(0.8, 0.9), eps=1e-3)
+        W, b, V, c = theirs
+        for start in range(0, 40, 8):
+            batch = X[start : start + 8].astype(dtype), y[start : start + 8]
+            network.train_step(*batch)
+            logits = (torch.tensor(batch[0]) @ W + b).relu() @ V + c
+            other.zero_grad()
+            torch.nn.functional.cross_entropy(logits, torch.tensor(batch[1])).backward()
+            other.step()
+        for mine, tensor in zip(twin_parameters(network), theirs, strict=True):
+            bound = 5 * 200 * np.finfo(dtype).eps
+            np.testing.assert_allclose(mine, tensor.detach().numpy(), rtol=0, atol=bound)
+
+    def test_weights_alone_shrink(self, rng, backend):
+        """Of a loss that is the same whatever the network does."""
+        X, y = samples(rng)
+        network = normed(AdamW(0.1, weight_decay=0.5), dtype=np.float64)
+        network.use(lambda t, p: 1.0, lambda t, p: np.zeros(p.shape))
+        network[0]._l2 = 0.0
+        for array in twin_parameters(network):
+            array += rng.normal(size=array.shape)
+        before = [{k: v.copy() for k, v in layer.parameters.items()} for layer in network]
+        for _ in range(3):
+            network.train_step(X, y)
+        for layer, old in zip(network, before, strict=True):
+            for name, array in layer.parameters.items():
+                kept = 0.95**3 if name == "weights" else 1.0
+                np.testing.assert_allclose(array, kept * old[name], rtol=1e-14)
+
+    @pytest.mark.parametrize("rate", [0.01, schedules.CosineDecay(0.02, 30)], ids=repr)
+    @pytest.mark.parametrize("batch", [1, 7, 40])
+    def test_the_paths_agree(self, rng, batch, dtype, rate):
+        X, y = samples(rng, n=83)
+        networks = [
+            normed(AdamW(rate, epsilon=1e-2, weight_decay=2.0), dtype=dtype, backend=name)
+            for name in ("numpy", "numba")
+        ]
+        assert networks[1].explain().startswith("compiled epoch")
+        histories = [n.fit(X, y, epochs=2, batch_size=batch) for n in networks]
+        bound = 2 * -(-83 // batch) * 200 * np.finfo(dtype).eps
+        np.testing.assert_allclose(histories[0].loss, histories[1].loss, rtol=bound)
+        for a, b in zip(*map(parameters, networks), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=bound)
+
+    def test_without_a_decay_it_is_adam(self, rng, backend):
+        X, y = samples(rng)
+        a, b = normed(AdamW(0.01, weight_decay=0.0)), normed(Adam(0.01))
+        for network in (a, b):
+            network.fit(X, y, epochs=2, batch_size=7)
+        assert same_bits(parameters(a), parameters(b))
+
+    def test_threads_change_no_bit(self, rng):
+        X, y = rng.random((300, 200)), rng.integers(0, 10, 300)
+        results = []
+        for threads in (1, 2, 4):
+            layers = [Dense(200, 130), BatchNorm(130), ReLU(), Dense(130, 10)]
+            network = Network(layers, optimizer=AdamW(weight_decay=0.5), seed=0)
+            network.fit(X, y, epochs=2, threads=threads)
+            results.append([array.tobytes() for array in network.get_weights()])
+        assert results[0] == results[1] == results[2]
+
+    def test_infinite_weights_stay_so_while_nothing_decays(self, backend):
+        layer = Dense(2, 1, optimizer=AdamW(0.0))
+        layer.weights[...] = np.inf
+        layer.backward(np.ones((1, 2)), np.ones((1, 1)))
+        assert (layer.weights == np.inf).all()
+
+    def test_a_vector_that_it_is_handed_shrinks_as_a_whole(self, backend):
+        theta, zeros = np.ones(3), np.zeros((3, 3))
+        AdamW(0.1, weight_decay=0.5).step(
+            fastnn.backends.load(backend), theta, zeros[0], zeros[1:], 0
+        )
+        np.testing.assert_allclose(theta, 0.95)
+
+    def test_names(self):
+        assert type(Network([], optimizer="adamw").optimizer) is AdamW
+        assert repr(AdamW(weight_decay=0.1)).endswith("epsilon=1e-08, weight_decay=0.1)")
 
 
 @pytest.mark.usefixtures("backend")
@@ -738,6 +847,8 @@ class TestFiles:
         (lambda: Adam(beta1=math.nan), ValueError, "^beta1: expected .*got nan"),
         (lambda: Adam(beta2=1.5), ValueError, "^beta2: expected .*got 1.5"),
         (lambda: Adam(epsilon=1e-60), ValueError, "^epsilon: expected"),
+        (lambda: AdamW(weight_decay=-0.1), ValueError, "^weight_decay: expected .*got -0.1"),
+        (lambda: AdamW(weight_decay=None), TypeError, "^weight_decay: expected a finite number"),
         (lambda: Dense(3, 2, optimizer=0.1), TypeError, "^optimizer: expected an Optimizer"),
         (lambda: Dense(3, 2, optimizer=Adam), TypeError, "^optimizer: expected an Optimizer"),
         (lambda: Network(optimizer="lbfgs"), ValueError, "^optimizer: expected one of 'sgd'"),

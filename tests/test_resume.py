@@ -10,7 +10,7 @@ import kill_resume
 import numpy as np
 import pytest
 from conftest import perceptron
-from test_cli import run, small_data  # noqa: F401
+from test_cli import run
 from test_readme import blocks
 
 import fastnn
@@ -658,7 +658,7 @@ class TestDamagedFiles:
         self.refused(trained, blobs, "EarlyStopping: can't go on from its state in the checkpoint")
 
 
-def test_the_command(tmp_path, small_data):  # noqa: F811
+def test_the_command(tmp_path, small_data):
     options = ("train", "--data", small_data, "--hidden", 20, "--optimizer", "adam")
     whole, end, checkpoint = tmp_path / "whole", tmp_path / "end", tmp_path / "checkpoint"
     done = run(*options, "--epochs", 4, "--save", whole)

@@ -59,9 +59,9 @@ def result(case: Case, threads: int, density: float = 0.3, settings=None, poison
     program = case.program(density)
     program.training.workspace[:] = poison
     program._signals.settings.update(settings or {})
-    totals = program.train(
+    totals = program.prepare(
         case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
-    )
+    )()
     return case.parameters.tobytes(), *totals
 
 
@@ -103,11 +103,11 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
         assert program._structure.chunks > 1 or batch_size <= blocks.FEW_SAMPLES
         program._signals.settings.update(settings)
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
-        totals = program.train(
+        totals = program.prepare(
             case.samples, case.targets, case.order, case.parameters,
-            np.full((4, len(program._structure.learned), 2), 0.01), states,
+            np.full((4, len(program._structure.learned), 3), 0.01), states,
             dropout_steps=case.steps, threads=threads,
-        )  # fmt: skip
+        )()  # fmt: skip
         vectors = (case.parameters, *states)
         results.append((*(vector.tobytes() for vector in vectors), *totals))
     assert len(set(results)) == 1
@@ -174,9 +174,9 @@ def test_a_slow_team_parts():
         case = Case((784, 100, 200, 10), 32, 2000)
         program = case.program()
         program._signals.settings.update(RESTLESS | {team.PAUSE_FACTOR: 10})
-        totals = program.train(
+        totals = program.prepare(
             case.samples, case.labels, case.order, case.parameters, case.rates, threads=2
-        )
+        )()
         assert (case.parameters.tobytes(), *totals) == expected
         if program._signals.settings[team.RETURN_AT] > 0:
             return
@@ -192,13 +192,13 @@ def test_a_slow_team_parts_in_short_calls(monkeypatch):
     )
     arguments = case.samples, case.labels, case.order, case.parameters, case.rates
     for _ in range(1000):
-        program.train(*arguments, threads=2)
+        program.prepare(*arguments, threads=2)()
         if program._signals.apart():
             break
     else:
         pytest.fail("the team stayed together")
     monkeypatch.setattr(f"{TEAM}.run_together", lambda *_: pytest.fail("somebody was woken"))
-    program.train(*arguments, threads=2)
+    program.prepare(*arguments, threads=2)()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")

@@ -176,7 +176,7 @@ _MODULES = {
     "numpy": "fastnn.backends.numpy_backend",
 }
 _loaded: dict[str, Backend] = {}
-_epoch_compiler: Any | None = None
+_epoch_module: Any | None = None
 _environment = os.environ.get("FASTNN_BACKEND", "")
 """Read once: to look again takes longer than a layer of ten units."""
 _default: str | None = None
@@ -264,14 +264,14 @@ def load(name: str | None = None) -> Backend:
     return backend
 
 
-def epoch_compiler(name: str) -> Any | None:
+def epoch_module(name: str) -> Any | None:
     """Return the module that compiles whole epochs for backend `name`, None where there is none."""
-    global _epoch_compiler
+    global _epoch_module
     if name != "numba":
         return None
-    if _epoch_compiler is None:
-        _epoch_compiler = importlib.import_module("fastnn.backends.numba_backend.epoch.program")
-    return _epoch_compiler
+    if _epoch_module is None:
+        _epoch_module = importlib.import_module("fastnn.backends.numba_backend.epoch.program")
+    return _epoch_module
 
 
 def describe_numba() -> dict[str, str]:

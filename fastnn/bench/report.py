@@ -14,6 +14,7 @@ from typing import Any
 
 from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.costs import Costs
+from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
 DETAILED_COMPARISONS = 10
@@ -153,20 +154,9 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a Markdown table, numbers to the right, readable as plain text."""
-    rows = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[cell.rjust(w) for cell, w in zip(row, widths, strict=True)] for row in rows]
-    for line, row in zip(cells, rows, strict=True):
-        line[0] = row[0].ljust(widths[0])
-    cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
 def _costs(costs: Costs) -> str:
     """What is paid once, a row for each."""
-    return _table(
+    return markdown_table(
         ["cost", "measured"],
         [
             ["`import fastnn` over `import numpy`", f"{costs.import_milliseconds:.0f} ms"],
@@ -211,7 +201,7 @@ def _details(result: Result) -> list[str]:
         f"{result.rounds} interleaved rounds of {subject.case.samples:,} samples, medians; the "
         f"peak, a dense matrix product at its best, is {result.peak_gflops:.1f} GFLOP/s."
     )
-    return [f"### {result.name}", _table(header, rows), note]
+    return [f"### {result.name}", markdown_table(header, rows), note]
 
 
 def _summary(results: Sequence[Result]) -> list[str]:
@@ -232,7 +222,7 @@ def _summary(results: Sequence[Result]) -> list[str]:
     labels = [LABELS[other] + (" on 1 thread" if other == "numba" else "") for other in others]
     parts = [
         "Samples/s of fastnn numba, and how many times as long each of the others took:",
-        _table(["comparison", "samples/s", *labels, "fastest peer"], rows),
+        markdown_table(["comparison", "samples/s", *labels, "fastest peer"], rows),
     ]
     compared = [ratio for ratio in fastest if not math.isnan(ratio)]
     if compared:

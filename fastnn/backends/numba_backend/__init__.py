@@ -5,8 +5,8 @@ themselves. What a kernel refuses, such as a matrix of logits in Fortran order, 
 plain rows and handed over again.
 
 The backend has two wings, which don't know each other: the layer path in `layerwise/`, for these
-functions, and the compiled epoch in `epoch/`, which `fastnn/paths.py` asks for. What both use is in
-`kernels/`, written in the language of `language.py` and compiled by `jit.py`.
+functions, and the compiled epoch in `epoch/`, which `fastnn/paths.py` asks for. What both use or
+could use is in `kernels/`, written in the language of `language.py` and compiled by `jit.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .kernels.optimizers import RULES
 from .kernels.philox import BLOCK_WORDS
 from .layerwise import batch_norm, dense, elementwise, losses, optimizers
 from .layerwise import dropout as dropout_kernels
-from .layerwise.arrays import Entries, KernelEntries, fitting, plain
+from .layerwise.arrays import Entries, KernelEntries, plain, raise_if_refused
 from .layerwise.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .machine import MACHINE
 
@@ -92,7 +92,9 @@ def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = F
     if entry(1.0, FORWARD, itemsize, id(input), id(weights), id(output), id(biases), relu):
         X, W, b = plain(input), plain(weights, dtype), plain(biases, dtype)
         output = _empty((len(X), len(b)), X.dtype)
-        fitting(entry(1.0, FORWARD, itemsize, id(X), id(W), id(output), id(b), relu), X, W, b)
+        raise_if_refused(
+            entry(1.0, FORWARD, itemsize, id(X), id(W), id(output), id(b), relu), X, W, b
+        )
     return output
 
 
@@ -114,7 +116,7 @@ def dense_backward(
         if entry(1.0, INPUT_GRADIENT, itemsize, G, id(weights), id(grad_input), 0, False):
             grad_input = _empty(input.shape, dtype.char)
             G_, W_ = plain(grad_output, dtype), plain(weights, dtype)
-            fitting(
+            raise_if_refused(
                 entry(1.0, INPUT_GRADIENT, itemsize, id(G_), id(W_), id(grad_input), 0, False),
                 G_,
                 W_,
@@ -123,7 +125,7 @@ def dense_backward(
     if entry(1.0, WEIGHT_GRADIENT, itemsize, id(input), G, id(dW), id(db), False):
         X_, G_ = plain(input), plain(grad_output, dtype)
         dW, db = _empty(dW.shape, dtype.char), _empty(db.shape, dtype.char)
-        fitting(
+        raise_if_refused(
             entry(1.0, WEIGHT_GRADIENT, itemsize, id(X_), id(G_), id(dW), id(db), False),
             X_,
             G_,
@@ -139,13 +141,13 @@ def dropout(input: Array, p: float, key: int, step: int) -> Array:
     entry = _dropout[dtype]
     output = _empty(input.shape, dtype)
     # whole blocks of words, and the vector that reaches beyond the last element
-    words = _empty(input.size + BLOCK_WORDS + MACHINE.bits // 32, np.uint32)
+    words = _empty(input.size + BLOCK_WORDS + MACHINE.vector_bits // 32, np.uint32)
     signed_key = (key ^ 1 << 63) - (1 << 63)
     rest = id(words), signed_key, step, round(p * 2**32)
     scale = 1 / (1 - p)
     if entry(scale, input.itemsize, id(input), id(output), *rest):
         X = plain(input)
-        fitting(entry(scale, X.itemsize, id(X), id(output), *rest), X)
+        raise_if_refused(entry(scale, X.itemsize, id(X), id(output), *rest), X)
     return output
 
 
@@ -195,7 +197,7 @@ def softmax(logits: Array) -> Array:
     probabilities = _empty(logits.shape, dtype)
     if _softmax[dtype](1.0, logits.itemsize, id(logits), id(probabilities)):
         Z = plain(logits)
-        fitting(_softmax[dtype](1.0, Z.itemsize, id(Z), id(probabilities)), Z)
+        raise_if_refused(_softmax[dtype](1.0, Z.itemsize, id(Z), id(probabilities)), Z)
     return probabilities
 
 
@@ -205,7 +207,7 @@ def softmax_cross_entropy(logits: Array, labels: Labels) -> Array:
     if _cross_entropy[dtype](1.0, logits.itemsize, id(logits), id(labels), _LABELS, id(values)):
         Z, ids = plain(logits), plain(labels, _INT64)
         code = _cross_entropy[dtype](1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(values))
-        fitting(code, Z, ids)
+        raise_if_refused(code, Z, ids)
     return values
 
 
@@ -215,7 +217,7 @@ def softmax_cross_entropy_gradient(logits: Array, labels: Labels) -> Array:
     entry = _cross_entropy_gradient[dtype]
     if entry(1.0, logits.itemsize, id(logits), id(labels), _LABELS, id(gradient)):
         Z, ids = plain(logits), plain(labels, _INT64)
-        fitting(entry(1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient)), Z, ids)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient)), Z, ids)
     return gradient
 
 
@@ -224,7 +226,7 @@ def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: float) -> A
     if entry(smoothing, logits.itemsize, id(logits), id(labels), _LABELS, id(values)):
         Z, ids = plain(logits), plain(labels, _INT64)
         code = entry(smoothing, Z.itemsize, id(Z), id(ids), _LABELS, id(values))
-        fitting(code, Z, ids)
+        raise_if_refused(code, Z, ids)
     return values
 
 
@@ -233,7 +235,7 @@ def smoothed_cross_entropy_gradient(logits: Array, labels: Labels, smoothing: fl
     if entry(smoothing, logits.itemsize, id(logits), id(labels), _LABELS, id(gradient)):
         Z, ids = plain(logits), plain(labels, _INT64)
         code = entry(smoothing, Z.itemsize, id(Z), id(ids), _LABELS, id(gradient))
-        fitting(code, Z, ids)
+        raise_if_refused(code, Z, ids)
     return gradient
 
 
@@ -243,7 +245,7 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
     values = _empty(len(logits), dtype)
     if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
         Z, T = plain(logits), plain(target, dtype)
-        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
     return values
 
 
@@ -253,7 +255,7 @@ def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
     gradient = _empty(logits.shape, dtype)
     if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
         Z, T = plain(logits), plain(target, dtype)
-        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
     return gradient
 
 
@@ -263,7 +265,7 @@ def poisson_loss(logits: Array, target: Array) -> Array:
     values = _empty(len(logits), dtype)
     if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
         Z, T = plain(logits), plain(target, dtype)
-        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
     return values
 
 
@@ -273,7 +275,7 @@ def poisson_loss_gradient(logits: Array, target: Array) -> Array:
     gradient = _empty(logits.shape, dtype)
     if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
         Z, T = plain(logits), plain(target, dtype)
-        fitting(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
     return gradient
 
 
@@ -283,7 +285,7 @@ def mean_squared_error(output: Array, target: Array) -> Array:
     values = _empty(len(output), dtype)
     if entry(1.0, output.itemsize, id(output), id(target), id(values)):
         Y, T = plain(output), plain(target, dtype)
-        fitting(entry(1.0, Y.itemsize, id(Y), id(T), id(values)), Y, T)
+        raise_if_refused(entry(1.0, Y.itemsize, id(Y), id(T), id(values)), Y, T)
     return values
 
 
@@ -294,7 +296,7 @@ def mean_squared_error_gradient(output: Array, target: Array) -> Array:
     gradient = _empty(output.shape, dtype)
     if entry(factor, output.itemsize, id(output), id(target), id(gradient)):
         Y, T = plain(output), plain(target, dtype)
-        fitting(entry(factor, Y.itemsize, id(Y), id(T), id(gradient)), Y, T)
+        raise_if_refused(entry(factor, Y.itemsize, id(Y), id(T), id(gradient)), Y, T)
     return gradient
 
 
@@ -309,7 +311,7 @@ def sum_of_squares(x: Array) -> float:
     entry = _sum_of_squares[x.dtype]
     if entry(1.0, x.itemsize, id(x), id(total)):
         X = plain(x).reshape(-1)
-        fitting(entry(1.0, X.itemsize, id(X), id(total)), X)
+        raise_if_refused(entry(1.0, X.itemsize, id(X), id(total)), X)
     return float(total[0])
 
 
@@ -329,7 +331,7 @@ def momentum_step(
     rate, itemsize = learning_rate, parameters.itemsize
     if entry(rate, momentum, kernel, itemsize, id(parameters), id(gradient), id(velocity)):
         copies = _copies(parameters, gradient, velocity)
-        fitting(entry(rate, momentum, kernel, itemsize, *map(id, copies)), *copies)
+        raise_if_refused(entry(rate, momentum, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, velocity[...] = copies
 
 
@@ -347,7 +349,9 @@ def rmsprop_step(
     P, G, S = id(parameters), id(gradient), id(mean_square)
     if entry(rate, rho, rest, epsilon, kernel, itemsize, P, G, S):
         copies = _copies(parameters, gradient, mean_square)
-        fitting(entry(rate, rho, rest, epsilon, kernel, itemsize, *map(id, copies)), *copies)
+        raise_if_refused(
+            entry(rate, rho, rest, epsilon, kernel, itemsize, *map(id, copies)), *copies
+        )
         parameters[...], _, mean_square[...] = copies
 
 
@@ -369,7 +373,7 @@ def adam_step(
     itemsize = parameters.itemsize
     if entry(*numbers, kernel, itemsize, id(parameters), id(gradient), id(mean), id(mean_square)):
         copies = _copies(parameters, gradient, mean, mean_square)
-        fitting(entry(*numbers, kernel, itemsize, *map(id, copies)), *copies)
+        raise_if_refused(entry(*numbers, kernel, itemsize, *map(id, copies)), *copies)
         parameters[...], _, mean[...], mean_square[...] = copies
 
 
@@ -388,7 +392,7 @@ def _elementwise(
     if entry(a, b, kernel, value.itemsize, id(value), id(second), id(output)):
         X, G = plain(value), plain(second, value.dtype)
         output = _empty_like(X)
-        fitting(entry(a, b, kernel, X.itemsize, id(X), id(G), id(output)), X, G)
+        raise_if_refused(entry(a, b, kernel, X.itemsize, id(X), id(G), id(output)), X, G)
     return output
 
 
@@ -408,7 +412,7 @@ def _normalized(
     if entry(epsilon, input.itemsize, given, *map(id, arrays)):
         # what the kernel writes is plain, so it is not copied
         arrays = [plain(array, dtype) for array in arrays]
-        fitting(entry(epsilon, input.itemsize, given, *map(id, arrays)), *arrays)
+        raise_if_refused(entry(epsilon, input.itemsize, given, *map(id, arrays)), *arrays)
     return output
 
 
@@ -431,7 +435,7 @@ def _normalized_gradient(
         arrays = [plain(array, dtype) for array in arrays]
         plain_out = [_empty(vector.shape, dtype.char) for vector in out]
         code = entry(epsilon, input.itemsize, given, *map(id, arrays), *map(id, plain_out))
-        fitting(code, *arrays, *plain_out)
+        raise_if_refused(code, *arrays, *plain_out)
         out_grad_scale[...], out_grad_shift[...] = plain_out
         grad_input = arrays[2]
     return grad_input

@@ -17,7 +17,7 @@ def describe() -> dict[str, str]:
     writable = cache is not None and os.access(_existing(cache), os.W_OK)
     return {
         "cpu": f"{model_name()} ({binding.get_host_cpu_name()})",
-        "vectors": f"{MACHINE.bits} bits",
+        "vectors": f"{MACHINE.vector_bits} bits",
         "threads": f"{min(2, len(cores()))} for training steps that are large enough; "
         f"FASTNN_NUM_THREADS asks for up to {MOST_MEMBERS}",
         "cache": f"{cache} ({'writable' if writable else 'NOT writable'})"

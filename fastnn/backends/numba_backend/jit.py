@@ -15,7 +15,9 @@ import functools
 import hashlib
 import inspect
 import os
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +31,16 @@ from numba import types
 from numba.core import cgutils, sigutils
 from numba.core import config as numba_config
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
 from .language import DOUBLE, FLOAT
 from .machine import MACHINE
 from .microkernel import Microkernel, flattened, intrinsic
+
+if sys.platform != "win32":
+    import fcntl
 
 FLAGS: dict[str, Any] = {
     "nogil": True,  # other Python threads run on while a kernel does
@@ -53,7 +59,7 @@ def _digest_of_sources() -> str:
     return digest.hexdigest()[:12]
 
 
-_VARIANT = f"v{MACHINE.bits}_{_digest_of_sources()}"
+_VARIANT = f"v{MACHINE.vector_bits}_{_digest_of_sources()}"
 _warned = False
 
 
@@ -65,8 +71,79 @@ def jit(function: Callable[..., Any]) -> Any:
     except RuntimeError as error:  # no cache directory can be written
         _warn_of_no_cache(error)
         return numba.njit(**FLAGS)(function)
-    dispatcher._cache = _ForgivingCache(dispatcher._cache)
-    return dispatcher
+    return _with_cache(dispatcher)
+
+
+def _with_cache(compiled: Any) -> Any:
+    """Return a function of Numba's that has a cache; it compiles while no other process does."""
+    compile = compiled.compile
+    compiled._cache = _ForgivingCache(compiled._cache)
+
+    def compile_in_turn(*signature: Any) -> Any:
+        with global_compiler_lock:  # one thread; of those that wait for a turn as well
+            nested = TURN.taken
+            try:
+                return compile(*signature)
+            finally:
+                if not nested:
+                    TURN.give_back()
+
+    compiled.compile = compile_in_turn
+    return compiled
+
+
+class _Turn:
+    """The right to compile, which one process has at a time of those that share a cache.
+
+    So what many begin at the same moment, as the workers of a cluster do, is compiled once; the
+    others find it on the disk. It goes back by itself when a process dies. Where there are no
+    locks, all compile.
+    """
+
+    def __init__(self) -> None:
+        self._file: Any = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether this process has it."""
+        return self._file is not None
+
+    def take(self) -> None:
+        """Wait for it, or until waiting has taken longer than to compile everything."""
+        directory = None if self.taken else _cache_directory()
+        if directory is None or sys.platform == "win32":
+            return
+        end = time.monotonic() + LONGEST_WAIT
+        with contextlib.suppress(OSError):  # a directory that can't be written, or without locks
+            directory.mkdir(parents=True, exist_ok=True)
+            file = (directory / "fastnn.lock").open("ab")
+            try:
+                while not _locked(file) and time.monotonic() < end:
+                    time.sleep(0.02)
+            except BaseException:
+                file.close()
+                raise
+            self._file = file
+
+    def give_back(self) -> None:
+        """Let others have it."""
+        if self.taken:
+            self._file.close()
+            self._file = None
+
+
+TURN = _Turn()
+LONGEST_WAIT = 120.0
+"""Seconds."""
+
+
+def _locked(file: Any) -> bool:
+    """Say whether the lock of an open file could be had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class _ForgivingCache:
@@ -79,6 +156,13 @@ class _ForgivingCache:
         return getattr(self._cache, name)
 
     def load_overload(self, signature: Any, target: Any) -> Any:
+        found = self._loaded(signature, target)
+        if found is None and not TURN.taken:
+            TURN.take()
+            found = self._loaded(signature, target)  # another process may have been sooner
+        return found
+
+    def _loaded(self, signature: Any, target: Any) -> Any:
         try:
             return _load(self._cache, signature, target)
         except Exception as error:  # what a damaged file raises depends on where it is damaged
@@ -154,7 +238,7 @@ class Operation:
         compiled: Any = CFunc(self._function, (arguments, types.void), {}, FLAGS)
         try:
             compiled.enable_caching()
-            compiled._cache = _ForgivingCache(compiled._cache)
+            _with_cache(compiled)
         except RuntimeError as error:  # no cache directory can be written
             _warn_of_no_cache(error)
         compiled.compile()

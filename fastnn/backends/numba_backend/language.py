@@ -37,6 +37,7 @@ from llvmlite import ir
 from .machine import HAS_POSIX, MACHINE, lanes
 
 V = TypeVar("V", bound="Value")
+Number = TypeVar("Number", "Int", "Vector")
 
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
@@ -69,6 +70,20 @@ class Value:
         return type(self)(self.kernel, getattr(self.kernel.builder, instruction)(left, right))
 
 
+class Condition(Value):
+    """What a comparison finds: yes or no, or as many of them as a vector has lanes.
+
+    For `Kernel.where` and `Kernel.when`; `&` and `|` join two. A chained comparison is a TypeError,
+    as Python asks for the truth of its first half.
+    """
+
+    def __and__(self, other: Condition) -> Condition:
+        return self._emit("and_", other)
+
+    def __or__(self, other: Condition) -> Condition:
+        return self._emit("or_", other)
+
+
 class Int(Value):
     """A 64-bit integer: a count, an index, a stride in bytes, an address, a set of 64 bits."""
 
@@ -99,21 +114,21 @@ class Int(Value):
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def _compare(self, operator: str, other: Int | int) -> ir.Value:
+    def _compare(self, operator: str, other: Int | int) -> Condition:
         code = self.kernel.constant_like(self, other).code
-        return self.kernel.builder.icmp_signed(operator, self.code, code)
+        return Condition(self.kernel, self.kernel.builder.icmp_signed(operator, self.code, code))
 
-    def __lt__(self, other: Int | int) -> ir.Value:
+    def __lt__(self, other: Int | int) -> Condition:
         return self._compare("<", other)
 
-    def __gt__(self, other: Int | int) -> ir.Value:
+    def __gt__(self, other: Int | int) -> Condition:
         return self._compare(">", other)
 
-    def equals(self, other: Int | int) -> ir.Value:
+    def equals(self, other: Int | int) -> Condition:
         """The condition that both are the same number."""
         return self._compare("==", other)
 
-    def differs(self, other: Int | int) -> ir.Value:
+    def differs(self, other: Int | int) -> Condition:
         """The condition that they are not the same number."""
         return self._compare("!=", other)
 
@@ -138,22 +153,23 @@ class Vector(Value):
     def __truediv__(self, other: Vector | float) -> Vector:
         return self._emit("fdiv", other)
 
-    def _compare(self, operator: str, other: Vector | float, ordered: bool = True) -> ir.Value:
+    def _compare(self, operator: str, other: Vector | float, ordered: bool = True) -> Condition:
         builder = self.kernel.builder
         compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
-        return compare(operator, self.code, self.kernel.constant_like(self, other).code)
+        code = self.kernel.constant_like(self, other).code
+        return Condition(self.kernel, compare(operator, self.code, code))
 
-    def __lt__(self, other: Vector | float) -> ir.Value:
+    def __lt__(self, other: Vector | float) -> Condition:
         return self._compare("<", other)
 
-    def __gt__(self, other: Vector | float) -> ir.Value:
+    def __gt__(self, other: Vector | float) -> Condition:
         return self._compare(">", other)
 
-    def equals(self, other: Vector | float) -> ir.Value:
+    def equals(self, other: Vector | float) -> Condition:
         """The lanes that are equal."""
         return self._compare("==", other)
 
-    def differs(self, other: Vector | float) -> ir.Value:
+    def differs(self, other: Vector | float) -> Condition:
         """The lanes that differ; NaN differs from everything."""
         return self._compare("!=", other, ordered=False)
 
@@ -224,7 +240,7 @@ class Kernel:
         self.element = element
         self.element_bytes = 4 if element == FLOAT else 8
         self.lanes = lanes(self.element_bytes)
-        self.vector_bytes = MACHINE.bits // 8
+        self.vector_bytes = MACHINE.vector_bits // 8
         self.vector_type = ir.VectorType(element, self.lanes)
         self.machine = MACHINE
 
@@ -233,6 +249,9 @@ class Kernel:
     def constant_like(self, example: V, number: V | float) -> V:
         """Return `number` as a value of the kernel, of the type of `example`."""
         if isinstance(number, Value):
+            if not isinstance(number, type(example)):
+                kinds = f"{type(example).__name__} beside its like, got {type(number).__name__}"
+                raise TypeError(f"a value of a kernel: expected {kinds}")
             return number
         kind = example.code.type
         if isinstance(kind, ir.VectorType):
@@ -257,14 +276,11 @@ class Kernel:
     def _pointer(self, address: Int, kind: ir.Type) -> ir.Value:
         return self.builder.inttoptr(address.code, kind.as_pointer())
 
-    def _load(self, address: Int, kind: ir.Type, align: int) -> ir.Value:
+    def load_as(self, address: Int, kind: ir.Type, align: int) -> ir.Value:
+        """Load a value of any LLVM type from an address that is a multiple of `align`."""
         code = self.builder.load(self._pointer(address, kind))
         code.align = align
         return code
-
-    def load_as(self, address: Int, kind: ir.Type, align: int) -> ir.Value:
-        """Load a value of any LLVM type from an address that is a multiple of `align`."""
-        return self._load(address, kind, align)
 
     def store_as(self, code: ir.Value, address: Int, align: int) -> None:
         """Store a value of any LLVM type at an address that is a multiple of `align`."""
@@ -272,7 +288,7 @@ class Kernel:
 
     def load(self, address: Int) -> Vector:
         """Load a vector from an aligned address."""
-        return Vector(self, self._load(address, self.vector_type, self.vector_bytes))
+        return Vector(self, self.load_as(address, self.vector_type, self.vector_bytes))
 
     def store(self, vector: Vector, address: Int) -> None:
         """Store a vector at an aligned address."""
@@ -281,7 +297,7 @@ class Kernel:
 
     def load_real(self, address: Int) -> Real:
         """Load one number."""
-        return Real(self, self._load(address, self.element, self.element_bytes))
+        return Real(self, self.load_as(address, self.element, self.element_bytes))
 
     def store_real(self, number: Real, address: Int) -> None:
         """Store one number."""
@@ -290,7 +306,7 @@ class Kernel:
 
     def load_integer(self, address: Int) -> Int:
         """Load a 64-bit integer."""
-        return Int(self, self._load(address, INT64, 8))
+        return Int(self, self.load_as(address, INT64, 8))
 
     def store_integer(self, number: Int, address: Int) -> None:
         """Store a 64-bit integer."""
@@ -300,31 +316,31 @@ class Kernel:
 
     def load_anywhere(self, address: Int) -> Vector:
         """Load a vector from any address."""
-        return Vector(self, self._load(address, self.vector_type, 1))
+        return Vector(self, self.load_as(address, self.vector_type, 1))
 
     def load_real_anywhere(self, address: Int) -> Real:
         """Load one number from any address."""
-        return Real(self, self._load(address, self.element, 1))
+        return Real(self, self.load_as(address, self.element, 1))
 
     def store_anywhere(self, vector: Vector, address: Int) -> None:
         """Store a vector at any address."""
         self.store_as(vector.code, address, 1)
 
-    def load_lanes(self, address: Int, chosen: ir.Value) -> Vector:
+    def load_lanes(self, address: Int, chosen: Condition) -> Vector:
         """Load the chosen lanes from any address; the others are 0, their memory is not touched."""
         pointer = self._pointer(address, self.vector_type)
         byte = ir.Constant(INT32, 1)
-        codes = [pointer, byte, chosen, self.zero().code]
+        codes = [pointer, byte, chosen.code, self.zero().code]
         return Vector(self, self._call_masked("load", self.vector_type, codes))
 
-    def store_lanes(self, vector: Vector, address: Int, chosen: ir.Value) -> None:
+    def store_lanes(self, vector: Vector, address: Int, chosen: Condition) -> None:
         """Store the chosen lanes at any address; the memory of the others is not touched."""
         pointer = self._pointer(address, self.vector_type)
         byte = ir.Constant(INT32, 1)
-        self._call_masked("store", ir.VoidType(), [vector.code, pointer, byte, chosen])
+        self._call_masked("store", ir.VoidType(), [vector.code, pointer, byte, chosen.code])
 
     def masked(
-        self, chosen: ir.Value
+        self, chosen: Condition
     ) -> tuple[Callable[[Int], Vector], Callable[[Vector, Int], None]]:
         """Return `load` and `store` of the chosen lanes, to be used as those of whole vectors."""
         return (
@@ -405,17 +421,18 @@ class Kernel:
         every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, empty, every)
 
-    def where(self, condition: ir.Value, yes: V, no: V) -> V:
+    def where(self, condition: Condition, yes: V, no: V) -> V:
         """Return `yes` where the condition holds, `no` elsewhere."""
-        return type(yes)(self, self.builder.select(condition, yes.code, no.code))
+        return type(yes)(self, self.builder.select(condition.code, yes.code, no.code))
 
-    def maximum(self, a: Vector, b: Vector) -> Vector:
+    def maximum(self, a: Number, b: Number | float) -> Number:
         """Return the larger of two, `b` where one of them is NaN."""
+        b = self.constant_like(a, b)
         return self.where(a > b, a, b)
 
-    def minimum(self, a: int | Int, b: int | Int) -> Int:
-        """Return the smaller of two integers."""
-        a, b = self.integer(a), self.integer(b)
+    def minimum(self, a: Number, b: Number | float) -> Number:
+        """Return the smaller of two, `b` where one of them is NaN."""
+        b = self.constant_like(a, b)
         return self.where(a < b, a, b)
 
     def lane_sum(self, vector: Vector) -> Real:
@@ -438,9 +455,9 @@ class Kernel:
             code = operation(Vector(self, code), Vector(self, moved)).code
         return Real(self, builder.extract_element(code, ir.Constant(INT32, 0)))
 
-    def bits(self, condition: ir.Value) -> Int:
+    def bits(self, condition: Condition) -> Int:
         """One bit a lane, lane 0 lowest: set where the condition holds."""
-        packed = self.builder.bitcast(condition, ir.IntType(self.lanes))
+        packed = self.builder.bitcast(condition.code, ir.IntType(self.lanes))
         return Int(self, self.builder.zext(packed, INT64))
 
     def lowest_bit(self, bits: Int) -> Int:
@@ -448,10 +465,11 @@ class Kernel:
         never_zero = ir.Constant(ir.IntType(1), 1)
         return Int(self, self.builder.cttz(bits.code, never_zero))
 
-    def lane_before(self, count: Int) -> ir.Value:
+    def lane_before(self, count: Int) -> Condition:
         """The lanes whose number is below `count`."""
         numbers = ir.Constant(ir.VectorType(INT64, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", numbers, self.in_every_lane(count.code))
+        counts = self.in_every_lane(count.code)
+        return Condition(self, self.builder.icmp_signed("<", numbers, counts))
 
     def transpose(self, rows: list[Vector]) -> list[Vector]:
         """Transpose a square of vectors in registers; see `transpose_codes`."""
@@ -506,7 +524,7 @@ class Kernel:
             index[0] = current + step
 
     @contextlib.contextmanager
-    def loop_while(self, condition: Callable[[], ir.Value]) -> Iterator[None]:
+    def loop_while(self, condition: Callable[[], Condition]) -> Iterator[None]:
         """Loop of the kernel for as long as the condition, evaluated anew, holds."""
         builder = self.builder
         test = builder.append_basic_block("test")
@@ -514,7 +532,7 @@ class Kernel:
         after = builder.append_basic_block("after")
         builder.branch(test)
         builder.position_at_end(test)
-        builder.cbranch(condition(), body, after)
+        builder.cbranch(condition().code, body, after)
         builder.position_at_end(body)
         yield
         builder.branch(test)
@@ -529,9 +547,13 @@ class Kernel:
             yield self.lowest_bit(current)
             rest[0] = current & (current - 1)
 
-    def when(self, condition: ir.Value):
+    def when(self, condition: Condition):
         """`with k.when(condition):` runs its body where the condition holds."""
-        return self.builder.if_then(condition)
+        return self.builder.if_then(condition.code)
+
+    def if_else(self, condition: Condition):
+        """`with k.if_else(condition) as (yes, no):` takes one body in `with yes:`, one in `no`."""
+        return self.builder.if_else(condition.code)
 
     def cases(self, number: Int, numbers: range | tuple[int, ...]) -> Iterator[int]:
         """Write the body of a `for` once for each of `numbers`; the kernel jumps to one of them.

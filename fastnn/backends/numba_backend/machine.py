@@ -14,7 +14,7 @@ from llvmlite import binding
 class Machine:
     """What a kernel needs to know of the CPU. Tile sizes are those that fill its registers."""
 
-    bits: int
+    vector_bits: int
     """Width of a vector register."""
     tile_rows: int
     """Rows of the register tile of the dense product; a divisor of `memory.ROW_BLOCK`."""
@@ -33,18 +33,18 @@ class Machine:
 
 
 MACHINES = {
-    machine.bits: machine
+    machine.vector_bits: machine
     for machine in (
         Machine(
-            bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
+            vector_bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
             cached_bytes=20480, block_inner=1024, block_columns=3,
         ),
         Machine(
-            bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
+            vector_bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
             cached_bytes=20480, block_inner=256, block_columns=24,
         ),
         Machine(
-            bits=128, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
+            vector_bits=128, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
             cached_bytes=20480, block_inner=256, block_columns=48,
         ),
     )
@@ -71,7 +71,7 @@ HAS_POSIX = os.name == "posix" and hasattr(time, "CLOCK_MONOTONIC")
 
 def lanes(itemsize: int) -> int:
     """Return how many numbers of `itemsize` bytes a vector holds."""
-    return MACHINE.bits // 8 // itemsize
+    return MACHINE.vector_bits // 8 // itemsize
 
 
 def processors() -> set[int]:

@@ -49,7 +49,7 @@ class Microkernel:
     def name(self, element: ir.Type) -> str:
         """Return a symbol that no other kernel in a process has."""
         kind = "f64" if element == DOUBLE else "f32"
-        return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.bits}"
+        return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.vector_bits}"
 
     def define(self, module: ir.Module, element: ir.Type) -> ir.Function:
         """Write the kernel into a module, for vectors of `element`."""

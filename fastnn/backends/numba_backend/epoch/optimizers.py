@@ -30,6 +30,8 @@ REGION = np.dtype(
             "kernel",
             # address of a float64 for the sum of squares of rows that were moved, before they were
             "squares",
+            # whether the decoupled weight decay of AdamW is for it
+            "shrinks",
         )
     ]
     # [rows, units]; its address counts from the start of the flat vector
@@ -39,8 +41,8 @@ REGION = np.dtype(
 )  # fmt: skip
 """Where a matrix or a vector of parameters lies, and the numbers of its rule."""
 
-RATE_BYTES = 16
-"""Of the two float64, rate and correction, of a learned layer in one step."""
+RATE_BYTES = 24
+"""Of the three float64, rate, correction and shrinking, of a learned layer in one step."""
 
 
 @operation
@@ -49,9 +51,10 @@ def move(
 ):  # fmt: skip
     """Move rows `first` to `first + rows` of a REGION.
 
-    `rates` is the address of the rate of this step and of Adam's correction, `parameters` that of
-    the flat vector, to which the states are parallel, and `gradient` that of the gradient of the
-    first row, whose rows are as far apart as those of the parameters.
+    `rates` is the address of the rate of this step, of Adam's correction, and of the share by which
+    weights shrink, `parameters` that of the flat vector, to which the states are parallel, and
+    `gradient` that of the gradient of the first row, whose rows are as far apart as those of the
+    parameters.
     """
     of, real = record_at(record, 0), type(one)
     place = of.parameters.address + first * of.parameters.row_stride
@@ -59,6 +62,7 @@ def move(
     call(
         of.kernel, real(real_at(0.0, rates)), real(real_at(0.0, rates + 8)),
         real(of.beta1), real(1.0 - of.beta1), real(of.beta2), real(1.0 - of.beta2),
-        real(of.epsilon), real(of.decay),
+        real(of.epsilon), real(real_at(0.0, rates + 16) if of.shrinks != 0 else 0.0),
+        real(of.decay),
         moved, gradient, first_state + place, second_state + place, of.squares,
     )  # fmt: skip

@@ -12,13 +12,13 @@ from functools import cached_property, partial
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.description import HIDDEN_DENSITY, Dense, Layer, Learned
+from fastnn.backends.description import Dense, Layer, Learned
 from fastnn.memory import SparseRows
 
 from ..kernels.optimizers import RULES
 from ..machine import cores
 from . import losses
-from .blocks import Structure, chunks_of
+from .blocks import Structure, chunks_of, density_after
 from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, Table
 from .team import Team
@@ -130,11 +130,12 @@ class Program:
         in a large one, and several times as much between cores that share no cache. Never four:
         where one of four cores is busy with something else, all wait for it.
         """
-        work = 0.0
-        for number, layer in enumerate(self.dense):
-            density = min(self.density, 1.0) if number == 0 else HIDDEN_DENSITY
-            products = 2 if number == 0 else 3
-            work += products * density * layer.input_units * layer.output_units
+        work, density = 0.0, min(self.density, 1.0)
+        for block in self._structure.blocks:
+            if block.dense is not None:
+                products = 2 if block.dense is self.dense[0] else 3
+                work += products * density * block.dense.input_units * block.dense.output_units
+            density = density_after(block, density)
         if work * self.batch_size < WORK_FOR_TWO:
             return 1  # to look for cores would take as long as a tiny fit
         return self.members(min(2, len(cores())))
@@ -160,27 +161,6 @@ class Program:
         tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
         return sum(table.workspace.nbytes for table in tables)
 
-    def train(
-        self,
-        samples: np.ndarray,
-        targets: np.ndarray,
-        order: np.ndarray,
-        parameters: np.ndarray,
-        rates: np.ndarray,
-        states: Sequence[np.ndarray] = (),
-        dropout_steps: np.ndarray | None = None,
-        sample_weights: np.ndarray | None = None,
-        threads: int = 1,
-    ) -> tuple[float, int]:
-        """Train on samples[order], batch by batch; return sums of losses and right answers.
-
-        See `prepare`, which this is with the call of what it returns.
-        """
-        return self.prepare(
-            samples, targets, order, parameters, rates, states, dropout_steps, sample_weights,
-            threads,
-        )()  # fmt: skip
-
     def prepare(
         self,
         samples: np.ndarray | SparseRows,
@@ -205,9 +185,10 @@ class Program:
         `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
-        layers, 2] holds, in float64, what each step of each layer has for `rate` and `correction`,
-        see `optimizers.py`; a rate that stays may be broadcast over the steps. `dropout_steps`,
-        int64, says for each Dropout layer how many batches went through it before; 0 if left out.
+        layers, 3] holds, in float64, what each step of each layer has for `rate`, `correction` and
+        `shrinking`, see `optimizers.py`; what stays may be broadcast over the steps.
+        `dropout_steps`, int64, says for each Dropout layer how many batches went through it before;
+        0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
         loss of a batch is the weighted mean then, and the sum of losses a weighted sum.
         Class ids and order are trusted to be in range.
@@ -340,7 +321,7 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
     """Raise unless there are rates for each step; those of one step must lie side by side."""
     if rates.dtype != np.float64:
         raise TypeError(f"rates must be float64, not {rates.dtype}")
-    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 2):
-        raise ValueError(f"rates must be {steps} x {learned} x 2, not of shape {rates.shape}")
+    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 3):
+        raise ValueError(f"rates must be {steps} x {learned} x 3, not of shape {rates.shape}")
     if not rates[:1].flags.c_contiguous:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")

@@ -222,7 +222,7 @@ def load_labels(shared, labels, order, start, count):
 
 
 @jit_part
-def find_zeros(one, layer, count, padded, training):
+def find_nonzeros(one, layer, count, padded, training):
     """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
         unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
@@ -312,7 +312,7 @@ def multiply(
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         else:
-            find_zeros(one, layer, count, padded, training)
+            find_nonzeros(one, layer, count, padded, training)
             multiply_rows(one, layer, parameters, count)
 
 
@@ -561,7 +561,8 @@ def run_batches(
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
-    (rate, correction) for each learned layer; the next step's is `rates_stride` bytes further.
+    (rate, correction, shrinking) for each learned layer; the next step's is `rates_stride` bytes
+    further.
     `loss` and `correct` are the sums before, which go on from call to call.
 
     `tables` holds the records of the blocks for a thread that works alone and, second, for it as a

@@ -1,8 +1,8 @@
 """The table of the compiled epoch: which kernels a layer uses, and where its buffers lie.
 
 Everything that depends on a shape is decided here, once, in Python. The choice depends on shapes,
-types, the share of non-zeros in the training set and the machine, never on timing, so that the same
-training gives the same bits every time.
+types, the share of non-zeros in the training set, the rule of the optimiser, L2 and the machine,
+never on timing, so that the same training gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -300,6 +300,7 @@ class Table:
         layer["weights_region"] = self._region(
             0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows")
         )
+        self.regions["shrinks"][self._learned, 0] = True
         self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
         if dense.l2 != 0:
             decays = self.regions["decay"][self._learned]
@@ -447,7 +448,7 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     One row of a tile stays in registers and `rows` rows of it in the first-level cache. A matrix
     that fits both isn't cut; others are cut into tiles as equal as can be.
     """
-    vector_bytes = MACHINE.bits // 8
+    vector_bytes = MACHINE.vector_bits // 8
     if vectors <= registers and rows * vectors * vector_bytes <= MACHINE.cached_bytes:
         return vectors
     most = min(registers, MACHINE.cached_bytes // (64 * vector_bytes))

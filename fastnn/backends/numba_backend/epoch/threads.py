@@ -145,9 +145,7 @@ def answer(k: Kernel, signals: Int, member: Int, last: Int) -> Int:
     def go_on():
         return k.load_shared(called).differs(END)
 
-    with k.loop_while(
-        lambda: k.builder.and_(go_on(), k.clock() < k.load_shared(signals + RETURN_AT))
-    ):
+    with k.loop_while(lambda: go_on() & (k.clock() < k.load_shared(signals + RETURN_AT))):
         k.sleep(1000)
     k.store_shared(1, signals + READY + member * PLACE_BYTES)
     polls = k.variable(k.integer(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..language import INT32, INT64, Int, Kernel, Matrix, Real
+from ..language import INT32, INT64, Condition, Int, Kernel, Matrix, Real
 from ..microkernel import microkernel
 from .rows import span
 
@@ -27,7 +27,7 @@ def drop(k: Kernel, factor: Real, X: Matrix, words: Matrix, threshold: Int, Y: M
         span(k, X.columns, body)
 
 
-def _kept(k: Kernel, words: Int, threshold: Int) -> ir.Value:
+def _kept(k: Kernel, words: Int, threshold: Int) -> Condition:
     """Write the comparison of a vector's lanes: those whose 32-bit word is at least `threshold`.
 
     `words` is the address of the word of lane 0; it need not be aligned. The threshold lies from 0
@@ -35,4 +35,4 @@ def _kept(k: Kernel, words: Int, threshold: Int) -> ir.Value:
     """
     loaded = k.load_as(words, ir.VectorType(INT32, k.lanes), 1)
     wide = k.builder.zext(loaded, ir.VectorType(INT64, k.lanes))
-    return k.builder.icmp_unsigned(">=", wide, k.in_every_lane(threshold.code))
+    return Condition(k, k.builder.icmp_unsigned(">=", wide, k.in_every_lane(threshold.code)))

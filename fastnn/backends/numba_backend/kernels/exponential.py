@@ -6,8 +6,7 @@ import math
 
 from llvmlite import ir
 
-from ..language import FLOAT, Int, Kernel, Real, Vector
-from ..microkernel import microkernel
+from ..language import FLOAT, Kernel, Vector
 
 # exp(r) for |r| <= ln(2) / 2: in float32 a polynomial 1 + r + r^2 p(r), in float64 a rational
 # function 1 + 2 r p(r^2) / (q(r^2) - r p(r^2)); coefficients from the highest power down.
@@ -82,10 +81,3 @@ def polynomial(k: Kernel, x: Vector, coefficients: tuple[float, ...]) -> Vector:
     for coefficient in coefficients[1:]:
         value = k.fma(value, x, k.constant(coefficient))
     return value
-
-
-@microkernel
-def exponential_of(k: Kernel, like: Real, x: Int, y: Int, vectors: Int) -> None:
-    """y = exp(x) for vectors of numbers that are not positive."""
-    with k.loop(0, vectors) as j:
-        k.store(exponential(k, k.load(x + j * k.vector_bytes)), y + j * k.vector_bytes)

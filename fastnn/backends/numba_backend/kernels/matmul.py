@@ -1,6 +1,6 @@
-"""The dense matrix product: the tile in registers that serves both wings, and what the epoch adds.
+"""The dense matrix product: the tile in registers, which both wings use, and the epoch's products.
 
-In the epoch operands lie aligned and padded.
+The operands of the epoch's products are aligned, and their rows padded to whole vectors.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Numbers(NamedTuple):
     `beta1` is also the momentum, and the rho of RMSprop. `rest1` and `rest2` are 1 - beta1 and
     1 - beta2, computed before they are rounded. At step n of Adam, counted from 1,
     rate = learning_rate / (1 - beta1^n) and correction = 1 / sqrt(1 - beta2^n) correct the means
-    for their start at zero.
+    for their start at zero. `shrinking` is the share that AdamW takes off weights.
     """
 
     rate: Vector
@@ -35,6 +35,7 @@ class Numbers(NamedTuple):
     beta2: Vector
     rest2: Vector
     epsilon: Vector
+    shrinking: Vector
 
 
 def sgd(k: Kernel, by: Numbers, w: Vector, g: Vector) -> Sequence[Vector]:
@@ -64,8 +65,10 @@ def rmsprop(k: Kernel, by: Numbers, w: Vector, g: Vector, s: Vector) -> Sequence
 def adam(k: Kernel, by: Numbers, w: Vector, g: Vector, m: Vector, s: Vector) -> Sequence[Vector]:
     """m <- beta1 m + rest1 g; s <- beta2 s + rest2 g^2.
 
-    w <- w - rate m / (correction sqrt(s) + epsilon).
+    w <- w - shrinking w - rate m / (correction sqrt(s) + epsilon).
     """
+    # a share of 0 takes nothing off: 0 times an infinite weight would be NaN
+    w = k.where(by.shrinking.differs(0.0), k.fma(by.shrinking * -1.0, w, w), w)
     m = k.fma(by.beta1, m, by.rest1 * g)
     s = k.fma(by.beta2, s, by.rest2 * (g * g))
     w = w - by.rate * m / k.fma(by.correction, k.call("sqrt", s), by.epsilon)
@@ -94,6 +97,7 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         beta2: Real,
         rest2: Real,
         epsilon: Real,
+        shrinking: Real,
         decay: Real,
         parameters: Matrix,
         gradient: Int,
@@ -110,7 +114,7 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         Why it is fast: what moves is read and written once, without temporary vectors. Decay and
         sum of squares are two multiply-adds, done while the pass waits for memory.
         """
-        numbers = rate, correction, beta1, rest1, beta2, rest2, epsilon
+        numbers = rate, correction, beta1, rest1, beta2, rest2, epsilon, shrinking
         by, decays = Numbers(*map(k.broadcast, numbers)), k.broadcast(decay)
         penalty = decays.differs(0.0)
         moved = [parameters.address, first_state, second_state][: 1 + states]

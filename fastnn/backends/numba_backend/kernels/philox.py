@@ -3,7 +3,7 @@
 J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel random numbers: as easy as 1, 2,
 3", SC 2011. The words are those of `np.random.Philox(key=key, counter=[0, step, 0, 0])`, which
 counts up before its first block. Any block is found from its number alone, so masks do not depend
-on who computes which part of them, and the backward pass makes them again.
+on who computes which part of them, and the layer path's backward pass makes them again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..jit import jit_part
-from ..language import Int, Kernel, Matrix, Real, Vector, pairwise_sum
+from ..language import Condition, Int, Kernel, Matrix, Real, Vector, pairwise_sum
 from ..microkernel import microkernel
 
 
@@ -174,8 +174,9 @@ def load_transposed(
             any_bit = k.builder.bitcast(rows[0], integers)
             for row in rows[1:]:
                 any_bit = k.builder.or_(any_bit, k.builder.bitcast(row, integers))
-            some = k.builder.icmp_signed("!=", any_bit, ir.Constant(integers, [0] * k.lanes))
-            with k.builder.if_else(k.bits(some).differs(0)) as (occupied, empty):
+            none = ir.Constant(integers, [0] * k.lanes)
+            some = Condition(k, k.builder.icmp_signed("!=", any_bit, none))
+            with k.if_else(k.bits(some).differs(0)) as (occupied, empty):
                 with occupied:
                     for start in range(0, group, k.lanes):
                         part = k.transpose_codes(rows[start : start + k.lanes])
@@ -270,8 +271,9 @@ def activate(
     """target = activation(sum of the slots + biases).
 
     `slot` is the first slot, the next ones lie `slot_bytes` further; biases [columns].
-    A slot holds the product of one chunk of the input units with their rows of the weights.
-    There are 1, 2 or 4 slots, by the layer's shape, and they are added as
+    A slot holds the product of a chunk of the input units with their rows of the weights; in a
+    team that of a member's chunks, which it has added.
+    There are 1, 2 or 4 slots, by the network's shape, and they are added as
     (0 + 1) + (2 + 3), so that the sum doesn't depend on who computed which.
     ReLU keeps NaN: x < 0 ? 0 : x.
     """

@@ -124,7 +124,7 @@ def plain(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
     return np.ascontiguousarray(array, letter).view(letter)
 
 
-def fitting(code: int, *arrays: Array) -> None:
+def raise_if_refused(code: int, *arrays: Array) -> None:
     """Raise an exception if a kernel refused plain arrays too."""
     if code != DONE:
         shapes = ", ".join(str(array.shape) for array in arrays)

@@ -41,7 +41,7 @@ from .arrays import (
 FORWARD, WEIGHT_GRADIENT, INPUT_GRADIENT = 0, 1, 2
 """The operations of `product`."""
 
-VECTOR_BYTES = MACHINE.bits // 8
+VECTOR_BYTES = MACHINE.vector_bits // 8
 TILE_ROWS = MACHINE.tile_rows
 TILE_COLUMNS = MACHINE.tile_columns
 
@@ -176,7 +176,7 @@ def copy_panel(k: Kernel, like: Real, B: Matrix, target: Matrix) -> None:
                 number = k.load_real_anywhere(B.row(row) + column * B.column_stride)
                 k.store_real(number, place + column * k.element_bytes)
 
-    with k.builder.if_else(by_rows) as (rows_contiguous, otherwise):
+    with k.if_else(by_rows) as (rows_contiguous, otherwise):
         with rows_contiguous:
             chosen = k.lane_before(columns - whole * k.lanes)
             with k.loop(0, inner) as row:
@@ -187,7 +187,7 @@ def copy_panel(k: Kernel, like: Real, B: Matrix, target: Matrix) -> None:
                 with k.when(columns > whole * k.lanes):
                     vector = k.load_lanes(source + whole * k.vector_bytes, chosen)
                     k.store(vector, place + whole * k.vector_bytes)
-        with otherwise, k.builder.if_else(by_columns) as (columns_contiguous, neither):
+        with otherwise, k.if_else(by_columns) as (columns_contiguous, neither):
             with columns_contiguous:
                 # a few last rows are not worth a square
                 rest = inner - inner // k.lanes * k.lanes
@@ -242,7 +242,7 @@ def products_of_rows(
         for height in (4, 2, 1):
             usual = min(max(k.lanes, 2 * k.machine.tile_rows) // height, k.lanes)
             # five divide ten and twenty; only AVX-512 has registers for four times five sums
-            narrow = 5 if height == 4 and k.machine.bits == 512 else usual
+            narrow = 5 if height == 4 and k.machine.vector_bits == 512 else usual
             stop = A.rows - (height - 1)
             row = k.variable(start)
             chosen_width = k.where(few, k.integer(narrow), k.integer(usual))
@@ -329,7 +329,7 @@ def column_sums(k: Kernel, like: Real, source: Matrix, target: Int, target_strid
     """
     rows = source.rows
     adjacent = (source.column_stride - k.element_bytes) | (target_stride - k.element_bytes)
-    with k.builder.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
+    with k.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
         with by_vectors:
 
             def body(offset: Int, count: int, load, store) -> None:
@@ -389,9 +389,9 @@ def multiply(one, itemsize, A, B, C, D, relu):
     elif narrow and rows >= 2 * TILE_ROWS and inner >= COPY_ROWS:
         # too few columns to fill two vectors: let vectors run along the inner dimension
         # an odd number of vectors: rows 4 KB apart would compete for one set of the cache
-        stride = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
-        memory = np.empty(2 * lanes * stride + VECTOR_BYTES, np.uint8)
-        by_columns = matrix_at(aligned(memory), stride, itemsize, columns, inner)
+        row_bytes = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
+        memory = np.empty(2 * lanes * row_bytes + VECTOR_BYTES, np.uint8)
+        by_columns = matrix_at(aligned(memory), row_bytes, itemsize, columns, inner)
         copy_panel(one, transposed(B), by_columns)
         products_of_rows(one, A, by_columns, C, D, relu)
         memory[0] = 0  # Numba frees an array after its last use, and addresses are none
@@ -418,8 +418,8 @@ def multiply(one, itemsize, A, B, C, D, relu):
             count = min(block, inner - start)
             B_panel = submatrix(B, start, column, count, width)
             if not in_place:
-                stride = (width + lanes - 1) // lanes * VECTOR_BYTES
-                copied = matrix_at(aligned(scratch), stride, itemsize, count, width)
+                row_bytes = (width + lanes - 1) // lanes * VECTOR_BYTES
+                copied = matrix_at(aligned(scratch), row_bytes, itemsize, count, width)
                 copy_panel(one, B_panel, copied)
                 B_panel = copied
             C_panel = submatrix(C, 0, column, rows, width)

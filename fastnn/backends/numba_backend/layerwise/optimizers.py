@@ -41,7 +41,7 @@ def add_multiple(
     adjacent = (source_step - k.element_bytes) | (target_step - k.element_bytes)
     whole = count // k.lanes
     factors = k.broadcast(factor)
-    with k.builder.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
+    with k.if_else(adjacent.equals(0)) as (by_vectors, one_by_one):
         with by_vectors:
             with k.loop(0, whole) as j:
                 offset = j * k.vector_bytes
@@ -137,7 +137,7 @@ def momentum(rate, beta1, kernel, itemsize, parameters, gradient, velocity):
         return REFUSED
     none = type(rate)(0)
     call(
-        kernel, rate, none, beta1, none, none, none, none, none,
+        kernel, rate, none, beta1, none, none, none, none, none, none,
         vector_as_row(itemsize, parameters), data(gradient), data(velocity), 0, 0,
     )  # fmt: skip
     return DONE
@@ -150,7 +150,7 @@ def rmsprop(rate, rho, rest, epsilon, kernel, itemsize, parameters, gradient, me
         return REFUSED
     none = type(rate)(0)
     call(
-        kernel, rate, none, rho, rest, none, none, epsilon, none,
+        kernel, rate, none, rho, rest, none, none, epsilon, none, none,
         vector_as_row(itemsize, parameters), data(gradient), data(mean_square), 0, 0,
     )  # fmt: skip
     return DONE
@@ -168,8 +168,9 @@ def adam(
         and apart(itemsize, mean, mean_square)
     ):
         return REFUSED
+    none = type(rate)(0)
     call(
-        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, type(rate)(0),
+        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, none, none,
         vector_as_row(itemsize, parameters), data(gradient), data(mean), data(mean_square), 0,
     )  # fmt: skip
     return DONE

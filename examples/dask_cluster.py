@@ -1,0 +1,86 @@
+"""A sweep on a Dask cluster of several worker processes, one of which is killed on the way.
+
+What to see: `fastnn sweep --dask ADDRESS` hands each training to a worker and keeps its result as
+soon as it comes. A worker that dies takes no result with it: what it was computing, another one
+computes. All results are those of the same sweep on this machine alone, bit for bit.
+
+The cluster here is of this machine, three processes of one thread each. On several machines it is
+`dask scheduler` on one and `dask worker ADDRESS` on each, with fastnn installed.
+
+    python examples/dask_cluster.py             twelve trainings of five epochs
+    python examples/dask_cluster.py --quick     six of one epoch
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common import conclude, parse_options
+from distributed import Client, LocalCluster
+
+WORKERS, KILLED_AFTER = 3, 2
+
+
+def sweep(quick: bool, out: Path, *options: str) -> subprocess.Popen[str]:
+    """Begin a sweep whose results go to `out`; return the process."""
+    command = [sys.executable, "-m", "fastnn", "sweep", "--hidden", "30", "--hidden", "100", "200"]
+    command += ["--epochs", "1"] if quick else ["--epochs", "5", "--learning-rate", "0.1", "0.3"]
+    command += ["--seeds", "3", "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def results(path: Path) -> list[dict]:
+    """Return what a sweep kept, but for times, in an order that does not depend on chance."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        del record["seconds"]
+    return sorted(records, key=json.dumps)
+
+
+def kill_a_worker(address: str) -> None:
+    """Kill one of the worker processes, as a machine that fails would."""
+    with Client(address, set_as_default=False) as client:
+        (worker, process), *others = client.run(os.getpid).items()
+    os.kill(process, signal.SIGKILL)
+    print(f"killed the worker {worker}; {len(others)} are left", flush=True)
+
+
+def main() -> None:
+    """Run the sweep on a cluster, then on this machine, and compare."""
+    options = parse_options(__file__, __doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        far, near = Path(folder) / "cluster.jsonl", Path(folder) / "here.jsonl"
+        with LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster:
+            address = cluster.scheduler_address
+            running = sweep(options.quick, far, "--dask", address, "--plot", str(options.output))
+            count = 0
+            for line in running.stdout:
+                print(line, end="", flush=True)
+                count += "val accuracy 0" in line
+                if count == KILLED_AFTER:
+                    kill_a_worker(address)
+                    count += 1
+            complete = running.wait() == 0
+        print("\nthe same on this machine:")
+        alone = sweep(options.quick, near)
+        print(alone.communicate()[0])
+        conclude(
+            {
+                "a worker was killed, and no training was without a result": complete
+                and count > KILLED_AFTER,
+                "the results are those of this machine alone, bit for bit": alone.returncode == 0
+                and results(far) == results(near),
+            }
+        )
+
+
+if __name__ == "__main__":
+    main()

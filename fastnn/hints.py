@@ -1,0 +1,202 @@
+"""Hints: what spoils a training without an error, and what to write instead."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnn.checks import Array
+from fastnn.layers import Dense, Layer
+
+Names = Sequence[object] | None
+"""Of the columns of a table, if it has any."""
+
+LARGE = 10.0
+"""Inputs and targets that are standardised exceed it in a hundredth of the samples at most: by
+Chebyshev's inequality, P(|x| > 10) is at most 1/100 where the variance is 1 and the mean 0. The
+integers of `load_digits`, up to 16, already keep SGD at 0.1 from learning anything."""
+
+OFTEN = 0.1
+"""The share of the samples that has to exceed it."""
+
+SAMPLES = 128
+"""How many at most, evenly spaced, stand for all of them."""
+
+LEAST_PIXELS = 64
+"""Columns of what is taken for images; a table of counts and ages may hold such numbers as well."""
+
+EXPECTED = 10
+"""How many samples of a class there are to be on average, before one without any is strange."""
+
+BLOCK = 4096
+"""Rows that are looked through at once."""
+
+
+def names_of_columns(X: object) -> Names:
+    """Return the names that a table of pandas or polars has for its columns."""
+    columns = getattr(X, "columns", None)
+    return list(columns) if isinstance(columns, Iterable) else None
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, and name the line outside fastnn that led here."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level + 1)
+
+
+def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
+    """Warn of inputs [n, input_units] far from 1, unless a layer may scale them."""
+    if not isinstance(layers[0], Dense):
+        return
+    excerpt = _excerpt(X)
+    large = _large_columns(excerpt)
+    if not large.any():
+        return
+    highest = excerpt.max()
+    whole = excerpt.min() == 0 and bool((excerpt == np.floor(excerpt)).all())
+    if whole and 127 < highest <= 255 and X.shape[1] >= LEAST_PIXELS:
+        warn(
+            f"X: looks like raw pixels, with values up to {highest:g}, from which a network learns "
+            "badly; begin the network with fastnn.Rescaling(1 / 255), or train on X / 255",
+            UserWarning,
+        )
+        return
+    largest = np.where(large, np.maximum(excerpt.max(axis=0), -excerpt.min(axis=0)), 0)
+    column = int(largest.argmax())
+    example = f"{_listed('column', [column], names)} with values up to {_rounded(largest[column])}"
+    warn(
+        f"X: {large.sum()} of {X.shape[1]} columns often go beyond {LARGE:g}, such as {example}; "
+        "a network learns badly from inputs far from 1. Scale each column: train on "
+        "fastnn.standardize(X, axis=0), and predict from fastnn.standardize(X_new, X, axis=0)",
+        UserWarning,
+    )
+
+
+def look_at_targets(y: Array) -> None:
+    """Warn of real targets [n, outputs] far from 1."""
+    excerpt = _excerpt(y)
+    if _large_columns(excerpt).any():
+        largest = max(excerpt.max(), -excerpt.min())
+        of = "axis=0" if y.shape[1] > 1 else ""
+        warn(
+            f"y: targets are as large as {_rounded(largest)}; the steps of training grow with them "
+            f"and may end in NaN. Train on (y - y.mean({of})) / y.std({of}), and turn predictions "
+            f"back by * y.std({of}) + y.mean({of})",
+            UserWarning,
+        )
+
+
+def look_at_classes(y: Array, classes: int) -> None:
+    """Warn of class ids that never occur, where chance is no explanation."""
+    if len(y) < EXPECTED * classes:
+        return
+    counts = np.bincount(y, minlength=classes)
+    if counts.min() > 0:
+        return
+    missing = np.flatnonzero(counts == 0)
+    lowest, highest = y.min(), y.max()
+    hint = "np.unique(y, return_inverse=True)[1] counts those that occur from 0"
+    if lowest == 1:
+        hint = "if labels count from 1, write y - 1"
+        if highest == classes - 1:
+            hint += f", and {highest} outputs"
+    elif missing[0] > highest:
+        hint = f"if there are no more classes, the last layer needs no more than {highest + 1}"
+    warn(
+        f"y: no sample is of {_listed('class', missing)}; labels go from {lowest} to {highest}, "
+        f"and the {classes} outputs are for classes 0 to {classes - 1}; {hint}",
+        UserWarning,
+    )
+
+
+class Watch:
+    """Warns once of a loss that is NaN or infinite, and says where that comes from.
+
+    Parameters
+    ----------
+    dtype
+        That the network computes in.
+    data
+        Inputs and targets, by the names that the caller has for them; none if they have gone by.
+    names
+        Of the columns of the inputs, if they have any.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], data: dict[str, Array], names: Names) -> None:
+        self._dtype, self._data, self._names = dtype, data, names
+        self._has_warned = False
+
+    def go_over_to(self, data: dict[str, Array]) -> None:
+        """Look for the reason in other data from now on."""
+        self._data = data
+
+    def loss(self, name: str, value: float) -> None:
+        """Warn of a loss, such as the "loss of epoch 1", if it is NaN or infinite."""
+        if math.isfinite(value) or self._has_warned:
+            return
+        self._has_warned = True
+        warn(f"the {name} is {value}: {self._reason()}", RuntimeWarning)
+
+    def _reason(self) -> str:
+        for data, values in self._data.items():
+            names = self._names if data == "X" else None
+            if where := _non_finite(values, values.dtype, names):
+                return f"{data} holds NaN or infinity {where}; fill in or leave out such values"
+            if where := _non_finite(values, self._dtype, names):
+                return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
+        unseen = "" if self._data else ", or the data hold NaN or infinity"
+        return f"training has diverged{unseen}; try a smaller learning rate"
+
+
+def _excerpt(values: Array) -> Array:
+    """Return the rows that all are judged by."""
+    return values[:: -(-len(values) // SAMPLES)]
+
+
+def _large_columns(excerpt: Array) -> Array:
+    """Return which columns are often large: none where NaN is, which is for others to find."""
+    sizes = np.abs(excerpt)
+    if not LARGE < sizes.max() < math.inf:  # as a rule there is nothing to count
+        return np.zeros(1, bool)
+    often: Array = np.mean(sizes > LARGE, axis=0) > OFTEN
+    return often
+
+
+def _non_finite(values: Array, dtype: np.dtype[Any], names: Names) -> str | None:
+    """Say where something is that is no finite number in `dtype`."""
+    if values.dtype.kind != "f":
+        return None
+    matrix = values.reshape(len(values), -1)
+    counts, first = np.zeros(matrix.shape[1], np.int64), 0
+    for start in range(0, len(matrix), BLOCK):
+        with np.errstate(over="ignore"):
+            wrong = ~np.isfinite(matrix[start : start + BLOCK].astype(dtype, copy=False))
+        if not counts.any() and wrong.any():
+            first = start + int(wrong.any(axis=1).argmax())
+        counts += wrong.sum(axis=0)
+    columns = np.flatnonzero(counts)
+    if not columns.size:
+        return None
+    places = f"in {_listed('column', columns, names)}, " if len(counts) > 1 else ""
+    if counts.sum() == 1:
+        return f"{places}in row {first}"
+    return f"{counts.sum():,} times, {places}first in row {first}"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e9 else f"{value:.3g}"
+
+
+def _listed(noun: str, numbers: Sequence[int] | Array, names: Names = None) -> str:
+    """Return the first numbers, with names if there are any, and how many more there are."""
+    shown = [f"{i}" if names is None else f"{i} ({names[i]!r})" for i in numbers[:3]]
+    more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
+    plural = ("es" if noun.endswith("s") else "s") if len(numbers) > 1 else ""
+    return f"{noun}{plural} {', '.join(shown)}{more}"

@@ -1,0 +1,700 @@
+"""Tables of named columns: to the rows of numbers that a network takes, and its answers back.
+
+What a network has to know of the table that it was trained on is an `Encoding`, which goes into
+`Network.metadata` and so into the model's file. pandas holds tables; it is imported when used.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import checks, prediction
+from fastnn.checks import Array
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+
+Frame = Any
+"""A `pandas.DataFrame`."""
+
+ENTRY = "table"
+"""Of `Network.metadata`."""
+
+MOST_CATEGORIES = 100
+"""A column of more different texts, such as names, says little in one column for each."""
+
+MOST_INTEGER_CLASSES = 20
+"""Whole numbers of more different values are a quantity, not classes."""
+
+MISSING = ("mean", "median", "drop")
+TASKS = ("classification", "regression")
+
+_PARQUET = (".parquet", ".pq")
+_ENDINGS = (".csv", ".tsv", ".txt", *_PARQUET)
+_SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers; `missing` stands for those that are, None where there may be none."""
+
+    name: str
+    mean: float
+    deviation: float
+    missing: float | None = None
+
+    width = 1
+
+    def encode(self, column: Any, inputs: Array) -> None:
+        """Write the standardised column to the network's inputs, [n, 1]."""
+        values = _numbers(column, self.name)
+        if self.missing is not None:
+            values = np.where(np.isnan(values), self.missing, values)
+        _refuse(np.isnan(values), self.name, "a number in every row", column)
+        inputs[:, 0] = (values - self.mean) / self.deviation
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of one of several texts; `missing` as `Number` has it."""
+
+    name: str
+    categories: tuple[str, ...]
+    missing: str | None = None
+
+    @property
+    def width(self) -> int:
+        """How many columns the network has of it."""
+        return len(self.categories)
+
+    def encode(self, column: Any, inputs: Array) -> None:
+        """Write a one in the place of each row's category to the network's inputs, [n, width]."""
+        places = _places(column, self.name, self.categories, self.missing)
+        inputs[...] = 0
+        inputs[np.arange(len(places)), places] = 1
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A target that is one of several classes."""
+
+    name: str
+    classes: tuple[str, ...]
+    most_frequent: str
+
+    loss = "softmax_cross_entropy"
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of the network."""
+        return len(self.classes)
+
+    def encoded(self, column: Any) -> npt.NDArray[np.int64]:
+        """Return class ids, [n]."""
+        return _places(column, self.name, self.classes, None)
+
+    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+        """Return lines on loss and accuracy, and on what needs no network."""
+        test = network.evaluate(X, y)
+        baseline = np.mean(y == self.classes.index(self.most_frequent))
+        return [
+            f"test loss {test.loss:.4f}",
+            f"test accuracy {test.accuracy:.4f}",
+            f"baseline: the most frequent class, {self.most_frequent!r}, has an accuracy of "
+            f"{baseline:.4f}",
+        ]
+
+    def predictions(self, network: Network, X: Array) -> str:
+        """Return a line for each row: the likeliest class, and the probability of each."""
+        rows = [["", self.name, *self.classes]]
+        for number, p in enumerate(network.predict_proba(X), 1):
+            rows.append([f"row {number}", self.classes[p.argmax()], *(f"{x:.4f}" for x in p)])
+        return prediction.aligned(rows)
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
+        return f"{self.name}, {len(self.classes)} classes: {shown}"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A target that is a number; mean and deviation are those of the training rows."""
+
+    name: str
+    mean: float
+    deviation: float
+
+    outputs = 1
+    loss = "mse"
+
+    def encoded(self, column: Any) -> npt.NDArray[np.float64]:
+        """Return the standardised target, [n]."""
+        values = _numbers(column, self.name)
+        _refuse(np.isnan(values), self.name, "a number in every row", column)
+        return (values - self.mean) / self.deviation
+
+    def decoded(self, output: Array) -> npt.NDArray[np.float64]:
+        """Return numbers in the unit of the target."""
+        return output.astype(np.float64) * self.deviation + self.mean
+
+    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+        """Return lines on the loss and errors in the target's unit, and on what needs no network.
+
+        R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where ȳ is the mean of `y`, the rows that are tested.
+        """
+        loss = network.evaluate(X, y).loss
+        y = self.decoded(y)
+        p = self.decoded(network.predict(X)[:, 0])
+        return [
+            f"test loss {loss:.4f}",
+            f"test R² {_r_squared(y, p):.4f}, {_errors(y, p)}",
+            f"baseline: the mean of the training rows, {self.mean:.6g}, has an R² of "
+            f"{_r_squared(y, self.mean):.4f}, {_errors(y, self.mean)}",
+        ]
+
+    def predictions(self, network: Network, X: Array) -> str:
+        """Return a line for each row: the answer in the unit of the target."""
+        answers = self.decoded(network.predict(X)[:, 0])
+        rows = [[f"row {number}", f"{p:.6g}"] for number, p in enumerate(answers, 1)]
+        return prediction.aligned([["", self.name], *rows])
+
+    def __str__(self) -> str:
+        return f"{self.name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
+
+
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Number, Category, Classes, Quantity)}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a table becomes the inputs and targets of a network.
+
+    `tables.Encoding.of(network)` is that of a model; then
+    ``network.predict(encoding.inputs(frame))`` takes a `pandas.DataFrame` with columns of the
+    same names, whatever else there is in it.
+    """
+
+    columns: tuple[Number | Category, ...]
+    target: Classes | Quantity
+
+    @classmethod
+    def of(cls, network: Network) -> Encoding:
+        """Return the encoding of the table that a network was trained on.
+
+        Raises
+        ------
+        ValueError
+            If it was not trained on one.
+        """
+        if ENTRY not in network.metadata:
+            raise ValueError(
+                "expected a network that `fastnn train --csv` or `--parquet` has trained, got one "
+                "that knows of no table"
+            )
+        entry = json.loads(network.metadata[ENTRY])
+        return cls(tuple(map(_built, entry["columns"])), _built(entry["target"]))
+
+    def as_text(self) -> str:
+        """Return what `of` reads in `Network.metadata`."""
+        columns = [_described(column) for column in self.columns]
+        return json.dumps({"columns": columns, "target": _described(self.target)})
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that a table must have for a prediction."""
+        return [column.name for column in self.columns]
+
+    @property
+    def width(self) -> int:
+        """The number of inputs of the network."""
+        return sum(column.width for column in self.columns)
+
+    def inputs(self, frame: Frame, dtype: npt.DTypeLike = np.float32) -> Array:
+        """Return what the network takes, [rows, width].
+
+        Raises
+        ------
+        ValueError
+            If a column or value is missing, or a value is no finite number or known category.
+        """
+        _check_columns(frame, self.names)
+        if not len(frame):
+            raise ValueError("expected a table of at least one row, got none")
+        X = np.empty((len(frame), self.width), dtype)
+        start = 0
+        for column in self.columns:
+            column.encode(frame[column.name], X[:, start : start + column.width])
+            start += column.width
+        return X
+
+    def with_target(self, frame: Frame) -> Frame:
+        """Return the rows that have a target.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column.
+        """
+        _check_columns(frame, [self.target.name])
+        return frame.dropna(subset=[self.target.name])
+
+    def targets(self, frame: Frame) -> Array:
+        """Return the targets, [rows]: class ids, or standardised numbers.
+
+        Raises
+        ------
+        ValueError
+            As `inputs`.
+        """
+        _check_columns(frame, [self.target.name])
+        return self.target.encoded(frame[self.target.name])
+
+
+class Prepared(NamedTuple):
+    """A table that is ready for training.
+
+    `parts` are the inputs and targets of training, validation and test, in this order, and `notes`
+    lines that say what has become of the table.
+    """
+
+    encoding: Encoding
+    parts: tuple[Array, ...]
+    notes: list[str]
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Say whether the ending of a file is that of a table."""
+    return Path(os.fspath(path).removesuffix(".gz")).suffix.lower() in _ENDINGS
+
+
+def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None) -> Frame:
+    """Return the table in a file of CSV or Parquet.
+
+    Columns of a CSV file are separated by commas, semicolons or tabs, whichever there are most of
+    in the first line, which names them. Empty cells, `NA` and others that pandas takes for missing
+    values are, and so is `?`. A column without a name, which is mostly a number of the row, is left
+    out.
+
+    Parameters
+    ----------
+    source
+        The path of a file, CSV gzipped or not, or an open file of CSV.
+    parquet
+        By default, what the ending of the file says.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read as such a table.
+    ImportError
+        If pandas, or pyarrow for Parquet, is not installed.
+    """
+    pandas = _pandas()
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        if parquet is None:
+            parquet = Path(name).suffix.lower() in _PARQUET
+        if not Path(name).exists():
+            raise FileNotFoundError(f"{name}: expected a table, found no such file")
+    else:
+        name = "standard input"
+    try:
+        if parquet:
+            frame = pandas.read_parquet(source)
+        else:
+            text = _text(source)
+            frame = pandas.read_csv(
+                io.StringIO(text),
+                sep=_separator(text),
+                skipinitialspace=True,
+                na_values=["?"],
+                low_memory=False,
+            )
+    except ImportError as error:
+        raise ImportError("reading Parquet needs pyarrow: pip install 'fastnn[tables]'") from error
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        kind = "a Parquet file" if parquet else "a CSV file whose first line names its columns"
+        raise ValueError(f"{name}: expected {kind}, got {error}") from error
+    frame.columns = [str(column).strip() for column in frame.columns]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
+    named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
+    return frame[named].reset_index(drop=True)
+
+
+def read_rows(source: TextIO, encoding: Encoding) -> Frame:
+    """Return the table in an open file of CSV, whose first line may name its columns or not.
+
+    Without names there are as many columns as the network was trained on, in the same order.
+
+    Raises
+    ------
+    ValueError
+        If there is another number of columns.
+    """
+    text = source.read()
+    separator = _separator(text)
+    first = next(csv.reader(text.splitlines()[:1], delimiter=separator), [])
+    if not {cell.strip() for cell in first} & set(encoding.names):
+        if len(first) != len(encoding.names):
+            raise ValueError(
+                f"standard input: expected a first line with the columns "
+                f"{', '.join(encoding.names)}, or rows of these {len(encoding.names)}, "
+                f"got {len(first)} columns"
+            )
+        names = io.StringIO()
+        csv.writer(names, delimiter=separator).writerow(encoding.names)
+        text = names.getvalue() + text
+    return read(io.StringIO(text))
+
+
+def prepare(
+    frame: Frame,
+    target: str,
+    *,
+    task: str | None = None,
+    missing: str | None = None,
+    ignore: Iterable[str] = (),
+    categorical: Iterable[str] = (),
+    validation_share: float = 0.1,
+    test_share: float = 0.2,
+    seed: int = 0,
+    dtype: npt.DTypeLike = np.float32,
+) -> Prepared:
+    """Return a table as inputs and targets of training, validation and test.
+
+    Numbers are standardised, and each category of a text has a column of zeros and ones. Means,
+    deviations and what stands for missing values are those of the training rows.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    target
+        The column to predict.
+    task : {"classification", "regression"}, optional
+        By default classification, if the target is of texts or truth values, or of whole numbers
+        with two values, or with at most 20 that each occur ten times on average; else regression.
+    missing : {"mean", "median", "drop"}, optional
+        What becomes of missing values: the mean or median of the column stands for them, or for a
+        text its most frequent category; or rows with one are dropped. Rows without a target are
+        dropped in any case. By default they are refused.
+    ignore
+        Columns to leave out.
+    categorical
+        Columns whose numbers are names of categories.
+    validation_share, test_share
+        Of the rows, drawn at random.
+    seed
+        Of this drawing.
+    dtype
+        Of the inputs.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, the table has no such column, or a column can't be used;
+        the message says which and why.
+    """
+    _check_choice("task", task, TASKS)
+    _check_choice("missing", missing, MISSING)
+    ignore, categorical = list(ignore), set(categorical)
+    for name, columns in {"target": [target], "ignore": ignore, "categorical": categorical}.items():
+        unknown = [column for column in columns if column not in frame.columns]
+        if unknown:
+            known = ", ".join(frame.columns)
+            raise ValueError(f"{name}: expected one of the columns {known}, got {unknown[0]!r}")
+    left_out = set(ignore) - {target}
+    frame = frame[[column for column in frame.columns if column not in left_out]]
+    frame = frame.reset_index(drop=True)
+    names = [column for column in frame.columns if column != target]
+    if not names:
+        raise ValueError(f"expected a table of more columns than {target}, got none")
+    texts = {name for name in names if name in categorical or not _is_number(frame[name])}
+    _check_usable(frame, names, texts)
+    frame, notes = _without_missing(frame, target, names, missing)
+
+    parts = _split(len(frame), validation_share, test_share, seed)
+    training = frame.iloc[parts[0]]
+    of_target = _fitted_target(frame, training, target, task)
+    of_columns: tuple[Number | Category, ...] = tuple(
+        _fitted_category(frame[name], training[name], name, missing)
+        if name in texts
+        else _fitted_number(training[name], name, missing)
+        for name in names
+    )
+    encoding = Encoding(of_columns, of_target)
+    X, y = encoding.inputs(frame, dtype), encoding.targets(frame)
+    notes.insert(0, f"target: {of_target}")
+    kinds = []
+    if len(texts) < len(names):
+        kinds.append(f"{len(names) - len(texts)} columns of numbers (standardised)")
+    if texts:
+        listed = ", ".join(name for name in names if name in texts)
+        kinds.append(f"{len(texts)} of categories ({listed})")
+    notes.insert(1, f"inputs: {' and '.join(kinds)}: {encoding.width} in all")
+    return Prepared(encoding, tuple(of for part in parts for of in (X[part], y[part])), notes)
+
+
+def _check_choice(name: str, value: str | None, choices: Sequence[str]) -> None:
+    if value is not None and value not in choices:
+        raise ValueError(f"{name}: expected {' or '.join(choices)}, got {value!r}")
+
+
+def _check_columns(frame: Frame, names: Sequence[str]) -> None:
+    absent = [name for name in names if name not in frame.columns]
+    if absent:
+        raise ValueError(
+            f"expected a table with the columns {', '.join(names)}, "
+            f"found none of the name {', '.join(absent)}"
+        )
+
+
+def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:
+    """Raise unless there is something to learn from each column; name all that are of no use."""
+    found = {}
+    for name in names:
+        column = frame[name]
+        if column.isna().all():
+            found[name] = "is empty"
+        elif name in texts and column.dtype.kind in "mMc":
+            found[name] = f"holds {column.dtype}"
+        elif name in texts and (count := len(_categories(column))) > MOST_CATEGORIES:
+            found[name] = f"has {count} different texts"
+        elif name not in texts:
+            _numbers(column, name)  # refuses those that are not finite
+    if found:
+        raise ValueError(
+            f"expected columns of numbers or of at most {MOST_CATEGORIES} categories, but "
+            f"{', '.join(f'{name} {why}' for name, why in found.items())}; to leave columns out: "
+            f"--ignore {shlex.join(found)}"
+        )
+
+
+def _without_missing(
+    frame: Frame, target: str, names: Sequence[str], missing: str | None
+) -> tuple[Frame, list[str]]:
+    """Return the rows that can be used, and lines that say what is done about missing values."""
+    counts = {name: int(frame[name].isna().sum()) for name in [target, *names]}
+    counts = {name: count for name, count in counts.items() if count}
+    if not counts:
+        return frame, []
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if missing is None:
+        raise ValueError(
+            f"missing: expected {', '.join(MISSING[:-1])} or {MISSING[-1]}, as some of "
+            f"{len(frame)} rows have no value in these columns: {said}"
+        )
+    whole = frame.dropna(subset=[target, *names] if missing == "drop" else [target])
+    notes = []
+    if len(whole) < len(frame):
+        of = f"rows without {target}" if missing != "drop" else f"rows with missing values ({said})"
+        notes.append(f"left out: {len(frame) - len(whole)} of {len(frame)} {of}")
+    counts.pop(target, None)
+    if missing != "drop" and counts:
+        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+        notes.append(f"missing values: {said}; {missing} or most frequent text stands for them")
+    return whole, notes
+
+
+def _split(
+    rows: int, validation_share: float, test_share: float, seed: int
+) -> list[npt.NDArray[np.int64]]:
+    """Return which rows are for training, validation and test."""
+    shares = {"validation_share": validation_share, "test_share": test_share}
+    counts = []
+    for name, share in shares.items():
+        checks.real(name, share, minimum=0.0, below=1.0)
+        counts.append(round(share * rows))
+        if not counts[-1]:
+            raise ValueError(f"{name}: expected a share of {rows} rows that is a row, got {share}")
+    if sum(counts) >= rows:
+        raise ValueError(
+            f"validation_share, test_share: expected to leave rows for training, got "
+            f"{validation_share} and {test_share} of {rows}"
+        )
+    order = np.random.default_rng(seed).permutation(rows)
+    validation, test, training = np.split(order, np.cumsum(counts))
+    return [np.sort(training), np.sort(validation), np.sort(test)]
+
+
+def _fitted_target(
+    frame: Frame, training: Frame, name: str, task: str | None
+) -> Classes | Quantity:
+    column = frame[name]
+    numeric = _is_number(column)
+    if task is None:
+        task = "regression" if numeric and not _looks_like_classes(column) else "classification"
+    if task == "regression":
+        if not numeric:
+            raise ValueError(f"target: expected a column of numbers, got {name} of texts")
+        number = _fitted_number(training[name], name, None)
+        return Quantity(name, number.mean, number.deviation)
+    classes = _categories(column)
+    if not 2 <= len(classes) <= max(2, len(column) // 2):
+        raise ValueError(
+            f"target: expected classes that occur more than once, got {len(classes)} different "
+            f"values in {len(column)} rows of {name}"
+        )
+    return Classes(name, tuple(classes), _most_frequent(training[name]))
+
+
+def _looks_like_classes(column: Any) -> bool:
+    values = _numbers(column, str(column.name))
+    if not (values == np.floor(values)).all():
+        return False
+    different = len(np.unique(values))
+    return different <= 2 or (different <= MOST_INTEGER_CLASSES and 10 * different <= len(values))
+
+
+def _fitted_number(training: Any, name: str, missing: str | None) -> Number:
+    values = _numbers(training, name)
+    known = values[~np.isnan(values)]
+    if not len(known):
+        raise ValueError(f"column {name}: expected a number in some training row, got none")
+    stands = None
+    if missing in ("mean", "median"):
+        stands = float(getattr(np, missing)(known))
+        values = np.where(np.isnan(values), stands, values)
+    # of a column that is constant, or as good as that, nothing is left but its mean
+    mean, deviation = float(values.mean()), float(values.std())
+    if deviation <= 1e-12 * abs(mean):
+        deviation = 1.0
+    return Number(name, mean, deviation, stands)
+
+
+def _fitted_category(column: Any, training: Any, name: str, missing: str | None) -> Category:
+    # of all rows: a category that no training row has is one that a new table may hold
+    known = tuple(_categories(column))
+    stands = _most_frequent(training) if missing in ("mean", "median") else None
+    return Category(name, known, stands)
+
+
+def _is_number(column: Any) -> bool:
+    types = _pandas().api.types
+    return bool(
+        types.is_numeric_dtype(column.dtype)
+        and not types.is_bool_dtype(column.dtype)
+        and not types.is_complex_dtype(column.dtype)
+    )
+
+
+def _numbers(column: Any, name: str) -> npt.NDArray[np.float64]:
+    """Return a column in float64, NaN where a value is missing."""
+    found = column if _is_number(column) else _pandas().to_numeric(column, errors="coerce")
+    values: npt.NDArray[np.float64] = found.to_numpy(np.float64, na_value=np.nan)
+    strange = (np.isnan(values) & column.notna().to_numpy()) | np.isinf(values)
+    _refuse(strange, name, "finite numbers", column)
+    return values
+
+
+def _categories(column: Any) -> list[str]:
+    """Return the texts that occur, numbers in the order of their size."""
+    values = list(column.dropna().unique())
+    try:
+        values.sort()
+    except TypeError:  # of several kinds
+        values.sort(key=str)
+    return list(dict.fromkeys(map(_as_text, values)))
+
+
+def _most_frequent(column: Any) -> str:
+    counts = column.value_counts()
+    if not len(counts):
+        raise ValueError(f"column {column.name}: expected a text in some training row, got none")
+    best = [value for value, count in counts.items() if count == counts.iloc[0]]
+    return min(map(_as_text, best))
+
+
+def _as_text(value: object) -> str:
+    """Return what a category is called: 3 and 3.0, which a missing value makes of it, are one."""
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
+
+
+def _places(
+    column: Any, name: str, known: Sequence[str], missing: str | None
+) -> npt.NDArray[np.int64]:
+    """Return which of the known texts each row has."""
+    codes, values = _pandas().factorize(column)
+    place = {text: i for i, text in enumerate(known)}
+    # the last entry is that of missing values, whose code is -1
+    texts = [*map(_as_text, values), "" if missing is None else missing]
+    of_code = [place.get(text, -1) for text in texts]
+    if missing is None:
+        of_code[-1] = -1
+    places: npt.NDArray[np.int64] = np.array(of_code, np.int64)[codes]
+    shown = ", ".join(known[:10]) + ", ..." * (len(known) > 10)
+    _refuse(places < 0, name, f"one of {shown}", column)
+    return places
+
+
+def _refuse(wrong: npt.NDArray[np.bool_], name: str, expected: str, column: Any) -> None:
+    if wrong.any():
+        at = int(wrong.argmax())
+        value = column.iloc[at]
+        got = repr(value) if isinstance(value, str) else str(value)
+        if _pandas().isna(value):
+            got = "no value"
+        label = column.index[at]  # which stays that of the file where rows have been left out
+        row = label + 1 if isinstance(label, int | np.integer) else label
+        more = f" and others, {wrong.sum()} rows in all" if wrong.sum() > 1 else ""
+        raise ValueError(f"column {name}: expected {expected}, got {got} in row {row}{more}")
+
+
+def _r_squared(y: Array, p: Array | float) -> float:
+    total = float(np.square(y - y.mean()).sum())
+    return 1 - float(np.square(y - p).sum()) / total if total > 0 else math.nan
+
+
+def _errors(y: Array, p: Array | float) -> str:
+    root, mean = math.sqrt(np.square(y - p).mean()), np.abs(y - p).mean()
+    return f"root mean squared error {root:.6g}, mean absolute error {mean:.6g}"
+
+
+def _described(of: Number | Category | Classes | Quantity) -> dict[str, Any]:
+    return {"kind": type(of).__name__, **asdict(of)}
+
+
+def _built(description: dict[str, Any]) -> Any:
+    """Return what `_described` has described; JSON has lists for tuples."""
+    kind = _KINDS[description.pop("kind")]
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in description.items()})
+
+
+def _text(source: str | os.PathLike[str] | TextIO) -> str:
+    """Return the text of a file, gzipped or not."""
+    if not isinstance(source, str | os.PathLike):
+        return source.read()
+    content = Path(source).read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    return content.decode("utf-8-sig")
+
+
+def _separator(text: str) -> str:
+    first = text.partition("\n")[0]
+    return max(_SEPARATORS, key=first.count)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("tables need pandas: pip install 'fastnn[tables]'") from None
+    return pandas

@@ -1,0 +1,460 @@
+"""Tables: from named columns to what networks take, and answers back."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from conftest import perceptron
+
+import fastnn
+from fastnn import cli, tables
+
+pandas = pytest.importorskip("pandas")
+
+N = 240
+
+
+@pytest.fixture
+def flowers(rng):
+    """A table of three species that are told apart by two numbers and a text."""
+    species = rng.choice(["rose", "iris", "tulip, wild"], N)
+    place = np.array(["rose", "iris", "tulip, wild"])[:, None] == species
+    return pandas.DataFrame(
+        {
+            "height (cm)": 20 + 30 * place[0] + rng.normal(0, 3, N),
+            "petals": rng.integers(4, 7, N) + 10 * place[1],
+            "colour": np.where(rng.random(N) < 0.5, "red", np.where(place[2], "white", "blue")),
+            "species": species,
+        }
+    )
+
+
+@pytest.fixture
+def houses(rng):
+    """A table whose price follows from the others, with an error of 10,000."""
+    area, rooms = rng.gamma(4, 25, N), rng.integers(1, 7, N)
+    city, garden = rng.choice(["Paris", "Oslo"], N), rng.random(N) < 0.5
+    price = 3000 * area + 50_000 * (city == "Paris") + 9000 * rooms + rng.normal(0, 10_000, N)
+    frame = {"area": area, "rooms": rooms, "city": city, "garden": garden, "price": price.round()}
+    return pandas.DataFrame(frame)
+
+
+def prepared(frame, target, **options):
+    return tables.prepare(frame, target, **options)
+
+
+class TestPreparation:
+    def test_numbers_are_standardised_by_the_training_rows(self, houses):
+        encoding, parts, _ = prepared(houses, "price", seed=3)
+        X, y, X_val, y_val, X_test, y_test = parts
+        assert [len(part) for part in parts] == [168, 168, 24, 24, 48, 48]
+        assert X.dtype == np.float32
+        assert encoding.width == X.shape[1] == 6
+        np.testing.assert_allclose(X[:, :2].mean(axis=0), 0, atol=1e-6)
+        np.testing.assert_allclose(X[:, :2].std(axis=0), 1, rtol=1e-6)
+        np.testing.assert_allclose([y.mean(), y.std()], [0, 1], atol=1e-12)
+        assert abs(X_val[:, 0].mean()) > 1e-3
+        # all rows are there, once
+        area, price = encoding.columns[0], encoding.target
+        back = np.concatenate([X[:, 0], X_val[:, 0], X_test[:, 0]]) * area.deviation + area.mean
+        np.testing.assert_allclose(np.sort(back), np.sort(houses["area"]), rtol=1e-4)
+        back = price.decoded(np.concatenate([y, y_val, y_test]))
+        np.testing.assert_allclose(np.sort(back), np.sort(houses["price"]), rtol=1e-12)
+
+    def test_seed_decides_the_split(self, houses):
+        first, again, other = (prepared(houses, "price", seed=s).parts[0] for s in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+    def test_texts_and_truth_values_are_one_hot(self, houses):
+        encoding = prepared(houses, "price").encoding
+        X = encoding.inputs(houses)
+        np.testing.assert_array_equal(X[:, 2], houses["city"] == "Oslo")
+        np.testing.assert_array_equal(X[:, 3], houses["city"] == "Paris")
+        np.testing.assert_array_equal(X[:, 4], ~houses["garden"])
+        np.testing.assert_array_equal(X[:, 5], houses["garden"])
+
+    def test_classes_are_in_order(self, flowers):
+        encoding, parts, notes = prepared(flowers, "species")
+        assert encoding.target.classes == ("iris", "rose", "tulip, wild")
+        assert parts[1].dtype == np.int64
+        y = encoding.targets(flowers)
+        assert [encoding.target.classes[i] for i in y] == flowers["species"].tolist()
+        assert notes[0] == "target: species, 3 classes: iris, rose, tulip, wild"
+        assert "2 columns of numbers (standardised) and 1 of categories (colour): 5" in notes[1]
+
+    @pytest.mark.parametrize(
+        ("target", "kind"),
+        [
+            (["a", "b"] * 50, tables.Classes),
+            ([True, False] * 50, tables.Classes),
+            ([0, 1] * 50, tables.Classes),
+            ([1.0, 2.0] * 50, tables.Classes),
+            ([0.5, 1.5] * 50, tables.Quantity),
+            (list(range(1, 11)) * 10, tables.Classes),
+            (list(range(3, 23)) * 5, tables.Quantity),  # each value is too rare to be a class
+            (list(range(100)), tables.Quantity),
+        ],
+    )
+    def test_task_by_the_values_of_the_target(self, target, kind):
+        frame = pandas.DataFrame({"x": np.arange(100.0), "y": target})
+        assert isinstance(prepared(frame, "y").encoding.target, kind)
+        if not isinstance(target[0], str | bool):
+            asked = prepared(frame, "y", task="regression").encoding.target
+            assert isinstance(asked, tables.Quantity)
+
+    def test_classes_that_are_numbers(self):
+        frame = pandas.DataFrame({"x": np.arange(60.0), "y": [10, 9, 8] * 20})
+        target = prepared(frame, "y").encoding.target
+        assert target.classes == ("8", "9", "10")
+        with_gap = frame.assign(y=frame["y"].where(frame.index > 0))  # which makes floats of them
+        assert prepared(with_gap, "y", missing="drop").encoding.target.classes == target.classes
+
+    def test_categorical_and_ignored_columns(self, houses):
+        encoding = prepared(houses, "price", categorical=["rooms"], ignore=["garden"]).encoding
+        assert encoding.names == ["area", "rooms", "city"]
+        assert encoding.columns[1].categories == tuple("123456")
+        for kind in (float, np.float32, "Float64", str):
+            X = encoding.inputs(houses.assign(rooms=houses["rooms"].astype(kind)))
+            np.testing.assert_array_equal(X[:, 1:7].argmax(axis=1), houses["rooms"] - 1)
+
+    def test_a_constant_column_gives_zeros(self, houses):
+        encoding = prepared(houses.assign(area=0.1), "price").encoding
+        np.testing.assert_allclose(encoding.inputs(houses.assign(area=0.1))[:, 0], 0, atol=1e-15)
+
+    @pytest.mark.parametrize("kind", ["int64", "Int64", "float32", "uint8", "category", "string"])
+    def test_dtypes_of_columns(self, houses, kind):
+        frame = houses.assign(rooms=houses["rooms"].astype(kind))
+        width = 6 if kind in ("category", "string") else 1
+        assert prepared(frame, "price").encoding.width == 5 + width
+
+
+class TestMissing:
+    @pytest.fixture
+    def gaps(self, houses):
+        frame = houses.copy()
+        frame.loc[[0, 50, 100], "area"] = np.nan
+        frame.loc[[50, 51], "city"] = None
+        frame.loc[[7], "price"] = np.nan
+        return frame
+
+    def test_refused_by_name_and_count(self, gaps):
+        message = "missing: .* some of 240 rows have no value in these columns: price 1, area 3, ci"
+        with pytest.raises(ValueError, match=message):
+            prepared(gaps, "price")
+
+    def test_dropped(self, gaps):
+        encoding, parts, notes = prepared(gaps, "price", missing="drop")
+        assert sum(map(len, parts[::2])) == N - 5
+        assert notes[2].startswith("left out: 5 of 240 rows with missing values (price 1, area 3")
+        for column in ("area", "city"):
+            bad = gaps[gaps[column].isna()]
+            message = rf"column {column}: expected .*, got no value in row {bad.index[0] + 1} and o"
+            with pytest.raises(ValueError, match=message):
+                encoding.inputs(bad.assign(city="Oslo") if column == "area" else bad.assign(area=1))
+
+    @pytest.mark.parametrize("how", ["mean", "median"])
+    def test_filled_in(self, gaps, how):
+        encoding, parts, notes = prepared(gaps, "price", missing=how)
+        assert sum(map(len, parts[::2])) == N - 1
+        assert notes[2] == "left out: 1 of 240 rows without price"
+        assert "area 3, city 2" in notes[3]
+        area, city = encoding.columns[0], encoding.columns[2]
+        known = gaps["area"].dropna()
+        assert abs(area.missing - getattr(known, how)()) < known.std() / 4
+        assert city.missing in ("Oslo", "Paris")
+        X = encoding.inputs(gaps)
+        np.testing.assert_allclose(X[0, 0], (area.missing - area.mean) / area.deviation, rtol=1e-5)
+        filled = gaps.fillna({"city": city.missing, "area": area.missing})
+        np.testing.assert_allclose(X, encoding.inputs(filled), rtol=1e-6)
+
+    def test_a_whole_table_needs_no_choice(self, houses):
+        notes = prepared(houses, "price", missing="mean").notes
+        assert len(notes) == 2
+
+
+class TestEncoding:
+    def test_through_metadata_and_a_file(self, houses, tmp_path):
+        frame = houses.assign(area=houses["area"].where(houses.index != 3))
+        encoding = prepared(frame, "price", missing="median").encoding
+        network = perceptron(encoding.width, 1, loss="mse", seed=0)
+        network.metadata[tables.ENTRY] = encoding.as_text()
+        network.save(tmp_path / "model")
+        loaded = fastnn.load(tmp_path / "model")
+        assert tables.Encoding.of(loaded) == encoding
+        loaded.save(tmp_path / "again")
+        assert tables.Encoding.of(fastnn.load(tmp_path / "again")) == encoding
+
+    def test_a_network_of_no_table(self):
+        with pytest.raises(ValueError, match="expected a network that `fastnn train --csv`"):
+            tables.Encoding.of(perceptron(3, 2))
+
+    def test_other_columns_and_another_order_are_taken(self, houses):
+        encoding = prepared(houses, "price").encoding
+        other = houses.assign(more=1)[["more", "city", "garden", "rooms", "area"]]
+        np.testing.assert_array_equal(encoding.inputs(other), encoding.inputs(houses))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"area": "large"}, "column area: expected finite numbers, got 'large' in row 1 and o"),
+            ({"area": math.inf}, "column area: expected finite numbers, got inf in row 1"),
+            ({"city": "Rome"}, "column city: expected one of Oslo, Paris, got 'Rome' in row 1"),
+        ],
+    )
+    def test_values_that_are_refused(self, houses, change, message):
+        encoding = prepared(houses, "price").encoding
+        with pytest.raises(ValueError, match=message):
+            encoding.inputs(houses.assign(**change))
+
+    def test_rows_are_those_of_the_file(self, houses):
+        frame = houses.astype({"rooms": float})
+        frame.loc[3, "area"] = np.nan
+        frame.loc[7, "rooms"] = math.inf
+        with pytest.raises(ValueError, match=r"column rooms: .* got inf in row 8$"):
+            prepared(frame, "price", missing="drop")
+        frame = houses.assign(price=houses["price"].where(houses.index != 2))
+        frame.loc[9, "price"] = math.inf
+        with pytest.raises(ValueError, match=r"column price: .* got inf in row 10$"):
+            prepared(frame, "price", missing="drop")
+
+    def test_columns_that_are_missing(self, houses):
+        encoding = prepared(houses, "price").encoding
+        with pytest.raises(ValueError, match=r"columns area, .* none of the name area, city"):
+            encoding.inputs(houses[["rooms", "garden"]])
+        with pytest.raises(ValueError, match="expected a table of at least one row, got none"):
+            encoding.inputs(houses[:0])
+        with pytest.raises(ValueError, match="columns price, found none of the name price"):
+            encoding.targets(houses.drop(columns="price"))
+
+    def test_numbers_as_texts_are_numbers(self, houses):
+        encoding = prepared(houses, "price").encoding
+        texts = houses.astype({"rooms": str})
+        np.testing.assert_array_equal(encoding.inputs(texts), encoding.inputs(houses))
+
+    def test_report_of_a_quantity(self, houses):
+        encoding, parts, _ = prepared(houses, "price")
+        network = perceptron(encoding.width, 1, loss="mse", seed=0, learning_rate=0.05)
+        network.fit(*parts[:2], epochs=30)
+        X, y = parts[4:]
+        price = encoding.target.decoded(y)
+        p = encoding.target.decoded(network.predict(X)[:, 0])
+        loss, found, baseline = encoding.target.report(network, X, y)
+        assert loss == f"test loss {network.evaluate(X, y).loss:.4f}"
+        r2 = 1 - np.square(price - p).sum() / np.square(price - price.mean()).sum()
+        assert r2 > 0.95
+        root, mean = np.sqrt(np.square(price - p).mean()), np.abs(price - p).mean()
+        errors = f"root mean squared error {root:.6g}, mean absolute error {mean:.6g}"
+        assert found == f"test R² {r2:.4f}, {errors}"
+        assert re.search(r"the mean of the training rows, \d+, has an R² of -0\.\d{4}, ", baseline)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"target": "cost"}, "target: expected one of the columns area, .*, got 'cost'"),
+        ({}, {"ignore": ["x"]}, "ignore: expected one of the columns area, .*, got 'x'"),
+        ({}, {"categorical": ["x"]}, "categorical: expected one of the columns"),
+        ({}, {"missing": "zero"}, "missing: expected mean or median or drop, got 'zero'"),
+        ({}, {"task": "sort"}, "task: expected classification or regression, got 'sort'"),
+        ({}, {"target": "city", "task": "regression"}, "target: .* numbers, got city of texts"),
+        ({}, {"test_share": 0.001}, "test_share: expected a share of 240 rows that is a row, got"),
+        ({}, {"test_share": 1.0}, "test_share: expected a finite number .* below 1"),
+        ({}, {"test_share": 0.5, "validation_share": 0.5}, "leave rows for training, got 0.5 and"),
+        ({}, {"task": "classification"}, "target: expected classes that occur more than once, got"),
+        ({"price": 3}, {"task": "classification"}, "target: expected classes .* got 1 different"),
+        ({"area": np.nan}, {}, "of at most 100 categories, but area is empty; .* --ignore area"),
+        ({"area": [f"no {i}" for i in range(N)]}, {}, "area has 240 different texts"),
+        ({"area": "2020-01-01", "rooms": None}, {}, "but rooms is empty; .* --ignore rooms$"),
+        ({"area": np.datetime64("2020-01-01")}, {}, "area holds datetime64"),
+        ({"area": [math.inf] * N}, {}, "column area: expected finite numbers, got inf in row"),
+        ({}, {"ignore": ["area", "rooms", "city", "garden"]}, "more columns than price, got none"),
+    ],
+)
+def test_mistakes(houses, change, options, message):
+    with pytest.raises(ValueError, match=message):
+        prepared(houses.assign(**change), **{"target": "price", **options})
+
+
+class TestReading:
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_separators_and_columns_without_a_name(self, flowers, tmp_path, separator):
+        flowers.to_csv(tmp_path / "t.csv", sep=separator)
+        frame = tables.read(tmp_path / "t.csv")
+        pandas.testing.assert_frame_equal(frame, flowers, check_dtype=False)
+
+    def test_gzip_and_a_byte_order_mark(self, flowers, tmp_path):
+        flowers.to_csv(tmp_path / "t.csv.gz", index=False, encoding="utf-8-sig")
+        frame = tables.read(tmp_path / "t.csv.gz")
+        pandas.testing.assert_frame_equal(frame, flowers, check_dtype=False)
+
+    def test_parquet(self, flowers, tmp_path):
+        pytest.importorskip("pyarrow")
+        flowers.to_parquet(tmp_path / "t.parquet")
+        frame = tables.read(tmp_path / "t.parquet")
+        pandas.testing.assert_frame_equal(frame, flowers, check_dtype=False)
+        (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+        with pytest.raises(ValueError, match=r"t\.csv: expected a Parquet file, got"):
+            tables.read(tmp_path / "t.csv", parquet=True)
+
+    def test_blanks_and_question_marks(self, tmp_path):
+        (tmp_path / "t.csv").write_text("age, work\n39, Private\n50, ?\n,\n")
+        frame = tables.read(tmp_path / "t.csv")
+        assert frame.isna().to_numpy().tolist() == [[False, False], [False, True], [True, True]]
+        assert frame["work"][0] == "Private"
+
+    def test_columns_of_one_name(self, tmp_path):
+        (tmp_path / "t.csv").write_text("a,a ,b\n1,2,3\n")
+        with pytest.raises(ValueError, match=r"t\.csv: expected columns of .* got 'a' twice"):
+            tables.read(tmp_path / "t.csv")
+
+    @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1,2,3,4\n", b"a,b\n\xff\xfe,3\n"])
+    def test_no_table(self, tmp_path, content):
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"t\.csv: expected a CSV file whose first line names"):
+            tables.read(tmp_path / "t.csv")
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="expected a table, found no such file"):
+            tables.read(tmp_path / "t.csv")
+
+    def test_rows_with_and_without_names(self, houses):
+        encoding = prepared(houses, "price").encoding
+        features = houses[encoding.names]
+        named = io.StringIO(houses.sample(frac=1, axis=1, random_state=1).to_csv(index=False))
+        bare = io.StringIO(features.to_csv(index=False, header=False, sep=";"))
+        for source in (named, bare):
+            X = encoding.inputs(tables.read_rows(source, encoding))
+            np.testing.assert_allclose(X, encoding.inputs(houses), rtol=1e-6)
+        for text in ("", "1,2,3\n"):
+            with pytest.raises(ValueError, match="expected a first line with the columns area, ro"):
+                tables.read_rows(io.StringIO(text), encoding)
+
+
+def test_pandas_is_named_where_it_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    assert cli.main(["train", "--csv", str(tmp_path / "t.csv"), "--target", "a"]) == 2
+    assert "tables need pandas: pip install 'fastnn[tables]'" in capsys.readouterr().err
+
+
+class TestCommands:
+    def run(self, capsys, *arguments) -> str:
+        code = cli.main([*map(str, arguments)])
+        output, errors = capsys.readouterr()
+        assert code == 0, errors
+        return output
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_classes(self, flowers, tmp_path, capsys, backend, kind):
+        table, model = tmp_path / f"flowers.{kind}", tmp_path / "model"
+        if kind == "parquet":
+            pytest.importorskip("pyarrow")
+            flowers.to_parquet(table)
+        else:
+            flowers.to_csv(table, index=False)
+        options = ("--target", "species", "--hidden", 20, "--epochs", 20, "--save", model)
+        printed = self.run(capsys, "train", f"--{kind}", table, *options)
+        assert "168 training, 24 validation, 48 test rows" in printed
+        assert "5-20-3, relu" in printed
+        assert float(re.search(r"^test accuracy (.*)$", printed, re.M)[1]) > 0.9
+        assert re.search("^baseline: the most frequent class, '.*', has", printed, re.M)
+        network = fastnn.load(model)
+        encoding = tables.Encoding.of(network)
+        X, y = encoding.inputs(flowers), encoding.targets(flowers)
+        printed = self.run(capsys, "evaluate", model, f"--{kind}", table)
+        assert f"test accuracy {network.evaluate(X, y).accuracy:.4f}" in printed
+        printed = self.run(capsys, "predict", model, table)
+        head, *rows = printed.splitlines()
+        assert re.split("  +", head.strip()) == ["species", *encoding.target.classes]
+        answers = [re.split("  +", row)[1] for row in rows]
+        assert answers == [encoding.target.classes[i] for i in network.predict(X)]
+        p = [float(row.split()[-1]) for row in rows]
+        np.testing.assert_allclose(p, network.predict_proba(X)[:, -1], rtol=0, atol=6e-5)
+
+    def test_a_quantity(self, houses, tmp_path, capsys, monkeypatch):
+        table, model = tmp_path / "houses.csv", tmp_path / "model"
+        houses.loc[5, "area"] = np.nan
+        houses.loc[6, "price"] = np.nan
+        houses.to_csv(table, index=False)
+        options = ("--target", "price", "--missing", "median", "--hidden", 20, "--epochs", 30)
+        options += ("--save", model, "--early-stopping")
+        printed = self.run(capsys, "train", "--csv", table, *options)
+        assert float(re.search(r"^test R² (\S+), root", printed, re.M)[1]) > 0.9
+        assert "val loss" in printed
+        assert "val accuracy" not in printed
+        printed = self.run(capsys, "evaluate", model, "--csv", table)
+        assert printed.startswith("left out: 1 rows without price\ntest loss 0.")
+        monkeypatch.setattr("sys.stdin", io.StringIO("area,rooms,city,garden\n100,3,Oslo,True\n"))
+        head, row = self.run(capsys, "predict", model, "-").splitlines()
+        assert head.split() == ["price"]
+        assert 250_000 < float(row.split()[-1]) < 400_000
+
+    def test_going_on_from_a_checkpoint(self, flowers, tmp_path, capsys):
+        table, file = tmp_path / "flowers.csv", tmp_path / "checkpoint"
+        flowers.to_csv(table, index=False)
+        options = ("--csv", table, "--target", "species", "--hidden", "--checkpoint", file)
+        self.run(capsys, "train", *options, "--epochs", 1)
+        printed = self.run(capsys, "train", *options, "--epochs", 2, "--resume", file)
+        assert "epoch 2/2" in printed
+        assert "row 240" in self.run(capsys, "predict", file, table)
+
+    def test_a_table_of_numbers_for_a_network_of_none(self, tmp_path, capsys):
+        network = perceptron(3, 2, seed=0)
+        network.save(tmp_path / "model")
+        (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+        printed = self.run(capsys, "predict", tmp_path / "model", tmp_path / "t.csv")
+        rows = printed.splitlines()[1:]
+        assert [row.split()[2] for row in rows] == [
+            str(i) for i in network.predict(np.arange(1.0, 7.0).reshape(2, 3))
+        ]
+
+    def test_mistakes(self, flowers, houses, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        flowers.to_csv("flowers.csv", index=False)
+        houses.to_csv("houses.csv", index=False)
+        encoding = prepared(flowers, "species").encoding
+        network = perceptron(encoding.width, 3, seed=0)
+        network.save("plain")
+        network.metadata[tables.ENTRY] = encoding.as_text()
+        network.save("model")
+        for line, message in {
+            "train --csv flowers.csv": "--target: expected the column to predict, one of height",
+            "train --target species": "--target: expected --csv or --parquet beside 'species'",
+            "train --csv flowers.csv --target species --data .": "--data: expected none beside",
+            "train --csv none.csv --target species": "none.csv: expected a table",
+            "evaluate model": "--csv: expected a table, as model was trained on one; it",
+            "evaluate plain --csv flowers.csv": "plain: expected a network that `fastnn train",
+            "evaluate model --csv houses.csv": "houses.csv: expected a table with the columns",
+            "predict model houses.csv": "houses.csv: expected a table with the columns height (cm)",
+            "predict model digit.png": "INPUT: expected a CSV or Parquet file or -, got digit.png",
+            "predict model flowers.csv digit.png": "INPUT: expected pictures, or one table",
+        }.items():
+            assert cli.main(line.split()) == 2
+            assert f"fastnn: error: {message}" in capsys.readouterr().err
+
+
+class TestMetadata:
+    def test_through_files(self, tmp_path, digits):
+        network = perceptron(784, 10, seed=0)
+        network.save(tmp_path / "none")
+        assert fastnn.load(tmp_path / "none").metadata == {}
+        network.metadata["classes"] = json.dumps(["zero", "one"])
+        network.metadata["from"] = "Grüße"
+        X, y, *_ = digits
+        network.fit(X, y, checkpoint=tmp_path / "checkpoint")
+        assert fastnn.load(tmp_path / "checkpoint").metadata == network.metadata
+        resumed = fastnn.resume(tmp_path / "checkpoint", X, y, epochs=2)
+        assert resumed.metadata == network.metadata
+
+    @pytest.mark.parametrize("metadata", [{"classes": ["a"]}, {3: "a"}])
+    def test_texts_alone(self, tmp_path, metadata):
+        network = perceptron(3, 2)
+        network.metadata.update(metadata)
+        with pytest.raises(TypeError, match="metadata: expected a dict of str to str, got"):
+            network.save(tmp_path / "model")
