@@ -68,8 +68,10 @@ def grid_search(quick: bool) -> np.ndarray:
     X, y, *_ = fastnn.load_dataset(flatten=True)
     samples, folds = (1000, 2) if quick else (10_000, 5)
     grid = {"hidden_layer_sizes": [(30,), (100, 200)], "learning_rate_init": [0.001, 0.01]}
-    # one thread each, as there is a worker for each core; so many epochs, converged or not
-    estimator = MLPClassifier(max_iter=5, tol=0, early_stopping=True, random_state=0, threads=1)
+    # one thread each, as there is a worker for each core
+    estimator = MLPClassifier(
+        early_stopping=True, tol=0.01, n_iter_no_change=3, random_state=0, threads=1
+    )
     search = GridSearchCV(estimator, grid, cv=folds).fit(X[:samples], y[:samples])
     return np.array([search.cv_results_[f"split{fold}_test_score"] for fold in range(folds)]).T
 
