@@ -78,8 +78,10 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
-        dtype, rng, optimizer, layers, loss = saving.read(path)
-        network = Network(layers, loss=loss, backend=name, dtype=dtype, seed=rng)
+        dtype, rng, optimizer, layers, loss, clip_norm = saving.read(path)
+        network = Network(
+            layers, loss=loss, clip_norm=clip_norm, backend=name, dtype=dtype, seed=rng
+        )
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
         network.metadata = saving.metadata(path)
@@ -264,6 +266,7 @@ def _of_checkpoint(
     network = Network(
         layers,
         loss=losses.built(of["loss"]),
+        clip_norm=of["clip_norm"],
         backend=of["backend"],
         dtype=of["dtype"],
         seed=saved.rng,
@@ -289,6 +292,12 @@ class Network(Sequence[Layer]):
         what they had. One optimiser can serve many layers, as its state
         belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop", "adam" and
         "adamw" stand for those of that name, with the rates that they have by default.
+    clip_norm
+        Where given, above 0: gradients whose norm is larger are multiplied by what brings it down
+        to this, before each step. The norm is √Σ g² over the gradients of all parameters of the
+        network together, those of penalties included, as in PyTorch's `clip_grad_norm_` and Keras'
+        `global_clipnorm`. It is the network's and no optimiser's, as each layer may have one of its
+        own. Layers' own `backward` clips nothing.
     backend : {"numba", "numpy"}, optional
         The backend that computes; by default the one in force here.
     dtype
@@ -323,6 +332,7 @@ class Network(Sequence[Layer]):
         *,
         loss: str | losses.Loss = "softmax_cross_entropy",
         optimizer: Optimizer | str | None = None,
+        clip_norm: float | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -335,6 +345,7 @@ class Network(Sequence[Layer]):
         self._optimizer = None
         if optimizer is not None:
             self._optimizer = optimizers.checked("optimizer", optimizer)
+        self._clip_norm = checks.clip_norm("clip_norm", clip_norm)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
         self.metadata: dict[str, str] = {}
@@ -363,6 +374,8 @@ class Network(Sequence[Layer]):
         layers = "".join(f"\n    {layer!r}," for layer in self._layers)
         body = f"[{layers}\n]" if layers else "[]"
         loss = f"loss={self._loss!r}"
+        if self._clip_norm is not None:
+            loss += f", clip_norm={self._clip_norm!r}"
         options = f"{loss}, backend={self._backend_name!r}, dtype={self._dtype.name!r}"
         return f"Network({body}, {options})"
 
@@ -479,6 +492,17 @@ class Network(Sequence[Layer]):
         for layer in self._learned():
             layer.optimizer = optimizer
         self._optimizer = optimizer
+
+    @property
+    def clip_norm(self) -> float | None:
+        """What the norm of all gradients together is clipped at; None where it is not."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        if self._fitting:
+            raise RuntimeError("a network can't change its clip_norm while it is training")
+        self._clip_norm = checks.clip_norm("clip_norm", value)
 
     @property
     def parameter_count(self) -> int:
@@ -803,6 +827,8 @@ class Network(Sequence[Layer]):
                 raise ValueError(
                     f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
                 )
+        if self._clip_norm is not None:
+            propagation.check_clipping(self._layers)
         saved = None if resume is None else checkpoints.read(resume)
         columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
