@@ -124,7 +124,7 @@ class Watch:
     dtype
         That the network computes in.
     data
-        Inputs and targets, by the names that the caller has for them; none if they have gone by.
+        Inputs and targets, by the names that the caller has for them.
     names
         Of the columns of the inputs, if they have any.
     """
@@ -151,8 +151,7 @@ class Watch:
                 return f"{data} holds NaN or infinity {where}; fill in or leave out such values"
             if where := _non_finite(values, self._dtype, names):
                 return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
-        unseen = "" if self._data else ", or the data hold NaN or infinity"
-        return f"training has diverged{unseen}; try a smaller learning rate"
+        return "training has diverged; try a smaller learning rate"
 
 
 def _excerpt(values: Array) -> Array:

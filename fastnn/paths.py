@@ -81,7 +81,7 @@ class Path(Protocol):
         right answers of these samples alone.
         """
 
-    def go_over_to(self, X: Array, y: Array) -> None:
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays, which may come in another dtype.
 
         A path that was made for uint8 takes uint8 alone.
@@ -157,7 +157,7 @@ class LayerPath:
 
         return call
 
-    def go_over_to(self, X: Array, y: Array) -> None:
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._X, self._y = X, y
 
@@ -325,7 +325,8 @@ class Programs:
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
         sparse, loss = isinstance(X, SparseRows), network._loss
-        kind = batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse
+        clip_norm = network.clip_norm or 0.0
+        kind = batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm
         before, self._training = self._training, None
         if before is not None and before[0] == kind and before[1].has_kernels_for(density):
             program = before[1]
@@ -340,6 +341,7 @@ class Programs:
                 loss=loss,
                 weighted=weighted,
                 sparse=sparse,
+                clip_norm=clip_norm,
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
@@ -458,10 +460,11 @@ def _program(
     loss: losses.Loss | None = None,
     weighted: bool = False,
     sparse: bool = False,
+    clip_norm: float = 0.0,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
-    Prediction has no use for a loss.
+    Prediction has no use for a loss, nor for what comes after it.
     """
     loss = loss or losses.SoftmaxCrossEntropy()
     return _epoch_module(network).Program(
@@ -474,6 +477,7 @@ def _program(
         weighted=weighted,
         sparse=sparse,
         label_smoothing=loss.label_smoothing,
+        clip_norm=clip_norm,
     )
 
 

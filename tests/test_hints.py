@@ -303,12 +303,3 @@ class TestBlocks:
 
     def test_not_of_classes_that_come_later(self):
         assert self.warned(network(), (TABLE, 0 * LABELS), (TABLE, LABELS)) == []
-
-    def test_a_loss_that_is_nan(self):
-        X = TABLE.copy()
-        X[9] = np.nan
-        (text,) = self.warned(network(), (TABLE, LABELS), (X, LABELS), (X, LABELS))
-        assert text == (
-            "the loss of epoch 1 is nan: training has diverged, or the data hold NaN or infinity; "
-            "try a smaller learning rate"
-        )

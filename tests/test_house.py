@@ -21,7 +21,7 @@ FLOORS = [
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
     {"blocks"},
-    {"callbacks", "hints", "plotting", "progress"},
+    {"callbacks", "hints", "interchange", "plotting", "progress"},
     {"training"},
     {"checkpoints"},
     {"network"},
@@ -139,7 +139,7 @@ def test_import_is_light():
         "known = set(sys.modules)\n"  # in some releases its random numbers too
         "import fastnn\n"
         "heavy = {'numba', 'sklearn', 'matplotlib', 'torch', 'jax', 'scipy', 'safetensors', 'tqdm',"
-        " 'IPython',"
+        " 'IPython', 'onnx',"
         " 'numpy.random'} & (set(sys.modules) - known)\n"
         "assert not heavy, heavy\n"
     )

@@ -278,7 +278,7 @@ def test_losses_as_arguments():
 
 @pytest.mark.parametrize("bits", [256, 128])
 def test_narrower_vectors(bits):
-    if MACHINE.bits <= bits:
+    if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     binary = str(Path(__file__).with_name("test_binary_cross_entropy.py"))
     run_again([__file__, binary], bits, "Functions")

@@ -9,7 +9,7 @@ and sums over the batch give gradients of parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -416,6 +416,18 @@ def add_multiple(target: Array, factor: float, source: Array) -> None:
 def sum_of_squares(x: Array) -> float:
     """Σ_i x_i², summed in float64."""
     return float(np.square(x, dtype=np.float64).sum())
+
+
+def clip_by_global_norm(gradients: Sequence[Array], clip_norm: float) -> None:
+    """g <- g min(1, c / (‖g‖ + 1e-6)), in place, with c = clip_norm and ‖g‖ = √Σ g² over all g.
+
+    R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural networks",
+    ICML 2013, algorithm 1; with the 1e-6 of PyTorch.
+    """
+    norm = math.sqrt(sum(map(sum_of_squares, gradients))) + 1e-6
+    if not norm <= clip_norm:
+        for gradient in gradients:
+            gradient *= gradient.dtype.type(clip_norm / norm)
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:

@@ -12,7 +12,7 @@ could use is in `kernels/`, written in the language of `language.py` and compile
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -313,6 +313,13 @@ def sum_of_squares(x: Array) -> float:
         X = plain(x).reshape(-1)
         raise_if_refused(entry(1.0, X.itemsize, id(X), id(total)), X)
     return float(total[0])
+
+
+def clip_by_global_norm(gradients: Sequence[Array], clip_norm: float) -> None:
+    norm = math.sqrt(sum(map(sum_of_squares, gradients))) + 1e-6
+    if not norm <= clip_norm:
+        for gradient in gradients:
+            gradient *= gradient.dtype.type(clip_norm / norm)
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:

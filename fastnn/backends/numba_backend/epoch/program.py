@@ -70,7 +70,8 @@ class Program:
 
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
     have weights, `sparse` whether they are CSR, `label_smoothing` is the share of a target that is
-    spread over all classes.
+    spread over all classes, and `clip_norm`, where it is not 0, what the norm of the gradient is
+    clipped at.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Program:
         weighted: bool = False,
         sparse: bool = False,
         label_smoothing: float = 0.0,
+        clip_norm: float = 0.0,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
@@ -92,6 +94,7 @@ class Program:
         self.weighted = weighted
         self.sparse = sparse
         self.label_smoothing = label_smoothing
+        self.clip_norm = clip_norm
         self.loss = loss
         self.penalty_factor = 1.0
         """What the layers' penalties are multiplied by in the calls from now on."""
@@ -110,13 +113,9 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted, self.sparse, self.label_smoothing,
+            self.weighted, self.sparse, self.label_smoothing, self.clip_norm,
         )  # fmt: skip
         self.dense = structure.dense
-        self._parameters_end = max(
-            layer.last_offset + memory.row_stride(layer.output_units, self.dtype)
-            for layer in structure.learned
-        )
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
         for table in ("training", "prediction"):
@@ -170,7 +169,9 @@ class Program:
     def workspace_bytes(self) -> int:
         """Memory that training takes, but for what Python objects take."""
         tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
-        return sum(table.workspace.nbytes for table in tables)
+        collected = self._structure.collected
+        shared = 0 if collected is None else collected.nbytes
+        return shared + sum(table.workspace.nbytes for table in tables)
 
     def prepare(
         self,
@@ -294,8 +295,9 @@ class Program:
     def _check_parameters(self, name: str, vector: np.ndarray) -> None:
         """Raise unless a vector holds what the table points to, where vectors expect it."""
         _check(name, vector, self.dtype, (None,))
-        if len(vector) < self._parameters_end:
-            raise ValueError(f"{name} must hold {self._parameters_end} numbers, not {len(vector)}")
+        end = self._structure.parameters_end
+        if len(vector) < end:
+            raise ValueError(f"{name} must hold {end} numbers, not {len(vector)}")
         if vector.ctypes.data % memory.LINE_BYTES:
             raise ValueError(f"{name} must lie at a multiple of {memory.LINE_BYTES} bytes")
 

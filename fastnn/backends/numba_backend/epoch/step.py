@@ -96,7 +96,9 @@ LAYER = np.dtype(
             "scatter_tile", "gather_tile", "chunk_words",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
-            "decay", "squares_of_rows", "squares",
+            "decay", "squares_of_rows", "squares", "penalty_squares",
+            # of the first block, where gradients are clipped: address of this thread's PARTs
+            "parts_to_clip",
             # from a group of samples of `inputs_transposed` to the next, from a slot to the next
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
@@ -147,6 +149,9 @@ SHARED = np.dtype(
             "sample_weights", "batch_weight",
             # penalties: 0, or the operation that adds them up, and the sum
             "add_penalties", "penalty",
+            # clipping: 0, or the operation, how many PARTs, and what it needs, see `clipping.py`
+            "clip", "parts", "collected", "clip_norm", "move",
+            "squares_of_vector", "scaled",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
@@ -405,7 +410,8 @@ def update_weights(
     """W -= rate * X^T G, or another rule's step: own rows of W.
 
     In plain SGD the gradient of W is never stored. Another rule has `move`, an operation of
-    `optimizers.py`, which takes the gradient some rows at a time.
+    `optimizers.py`, which takes the gradient some rows at a time; where gradients are clipped, that
+    of `clipping.py`.
     """
     fused = layer.move == 0
     columns = layer.weights.columns
@@ -520,7 +526,7 @@ def add_penalties(one, record, blocks, chunks, target):
         if layer.decay != 0:
             squares = 0.0
             for chunk in range(chunks):
-                squares += real_at(0.0, layer.squares + 8 * chunk)
+                squares += real_at(0.0, layer.penalty_squares + 8 * chunk)
             total += 0.5 * real_at(0.0, layer.decay) * squares
     put_real(total, target)
 
@@ -687,6 +693,15 @@ def run_batches(
                 # stages change the gradient where it lies by rows
                 transposed_already = by_columns and below.first_stage == below.stop_stage
                 input_gradient(one, layer, below, parameters, count, padded)
+        if shared.clip != 0:
+            if team is not None and members > 1:
+                meeting = meet(signals, member, members, meeting)
+            call(
+                shared.clip, one, layers[0].parts_to_clip, shared.parts, shared.chunks,
+                shared.collected, shared.clip_norm, shared.move,
+                shared.squares_of_vector, shared.scaled,
+                shared.lanes * shared.itemsize, parameters, first_state, second_state, step_rates,
+            )  # fmt: skip
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
