@@ -318,8 +318,7 @@ class Programs:
     ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
-        The share of non-zeros is part of that, so it will hardly be equal for other samples, but
-        for those that have no zeros.
+        The share of non-zeros may be another, if it would have the same kernels chosen.
         """
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
         density = _density(X, TRAINING_DENSITY_ROWS)
@@ -327,13 +326,11 @@ class Programs:
         dtype = None if readable is None else X.dtype
         sparse, loss = isinstance(X, SparseRows), network._loss
         clip_norm = network.clip_norm or 0.0
-        kind = (
-            batch_size, dtype, density, loss.name, loss.label_smoothing, weighted, sparse,
-            clip_norm,
-        )  # fmt: skip
+        kind = batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm
         before, self._training = self._training, None
-        if before is not None and before[0] == kind:
+        if before is not None and before[0] == kind and before[1].has_kernels_for(density):
             program = before[1]
+            program.density = density
         else:
             program = _program(
                 network,
