@@ -31,8 +31,9 @@ import fastnn
 
 try:
     import joblib
-    from fastnn.sklearn import MLPClassifier
     from sklearn.model_selection import GridSearchCV
+
+    from fastnn.sklearn import MLPClassifier
 except ImportError:
     MLPClassifier = None
 

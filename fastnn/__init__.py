@@ -31,7 +31,7 @@ from fastnn.losses import (
     softmax_crossentropy_with_logits,
 )
 from fastnn.many import fit_many
-from fastnn.network import Evaluation, Network, load, resume
+from fastnn.network import Evaluation, Network, from_sklearn, from_torch, load, resume
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastnn.training import History
@@ -66,6 +66,8 @@ __all__ = [
     "eval_numerical_gradient",
     "fit_many",
     "forward",
+    "from_sklearn",
+    "from_torch",
     "get_backend",
     "grad_binary_crossentropy_with_logits",
     "grad_softmax_crossentropy_with_logits",

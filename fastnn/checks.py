@@ -52,6 +52,16 @@ def real(name: str, value: object, *, minimum: float = -math.inf, below: float =
     return number
 
 
+def clip_norm(name: str, value: object) -> float | None:
+    """Return `value` as a finite float above 0, or None."""
+    if value is None:
+        return None
+    number = real(name, value, minimum=0.0)
+    if number == 0.0:
+        raise ValueError(f"{name}: expected None or a number above 0, got {number}")
+    return number
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` as a bool; nothing but a bool will do.
 

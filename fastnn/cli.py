@@ -225,6 +225,12 @@ def _add_setting(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "training, cosine leads it down to 0 along half a wave, warm-up does so too, but raises it "
         "from 0 in the first epoch",
     )
+    add(
+        "--clip-norm",
+        type=float,
+        metavar="NORM",
+        help="scale gradients down to this norm, that of all of them together, where it is larger",
+    )
     add("--dtype", choices=("float32", "float64"), default="float32", help="of all computation")
     parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")
     parser.add_argument(
@@ -614,6 +620,7 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
         "hidden": options.hidden or [[100, 200]],
         "batch_norm": [word == "on" for word in options.batch_norm or ["on"]],
         "dropout": [p or None for p in options.dropout],
+        "clip_norm": [norm or None for norm in options.clip_norm],
         "epochs": [options.epochs],
         "early_stopping": [options.early_stopping],
         "backend": [options.backend],

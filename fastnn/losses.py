@@ -570,6 +570,67 @@ class MeanSquaredError(Loss):
         return checks.shaped("y", targets, output.shape)
 
 
+@BUILT_IN.register
+class HalfSquaredError(MeanSquaredError):
+    """Half the squared error, added over the outputs, mean over the samples: ½ Σ_k (y_k - t_k)².
+
+    Its gradient by an output is y - t over the batch, whatever the number of outputs. Targets are
+    those of `MeanSquaredError`.
+    """
+
+    name = "half_squared_error"
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        mean = super().total(backend, output, targets, weights)
+        return float(mean * output.shape[1] / 2)
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        gradient = super().gradient(backend, output, targets)
+        gradient *= output.shape[1] / 2
+        return gradient
+
+
+@BUILT_IN.register
+class Poisson(Loss):
+    """Poisson's loss of rates of which the outputs are the logarithms, added over the outputs.
+
+    exp(z) - t z, for counts or rates t [n, outputs] of at least 0; [n] with one output. Answers are
+    the rates, exp(z).
+    """
+
+    name = "poisson"
+    operations = ("poisson_loss", "poisson_loss_gradient")
+
+    def targets(
+        self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]
+    ) -> Array:
+        y = checks.numeric(name, y)
+        if outputs == 1 and y.shape == (batch,):
+            y = y[:, np.newaxis]
+        y = checks.shaped(name, y, (batch, outputs))
+        if not (y >= 0).all():
+            raise ValueError(f"{name}: expected numbers of at least 0, got {y.min()}")
+        return np.ascontiguousarray(y, dtype)
+
+    def has_classes(self, targets: Array, outputs: int) -> bool:
+        return False
+
+    def answers(self, output: Array) -> Array:
+        rates: Array = np.exp(output)
+        return rates
+
+    def total(
+        self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
+    ) -> float:
+        targets = checks.shaped("y", targets, output.shape)
+        return _sum(backend.poisson_loss(output, targets), weights)
+
+    def gradient(self, backend: Backend, output: Array, targets: Array) -> Array:
+        return backend.poisson_loss_gradient(output, targets)
+
+
 class UserLoss(Loss):
     """A user's pair of functions of (y_true, y_pred), which are handed a batch at a time.
 
@@ -636,6 +697,7 @@ ELSEWHERE = {
     "mean_squared_error": "mse",
     "squared_error": "mse",
     "MSELoss": "mse",
+    "PoissonNLLLoss": "poisson",
 }
 """Names that other libraries have for the same losses, of the same targets.
 

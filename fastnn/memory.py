@@ -41,6 +41,67 @@ def row_stride(units: int, dtype: np.dtype[Any]) -> int:
     return lines * LINE_BYTES // dtype.itemsize
 
 
+class SparseRows:
+    """Samples of which only the numbers that are not zero are kept, row by row (CSR).
+
+    Parameters
+    ----------
+    values, columns : arrays of shape [numbers]
+        Numbers and the columns where they stand. Those of one place are added up.
+    starts : array of shape [rows + 1]
+        Where in these the rows begin; each ends where the next begins.
+    units
+        The number of columns.
+    dtype
+        Of the numbers, float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If a column does not exist, or rows do not lie one after the other.
+    """
+
+    def __init__(
+        self, values: Array, columns: Array, starts: Array, units: int, dtype: np.dtype[Any]
+    ) -> None:
+        self.values = np.ascontiguousarray(values, canonical(np.dtype(dtype)))
+        self.columns = np.ascontiguousarray(columns, np.int64)
+        self.starts = np.ascontiguousarray(starts, np.int64)
+        numbers = min(len(self.values), len(self.columns))
+        # kernels trust these
+        if self.starts[0] != 0 or self.starts[-1] > numbers or (np.diff(self.starts) < 0).any():
+            raise ValueError("X: expected CSR whose rows lie one after the other, got another")
+        used = self.columns[: self.starts[-1]]
+        if len(used) and not 0 <= used.min() <= used.max() < units:
+            raise ValueError(
+                f"X: expected CSR with columns from 0 to {units - 1}, got {used.min()} to "
+                f"{used.max()}"
+            )
+        self.shape = len(self.starts) - 1, units
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers."""
+        return self.values.dtype
+
+    @property
+    def density(self) -> float:
+        """The share of numbers that are not zero, or might not be."""
+        return int(self.starts[-1]) / max(self.shape[0] * self.shape[1], 1)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: Array) -> Array:
+        """Return some rows, by their numbers, as a dense matrix."""
+        dense = np.zeros((len(rows), self.shape[1]), self.dtype)
+        for target, row in zip(dense, rows, strict=True):
+            part = slice(self.starts[row], self.starts[row + 1])
+            np.add.at(target, self.columns[part], self.values[part])
+        return dense
+
+
 def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the one object for `dtype`, of which copies and pickles make another.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,10 @@ from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
 from fastnn.progress import Progress, checked_progress
+
+if TYPE_CHECKING:
+    import sklearn.neural_network
+    import torch
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
@@ -74,8 +78,10 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
-        dtype, rng, optimizer, layers, loss = saving.read(path)
-        network = Network(layers, loss=loss, backend=name, dtype=dtype, seed=rng)
+        dtype, rng, optimizer, layers, loss, clip_norm = saving.read(path)
+        network = Network(
+            layers, loss=loss, clip_norm=clip_norm, backend=name, dtype=dtype, seed=rng
+        )
         # Not by the constructor: a layer that had been given one of its own keeps it.
         network._optimizer = optimizer
         network.metadata = saving.metadata(path)
@@ -153,6 +159,105 @@ def resume(
     return network
 
 
+def from_torch(
+    module: torch.nn.Sequential,
+    *,
+    loss: str | losses.Loss = "softmax_cross_entropy",
+    optimizer: Optimizer | str | None = None,
+    backend: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: int | np.random.Generator | None = None,
+) -> Network:
+    """Return a network that computes what a module of PyTorch does, with copies of its parameters.
+
+    Parameters
+    ----------
+    module
+        Of Linear, BatchNorm1d, Dropout, ReLU, LeakyReLU, ELU, SELU, SiLU, GELU, Softplus, Mish,
+        Sigmoid and Tanh modules, in as many `Sequential` in each other as you like. Identity and
+        Flatten are left out, as a network takes rows of numbers. Linear without biases gets some
+        that are 0, which training moves.
+    loss, optimizer, backend, seed
+        As `Network` takes them.
+    dtype
+        float32 or float64; by default that of the parameters.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no Sequential, or holds another module or parameters of another dtype.
+    ValueError
+        If a module has an option that fastnn has not, such as GELU(approximate="tanh"), or two
+        share parameters.
+    ImportError
+        If PyTorch is not installed.
+
+    Notes
+    -----
+    `Network.load_state_dict` takes the parameters of modules that are no Sequential.
+
+    Running variances go on in another way: PyTorch's are of unbiased variances of batches, n /
+    (n - 1) times those of fastnn.
+    """
+    from fastnn.interchange import torch
+
+    layers, own = torch.layers(module)
+    return Network(
+        layers,
+        loss=loss,
+        optimizer=optimizer,
+        backend=backend,
+        dtype=own if dtype is None else dtype,
+        seed=seed,
+    )
+
+
+def from_sklearn(
+    estimator: sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor,
+    *,
+    optimizer: Optimizer | str | None = None,
+    backend: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: int | np.random.Generator | None = None,
+) -> Network:
+    """Return a network that predicts what a perceptron of scikit-learn does, with its parameters.
+
+    Class ids stand for the labels in `estimator.classes_`, by their place. Of two classes, and of
+    several labels a sample, the loss is binary cross-entropy, so two classes have one output.
+    Training goes on as the arguments below say, not as those of the estimator.
+
+    Parameters
+    ----------
+    estimator
+        A fitted MLPClassifier, or a fitted MLPRegressor that has minimised the squared error.
+    optimizer, backend, seed
+        As `Network` takes them.
+    dtype
+        float32 or float64; by default that of the parameters, which is float64 where the estimator
+        was given float64 or integers.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is another one, or its outputs are made by another function.
+    ValueError
+        If it is not fitted.
+    ImportError
+        If scikit-learn is not installed.
+    """
+    from fastnn.interchange import sklearn
+
+    layers, loss, own = sklearn.read(estimator)
+    return Network(
+        layers,
+        loss=loss,
+        optimizer=optimizer,
+        backend=backend,
+        dtype=own if dtype is None else dtype,
+        seed=seed,
+    )
+
+
 def _of_checkpoint(
     saved: checkpoints.Saved, optimizer: Optimizer | None, layers: list[Layer]
 ) -> Network:
@@ -161,6 +266,7 @@ def _of_checkpoint(
     network = Network(
         layers,
         loss=losses.built(of["loss"]),
+        clip_norm=of["clip_norm"],
         backend=of["backend"],
         dtype=of["dtype"],
         seed=saved.rng,
@@ -186,6 +292,12 @@ class Network(Sequence[Layer]):
         what they had. One optimiser can serve many layers, as its state
         belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop", "adam" and
         "adamw" stand for those of that name, with the rates that they have by default.
+    clip_norm
+        Where given, above 0: gradients whose norm is larger are multiplied by what brings it down
+        to this, before each step. The norm is √Σ g² over the gradients of all parameters of the
+        network together, those of penalties included, as in PyTorch's `clip_grad_norm_` and Keras'
+        `global_clipnorm`. It is the network's and no optimiser's, as each layer may have one of its
+        own. Layers' own `backward` clips nothing.
     backend : {"numba", "numpy"}, optional
         The backend that computes; by default the one in force here.
     dtype
@@ -220,6 +332,7 @@ class Network(Sequence[Layer]):
         *,
         loss: str | losses.Loss = "softmax_cross_entropy",
         optimizer: Optimizer | str | None = None,
+        clip_norm: float | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -232,6 +345,7 @@ class Network(Sequence[Layer]):
         self._optimizer = None
         if optimizer is not None:
             self._optimizer = optimizers.checked("optimizer", optimizer)
+        self._clip_norm = checks.clip_norm("clip_norm", clip_norm)
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
         self.metadata: dict[str, str] = {}
@@ -260,6 +374,8 @@ class Network(Sequence[Layer]):
         layers = "".join(f"\n    {layer!r}," for layer in self._layers)
         body = f"[{layers}\n]" if layers else "[]"
         loss = f"loss={self._loss!r}"
+        if self._clip_norm is not None:
+            loss += f", clip_norm={self._clip_norm!r}"
         options = f"{loss}, backend={self._backend_name!r}, dtype={self._dtype.name!r}"
         return f"Network({body}, {options})"
 
@@ -376,6 +492,17 @@ class Network(Sequence[Layer]):
         for layer in self._learned():
             layer.optimizer = optimizer
         self._optimizer = optimizer
+
+    @property
+    def clip_norm(self) -> float | None:
+        """What the norm of all gradients together is clipped at; None where it is not."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        if self._fitting:
+            raise RuntimeError("a network can't change its clip_norm while it is training")
+        self._clip_norm = checks.clip_norm("clip_norm", value)
 
     @property
     def parameter_count(self) -> int:
@@ -700,6 +827,8 @@ class Network(Sequence[Layer]):
                 raise ValueError(
                     f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
                 )
+        if self._clip_norm is not None:
+            propagation.check_clipping(self._layers)
         saved = None if resume is None else checkpoints.read(resume)
         columns = hints.names_of_columns(X)
         X, y = self._samples(X, y)
@@ -924,6 +1053,136 @@ class Network(Sequence[Layer]):
             If the file can't be written.
         """
         saving.save(self, path)
+
+    # Other libraries
+
+    def to_onnx(
+        self,
+        path: str | PathLike[str],
+        *,
+        probabilities: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        """Write prediction to `path` in the ONNX format, which many runtimes and tools read.
+
+        The graph takes `input` [batch, input_units], with any number of rows, and gives `output`
+        [batch, output_units], which is what `network(input)` returns, such as logits.
+
+        Parameters
+        ----------
+        path
+            Of the file, as a rule with the ending .onnx.
+        probabilities
+            Give `probabilities` [batch, output_units] as well, which is what `predict_proba`
+            returns.
+        dtype
+            float32 or float64: of input, outputs and all between; by default the network's.
+
+        Raises
+        ------
+        ValueError
+            If the network has no layer.
+        TypeError
+            If a layer is not one of fastnn's own, or there is no ONNX operator for it; if `dtype`
+            is another; or if there are to be probabilities and outputs are no logits.
+        ImportError
+            If onnx is not installed.
+        OSError
+            If the file can't be written.
+
+        Notes
+        -----
+        The operators are those of version 17 of the standard. onnxruntime has no error function in
+        float64, so there a network with GELU is written in float32.
+        """
+        from fastnn.interchange import onnx
+
+        onnx.write(self, path, probabilities=probabilities, dtype=dtype)
+
+    def to_torch(self) -> torch.nn.Sequential:
+        """Return a module of PyTorch that computes the same, with copies of the parameters.
+
+        It is on the CPU, in the network's dtype, and set to predict, as by `eval()`.
+
+        Raises
+        ------
+        ValueError
+            If the network has no layer.
+        TypeError
+            If a layer is not one of fastnn's own, or PyTorch has no module for it.
+        ImportError
+            If PyTorch is not installed.
+
+        Notes
+        -----
+        What is not in a module of PyTorch stays behind: loss, optimisers, and the penalty `l2` of
+        dense layers, which is `weight_decay=2 * l2` there. `Rescaling` becomes a module of
+        fastnn's.
+        """
+        from fastnn.interchange import torch
+
+        return torch.module(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy in the parameters of a module of PyTorch, whatever calls its layers.
+
+        Parameters
+        ----------
+        state_dict
+            What its `state_dict()` returns, or arrays by the same names: a file in the safetensors
+            format can be read without PyTorch. It has parameters for each dense and batch norm
+            layer of this network, in their order.
+
+        Raises
+        ------
+        ValueError
+            If there are not arrays of the right shapes for each; nothing has changed then.
+        TypeError
+            If `state_dict` is no mapping, or one does not hold real numbers.
+
+        Notes
+        -----
+        What optimisers remember stays.
+        """
+        from fastnn.interchange import state_dict as reading
+
+        reading.load(self, state_dict)
+
+    def to_sklearn(
+        self, *, classes: npt.ArrayLike | None = None
+    ) -> sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor:
+        """Return a fitted perceptron of scikit-learn that predicts the same.
+
+        Under softmax cross-entropy and binary cross-entropy it is an MLPClassifier (of several
+        labels a sample under the latter, if there are several outputs), under squared error an
+        MLPRegressor. They have the same activation behind every dense layer but the last: none,
+        ReLU, Tanh or Sigmoid. Batch norm and Rescaling become part of a dense layer beside them,
+        and Dropout is left out.
+
+        Parameters
+        ----------
+        classes
+            The labels that class ids stand for, in ascending order; by default the ids. There are
+            none for an MLPRegressor, nor where a sample may have several labels.
+
+        Raises
+        ------
+        TypeError
+            If the layers are others, or the loss is.
+        ValueError
+            If there are to be other `classes`, or they are in another order, or the network has no
+            layer.
+        ImportError
+            If scikit-learn is not installed.
+
+        Notes
+        -----
+        Where training goes on by `partial_fit` it is as the estimator's parameters say, which are
+        those by default.
+        """
+        from fastnn.interchange import sklearn
+
+        return sklearn.estimator(self, classes)
 
     # Below: what public methods share. Arguments have been checked.
 

@@ -186,3 +186,14 @@ class BatchNorm(ParametricLayer):
 
 def _ones(rng: np.random.Generator, shape: Shape) -> Array:
     return np.ones(shape)
+
+
+def factors_and_addends(layer: BatchNorm) -> tuple[Array, Array]:
+    """Return what prediction multiplies and adds, [units], in float64.
+
+    scale (x - mean) / √(variance + epsilon) + shift = factor x + addend.
+    """
+    names = ("scale", "shift", "running_mean", "running_variance")
+    scale, shift, mean, variance = (np.array(getattr(layer, name), np.float64) for name in names)
+    factors = scale / np.sqrt(variance + layer.epsilon)
+    return factors, shift - factors * mean

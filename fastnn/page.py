@@ -20,6 +20,7 @@ import numpy as np
 
 from fastnn import images, layers
 from fastnn.checks import Array
+from fastnn.normalization import factors_and_addends
 
 if TYPE_CHECKING:
     from fastnn.network import Network
@@ -119,12 +120,9 @@ def _dense(layer: Any, _: Any) -> Step:
     return {"kind": "dense", "weights": weights, "biases": biases}
 
 
-def _batch_norm(layer: Any, described: Any) -> Step:
-    """scale (x - mean) / √(variance + epsilon) + shift = factor x + addend."""
-    names = ("scale", "shift", "running_mean", "running_variance")
-    scale, shift, mean, variance = (np.array(getattr(layer, name), np.float64) for name in names)
-    factors = scale / np.sqrt(variance + described.epsilon)
-    return {"kind": "scale", "factors": factors, "addends": shift - factors * mean}
+def _batch_norm(layer: Any, _: Any) -> Step:
+    factors, addends = factors_and_addends(layer)
+    return {"kind": "scale", "factors": factors, "addends": addends}
 
 
 def _elementwise(_: Any, described: Any) -> Step:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer
+from fastnn.layers import BUILT_IN, Dense, Layer, ParametricLayer
+from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
 
@@ -35,6 +36,9 @@ floats takes a sixth of an epoch, and 2,048 of them as long as some hundred step
 KEPT_BYTES = 16_000_000
 """What a program may take of memory between two fits; to set a larger one up is a small part of
 what its steps take."""
+
+STEPS_AHEAD = 256
+"""Steps whose rates are made at once where they can't change in between."""
 
 FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
@@ -68,7 +72,16 @@ class Path(Protocol):
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
-    def go_over_to(self, X: Array, y: Array) -> None:
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on the samples that `order` holds whenever it is called.
+
+        For who trains epoch after epoch and puts each one's order in the same array: what can be
+        got ready once is. What is called in between may change rates, but no layer and no
+        optimiser. It takes a factor on the layers' penalties and returns the sum of losses and
+        right answers of these samples alone.
+        """
+
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays, which may come in another dtype.
 
         A path that was made for uint8 takes uint8 alone.
@@ -78,7 +91,7 @@ class Path(Protocol):
 @contextmanager
 def training_path(
     network: Trainable,
-    X: Array,
+    X: Array | SparseRows,
     y: Array,
     batch_size: int,
     threads: int | None = None,
@@ -86,7 +99,7 @@ def training_path(
 ) -> Iterator[Path]:
     """Lend the fastest path that `network` can take, with its kernels compiled.
 
-    `weights` are those of the samples, float64.
+    `X` may be CSR in the network's dtype. `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
     if reason_for_layers(network) is None:
@@ -103,7 +116,7 @@ class LayerPath:
     def __init__(
         self,
         network: Trainable,
-        X: Array,
+        X: Array | SparseRows,
         y: Array,
         batch_size: int,
         weights: Array | None = None,
@@ -127,9 +140,34 @@ class LayerPath:
             self._correct += correct
         return self._loss, self._correct
 
-    def go_over_to(self, X: Array, y: Array) -> None:
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        dense = [layer for layer in self._network if isinstance(layer, Dense)]
+        penalties = [layer.l2 for layer in dense]
+
+        def call(factor: float) -> tuple[float, int]:
+            self.start()
+            try:
+                for layer, l2 in zip(dense, penalties, strict=True):
+                    layer._l2 = factor * l2
+                return self.train(order)
+            finally:
+                for layer, l2 in zip(dense, penalties, strict=True):
+                    layer._l2 = l2
+
+        return call
+
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._X, self._y = X, y
+
+
+class _Call(NamedTuple):
+    """A call of a compiled function, the rates that it reads, and how many steps it takes."""
+
+    run: Callable[[], tuple[float, int]]
+    rates: npt.NDArray[np.float64]
+    steps: int
 
 
 class CompiledPath:
@@ -138,7 +176,7 @@ class CompiledPath:
     def __init__(
         self,
         network: Trainable,
-        X: Array,
+        X: Array | SparseRows,
         y: Array,
         program: Any,
         threads: int | None = None,
@@ -153,7 +191,9 @@ class CompiledPath:
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
-        self._train(np.arange(0), slice(1))
+        program.penalty_factor = 1.0
+        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 3))
+        self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
         """Begin an epoch, or go on in the midst of one with its sums so far."""
@@ -170,17 +210,61 @@ class CompiledPath:
             totals = self._train(np.arange(len(excerpt)), excerpt)
         return totals
 
-    def go_over_to(self, X: Array, y: Array) -> None:
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._X, self._y = X, y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
 
-    def _train(self, order: Order, excerpt: Order | slice = slice(None)) -> tuple[float, int]:
+    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        ready: _Call | None = None
+
+        def call(factor: float) -> tuple[float, int]:
+            nonlocal ready
+            self._program.penalty_factor = factor
+            try:
+                if not self._direct or self._counting:
+                    self.start()
+                    return self.train(order)
+                if ready is None:
+                    self.start()
+                    ready = self._prepared(order)
+                else:
+                    self._take_rates(ready.rates)
+                return self._run(ready)
+            finally:
+                self._program.penalty_factor = 1.0
+
+        return call
+
+    def _take_rates(self, rates: npt.NDArray[np.float64]) -> None:
+        """Fill in the rates of the next steps.
+
+        As a rule one optimiser serves all layers, and its rate stays: then those of many steps are
+        made at once, as a few take longer than a batch of a tiny network.
+        """
+        first = self._learned[0]
+        optimizer, rate, step = first.optimizer, first.optimizer.learning_rate, first.steps
+        alike = all(p.optimizer is optimizer and p.steps == step for p in self._learned)
+        if not alike or callable(rate):
+            rates[...] = _rates(self._learned, len(rates))
+            return
+        known, start, ahead = self._ahead
+        if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
+            start, ahead = step, _rates([first], max(len(rates), STEPS_AHEAD))[:, 0]
+            self._ahead = (optimizer, rate), start, ahead
+        rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
+
+    def _train(self, order: Order, excerpt: Order | None = None) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
-        network, X, y = self._network, self._X[excerpt], self._y[excerpt]
-        weights = None if self._weights is None else self._weights[excerpt]
-        if not self._direct:
-            X = np.ascontiguousarray(X, self._program.input_dtype)
+        return self._run(self._prepared(order, excerpt))
+
+    def _prepared(self, order: Order, excerpt: Order | None = None) -> _Call:
+        """Return the call that trains on the samples of `order`, with the rates of now."""
+        network, X, y, weights = self._network, self._X, self._y, self._weights
+        if excerpt is not None:
+            X, y = np.ascontiguousarray(X[excerpt], self._program.input_dtype), y[excerpt]
+            weights = None if weights is None else weights[excerpt]
         for part in self._learned:
             part.needed_state()
         steps = -(-len(order) // self._batch_size)
@@ -198,14 +282,18 @@ class CompiledPath:
             weights,
             threads=self._threads,
         )
+        return _Call(run, rates, steps)
+
+    def _run(self, call: _Call) -> tuple[float, int]:
+        before = [layer._passes or 0 for layer in self._counting]
         try:
-            totals: tuple[float, int] = run()
+            totals: tuple[float, int] = call.run()
         finally:
             # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
-            for layer, before in zip(self._counting, passes.tolist(), strict=True):
-                layer._passes = before + steps
+            for layer, passes in zip(self._counting, before, strict=True):
+                layer._passes = passes + call.steps
             for part in self._learned:
-                part.steps += steps
+                part.steps += call.steps
             # An update writes whole vectors: of an infinite gradient, NaN into the padding,
             # where it would outlive weights that a user restores.
             for padding in self._padding:
@@ -226,7 +314,7 @@ class Programs:
 
     @contextmanager
     def for_training(
-        self, network: Trainable, X: Array, batch_size: int, weighted: bool
+        self, network: Trainable, X: Array | SparseRows, batch_size: int, weighted: bool
     ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
@@ -237,8 +325,12 @@ class Programs:
         density = _density(X, TRAINING_DENSITY_ROWS)
         readable = X if _readable(network, X) else None
         dtype = None if readable is None else X.dtype
-        loss = network._loss
-        kind = batch_size, dtype, density, loss.name, loss.label_smoothing, weighted
+        sparse, loss = isinstance(X, SparseRows), network._loss
+        clip_norm = network.clip_norm or 0.0
+        kind = (
+            batch_size, dtype, density, loss.name, loss.label_smoothing, weighted, sparse,
+            clip_norm,
+        )  # fmt: skip
         before, self._training = self._training, None
         if before is not None and before[0] == kind:
             program = before[1]
@@ -251,6 +343,8 @@ class Programs:
                 batch_size=batch_size,
                 loss=loss,
                 weighted=weighted,
+                sparse=sparse,
+                clip_norm=clip_norm,
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
@@ -343,14 +437,18 @@ def _epoch_module(network: Trainable) -> Any:
     return epoch
 
 
-def _readable(network: Trainable, X: Array) -> bool:
+def _readable(network: Trainable, X: Array | SparseRows) -> bool:
     """Say whether compiled code can read `X` as it lies."""
+    if isinstance(X, SparseRows):
+        return True
     known = _epoch_module(network).INPUT_CODES
     return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
 
 
-def _density(X: Array, rows: int) -> float:
+def _density(X: Array | SparseRows, rows: int) -> float:
     """Return the share of non-zeros in about `rows` rows of `X`, evenly spaced."""
+    if isinstance(X, SparseRows):
+        return X.density
     excerpt = X[:: -(-len(X) // rows)]
     # of numbers, NumPy counts those that are not zero one by one; of truth values it does not
     return np.count_nonzero(excerpt != 0) / excerpt.size
@@ -359,15 +457,17 @@ def _density(X: Array, rows: int) -> float:
 def _program(
     network: Trainable,
     layers: Sequence[Any],
-    X: Array | None,
+    X: Array | SparseRows | None,
     density: float,
     batch_size: int = 1,
     loss: losses.Loss | None = None,
     weighted: bool = False,
+    sparse: bool = False,
+    clip_norm: float = 0.0,
 ) -> Any:
     """Return a program that reads arrays of the dtype of `X`, or of the network's for None.
 
-    Prediction has no use for a loss.
+    Prediction has no use for a loss, nor for what comes after it.
     """
     loss = loss or losses.SoftmaxCrossEntropy()
     return _epoch_module(network).Program(
@@ -378,7 +478,9 @@ def _program(
         input_dtype=network.dtype if X is None else X.dtype,
         density=density,
         weighted=weighted,
+        sparse=sparse,
         label_smoothing=loss.label_smoothing,
+        clip_norm=clip_norm,
     )
 
 

@@ -38,6 +38,9 @@ class Layered(Protocol):
     def backend(self) -> str: ...
 
     @property
+    def clip_norm(self) -> float | None: ...
+
+    @property
     def dtype(self) -> np.dtype[Any]: ...
 
 
@@ -75,8 +78,13 @@ def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> 
     are none. Layers have been told that they train.
     """
     layers = network._layers
+    if network.clip_norm is not None:
+        check_clipping(layers)
     inputs, loss, correct, gradient = _forward_and_loss(network, X, y, weights)
     first = _first_that_learns(layers)
+    if network.clip_norm is not None:
+        _step_clipped(network, network.clip_norm, inputs, gradient, first)
+        return loss, correct
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
         if i == first and isinstance(layer, ParametricLayer) and layer._steps_by_gradients():
@@ -85,6 +93,42 @@ def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> 
             gradient = layer.backward(input, gradient)
             gradient = _returned(layer, "backward", gradient, input.shape, network.dtype)
     return loss, correct
+
+
+def _step_clipped(
+    network: Layered, clip_norm: float, inputs: Sequence[Array], gradient: Array, first: int
+) -> None:
+    """Go back through the layers, then move their parameters: the norm is that of all gradients."""
+    layers, waiting = network._layers, []
+    for i in range(len(layers) - 1, first - 1, -1):
+        layer, input = layers[i], inputs[i]
+        if isinstance(layer, ParametricLayer):
+            below, of_parameters = layer._backpropagated(input, gradient, input_gradient=i != first)
+            waiting.append((layer, of_parameters))
+            if below is None:
+                break
+            gradient = below
+        else:
+            gradient = layer.backward(input, gradient)
+        gradient = _returned(layer, "backward", gradient, input.shape, network.dtype)
+    backend = backends.load(network.backend)
+    backend.clip_by_global_norm([of_parameters.array for _, of_parameters in waiting], clip_norm)
+    for layer, of_parameters in waiting:
+        layer._parameters.step(backend, of_parameters)
+
+
+def check_clipping(layers: Sequence[Layer]) -> None:
+    """Raise unless all layers that are known to learn wait for their gradients to be clipped."""
+    for layer in layers:
+        if isinstance(layer, ParametricLayer):
+            waits = layer._steps_by_gradients()
+        else:
+            waits = not layer.parameters
+        if not waits:
+            raise TypeError(
+                f"clip_norm: expected None, as {layer!r} moves its parameters in a backward of its "
+                "own, before the norm of all gradients is known"
+            )
 
 
 def gradients(

@@ -50,6 +50,9 @@ class Savable(Protocol):
     def optimizer(self) -> Optimizer | None: ...
 
     @property
+    def clip_norm(self) -> float | None: ...
+
+    @property
     def dtype(self) -> np.dtype[Any]: ...
 
     def __iter__(self) -> Iterator[Layer]: ...
@@ -92,6 +95,7 @@ def serialized(
         "layers": json.dumps([_described(layer, network.optimizer) for layer in network]),
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
         "loss": json.dumps(loss) if isinstance(loss, dict) else loss,
+        "clip_norm": json.dumps(network.clip_norm),
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
         **({METADATA: _written(network.metadata)} if network.metadata else {}),
         **(entries or {}),
@@ -132,6 +136,7 @@ def architecture(network: Savable) -> dict[str, Any]:
     return {
         "dtype": network.dtype.name,
         "loss": _described_loss(network),
+        "clip_norm": network.clip_norm,
         "optimizer": _described_optimizer(network.optimizer),
         "layers": [_architecture(layer, network.optimizer) for layer in network],
     }
@@ -195,8 +200,8 @@ def _replace(target: Path, content: bytes) -> None:
 
 def read(
     path: str | PathLike[str],
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss]:
-    """Return dtype, random generator, optimiser, layers and loss of a saved network.
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss, float | None]:
+    """Return dtype, random generator, optimiser, layers, loss and clip_norm of a saved network.
 
     Raises whatever a damaged file leads to.
     """
@@ -219,7 +224,7 @@ def opened(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
 
 def built(
     header: Mapping[str, str], tensors: dict[str, Any]
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss]:
+) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss, float | None]:
     """Return what `read` does; `tensors` are taken out."""
     import json
 
@@ -234,7 +239,8 @@ def built(
     loss = header.get("loss", SoftmaxCrossEntropy.name)
     described = json.loads(loss) if loss.startswith("{") else loss
     rng = generator(json.loads(header["random"]))
-    return header["dtype"], rng, optimizer, layers, losses.built(described)
+    clip_norm = json.loads(header.get("clip_norm", "null"))  # files from before lack it
+    return header["dtype"], rng, optimizer, layers, losses.built(described), clip_norm
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Setting:
         What follows each hidden layer; no dropout for None.
     label_smoothing : float
         See `fastnn.SoftmaxCrossEntropy`.
+    clip_norm : float, optional
+        See `fastnn.Network`.
     epochs, batch_size, dtype, backend, seed
     optimizer, learning_rate, schedule
         By name, but for the rate.
@@ -79,6 +81,7 @@ class Setting:
     optimizer: str
     learning_rate: float
     schedule: str
+    clip_norm: float | None
     early_stopping: int | None
     dtype: str
     backend: str
@@ -104,7 +107,13 @@ class Setting:
             raise ValueError(
                 f"--label-smoothing: expected 0 without classes, got {self.label_smoothing:g}"
             )
-        network = Network(loss=loss, backend=self.backend, dtype=self.dtype, seed=self.seed)
+        network = Network(
+            loss=loss,
+            clip_norm=self.clip_norm,
+            backend=self.backend,
+            dtype=self.dtype,
+            seed=self.seed,
+        )
         network.metadata = task.metadata
         if task.scale is not None:
             network.add(Rescaling(task.scale))

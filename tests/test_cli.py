@@ -176,7 +176,7 @@ def test_what_the_network_is_made_of(tmp_path, small_data, backend):
     model = tmp_path / "model"
     options = ("--data", small_data, "--backend", backend, "--hidden", 30, 20, "--epochs", 6)
     options += ("--batch-size", 16, "--activation", "leaky_relu", "--batch-norm")
-    options += ("--label-smoothing", 0.05)
+    options += ("--label-smoothing", 0.05, "--clip-norm", 5)
     done = run("train", *options, "--dropout", 0.1, "--save", model)
     assert done.returncode == 0, done.stderr
     assert "784-30-20-10, batch norm leaky_relu dropout 0.1, " in done.stdout
@@ -184,6 +184,7 @@ def test_what_the_network_is_made_of(tmp_path, small_data, backend):
     names = [type(layer).__name__ for layer in fastnn.load(model)]
     assert names == ["Rescaling", *2 * ["Dense", "BatchNorm", "LeakyReLU", "Dropout"], "Dense"]
     assert fastnn.load(model)[4].p == 0.1
+    assert fastnn.load(model).clip_norm == 5
     assert repr(fastnn.load(model)._loss) == "SoftmaxCrossEntropy(label_smoothing=0.05)"
 
 
@@ -265,6 +266,7 @@ def test_help(command):
         (("train", "--batch-size", "0"), "batch_size"),
         (("train", "--epochs", "0", "--schedule", "cosine"), "epochs"),
         (("train", "--dropout", "1"), "p: expected a finite number of at least 0 and below 1"),
+        (("train", "--clip-norm", "0"), "clip_norm: expected None or a number above 0"),
         (("train", "--label-smoothing", "1"), "label_smoothing: expected a finite number"),
         (("train", "--early-stopping", "0"), "patience"),
         (("train", "--activation", "softmax"), "invalid choice: 'softmax'"),

@@ -72,6 +72,8 @@ class Case:
         self.targets = rng.integers(0, units, total)
         if real_targets:
             self.targets = rng.standard_normal((total, units)).astype(self.dtype)
+        if loss == "poisson":
+            self.targets = rng.poisson(2.0, (total, units)).astype(self.dtype)
         if loss == "binary_cross_entropy":
             self.targets = rng.integers(0, 2, (total, units)).astype(self.dtype)
             if real_targets:
@@ -260,10 +262,22 @@ def binary_cross_entropy(output, targets, smoothing=0.0):
     return losses.sum(), correct, (1 / (1 + np.exp(-output)) - targets) / len(output)
 
 
+def half_squared_error(output, targets):
+    loss, correct, gradient = squared_error(output, targets)
+    return loss * output.shape[1] / 2, correct, gradient * output.shape[1] / 2
+
+
+def poisson(output, targets):
+    rates = np.exp(output)
+    return (rates - targets * output).sum(), 0, (rates - targets) / len(output)
+
+
 LOSSES = {
     "softmax_cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "mse": squared_error,
+    "half_squared_error": half_squared_error,
+    "poisson": poisson,
 }
 
 STAGES = ("dropout", "norm", *BY_NAME)
@@ -313,7 +327,7 @@ def test_mixed(batch_size, loss, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mse", "half_squared_error", "poisson"])
 @pytest.mark.parametrize("real_targets", [False, True])
 @pytest.mark.parametrize("units", [1, 5, 16, 35])
 @pytest.mark.parametrize("batch_size", [1, 7, 33])

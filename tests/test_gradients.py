@@ -103,6 +103,7 @@ STACKS = {
 
 LOSSES = (
     "softmax_cross_entropy", "smoothed", "binary_cross_entropy", "mse", "mse of rows", "own",
+    "half_squared_error", "poisson",
 )  # fmt: skip
 
 
@@ -115,6 +116,8 @@ def test_gradients_of_compositions(stack, loss, rng):
     X = rng.normal(size=(11, 4))
     ids, rows = rng.integers(0, 3, 11), rng.normal(size=(11, 3))
     y = rows if loss in ("mse of rows", "own") else ids
+    if loss == "poisson":
+        y = rows**2
     if loss == "binary_cross_entropy":
         y = (rows > 0).astype(int)
     if loss == "own":

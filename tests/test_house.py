@@ -21,12 +21,12 @@ FLOORS = [
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "saving"},
     {"blocks"},
-    {"callbacks", "hints", "plotting", "progress"},
+    {"callbacks", "hints", "interchange", "plotting", "progress"},
     {"training"},
     {"checkpoints"},
     {"network"},
     {"functional", "many", "settings"},
-    {"bench", "images", "page", "prediction", "sheet", "sweep", "tables"},
+    {"bench", "images", "page", "prediction", "sheet", "sklearn", "sweep", "tables"},
     {"cli"},
     {"__main__"},
 ]
@@ -139,7 +139,7 @@ def test_import_is_light():
         "known = set(sys.modules)\n"  # in some releases its random numbers too
         "import fastnn\n"
         "heavy = {'numba', 'sklearn', 'matplotlib', 'torch', 'jax', 'scipy', 'safetensors', 'tqdm',"
-        " 'IPython',"
+        " 'IPython', 'onnx',"
         " 'numpy.random'} & (set(sys.modules) - known)\n"
         "assert not heavy, heavy\n"
     )

@@ -48,11 +48,10 @@ CALLED = {
     ("epoch/step.py", "backward_stages"): [stages.backward_stages],
     ("epoch/step.py", "load_input"): [stages.load_input],
     ("epoch/step.py", "loss"): [
-        operation
-        for loss in losses.LOSSES.values()
-        for operation in (loss.operation, loss.weighted)
+        operation for loss in losses.LOSSES.values() for operation in (loss.operation, loss.general)
     ],
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
+    ("epoch/step.py", "put_rows"): [step.put_rows],
     ("epoch/step.py", "update_and_multiply"): [one_sample.update_and_multiply],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""

@@ -25,6 +25,7 @@ from fastnn import (
     Tanh,
     load,
     paths,
+    propagation,
     schedules,
 )
 from fastnn.backends.numba_backend.epoch.program import Program
@@ -479,3 +480,78 @@ def test_a_call_that_is_refused_counts_no_step(rng, monkeypatch):
         network.fit(X, y, batch_size=50)
     assert [layer.steps for layer in (network[0], network[2])] == [4, 4]
     assert network[1].step == 4
+
+
+def _epochs_by_repeated(network, X, y, epochs, batch, factor, threads=None, weights=None):
+    """Train by `Path.repeated`, in two calls of different lengths; return sums of losses."""
+    order, losses = np.empty(len(X), np.int64), []
+    whole = len(X) // batch * batch
+    with (
+        paths.training_path(network, X, y, batch, threads, weights) as path,
+        fastnn.layers.training_mode(network.layers, True),
+    ):
+        parts = slice(0, whole), slice(whole, len(X))
+        calls = [path.repeated(order[part]) for part in parts if part.start < part.stop]
+        for epoch in range(epochs):
+            order[...] = np.random.default_rng(epoch).permutation(len(X))
+            losses.append(sum(call(factor)[0] for call in calls))
+    return losses
+
+
+@pytest.mark.parametrize(
+    "rate", [0.05, schedules.StepDecay(0.05, 0.5, 3)], ids=["number", "schedule"]
+)
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("factor", [0.0, 2.5])
+def test_a_call_repeated(factor, dropout, optimizer, rate, rng):
+    X, y = samples(rng, 35, np.float64, 0.5)
+    epochs = 2 * paths.STEPS_AHEAD // 4 + 3  # past the steps whose rates are made at once
+
+    def network(backend, l2):
+        layers = [Dense(9, 8, l2=l2), ReLU(), Dense(8, 4, l2=l2 / 2)]
+        if dropout:  # without it calls are got ready once
+            layers.insert(2, Dropout(dropout))
+        return Network(layers, optimizer=optimizer(rate), backend=backend, dtype="f8", seed=0)
+
+    repeated = [network(backend, 0.01) for backend in ("numba", "numpy")]
+    found = [_epochs_by_repeated(each, X, y, epochs, 10, factor) for each in repeated]
+    expected = network("numpy", 0.01 * factor)
+    losses = []
+    with fastnn.layers.training_mode(expected.layers, True):
+        for epoch in range(epochs):
+            order = np.random.default_rng(epoch).permutation(len(X))
+            losses.append(0.0)
+            for start in range(0, len(X), 10):
+                rows = order[start : start + 10]
+                losses[-1] += propagation.step(expected, X[rows], y[rows])[0]
+    for each, its_losses in zip(repeated, found, strict=True):
+        np.testing.assert_allclose(its_losses, losses, rtol=1e-8)
+        assert [layer.steps for layer in each if isinstance(layer, Dense)] == [4 * epochs] * 2
+        assert each[0].l2 == 0.01
+        for a, b in zip(each.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_factor_on_penalties_reaches_all_threads(threads, rng):
+    X, y = rng.normal(size=(64, 300)).astype(np.float32), rng.integers(0, 4, 64)
+    networks = [
+        Network([Dense(300, 4000, l2=0.1), ReLU(), Dense(4000, 4, l2=0.1)], seed=0)
+        for _ in range(2)
+    ]
+    for network, number in zip(networks, (1, threads), strict=True):
+        _epochs_by_repeated(network, X, y, 3, 16, 0.3, threads=number)
+    for a, b in zip(*(network.get_weights() for network in networks), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_factor_on_penalties_ends_with_the_path(rng):
+    X, y = samples(rng, 40, np.float32, 0.5)
+    networks = [Network([Dense(9, 4, l2=0.1)], seed=0, backend="numba") for _ in range(2)]
+    _epochs_by_repeated(networks[0], X, y, 1, 40, 7.0)
+    networks[1].fit(X, y, batch_size=40, shuffle=False)
+    networks[0].set_weights(networks[1].get_weights())
+    for network in networks:
+        network.fit(X, y, batch_size=40, shuffle=False)
+    np.testing.assert_array_equal(networks[0][0].weights, networks[1][0].weights)

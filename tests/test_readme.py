@@ -1,9 +1,10 @@
-"""The Python in the README and in the page for readers of the notebooks runs as it stands."""
+"""The Python in the README, and in pages that lead from and to other code, runs as it stands."""
 
 from __future__ import annotations
 
 import builtins
 import re
+import warnings
 
 import pytest
 from conftest import ROOT
@@ -12,7 +13,16 @@ import fastnn
 
 
 def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    return blocks_of((ROOT / page).read_text())
+
+
+def blocks_of(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def sections(page: str) -> list[str]:
+    """Return the text before the first heading of the second level, and that from each one on."""
+    return re.split(r"^## ", (ROOT / page).read_text(), flags=re.M)
 
 
 def test_readme(tmp_path, monkeypatch, capsys):
@@ -36,6 +46,41 @@ def test_both_forms_of_the_notebooks(capsys):
     capsys.readouterr()
     exec(digits, names)
     assert float(capsys.readouterr().out) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("heading", "library"),
+    [
+        ("ONNX", "onnxruntime"),
+        ("PyTorch", "torch"),
+        ("scikit-learn", "sklearn"),
+        ("skops", "skops"),
+    ],
+)
+def test_from_and_to_other_libraries(heading, library, digits, tmp_path, monkeypatch, capsys):
+    pytest.importorskip(library)
+    monkeypatch.chdir(tmp_path)
+    # with less to train on
+    monkeypatch.setattr(fastnn, "load_dataset", lambda flatten: (*digits, *digits[2:]))
+    names: dict = {}
+    section = next(of for of in sections("docs/interchange.md") if of.startswith(heading))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")
+        for block in (*blocks_of(sections("docs/interchange.md")[0]), *blocks_of(section)):
+            exec(block, names)
+    accuracies = [float(word) for word in capsys.readouterr().out.split()]
+    assert all(accuracy > 0.6 for accuracy in accuracies)
+    if heading == "scikit-learn":
+        before, ours, after = accuracies
+        assert before != ours == pytest.approx(after, abs=0.003)
+
+
+def test_scikit_learn_page(capsys):
+    pytest.importorskip("sklearn")
+    names: dict = {}
+    for block in blocks("docs/scikit-learn.md"):
+        exec(block, names)
+    assert min(map(float, capsys.readouterr().out.split())) > 0.95
 
 
 def test_names_that_the_notebooks_are_led_to():

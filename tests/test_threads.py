@@ -82,10 +82,15 @@ def test_same_bits(sizes, batch_size, density, dtype, settings):
 
 @pytest.mark.parametrize("settings", [{}, RESTLESS], ids=["patient", "restless"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("rule", "l2"), [("sgd", 0.0), ("sgd", 0.01), ("adam", 0.01)])
+@pytest.mark.parametrize(
+    ("rule", "l2", "clip_norm"),
+    [("sgd", 0.0, 0.0), ("sgd", 0.01, 0.0), ("adam", 0.01, 0.0), ("adam", 0.01, 0.1)],
+)
 @pytest.mark.parametrize("batch_size", [1, 3, 40])
 @pytest.mark.parametrize("spec", STAGED.values(), ids=STAGED)
-def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, settings):
+def test_same_bits_with_stages_and_rules(
+    spec, batch_size, rule, l2, clip_norm, dtype, settings
+):  # fmt: skip
     results = []
     for threads in (1, 2, 4):
         case = StagesCase(
@@ -99,7 +104,9 @@ def test_same_bits_with_stages_and_rules(spec, batch_size, rule, l2, dtype, sett
             else layer
             for layer in case.layers
         ]  # fmt: skip
-        program = Program(layers, "mse", batch_size, dtype, case.samples.dtype, 0.4)
+        program = Program(
+            layers, "mse", batch_size, dtype, case.samples.dtype, 0.4, clip_norm=clip_norm
+        )
         assert program._structure.chunks > 1 or batch_size <= blocks.FEW_SAMPLES
         program._signals.settings.update(settings)
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, cast
@@ -27,8 +27,8 @@ class Backend(Protocol):
 
     Matrices are [batch, units] in one dtype, float32 or float64; they may be
     strided. Results are new arrays unless an argument begins with `out_`. A name
-    that ends in `_step`, and `add_multiple`, move their first argument in place,
-    and a step its state as well; these are flat vectors.
+    that ends in `_step`, `add_multiple` and `clip_by_global_norm` change their
+    first argument in place, and a step its state as well; these are flat vectors.
     """
 
     @staticmethod
@@ -117,6 +117,12 @@ class Backend(Protocol):
     def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array: ...
 
     @staticmethod
+    def poisson_loss(logits: Array, target: Array) -> Array: ...
+
+    @staticmethod
+    def poisson_loss_gradient(logits: Array, target: Array) -> Array: ...
+
+    @staticmethod
     def mean_squared_error(output: Array, target: Array) -> Array: ...
 
     @staticmethod
@@ -127,6 +133,9 @@ class Backend(Protocol):
 
     @staticmethod
     def sum_of_squares(x: Array) -> float: ...
+
+    @staticmethod
+    def clip_by_global_norm(gradients: Sequence[Array], clip_norm: float) -> None: ...
 
     @staticmethod
     def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None: ...

@@ -9,7 +9,7 @@ and sums over the batch give gradients of parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -379,6 +379,23 @@ def _wrong_share(logits: Array, target: Array) -> Array:
     return np.where(logits > 0, 1 - target, target)
 
 
+def poisson_loss(logits: Array, target: Array) -> Array:
+    """L_n = Σ_k (exp(z_nk) - t_nk z_nk), for each sample.
+
+    -log of the probability of t under Poisson's distribution of rate exp(z), without the term
+    log t! that no z changes.
+    """
+    expected = np.multiply(target, logits, out=np.zeros_like(logits), where=target > 0)  # not 0 ∞
+    losses: Array = (np.exp(logits) - expected).sum(axis=1)
+    return losses
+
+
+def poisson_loss_gradient(logits: Array, target: Array) -> Array:
+    """d(mean L)/dz_nk = (exp(z_nk) - t_nk) / batch."""
+    gradient: Array = (np.exp(logits) - target) / len(logits)
+    return gradient
+
+
 def mean_squared_error(output: Array, target: Array) -> Array:
     """L_n = Σ_k (y_nk - t_nk)² / K, for each sample."""
     losses: Array = np.square(output - target).mean(axis=1)
@@ -399,6 +416,18 @@ def add_multiple(target: Array, factor: float, source: Array) -> None:
 def sum_of_squares(x: Array) -> float:
     """Σ_i x_i², summed in float64."""
     return float(np.square(x, dtype=np.float64).sum())
+
+
+def clip_by_global_norm(gradients: Sequence[Array], clip_norm: float) -> None:
+    """g <- g min(1, c / (‖g‖ + 1e-6)), in place, with c = clip_norm and ‖g‖ = √Σ g² over all g.
+
+    R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural networks",
+    ICML 2013, algorithm 1; with the 1e-6 of PyTorch.
+    """
+    norm = math.sqrt(sum(map(sum_of_squares, gradients))) + 1e-6
+    if not norm <= clip_norm:
+        for gradient in gradients:
+            gradient *= gradient.dtype.type(clip_norm / norm)
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:

@@ -12,7 +12,7 @@ could use is in `kernels/`, written in the language of `language.py` and compile
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ _smoothed = Entries(losses.smoothed_cross_entropy, 5)
 _smoothed_gradient = Entries(losses.smoothed_cross_entropy_gradient, 5)
 _binary_cross_entropy = Entries(losses.binary_cross_entropy, 4)
 _binary_cross_entropy_gradient = Entries(losses.binary_cross_entropy_gradient, 4)
+_poisson = Entries(losses.poisson_loss, 4)
+_poisson_gradient = Entries(losses.poisson_loss_gradient, 4)
 _squared_error = Entries(losses.squared_error, 4)
 _squared_error_gradient = Entries(losses.squared_error_gradient, 4)
 
@@ -257,6 +259,26 @@ def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
     return gradient
 
 
+def poisson_loss(logits: Array, target: Array) -> Array:
+    dtype = logits.dtype
+    entry = _poisson[dtype]
+    values = _empty(len(logits), dtype)
+    if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
+        Z, T = plain(logits), plain(target, dtype)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
+    return values
+
+
+def poisson_loss_gradient(logits: Array, target: Array) -> Array:
+    dtype = logits.dtype
+    entry = _poisson_gradient[dtype]
+    gradient = _empty(logits.shape, dtype)
+    if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
+        Z, T = plain(logits), plain(target, dtype)
+        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
+    return gradient
+
+
 def mean_squared_error(output: Array, target: Array) -> Array:
     dtype = output.dtype
     entry = _squared_error[dtype]
@@ -291,6 +313,13 @@ def sum_of_squares(x: Array) -> float:
         X = plain(x).reshape(-1)
         raise_if_refused(entry(1.0, X.itemsize, id(X), id(total)), X)
     return float(total[0])
+
+
+def clip_by_global_norm(gradients: Sequence[Array], clip_norm: float) -> None:
+    norm = math.sqrt(sum(map(sum_of_squares, gradients))) + 1e-6
+    if not norm <= clip_norm:
+        for gradient in gradients:
+            gradient *= gradient.dtype.type(clip_norm / norm)
 
 
 def sgd_step(parameters: Array, gradient: Array, learning_rate: float) -> None:
@@ -435,6 +464,8 @@ _ON_ONE_ELEMENT: dict[str, Callable[[Array, Labels], object]] = {
     ),
     "binary_cross_entropy": lambda one, _: binary_cross_entropy(one, one),
     "binary_cross_entropy_gradient": lambda one, _: binary_cross_entropy_gradient(one, one),
+    "poisson_loss": lambda one, _: poisson_loss(one, one),
+    "poisson_loss_gradient": lambda one, _: poisson_loss_gradient(one, one),
     "mean_squared_error": lambda one, _: mean_squared_error(one, one),
     "mean_squared_error_gradient": lambda one, _: mean_squared_error_gradient(one, one),
 }

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 import numpy as np
 
+from fastnn import memory
 from fastnn.backends.description import (
     HIDDEN_DENSITY,
     BatchNorm,
@@ -91,10 +92,16 @@ class Structure:
         The Dense layers, and all layers with parameters.
     dropouts : int
         How many layers are Dropout.
-    weighted : bool
-        Whether samples have weights.
+    weighted, sparse : bool
+        Whether samples have weights; whether they are CSR.
     label_smoothing : float
         The share of a target that is spread over all classes.
+    clip_norm : float
+        What the norm of the gradient is clipped at; 0 where it is not.
+    parameters_end : int
+        How many numbers the flat vector of parameters has at least.
+    collected : array or None
+        Where gradients are clipped, memory for all of one.
     scale : float
         What the input is multiplied by as it is loaded.
     blocks : list of Block
@@ -111,7 +118,9 @@ class Structure:
         input_dtype: np.dtype,
         density: float,
         weighted: bool = False,
+        sparse: bool = False,
         label_smoothing: float = 0.0,
+        clip_norm: float = 0.0,
     ):
         self.layers = tuple(layers)
         self.loss = loss
@@ -120,9 +129,16 @@ class Structure:
         self.input_dtype = input_dtype
         self.density = density
         self.weighted = weighted
+        self.sparse = sparse
         self.label_smoothing = label_smoothing
+        self.clip_norm = clip_norm
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
+        self.parameters_end = max(
+            layer.last_offset + memory.row_stride(layer.output_units, dtype)
+            for layer in self.learned
+        )
+        self.collected = memory.aligned_zeros(self.parameters_end, dtype) if clip_norm else None
         self.dropouts = sum(layer.kind == "dropout" for layer in layers)
         self.scale, self.blocks = split(layers)
         # a step of few samples is not worth sharing, and one chunk saves it the adding of slots

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..jit import Operation, jit_part, operation, record_at
 from ..kernels.binary_cross_entropy import loss_and_derivative
+from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Int, Kernel, Matrix, Real, Vector
@@ -80,6 +81,26 @@ def binary_cross_entropy_rows(
             mistakes[0] = mistakes[0] + k.where(answer.equals(target), k.zero(), one)
         k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
         k.store_real(k.lane_sum(mistakes[0]), wrong + row * k.element_bytes)
+
+
+@microkernel
+def poisson_rows(k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Int) -> None:
+    """G = scale * (exp(Z) - T), and of each row the sum of losses.
+
+    Shapes: logarithms of rates Z, targets T and gradient G [rows, units], all zero in the padding
+    of a row; sums [rows].
+    """
+    factor = k.broadcast(scale)
+    with k.loop(0, Z.rows) as row:
+        z, t, g = Z.row(row), T.row(row), G.row(row)
+        total = k.variable(k.zero())
+        with k.loop(0, k.vectors(Z)) as j:
+            offset = j * k.vector_bytes
+            inside = k.lane_before(Z.columns - j * k.lanes)
+            loss, derivative = poisson_formula(k, k.load(z + offset), k.load(t + offset))
+            total[0] = total[0] + k.where(inside, loss, k.zero())
+            k.store(k.where(inside, factor * derivative, k.zero()), g + offset)
+        k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
 
 
 @microkernel
@@ -184,12 +205,12 @@ def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
     put_integer(correct, shared.batch_correct)
 
 
-@operation
-def mean_squared_error(one, record, targets, order, start, count):
+@jit_part
+def squared_errors(one, record, targets, order, start, count, share):
     """Gradient of the mean loss by the outputs; the batch's loss and right answers to the record.
 
-    The loss of a sample is the mean over the outputs. Targets are class ids, which stand for rows
-    of zeros with a one, or rows of numbers; there are no right answers then.
+    The loss of a sample is `share` times the sum over the outputs. Targets are class ids, which
+    stand for rows of zeros with a one, or rows of numbers; there are no right answers then.
     """
     shared = record_at(record, 0)
     units, T = shared.output_units, shared.targets
@@ -206,7 +227,7 @@ def mean_squared_error(one, record, targets, order, start, count):
             load_row(one, source, shared.target_code, units, row)
     real = type(one)
     squared_error(
-        real(2 / (count * units)), submatrix(shared.result, 0, 0, count, units), T,
+        real(2 * share / count), submatrix(shared.result, 0, 0, count, units), T,
         shared.result_gradient, shared.sums, shared.predictions,
     )  # fmt: skip
     loss, correct = 0.0, 0
@@ -217,8 +238,21 @@ def mean_squared_error(one, record, targets, order, start, count):
             correct += integer_at(shared.predictions + 8 * i) == label
     if shared.sample_weights != 0:
         loss = weigh(one, shared, shared.sums, order, start, count)
-    put_real(loss / units, shared.batch_loss)
+    put_real(loss * share, shared.batch_loss)
     put_integer(correct, shared.batch_correct)
+
+
+@operation
+def mean_squared_error(one, record, targets, order, start, count):
+    """See `squared_errors`: the loss of a sample is the mean over the outputs."""
+    units = record_at(record, 0).output_units
+    squared_errors(one, record, targets, order, start, count, 1.0 / units)
+
+
+@operation
+def half_squared_error(one, record, targets, order, start, count):
+    """See `squared_errors`: the loss of a sample is half the sum over the outputs."""
+    squared_errors(one, record, targets, order, start, count, 0.5)
 
 
 @operation
@@ -247,6 +281,30 @@ def binary_cross_entropy(one, record, targets, order, start, count):
     put_integer(correct, shared.batch_correct)
 
 
+@operation
+def poisson_loss(one, record, targets, order, start, count):
+    """Gradient of the mean loss by the outputs; the batch's loss to the record.
+
+    The loss of a sample is the sum over the outputs. There are no right answers.
+    """
+    shared = record_at(record, 0)
+    units, T = shared.output_units, shared.targets
+    for i in range(count):
+        source = targets + sample_at(order, start + i) * units * shared.itemsize
+        load_row(one, source, shared.target_code, units, T.address + i * T.row_stride)
+    poisson_rows(
+        one / type(one)(count), submatrix(shared.result, 0, 0, count, units), T,
+        shared.result_gradient, shared.sums,
+    )  # fmt: skip
+    loss = 0.0
+    for i in range(count):
+        loss += real_at(one, shared.sums + i * shared.itemsize)
+    if shared.sample_weights != 0:
+        loss = weigh(one, shared, shared.sums, order, start, count)
+    put_real(loss, shared.batch_loss)
+    put_integer(0, shared.batch_correct)
+
+
 class CompiledLoss(NamedTuple):
     """A loss of the compiled epoch.
 
@@ -266,6 +324,10 @@ LOSSES = {
     "binary_cross_entropy": CompiledLoss(
         binary_cross_entropy, binary_cross_entropy, numeric_targets=True
     ),
+    "poisson": CompiledLoss(poisson_loss, poisson_loss, numeric_targets=True),
     "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
+    "half_squared_error": CompiledLoss(
+        half_squared_error, half_squared_error, numeric_targets=True
+    ),
 }
 """Each loss by the name that it has in `fastnn/losses.py`."""

@@ -30,6 +30,8 @@ REGION = np.dtype(
             "kernel",
             # address of a float64 for the sum of squares of rows that were moved, before they were
             "squares",
+            # address of the gradient of all parameters, where it is collected
+            "collected",
             # whether the decoupled weight decay of AdamW is for it
             "shrinks",
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastnn import memory
 from fastnn.backends.description import Dense, Layer, Learned
+from fastnn.memory import SparseRows
 
 from ..kernels.optimizers import RULES
 from ..machine import cores
@@ -68,7 +69,9 @@ class Program:
     """A network, its batch size and its types, ready to run; owns the workspace.
 
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
-    have weights, `label_smoothing` is the share of a target that is spread over all classes.
+    have weights, `sparse` whether they are CSR, `label_smoothing` is the share of a target that is
+    spread over all classes, and `clip_norm`, where it is not 0, what the norm of the gradient is
+    clipped at.
     """
 
     def __init__(
@@ -80,15 +83,21 @@ class Program:
         input_dtype: np.dtype | type = np.float32,
         density: float = 1.0,
         weighted: bool = False,
+        sparse: bool = False,
         label_smoothing: float = 0.0,
+        clip_norm: float = 0.0,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
         self.input_dtype = np.dtype(input_dtype)
         self.density = density
         self.weighted = weighted
+        self.sparse = sparse
         self.label_smoothing = label_smoothing
+        self.clip_norm = clip_norm
         self.loss = loss
+        self.penalty_factor = 1.0
+        """What the layers' penalties are multiplied by in the calls from now on."""
         self._totals = 0.0, 0
         self._signals = Signals()
         self._take(layers)
@@ -104,13 +113,9 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted, self.label_smoothing,
+            self.weighted, self.sparse, self.label_smoothing, self.clip_norm,
         )  # fmt: skip
         self.dense = structure.dense
-        self._parameters_end = max(
-            layer.last_offset + memory.row_stride(layer.output_units, self.dtype)
-            for layer in structure.learned
-        )
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
         for table in ("training", "prediction"):
@@ -153,11 +158,13 @@ class Program:
     def workspace_bytes(self) -> int:
         """Memory that training takes, but for what Python objects take."""
         tables = [self.training, *(t for team in self._teams.values() for t in team.tables[1:])]
-        return sum(table.workspace.nbytes for table in tables)
+        collected = self._structure.collected
+        shared = 0 if collected is None else collected.nbytes
+        return shared + sum(table.workspace.nbytes for table in tables)
 
     def prepare(
         self,
-        samples: np.ndarray,
+        samples: np.ndarray | SparseRows,
         targets: np.ndarray,
         order: np.ndarray,
         parameters: np.ndarray,
@@ -187,7 +194,7 @@ class Program:
         loss of a batch is the weighted mean then, and the sum of losses a weighted sum.
         Class ids and order are trusted to be in range.
         """
-        _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
+        self._check_samples(samples)
         outputs = self.dense[-1].output_units
         if losses.LOSSES[self.loss].numeric_targets and targets.ndim == 2:
             target_code = INPUT_CODES[self.dtype.name]
@@ -212,31 +219,42 @@ class Program:
             _check("sample_weights", sample_weights, np.dtype(np.float64), (len(samples),))
         places = [*[state.ctypes.data for state in states], 0, 0][:2]
         arguments = (
-            samples.ctypes.data, targets.ctypes.data, order.ctypes.data, len(order),
+            0 if isinstance(samples, SparseRows) else samples.ctypes.data,
+            targets.ctypes.data, order.ctypes.data, len(order),
             parameters.ctypes.data, *places, rates.ctypes.data, rates.strides[0],
             0, *self._totals,
         )  # fmt: skip
         scale = self.dtype.type(self._structure.scale)
         members = self.members(threads)
         team = self._team(members) if members > 1 else None
-        for table in team.tables if team else [self.training]:
+        tables = team.tables if team else [self.training]
+        for table in tables:
             table.shared["target_code"] = target_code
             table.shared["sample_weights"] = (
                 0 if sample_weights is None else sample_weights.ctypes.data
             )
             table.stages["first_step"][table.dropouts] = dropout_steps
+            if isinstance(samples, SparseRows):
+                table.shared["row_starts"] = samples.starts.ctypes.data
+                table.shared["columns"] = samples.columns.ctypes.data
+                table.shared["values"] = samples.values.ctypes.data
         if team is None:
             table = self.training
             run = partial(run_batches, scale, table.shared, table.layers[None], *arguments, None)
         else:
             run = partial(team.run_batches, self._signals, scale, arguments, count)
         read = samples, targets, order, parameters, rates, states, sample_weights
-        return partial(self._run, run, read)
+        return partial(self._run, run, tables, read)
 
     def _run(
-        self, run: Callable[[], tuple[float, int]], arrays: tuple[object, ...]
+        self,
+        run: Callable[[], tuple[float, int]],
+        tables: Sequence[Table],
+        arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
+        for table in tables:
+            table.weigh_penalties(self.penalty_factor)
         loss, correct = run()
         self._totals = float(loss), int(correct)
         return self._totals
@@ -251,11 +269,24 @@ class Program:
         """Begin an epoch: what `train` returns is added up from here, or to these sums."""
         self._totals = loss, correct
 
+    def _check_samples(self, samples: np.ndarray | SparseRows) -> None:
+        """Raise unless samples are what the program has been made for."""
+        if isinstance(samples, SparseRows) != self.sparse:
+            raise TypeError("samples must be CSR where the program is sparse, and only there")
+        if not isinstance(samples, SparseRows):
+            _check("samples", samples, self.input_dtype, (None, self.dense[0].input_units))
+        elif samples.dtype != self.dtype or samples.shape[1] != self.dense[0].input_units:
+            raise ValueError(
+                f"samples must be {self.dtype} of {self.dense[0].input_units} columns, not "
+                f"{samples.dtype} of {samples.shape[1]}"
+            )
+
     def _check_parameters(self, name: str, vector: np.ndarray) -> None:
         """Raise unless a vector holds what the table points to, where vectors expect it."""
         _check(name, vector, self.dtype, (None,))
-        if len(vector) < self._parameters_end:
-            raise ValueError(f"{name} must hold {self._parameters_end} numbers, not {len(vector)}")
+        end = self._structure.parameters_end
+        if len(vector) < end:
+            raise ValueError(f"{name} must hold {end} numbers, not {len(vector)}")
         if vector.ctypes.data % memory.LINE_BYTES:
             raise ValueError(f"{name} must lie at a multiple of {memory.LINE_BYTES} bytes")
 

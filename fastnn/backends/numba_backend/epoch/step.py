@@ -96,7 +96,9 @@ LAYER = np.dtype(
             "scatter_tile", "gather_tile", "chunk_words",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
-            "decay", "squares_of_rows", "squares",
+            "decay", "squares_of_rows", "squares", "penalty_squares",
+            # of the first block, where gradients are clipped: address of this thread's PARTs
+            "parts_to_clip",
             # from a group of samples of `inputs_transposed` to the next, from a slot to the next
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
@@ -132,6 +134,9 @@ SHARED = np.dtype(
         for name in (
             "batch_size", "itemsize", "lanes", "group", "chunks",
             "input_code", "input_itemsize", "input_row_bytes",
+            # samples that are CSR: the operation that puts those of a batch where they are read as
+            # others are, or 0; addresses of CSR's three arrays, and of these rows, zero in between
+            "put_rows", "row_starts", "columns", "values", "dense_rows",
             # addresses: of this record, of the blocks' and of what stages need, 0 without stages
             "record", "layers", "stages", "forward_stages", "backward_stages",
             # the first block, where it is the input itself: the operation that loads it, or 0
@@ -144,6 +149,9 @@ SHARED = np.dtype(
             "sample_weights", "batch_weight",
             # penalties: 0, or the operation that adds them up, and the sum
             "add_penalties", "penalty",
+            # clipping: 0, or the operation, how many PARTs, and what it needs, see `clipping.py`
+            "clip", "parts", "collected", "clip_norm", "move",
+            "squares_of_vector", "scaled",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
@@ -402,7 +410,8 @@ def update_weights(
     """W -= rate * X^T G, or another rule's step: own rows of W.
 
     In plain SGD the gradient of W is never stored. Another rule has `move`, an operation of
-    `optimizers.py`, which takes the gradient some rows at a time.
+    `optimizers.py`, which takes the gradient some rows at a time; where gradients are clipped, that
+    of `clipping.py`.
     """
     fused = layer.move == 0
     columns = layer.weights.columns
@@ -486,6 +495,25 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
 
 
 @operation
+def put_rows(one, record, order, start, count, present):
+    """Add the numbers of a batch of CSR samples to rows of zeros, or put zeros in their place.
+
+    What stands twice in a row is added up. A batch is dense as long as it is loaded; the whole
+    never is.
+    """
+    shared = record_at(record, 0)
+    for i in range(count):
+        sample, row = sample_at(order, start + i), shared.dense_rows + i * shared.input_row_bytes
+        first = integer_at(shared.row_starts + 8 * sample)
+        for place in range(first, integer_at(shared.row_starts + 8 * (sample + 1))):
+            target = row + integer_at(shared.columns + 8 * place) * shared.itemsize
+            value = type(one)(0)
+            if present != 0:
+                value = real_at(one, target) + real_at(one, shared.values + place * shared.itemsize)
+            put_real(value, target)
+
+
+@operation
 def add_penalties(one, record, blocks, chunks, target):
     """The penalty of all W before the step: 0.5 decay * (sum of squares), for each of them.
 
@@ -498,7 +526,7 @@ def add_penalties(one, record, blocks, chunks, target):
         if layer.decay != 0:
             squares = 0.0
             for chunk in range(chunks):
-                squares += real_at(0.0, layer.squares + 8 * chunk)
+                squares += real_at(0.0, layer.penalty_squares + 8 * chunk)
             total += 0.5 * real_at(0.0, layer.decay) * squares
     put_real(total, target)
 
@@ -582,13 +610,20 @@ def run_batches(
         padded = (count + shared.group - 1) // shared.group * shared.group
         step = start // shared.batch_size
         step_rates = rates + step * rates_stride
+        read_samples, read_order, read_start = samples, order, start
+        if shared.put_rows != 0:
+            call(shared.put_rows, one, shared.record, order, start, count, 1)
+            read_samples, read_order, read_start = shared.dense_rows, 0, 0
         for number in range(last + 1):
             layer = layers[number]
             if number < first_dense:
-                call(shared.load_input, scale, shared.record, samples, order, start, count, padded)
+                call(
+                    shared.load_input, scale, shared.record,
+                    read_samples, read_order, read_start, count, padded,
+                )  # fmt: skip
             else:
                 multiply(
-                    scale, shared, layer, number == 0, samples, order, start,
+                    scale, shared, layer, number == 0, read_samples, read_order, read_start,
                     parameters, count, padded, training,
                 )  # fmt: skip
                 if team is not None and members > 1:
@@ -602,6 +637,9 @@ def run_batches(
                     layer.first_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, padded, step,
                 )  # fmt: skip
+
+        if shared.put_rows != 0:
+            call(shared.put_rows, one, shared.record, order, start, count, 0)
 
         if not training:
             store_result(shared, outputs, start, count)
@@ -655,6 +693,15 @@ def run_batches(
                 # stages change the gradient where it lies by rows
                 transposed_already = by_columns and below.first_stage == below.stop_stage
                 input_gradient(one, layer, below, parameters, count, padded)
+        if shared.clip != 0:
+            if team is not None and members > 1:
+                meeting = meet(signals, member, members, meeting)
+            call(
+                shared.clip, one, layers[0].parts_to_clip, shared.parts, shared.chunks,
+                shared.collected, shared.clip_norm, shared.move,
+                shared.squares_of_vector, shared.scaled,
+                shared.lanes * shared.itemsize, parameters, first_state, second_state, step_rates,
+            )  # fmt: skip
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)

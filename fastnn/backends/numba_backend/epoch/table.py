@@ -22,7 +22,7 @@ from ..kernels.optimizers import RULES
 from ..kernels.rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
 from ..language import MATRIX
 from ..machine import MACHINE, lanes
-from . import losses, one_sample, optimizers, stages
+from . import clipping, losses, one_sample, optimizers, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
 from .step import (
@@ -37,6 +37,7 @@ from .step import (
     ONE_SAMPLE,
     SHARED,
     add_penalties,
+    put_rows,
 )
 
 INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
@@ -72,6 +73,12 @@ class Table:
         self.dropouts: list[int] = []
         """Numbers of the stages that are dropout."""
         self.regions = np.zeros((len(structure.learned), 2), optimizers.REGION)
+        self.clipping = training and structure.collected is not None
+        self.collecting = self.regions.copy()
+        """Where gradients are clipped, what `collect` has for each of the regions."""
+        self.parts = np.zeros(2 * len(structure.learned), clipping.PART)
+        self.owners: list[tuple[int, str]] = []
+        """Of each part, the number of its block and which kind of array it is."""
         self.starts = np.zeros((len(blocks), structure.chunks + 1), np.int64)
         """Where the chunks of each layer begin."""
         self._buffers: list[tuple[int, list[tuple[np.void, str]]]] = []
@@ -92,11 +99,13 @@ class Table:
             if block.dense is None:
                 result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
-                may_wait = training and number == 0 and block.dense.by_plain_sgd
+                plain = block.dense.by_plain_sgd and not self.clipping
+                may_wait = training and number == 0 and plain
                 choose_kernels(layer, self.dtype, batch_size, number == 0, density, may_wait)
                 if self._learned == 0:
                     layer["gradient_by"] = NONE
                 if training:
+                    self.owners += [(number, "weights"), (number, "biases")]
                     self._describe_step(layer, block.dense)
                 self._learned += 1
                 if number > 0:
@@ -106,6 +115,9 @@ class Table:
                     self._want_rows(block.dense.input_units, *result)
                 self._lay_out(layer, number == 0)
                 result = [(layer, "outputs")]
+            self.owners += (
+                2 * sum(s.kind == "batch_norm" for s in block.stages) * [(number, "norm")]
+            )
             result = self._add_stages(layer, block, result)
             is_top = number == len(blocks) - 1
             layer["mask_gradient"] = block.relu and (bool(block.stages) or is_top)
@@ -114,7 +126,16 @@ class Table:
             density = density_after(block, density)
         self._describe_loss(structure, self.layers[-1], result)
         share_out(self.layers, self.starts, self.lanes, 0, 1)
+        if self.clipping:
+            self._describe_clipping(structure)
         self._allocate()
+        self._decays, self._penalty_factor = self.regions["decay"].copy(), 1.0
+
+    def weigh_penalties(self, factor: float) -> None:
+        """Multiply what the description says of the penalties by a factor, for steps to come."""
+        if factor != self._penalty_factor:
+            np.multiply(self._decays, factor, out=self.regions["decay"])
+            self._penalty_factor = factor
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -133,6 +154,9 @@ class Table:
             shared["forward_stages"] = stages.forward_stages.address(self.dtype, stages.STAGE)
             if self.training:
                 shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
+        if structure.sparse:
+            shared["put_rows"] = put_rows.address(self.dtype, SHARED)
+            self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
         for name in ("sources", "tail_sources"):
             self._want(self.padded * 8, (shared, name))
         # always zero: the sample that pads a batch, and what follows the last units of a sample
@@ -254,7 +278,7 @@ class Table:
                 self._want(self._row_bytes(stage["units"]), (stage, name))
             # a vector of parameters is a row, so that ranges of columns can be moved
             shape = self.lanes * itemsize, itemsize, -(-stage["units"] // self.lanes), self.lanes
-            stage["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
+            stage["move"] = self._mover()
             for which, name in enumerate(("scale", "shift")):
                 region = self._region(which, described.rule, (stage[name], *shape))
                 stage[f"{name}_region"] = region
@@ -263,23 +287,60 @@ class Table:
     def _region(
         self, which: int, rule: Rule, parameters: Sequence[int], *asking: tuple[np.void, str]
     ) -> int:
-        """Describe region 0 or 1 of the next learned layer; return the address of its record."""
-        region = self.regions[self._learned, which]
+        """Describe region 0 or 1 of the next learned layer; return the address of its record.
+
+        Where gradients are clipped, that of what collects the gradient. Who is `asking` has the
+        squares of rows, of the weights before they move or of the gradient.
+        """
+        place = self._learned, which
+        region = self.regions[place]
         region["kernel"] = RULES[rule.kind].kernel.address(self.dtype)
         region["parameters"] = tuple(parameters)
         for constant in ("beta1", "beta2", "epsilon"):
             region[constant] = getattr(rule, constant)
-        self._want(8, (region, "squares"), *asking)
-        return int(self.regions[self._learned, which:].ctypes.data)
+        address = int(self.regions[self._learned, which:].ctypes.data)
+        if not self.clipping:
+            self._want(8, (region, "squares"), *asking)
+            return address
+        collecting, part = self.collecting[place], self.parts[2 * self._learned + which]
+        collecting["parameters"] = region["parameters"]
+        part["region"], part["learned"] = address, self._learned
+        part["place"] = part["whole"] = parameters[0]
+        part["row_bytes"] = parameters[1]
+        self._want(8, (region, "squares"), (part, "moved_squares"))
+        if asking:
+            self._want(8, (collecting, "squares"), *asking)
+        return int(self.collecting[self._learned, which:].ctypes.data)
+
+    def _mover(self) -> int:
+        """Return the address of what is handed a gradient: it moves, or collects it."""
+        to_call = clipping.collect if self.clipping else optimizers.move
+        return to_call.address(self.dtype, optimizers.REGION)
+
+    def _describe_clipping(self, structure: Structure) -> None:
+        """Write down what the step ends with where gradients are clipped."""
+        assert structure.collected is not None
+        shared = self.shared[0]
+        shared["clip"] = clipping.clip.address(self.dtype, clipping.PART)
+        shared["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
+        shared["parts"] = len(self.parts)
+        shared["collected"] = structure.collected.ctypes.data
+        self.collecting["collected"] = structure.collected.ctypes.data
+        self._clip_norm = np.array([structure.clip_norm])
+        shared["clip_norm"] = self._clip_norm.ctypes.data
+        self._want(8, (shared, "squares_of_vector"))
+        widest = max(memory.LINE_BYTES, int(self.parts["row_bytes"].max()))
+        self._want(optimizers.ROWS_AT_ONCE * widest, (shared, "scaled"))
+        share_parts(self.parts, self.owners, self.layers, self.dtype.itemsize)
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
         """Write down how the parameters of a Dense layer are moved, and how many rows at a time."""
         rule, units = dense.rule, dense.output_units
         layer["learned"] = self._learned
         layer["rows_at_once"] = dense.input_units
-        if dense.by_plain_sgd:
+        if dense.by_plain_sgd and not self.clipping:
             return
-        layer["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
+        layer["move"] = self._mover()
         layer["rows_at_once"] = optimizers.ROWS_AT_ONCE
         self._want_rows(units, (layer, "gradient_rows"), rows=optimizers.ROWS_AT_ONCE)
         weights, stride, itemsize, rows, _ = layer["weights"]
@@ -290,9 +351,17 @@ class Table:
             0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows")
         )
         self.regions["shrinks"][self._learned, 0] = True
-        self._want(self.shared["chunks"][0] * 8, (layer, "squares"))
+        squares, penalty_squares = (layer, "squares"), (layer, "penalty_squares")
+        nbytes = self.shared["chunks"][0] * 8
+        if self.clipping:
+            part = self.parts[2 * self._learned]
+            part["chunk_units"] = layer["chunk_units"]
+            self._want(nbytes, squares, (part, "squares"))
+            self._want(nbytes, penalty_squares, (part, "penalty_squares"))
+        else:
+            self._want(nbytes, squares, penalty_squares)
         if dense.l2 != 0:
-            decays = self.regions["decay"][self._learned]
+            decays = (self.collecting if self.clipping else self.regions)["decay"][self._learned]
             decays[0] = 2 * dense.l2
             layer["decay"] = decays.ctypes.data
 
@@ -388,6 +457,28 @@ class Table:
                 else:
                     record[name] = address
             address += nbytes
+
+
+def share_parts(
+    parts: np.ndarray, owners: Sequence[tuple[int, str]], layers: np.ndarray, itemsize: int
+) -> None:
+    """Write into the PARTs what belongs to the thread of which the records of the layers are."""
+    for part, (number, kind) in zip(parts, owners, strict=True):
+        layer = layers[number]
+        if kind == "weights":
+            part["first_chunk"], part["stop_chunk"] = layer["first_chunk"], layer["stop_chunk"]
+            continue
+        first, stop = int(layer["first_column"]), int(layer["stop_column"])
+        part["first_chunk"], part["stop_chunk"] = 0, stop > first
+        part["whole_numbers"] = memory.round_up(int(layer["output_units"]), lanes(itemsize))
+        if kind == "biases":
+            part["place"] = part["whole"] + first * itemsize
+            part["row_bytes"] = (stop - first) * itemsize
+            part["first_row"], part["stop_row"] = 0, 1
+        else:
+            width = lanes(itemsize)
+            part["first_row"], part["stop_row"] = first // width, stop // width
+    layers[0]["parts_to_clip"] = parts.ctypes.data
 
 
 def _stages_of(layer: np.void) -> range:

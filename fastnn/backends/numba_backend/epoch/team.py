@@ -9,7 +9,7 @@ import numpy as np
 from .blocks import Structure
 from .sharing import MEMBER, Messages, share_out
 from .step import run_batches
-from .table import Table
+from .table import Table, share_parts
 from .threads import Signals, run_together
 
 
@@ -26,26 +26,46 @@ class Team:
         self._records["members"] = members
         layers = [np.stack([table.layers, table.layers]) for table in self.tables]
         self._regions = [table.regions[:, 1].copy() for table in self.tables]
+        self._collecting = [table.collecting[:, 1].copy() for table in self.tables]
+        self._parts = [table.parts.copy() for table in self.tables]
         for member, (_, shared_out) in enumerate(layers):
             share_out(shared_out, caller.starts, caller.lanes, member, members)
             # of the whole layer, for the caller to add up
-            shared_out["squares"] = caller.layers["squares"]
+            for name in ("squares", "penalty_squares"):
+                shared_out[name] = caller.layers[name]
+            if caller.clipping:
+                self._share_parts(caller, member, shared_out)
             for layer in shared_out:
                 if layer["biases_region"] != 0:
-                    self._cut_biases(layer, self._regions[member][layer["learned"] :])
+                    moving = self._regions[member][layer["learned"] :]
+                    layer["biases_region"] = self._cut_biases(layer, moving)
+                    if caller.clipping:
+                        self._parts[member]["region"][2 * layer["learned"] + 1] = moving.ctypes.data
+                        collecting = self._collecting[member][layer["learned"] :]
+                        layer["biases_region"] = self._cut_biases(layer, collecting)
         self._layers = layers
         together = [shared_out for _, shared_out in layers]
         self._messages = Messages(together, caller.starts, caller.lanes, caller.padded)
 
+    def _share_parts(self, caller: Table, member: int, layers: np.ndarray) -> None:
+        """Write down what a member moves where gradients are clipped."""
+        parts = self._parts[member]
+        for name in ("squares", "penalty_squares"):
+            parts[name] = caller.parts[name]
+        share_parts(parts, caller.owners, layers, caller.dtype.itemsize)
+
     @staticmethod
-    def _cut_biases(layer: np.void, regions: np.ndarray) -> None:
-        """Make the first of `regions`, the biases of a layer, that of a member's own columns."""
+    def _cut_biases(layer: np.void, regions: np.ndarray) -> int:
+        """Make the first of `regions`, the biases of a layer, that of a member's own columns.
+
+        Returns its address.
+        """
         first = layer["first_column"]
         stop = min(layer["stop_column"], layer["output_units"])
         parameters = regions["parameters"][0]
         parameters["address"] += first * parameters["column_stride"]
         parameters["columns"] = max(stop - first, 0)
-        layer["biases_region"] = regions.ctypes.data
+        return int(regions.ctypes.data)
 
     def run_batches(
         self, signals: Signals, scale: Any, arguments: tuple[Any, ...], count: int

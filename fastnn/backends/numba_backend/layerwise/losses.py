@@ -10,9 +10,12 @@ and nothing beyond the end of a row may be touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..jit import jit, jit_part
-from ..kernels.binary_cross_entropy import loss_and_derivative
+from ..kernels.binary_cross_entropy import loss_and_derivative as binary_cross_entropy_formula
 from ..kernels.exponential import exponential
+from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import span
 from ..language import INT64, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
@@ -242,9 +245,12 @@ def smoothed_cross_entropy_gradient(smoothing, itemsize, Z, labels, int64, dZ):
 # --------------------------------------------------------------------- binary cross-entropy
 
 
-@microkernel
-def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
-    """losses_n = Σ_k of the loss of `loss_and_derivative` at Z_nk and T_nk.
+Formula = Callable[[Kernel, Vector, Vector], tuple[Vector, Vector]]
+"""Loss and derivative by an output, of the output and the target."""
+
+
+def sums_of_losses(k: Kernel, formula: Formula, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k of the loss that a formula gives at Z_nk and T_nk.
 
     Shapes: Z and T [rows, columns], rows of neighbouring elements; losses [rows].
     """
@@ -255,16 +261,15 @@ def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: I
         with k.loop(0, last) as j:
             offset = j * k.vector_bytes
             z, t = k.load_anywhere(Z.row(row) + offset), k.load_anywhere(T.row(row) + offset)
-            total[0] = total[0] + loss_and_derivative(k, z, t)[0]
+            total[0] = total[0] + formula(k, z, t)[0]
         offset = last * k.vector_bytes
         z, t = (k.load_lanes(matrix.row(row) + offset, chosen) for matrix in (Z, T))
-        loss = k.where(chosen, loss_and_derivative(k, z, t)[0], k.zero())
+        loss = k.where(chosen, formula(k, z, t)[0], k.zero())
         k.store_real(k.lane_sum(total[0] + loss), losses + row * k.element_bytes)
 
 
-@microkernel
-def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
-    """D = scale (σ(Z) - T).
+def derivatives(k: Kernel, formula: Formula, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale times the derivative that a formula gives at Z and T.
 
     Shapes: Z, T and D [rows, columns], rows of neighbouring elements.
     """
@@ -273,9 +278,21 @@ def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) 
 
         def body(offset: Int, count: int, load, store, row=row) -> None:
             z, t = load(Z.row(row) + offset), load(T.row(row) + offset)
-            store(loss_and_derivative(k, z, t)[1] * factor, D.row(row) + offset)
+            store(formula(k, z, t)[1] * factor, D.row(row) + offset)
 
         span(k, Z.columns, body)
+
+
+@microkernel
+def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k of binary cross-entropy; see `sums_of_losses`."""
+    sums_of_losses(k, binary_cross_entropy_formula, Z, T, losses)
+
+
+@microkernel
+def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale (σ(Z) - T); see `derivatives`."""
+    derivatives(k, binary_cross_entropy_formula, scale, Z, T, D)
 
 
 @jit
@@ -293,6 +310,39 @@ def binary_cross_entropy_gradient(one, itemsize, Z, T, D):
     if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
         return REFUSED
     binary_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
+    return DONE
+
+
+# ---------------------------------------------------------------------------------- Poisson
+
+
+@microkernel
+def poisson_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+    """losses_n = Σ_k (exp(Z_nk) - T_nk Z_nk); see `sums_of_losses`."""
+    sums_of_losses(k, poisson_formula, Z, T, losses)
+
+
+@microkernel
+def poisson_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) -> None:
+    """D = scale (exp(Z) - T); see `derivatives`."""
+    derivatives(k, poisson_formula, scale, Z, T, D)
+
+
+@jit
+def poisson_loss(one, itemsize, Z, T, values):
+    """values_n = Σ_k of the losses of row n; the arguments are array objects."""
+    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+        return REFUSED
+    poisson_losses_of_rows(one, matrix(Z), matrix(T), data(values))
+    return DONE
+
+
+@jit
+def poisson_loss_gradient(one, itemsize, Z, T, D):
+    """D = (exp(Z) - T) / batch; the arguments are array objects."""
+    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+        return REFUSED
+    poisson_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
     return DONE
 
 

@@ -1,0 +1,265 @@
+"""Networks as fitted perceptrons of scikit-learn, and from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.activations import Sigmoid, Tanh
+from fastnn.checks import Array
+from fastnn.interchange.records import Described, described, row
+from fastnn.layers import Dense, Layer, ReLU
+from fastnn.losses import (
+    BinaryCrossEntropy,
+    HalfSquaredError,
+    Loss,
+    MeanSquaredError,
+    Poisson,
+    SoftmaxCrossEntropy,
+)
+from fastnn.normalization import factors_and_addends
+
+try:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+except ImportError:
+    raise ImportError('scikit-learn is needed: pip install "fastnn[sklearn]"') from None
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+
+TARGET = "a perceptron of scikit-learn"
+
+# From scikit-learn
+
+
+def read(estimator: Any) -> tuple[list[Layer], str, np.dtype[Any]]:
+    """Return layers, loss and dtype of an estimator; see `fastnn.from_sklearn`."""
+    if not isinstance(estimator, (MLPClassifier, MLPRegressor)):
+        kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+        raise TypeError(
+            f"estimator: expected an MLPClassifier or MLPRegressor of scikit-learn, got {kind}"
+            + (", whose network_ is a network" if hasattr(estimator, "network_") else "")
+        )
+    if not hasattr(estimator, "coefs_"):
+        raise ValueError(f"estimator: expected a fitted one, got {estimator} without a fit")
+    if estimator.out_activation_ not in _LOSSES:
+        raise TypeError(
+            f"estimator: expected outputs by {' or '.join(_LOSSES)}, got {estimator} with outputs "
+            f"by {estimator.out_activation_}"
+        )
+    layers: list[Layer] = []
+    for weights, biases in zip(estimator.coefs_, estimator.intercepts_, strict=True):
+        if layers:
+            layers += _ACTIVATIONS[estimator.activation]()
+        dense = Dense(*weights.shape)
+        dense._parameters.fill({"weights": weights, "biases": biases})
+        layers.append(dense)
+    return layers, _LOSSES[estimator.out_activation_], estimator.coefs_[0].dtype
+
+
+_ACTIVATIONS: dict[str, Callable[[], list[Layer]]] = {
+    "identity": list,
+    "relu": lambda: [ReLU()],
+    "tanh": lambda: [Tanh()],
+    "logistic": lambda: [Sigmoid()],
+}
+"""What is between dense layers, by the name of the activation."""
+
+_LOSSES = {
+    "softmax": "softmax_cross_entropy",
+    "logistic": "binary_cross_entropy",
+    "identity": "mse",
+    "exp": "poisson",
+}
+"""The loss of a network, by the name of the function of the outputs, which is part of it."""
+
+
+# To scikit-learn
+
+
+def estimator(network: Network, classes: npt.ArrayLike | None) -> MLPClassifier | MLPRegressor:
+    """Return `network` as a fitted estimator; see `Network.to_sklearn`."""
+    loss = type(network._loss)
+    if loss not in _FITTED:
+        expected = " or ".join(repr(known.name) for known in _FITTED)
+        raise TypeError(
+            f"to_sklearn: expected a network with the loss {expected}, got {network._loss!r}"
+        )
+    layers = DenseLayers()
+    for part in described(network, TARGET):
+        row(_LAYERS, part.record.kind, part.layer, TARGET)(layers, part)
+    layers.finish()
+    made = _FITTED[loss](layers, network.dtype, classes)
+    made.coefs_ = [weights.astype(network.dtype) for weights in layers.weights]
+    made.intercepts_ = [biases.astype(network.dtype) for biases in layers.biases]
+    losses = list(network.history.loss) if network.history else []
+    made.loss_curve_, made.n_iter_, made.t_ = losses, len(losses), 0
+    made.loss_ = losses[-1] if losses else np.nan
+    made.best_loss_ = min(losses, default=np.inf)
+    return made
+
+
+class DenseLayers:
+    """Dense layers with one function between them; what else multiplies and adds is part of them.
+
+    Attributes
+    ----------
+    weights, biases : lists of arrays
+        In float64.
+    """
+
+    def __init__(self) -> None:
+        self.weights: list[Array] = []
+        self.biases: list[Array] = []
+        self._functions: list[str] = []
+        self._last: Layer | None = None
+        # Of the inputs of the next dense layer.
+        self._factors, self._addends = np.ones(1), np.zeros(1)
+
+    @property
+    def function(self) -> str:
+        """What is between the layers, as scikit-learn calls it."""
+        return self._functions[0] if self._functions else "identity"
+
+    @property
+    def outputs(self) -> int:
+        """The width of the last layer."""
+        return len(self.biases[-1])
+
+    @property
+    def _behind_dense(self) -> bool:
+        return len(self.weights) > len(self._functions)
+
+    def dense(self, part: Described) -> None:
+        """Put in a dense layer."""
+        if self._behind_dense:
+            self._put_between("identity", part.layer)
+        layer: Any = part.layer
+        weights, biases = (np.array(a, np.float64) for a in (layer.weights, layer.biases))
+        self.biases.append(biases + np.broadcast_to(self._addends, len(weights)) @ weights)
+        self.weights.append(self._factors[:, np.newaxis] * weights)
+        self._factors, self._addends = np.ones(1), np.zeros(1)
+
+    def batch_norm(self, part: Described) -> None:
+        """Put in batch norm, with its running statistics."""
+        layer: Any = part.layer
+        self._scale(*factors_and_addends(layer))
+        self._last = layer
+
+    def elementwise(self, part: Described) -> None:
+        """Put in a function."""
+        record: Any = part.record
+        if record.function == "rescale":
+            self._scale(np.array(record.constants), np.zeros(1))
+        else:
+            function = row(_FUNCTIONS, record.function, part.layer, TARGET)
+            if not self._behind_dense:
+                raise _misplaced(part.layer, "a dense layer before each activation")
+            self._put_between(function, part.layer)
+        self._last = part.layer
+
+    def finish(self) -> None:
+        """Raise unless a dense layer is the last one."""
+        if not self._behind_dense:
+            raise _misplaced(self._last or "no dense layer", "a dense layer at the end")
+
+    def _put_between(self, function: str, layer: Layer) -> None:
+        if self._functions and function != self.function:
+            raise _misplaced(layer, f"the same activation, {self.function}, behind each layer")
+        self._functions.append(function)
+
+    def _scale(self, factors: Array, addends: Array) -> None:
+        if self._behind_dense:
+            self.weights[-1] = self.weights[-1] * factors
+            self.biases[-1] = self.biases[-1] * factors + addends
+        else:
+            self._factors = self._factors * factors
+            self._addends = self._addends * factors + addends
+
+
+def _misplaced(layer: Layer | str, expected: str) -> TypeError:
+    return TypeError(f"can't write {layer} into {TARGET}: expected {expected}")
+
+
+_LAYERS: dict[str, Callable[[DenseLayers, Described], None]] = {
+    "dense": DenseLayers.dense,
+    "batch_norm": DenseLayers.batch_norm,
+    "elementwise": DenseLayers.elementwise,
+    "dropout": lambda layers, part: None,
+}
+"""How a layer is put in, by the kind of record with which it describes itself."""
+
+_FUNCTIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
+"""scikit-learn's names of functions."""
+
+
+def _of_classes(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPClassifier:
+    if layers.outputs == 1:
+        raise TypeError(f"can't write a network into {TARGET}: expected at least two classes")
+    labels = _labels(classes, layers.outputs)
+    if layers.outputs == 2:
+        # One output there, of which the logistic function makes the probability of the second class
+        layers.weights[-1] = np.diff(layers.weights[-1])
+        layers.biases[-1] = np.diff(layers.biases[-1])
+    return _fitted(MLPClassifier, layers, dtype, labels, classes=labels)
+
+
+def _of_yes_or_no(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPClassifier:
+    if layers.outputs > 1:
+        _refuse(classes, "a sample may have several labels")
+        rows, labels = np.eye(layers.outputs, dtype=int), np.arange(layers.outputs)
+        return _fitted(MLPClassifier, layers, dtype, rows, classes=labels)
+    labels = _labels(classes, 2)
+    return _fitted(MLPClassifier, layers, dtype, labels, classes=labels)
+
+
+def _of_numbers(
+    layers: DenseLayers, dtype: np.dtype[Any], classes: Any, loss: str = "squared_error"
+) -> MLPRegressor:
+    _refuse(classes, "outputs are numbers")
+    shape = (1, layers.outputs) if layers.outputs > 1 else 1
+    return _fitted(partial(MLPRegressor, loss), layers, dtype, np.zeros(shape))
+
+
+def _labels(classes: Any, count: int) -> Array:
+    labels = np.arange(count) if classes is None else np.asarray(classes)
+    if labels.shape != (count,) or not np.array_equal(labels, np.unique(labels)):
+        raise ValueError(f"classes: expected {count} labels in ascending order, got {classes!r}")
+    return labels
+
+
+def _refuse(classes: Any, reason: str) -> None:
+    if classes is not None:
+        raise ValueError(f"classes: expected None, as {reason}, got {classes!r}")
+
+
+_FITTED: dict[type[Loss], Callable[[DenseLayers, np.dtype[Any], Any], Any]] = {
+    SoftmaxCrossEntropy: _of_classes,
+    BinaryCrossEntropy: _of_yes_or_no,
+    MeanSquaredError: _of_numbers,
+    HalfSquaredError: _of_numbers,
+    Poisson: partial(_of_numbers, loss="poisson"),
+}
+"""How a fitted estimator is made, by the loss of a network."""
+
+
+def _fitted(
+    kind: Any, layers: DenseLayers, dtype: np.dtype[Any], y: Array, **options: Any
+) -> MLPClassifier | MLPRegressor:
+    """Return an estimator of these widths which has been fitted to zeros.
+
+    So scikit-learn itself sets all that it wants to find in a fitted one.
+    """
+    made = kind(
+        hidden_layer_sizes=tuple(len(biases) for biases in layers.biases[:-1]),
+        activation=layers.function,
+        random_state=0,  # else it draws from NumPy's global generator, which is the user's
+    )
+    made.partial_fit(np.zeros((len(y), len(layers.weights[0])), dtype), y, **options)
+    # what the optimiser remembers of that step
+    vars(made).pop("_optimizer", None)
+    return made.set_params(random_state=None)

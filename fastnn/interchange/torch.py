@@ -1,0 +1,228 @@
+"""Networks as modules of PyTorch, and from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.activations import ELU, GELU, SELU, LeakyReLU, Mish, Sigmoid, SiLU, Softplus, Tanh
+from fastnn.dropout import Dropout
+from fastnn.interchange import state_dict
+from fastnn.interchange.records import Described, described, row
+from fastnn.layers import Dense, Layer, ParametricLayer, ReLU
+from fastnn.layers import Rescaling as OwnRescaling
+from fastnn.normalization import BatchNorm
+
+try:
+    import torch
+    from torch import nn
+except ImportError:
+    raise ImportError('PyTorch is needed: pip install "fastnn[torch]"') from None
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+
+TARGET = "a PyTorch module"
+
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
+
+
+class Rescaling(nn.Module):
+    """Multiply by a constant, for which `torch.nn` has no module."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return scale * input."""
+        return input * self.scale
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets of the module's repr."""
+        return repr(self.scale)
+
+
+# To PyTorch
+
+
+def module(network: Network) -> nn.Sequential:
+    """Return `network` as a module; see `Network.to_torch`."""
+    dtype = getattr(torch, network.dtype.name)
+    modules = [
+        row(_MODULES, part.record.kind, part.layer, TARGET)(part, dtype)
+        for part in described(network, TARGET)
+    ]
+    return nn.Sequential(*modules).eval()
+
+
+def _filled(built: nn.Module, part: Described) -> nn.Module:
+    arrays = state_dict.of_layer(part.layer, part.record.kind)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    built.load_state_dict(built.state_dict() | tensors)
+    return built
+
+
+def _linear(part: Described, dtype: torch.dtype) -> nn.Module:
+    record: Any = part.record
+    # as initial weights would be drawn from PyTorch's generator, which is the user's
+    make: Any = nn.utils.skip_init
+    return _filled(make(nn.Linear, record.input_units, record.output_units, dtype=dtype), part)
+
+
+def _batch_norm_1d(part: Described, dtype: torch.dtype) -> nn.Module:
+    record: Any = part.record
+    momentum = _other_momentum(record.momentum)
+    return _filled(nn.BatchNorm1d(record.units, record.epsilon, momentum, dtype=dtype), part)
+
+
+def _other_momentum(momentum: float) -> float:
+    """Turn the share that stays of running statistics into the share that enters, and back.
+
+    Rounded to what an error of one rounding leaves, so that 1 - 0.9 is 0.1.
+    """
+    return round(1 - momentum, 15)
+
+
+def _function(part: Described, _: torch.dtype) -> nn.Module:
+    record: Any = part.record
+    return row(_FUNCTIONS, record.function, part.layer, TARGET)(*record.constants)
+
+
+_MODULES: dict[str, Callable[[Described, torch.dtype], nn.Module]] = {
+    "dense": _linear,
+    "batch_norm": _batch_norm_1d,
+    "elementwise": _function,
+    "dropout": lambda part, _: nn.Dropout(part.layer.p),  # type: ignore[attr-defined]
+}
+"""How the module of a layer is made, by the kind of record with which it describes itself."""
+
+_FUNCTIONS: dict[str, Callable[..., nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    # from its threshold on it is the identity: at 20 that is 2e-9 too little
+    "softplus": partial(nn.Softplus, threshold=40.0),
+    "mish": nn.Mish,
+    "rescale": Rescaling,
+}
+"""The module of an elementwise function, called with its constants."""
+
+
+# From PyTorch
+
+
+def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
+    """Return the layers of a module, and the dtype of its parameters; see `fastnn.from_torch`."""
+    if not isinstance(module, nn.Sequential):
+        raise TypeError(
+            f"module: expected a torch.nn.Sequential, got {type(module).__name__}; "
+            "load_state_dict of a network takes the parameters of any module"
+        )
+    parameters = list(module.named_parameters(remove_duplicate=False))
+    if len({id(parameter) for _, parameter in parameters}) < len(parameters):
+        raise ValueError("module: expected parameters of its own for each layer, got shared ones")
+    dtypes = {parameter.dtype for _, parameter in parameters} or {torch.float32}
+    if len(dtypes) > 1 or not dtypes <= DTYPES.keys():
+        raise TypeError(
+            "module: expected parameters in float32 or in float64, "
+            f"got {', '.join(sorted(map(str, dtypes)))}; module.float() makes all of them float32"
+        )
+    found = []
+    for name, part in module.named_modules(remove_duplicate=False):
+        where = f"module, {name}"
+        if type(part) is nn.Sequential or part is module:
+            continue
+        if type(part) not in _LAYERS:
+            raise TypeError(
+                f"{where}: expected one of {', '.join(kind.__name__ for kind in _LAYERS)}, "
+                f"got {part}{_HINTS.get(type(part), '')}"
+            )
+        layer = _LAYERS[type(part)](where, part)
+        if layer is not None:
+            found.append(layer)
+    return found, DTYPES[dtypes.pop()]
+
+
+def _read(layer: ParametricLayer, where: str, part: nn.Module) -> Layer:
+    """Give `layer` the arrays of a module."""
+    record: Any = layer._describe(0)
+    values = state_dict.arrays(layer, record.kind, part.state_dict(), where)
+    layer._parameters.fill(values)
+    return layer
+
+
+def _expect(where: str, part: Any, **options: object) -> None:
+    """Raise unless a module has these options."""
+    for name, value in options.items():
+        if getattr(part, name) != value:
+            raise ValueError(
+                f"{where}: expected {type(part).__name__} with {name}={value!r}, "
+                f"got {name}={getattr(part, name)!r}"
+            )
+
+
+def _dense(where: str, part: Any) -> Layer:
+    return _read(Dense(part.in_features, part.out_features), where, part)
+
+
+def _batch_norm(where: str, part: Any) -> Layer:
+    _expect(where, part, affine=True, track_running_stats=True)
+    if part.momentum is None:
+        raise ValueError(f"{where}: expected BatchNorm1d with a number for momentum, got None")
+    momentum = _other_momentum(part.momentum)
+    return _read(BatchNorm(part.num_features, momentum=momentum, epsilon=part.eps), where, part)
+
+
+def _gelu(where: str, part: Any) -> Layer:
+    _expect(where, part, approximate="none")
+    return GELU()
+
+
+def _softplus(where: str, part: Any) -> Layer:
+    _expect(where, part, beta=1)
+    if part.threshold < 20:
+        raise ValueError(
+            f"{where}: expected Softplus with a threshold of at least 20, got {part.threshold}"
+        )
+    return Softplus()
+
+
+def _flatten(where: str, part: Any) -> None:
+    _expect(where, part, start_dim=1, end_dim=-1)
+
+
+_LAYERS: dict[type[nn.Module], Callable[[str, Any], Layer | None]] = {
+    nn.Linear: _dense,
+    nn.BatchNorm1d: _batch_norm,
+    nn.Dropout: lambda where, part: Dropout(part.p),
+    nn.ReLU: lambda where, part: ReLU(),
+    nn.Sigmoid: lambda where, part: Sigmoid(),
+    nn.Tanh: lambda where, part: Tanh(),
+    nn.LeakyReLU: lambda where, part: LeakyReLU(part.negative_slope),
+    nn.ELU: lambda where, part: ELU(part.alpha),
+    nn.SELU: lambda where, part: SELU(),
+    nn.SiLU: lambda where, part: SiLU(),
+    nn.GELU: _gelu,
+    nn.Softplus: _softplus,
+    nn.Mish: lambda where, part: Mish(),
+    nn.Flatten: _flatten,
+    nn.Identity: lambda where, part: None,
+    Rescaling: lambda where, part: OwnRescaling(part.scale),
+}
+"""How the layer of a module is made; None where it does nothing to rows of numbers."""
+
+_HINTS: dict[type[nn.Module], str] = dict.fromkeys(
+    (nn.Softmax, nn.LogSoftmax), "; leave it out: the loss has the softmax in it"
+)

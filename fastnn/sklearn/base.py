@@ -1,0 +1,531 @@
+"""What both estimators share: parameters, attributes, and how they are fitted."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from fastnn import backends, optimizers, propagation
+from fastnn.callbacks import Callback, checked_callbacks
+from fastnn.checks import Array
+from fastnn.layers import Dense, Layer, training_mode
+from fastnn.optimizers import Optimizer
+from fastnn.sklearn import building, lbfgs
+from fastnn.sklearn.epochs import Epochs, Shuffled, epochs_of
+from fastnn.training import History
+
+STOCHASTIC_SOLVERS = ("sgd", "adam")
+
+SMALLEST_ADAPTIVE_RATE = 1e-6
+"""Below it the learning rate 'adaptive' is divided no more, and training ends."""
+
+PIECE_BYTES = 1 << 24
+"""Of sparse input, what is made dense at once in prediction."""
+
+
+class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
+    """The base of both estimators; not for use by itself.
+
+    The weights lie in the network; `coefs_` and `intercepts_` are lists of views of them. What a
+    user puts in the place of one is copied in before it is used next.
+    """
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's name and form
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(building.ACTIVATIONS)), Layer, list, tuple],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "batch_norm": ["boolean"],
+        "optimizer": [None, Optimizer, StrOptions(set(optimizers.BY_NAME))],
+        "schedule": [None, callable],
+        "callbacks": [None, list, tuple, Callback, callable],
+        "threads": [None, Interval(Integral, 1, None, closed="left")],
+    }
+
+    # What the two differ in
+
+    _counts_right_answers: bool
+    """Whether the score is the share of right answers."""
+
+    @abstractmethod
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        """Return X and y checked."""
+
+    @abstractmethod
+    def _targets(self, name: str, y: Any) -> Array:
+        """Return checked y as the network's loss takes it."""
+
+    @abstractmethod
+    def _outputs_of(self, y: Any) -> int:
+        """Return how many outputs the network needs for checked y."""
+
+    @abstractmethod
+    def _loss_and_activation(self) -> tuple[str, str]:
+        """Return fastnn's name of the loss and scikit-learn's of the output activation."""
+
+    @abstractmethod
+    def _strata(self, targets: Array) -> Array | None:
+        """Return by what a split for validation is stratified."""
+
+    @abstractmethod
+    def _score_of(self, targets: Array, output: Array, weights: Array | None) -> float:
+        """Return the score of the network's output."""
+
+    def _note(self, y: Any, incremental: bool) -> None:
+        """Note what there is to note of checked y, before it is used."""
+
+    def _weights_of_classes(self, y: Any, incremental: bool) -> Array | None:
+        return None
+
+    def _constant(self, targets: Array, weights: Array | None) -> float:
+        """Return what scikit-learn's loss has beside fastnn's, of these targets."""
+        return 0.0
+
+    def _reported(self, loss: float) -> float:
+        """Return the loss as scikit-learn reports it."""
+        return loss
+
+    # Fitting
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        X_val: Any,
+        y_val: Any,
+        *,
+        incremental: bool = False,
+    ) -> BaseMLP:
+        hidden = building.hidden_units(self.hidden_layer_sizes)
+        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        self._check_options(incremental, X_val, y_val)
+        X, y = self._validated(X, y, reset=first_pass)
+        self._note(y, incremental)
+        weights = self._sample_weights(sample_weight, X, y, incremental)
+        self._random_state = check_random_state(self.random_state)
+        if first_pass:
+            self.n_outputs_ = self._outputs_of(y)
+            self._initialize([X.shape[1], *hidden, self.n_outputs_], X.dtype)
+        self._sync()
+        targets = self._targets("y", y)
+        validation = None if X_val is None else self._validation_data(X_val, y_val)
+        if self.solver in STOCHASTIC_SOLVERS:
+            self._fit_stochastic(X, targets, weights, validation, incremental, first_pass)
+        else:
+            lbfgs.fit(self, X, targets, weights)
+        if not np.isfinite(self.network_._parameters.vector).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may"
+                " contain large values and need to be preprocessed."
+            )
+        return self
+
+    def _check_options(self, incremental: bool, X_val: Any, y_val: Any) -> None:
+        """Refuse parameters that do not go together."""
+        if (X_val is None) != (y_val is None):
+            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+            raise ValueError(f"{missing}: expected it beside {given}, got None")
+        if incremental and self.early_stopping and X_val is None:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without X_val and y_val"
+            )
+        if self.schedule is not None and self.learning_rate != "constant":
+            raise ValueError(
+                f"learning_rate: expected 'constant' beside schedule, got {self.learning_rate!r}"
+            )
+        if self.solver != "lbfgs":
+            return
+        dropout = self.dropout
+        unused = {
+            "dropout": any(dropout) if isinstance(dropout, (list, tuple)) else dropout > 0,
+            "batch_norm": self.batch_norm,
+            "optimizer": self.optimizer is not None,
+            "schedule": self.schedule is not None,
+            "callbacks": bool(self.callbacks),
+            "X_val": X_val is not None,
+        }
+        for name, used in unused.items():
+            if used:
+                raise ValueError(
+                    f"{name}: expected none with solver='lbfgs', which takes no batches, got "
+                    + ("some" if name == "X_val" else repr(getattr(self, name)))
+                )
+
+    def _sample_weights(
+        self, sample_weight: Any, X: Any, y: Any, incremental: bool
+    ) -> Array | None:
+        weights: Array | None = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+        of_classes = self._weights_of_classes(y, incremental)
+        if of_classes is not None:
+            weights = of_classes if weights is None else weights * of_classes
+        if weights is not None and not weights.any():
+            raise ValueError(
+                "sample_weight, class_weight: expected a weight above 0, got zeros alone"
+            )
+        return weights
+
+    def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, None]:
+        X, y = self._validated(X_val, y_val, reset=False)
+        return X, self._targets("y_val", y), None
+
+    def _initialize(self, units: list[int], dtype: Any) -> None:
+        """Draw parameters, and begin all counts anew."""
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.n_layers_ = len(units)
+        activation = building.of_each_layer("activation", self.activation, len(units) - 2)
+        self.coefs_, self.intercepts_ = building.draw(units, activation, dtype, self._random_state)
+        self._build()
+        if self.solver in STOCHASTIC_SOLVERS:
+            self._forget_losses()
+
+    def _build(self) -> None:
+        """Make the network of `coefs_` and `intercepts_`."""
+        hidden = len(self.coefs_) - 1
+        dropout = building.of_each_layer("dropout", self.dropout, hidden)
+        loss, self.out_activation_ = self._loss_and_activation()
+        seed = None
+        if any(dropout):  # whose masks are all that the network draws
+            seed = int(self._random_state.randint(np.iinfo(np.int32).max))
+        self.network_ = building.build(
+            self.coefs_,
+            self.intercepts_,
+            activation=building.of_each_layer("activation", self.activation, hidden),
+            dropout=dropout,
+            batch_norm=self.batch_norm,
+            loss=loss,
+            seed=seed,
+        )
+        self._views = self._view()
+        self.coefs_, self.intercepts_ = map(list, self._views)
+
+    def _view(self) -> tuple[list[Array], list[Array]]:
+        dense = [layer for layer in self.network_ if isinstance(layer, Dense)]
+        return [layer.weights for layer in dense], [layer.biases for layer in dense]
+
+    def _sync(self) -> None:
+        """Have the network hold what `coefs_` and `intercepts_` say, which a user may change."""
+        if not hasattr(self, "network_"):
+            self._build()
+            return
+        for given, views in zip((self.coefs_, self.intercepts_), self._views, strict=True):
+            for number, view in enumerate(views):
+                if given[number] is not view:
+                    view[...] = given[number]
+                    given[number] = view
+
+    def _forget_losses(self) -> None:
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
+        self.best_loss_: float | None = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = None
+        self.best_validation_score_: float | None = None
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        optimizer = self.network_.optimizer
+        if optimizer is None:
+            raise AttributeError("there is no optimiser before a stochastic solver has begun")
+        return optimizer
+
+    def _fit_stochastic(
+        self,
+        X: Any,
+        targets: Array,
+        weights: Array | None,
+        validation: tuple[Any, Array, Array | None] | None,
+        incremental: bool,
+        first_pass: bool,
+    ) -> None:
+        network = self.network_
+        if not incremental or network.optimizer is None:
+            network.optimizer = building.make_optimizer(self)
+        if not hasattr(self, "validation_scores_"):  # parameters are L-BFGS's, or a user's
+            self._forget_losses()
+        samples = np.arange(X.shape[0])
+        if self.early_stopping and validation is None:
+            samples, validation = self._split(X, targets, weights)
+        if validation is not None and self.validation_scores_ is None:
+            self.validation_scores_, self.best_validation_score_ = [], -np.inf
+        if self.early_stopping and (first_pass or not hasattr(self, "_best_weights")):
+            self._best_weights = network.get_weights()
+        count = len(samples)
+        batch_size = self._batch_size(count)
+        self._loss_constant = self._constant(
+            targets[samples], None if weights is None else weights[samples]
+        )
+        callbacks = [] if self.callbacks is None else checked_callbacks(self.callbacks)
+        orders = Shuffled(samples, self._random_state, self.shuffle)
+        history = History()
+        self.n_iter_ = 0
+        with (
+            self._training(history),
+            epochs_of(
+                network, X, targets, weights, batch_size=batch_size, count=count,
+                alpha=self.alpha, threads=self.threads,
+            ) as epochs,
+        ):  # fmt: skip
+            for callback in callbacks:
+                callback.on_train_begin(network, history)
+            try:
+                for _ in range(self.max_iter):
+                    for callback in callbacks:
+                        callback.on_epoch_begin(network, history)
+                    self._run_epoch(epochs, orders, history, validation)
+                    stopping = self._is_converged()
+                    ends = [callback.on_epoch_end(network, history) for callback in callbacks]
+                    if stopping or any(ends) or incremental:
+                        break
+                else:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
+                        "reached and the optimization hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=4,
+                    )
+                for callback in callbacks:
+                    callback.on_train_end(network, history)
+            except KeyboardInterrupt:
+                warnings.warn("Training interrupted by user.", stacklevel=4)
+        if self.early_stopping and not incremental:
+            network.set_weights(self._best_weights)
+
+    @contextmanager
+    def _training(self, history: History) -> Iterator[None]:
+        network = self.network_
+        network._history, network._fitting = history, True
+        try:
+            # weights that are not finite are reported in the end
+            with (
+                np.errstate(over="ignore", invalid="ignore"),
+                training_mode(network.layers, True),
+            ):
+                yield
+        finally:
+            network._fitting = False
+
+    def _split(
+        self, X: Any, targets: Array, weights: Array | None
+    ) -> tuple[Array, tuple[Any, Array, Array | None]]:
+        """Return which samples to train on, and the others, for early stopping."""
+        train, kept_out = train_test_split(
+            np.arange(X.shape[0]),
+            random_state=self._random_state,
+            test_size=self.validation_fraction,
+            stratify=self._strata(targets),
+        )
+        if len(kept_out) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' "
+                "or the size of your dataset."
+            )
+        of_weights = None if weights is None else weights[kept_out]
+        return train, (X[kept_out], targets[kept_out], of_weights)
+
+    def _batch_size(self, samples: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, samples)
+        if self.batch_size > samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than "
+                "sample size. It is going to be clipped",
+                stacklevel=5,
+            )
+        return min(int(self.batch_size), samples)
+
+    def _run_epoch(
+        self,
+        epochs: Epochs,
+        orders: Shuffled,
+        history: History,
+        validation: tuple[Any, Array, Array | None] | None,
+    ) -> None:
+        """Run an epoch and note what came of it."""
+        start = time.perf_counter()
+        loss, correct = epochs.run(orders.next())
+        seconds, count = time.perf_counter() - start, epochs.samples
+        self.n_iter_ += 1
+        self.loss_ = self._reported(loss / count) + self._loss_constant
+        self.t_ += count
+        self.loss_curve_.append(self.loss_)
+        history.loss.append(self.loss_)
+        history.seconds.append(seconds)
+        history.samples_per_second.append(count / seconds)
+        history.samples_seen += count
+        if self._counts_right_answers:
+            history.accuracy.append(correct / count)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+        if validation is not None:
+            self._validate(history, *validation)
+        self._count_no_improvement()
+        if self._has_rate("invscaling"):
+            self._change_rate(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+
+    def _validate(self, history: History, X: Any, targets: Array, weights: Array | None) -> None:
+        """Score the network on validation data."""
+        assert self.validation_scores_ is not None
+        output = self._output(X)
+        score = np.nan
+        if np.isfinite(output).all():
+            score = float(self._score_of(targets, output, weights))
+        self.validation_scores_.append(score)
+        if self._counts_right_answers:
+            history.val_accuracy.append(score)
+        loss = self.network_._loss.total(self._backend, output, targets, weights)
+        total = len(targets) if weights is None else weights.sum()
+        history.val_loss.append(
+            self._reported(loss / total + propagation.penalty(self.network_.layers))
+            + self._constant(targets, weights)
+        )
+        if self.verbose:
+            print(f"Validation score: {score:f}")
+
+    def _count_no_improvement(self) -> None:
+        """Count epochs by which nothing has become better by `tol`."""
+        if self.validation_scores_ and self.best_validation_score_ is not None:
+            score, best_score = self.validation_scores_[-1], self.best_validation_score_
+            is_no_better = score < best_score + self.tol
+            if score > best_score:
+                self.best_validation_score_ = score
+                if self.early_stopping:
+                    self._best_weights = self.network_.get_weights()
+        if not self.early_stopping:
+            best_loss = np.inf if self.best_loss_ is None else self.best_loss_
+            is_no_better = self.loss_ > best_loss - self.tol
+            self.best_loss_ = self.loss_ if self.loss_ < best_loss else best_loss
+        self._no_improvement_count = self._no_improvement_count + 1 if is_no_better else 0
+
+    def _is_converged(self) -> bool:
+        """Say whether training should end; if the rate is adaptive, it becomes smaller first."""
+        if self._no_improvement_count <= self.n_iter_no_change:
+            return False
+        what = "Validation score" if self.early_stopping else "Training loss"
+        message = (
+            f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} "
+            "consecutive epochs."
+        )
+        adaptive = self._has_rate("adaptive")
+        if adaptive and self._optimizer.rate(0) > SMALLEST_ADAPTIVE_RATE:
+            rate = self._optimizer.rate(0) / 5.0
+            self._change_rate(rate)
+            self._no_improvement_count = 0
+            if self.verbose:
+                print(f"{message} Setting learning rate to {rate:f}")
+            return False
+        if self.verbose:
+            print(message + " Learning rate too small." * adaptive + " Stopping.")
+        return True
+
+    def _has_rate(self, kind: str) -> bool:
+        """Say whether the learning rate is of a kind that changes by itself."""
+        return self.learning_rate == kind and self.solver == "sgd" and self.optimizer is None
+
+    def _change_rate(self, rate: float) -> None:
+        """Go on with another rate.
+
+        scikit-learn's velocity holds steps, fastnn's gradients, on all of which a new rate acts.
+        """
+        before = self._optimizer.rate(0)
+        self._optimizer.learning_rate = rate
+        for velocity in self.network_._parameters.states:
+            velocity *= before / rate
+
+    # Prediction
+
+    @property
+    def _backend(self) -> backends.Backend:
+        return backends.load(self.network_.backend)
+
+    def _output(self, X: Any) -> Array:
+        """Return the network's output for validated X [n, outputs]."""
+        if not sparse.issparse(X):
+            return self.network_(X)
+        row_bytes = X.shape[1] * self.network_.dtype.itemsize
+        rows = max(1, PIECE_BYTES // row_bytes)
+        pieces = [
+            self.network_(X[start : start + rows].toarray()) for start in range(0, X.shape[0], rows)
+        ]
+        return np.concatenate(pieces)
+
+    def _validated_output(self, X: Any) -> Array:
+        """Return the network's output for what a user hands in."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        if sparse.issparse(X):
+            X = X.tocsr()
+        self._sync()
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._output(X)
+
+    # Beside scikit-learn
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__().copy()
+        if "_views" in state:
+            # they would come back as copies, and twice what the network holds
+            self._sync()
+            for name in ("_views", "coefs_", "intercepts_"):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "network_" in state:
+            self._views = self._view()
+            self.coefs_, self.intercepts_ = map(list, self._views)
+
+    def _check_solver(self) -> bool:
+        if self.solver not in STOCHASTIC_SOLVERS:
+            raise AttributeError(
+                "partial_fit is only available for stochastic"
+                f" optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

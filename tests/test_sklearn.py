@@ -1,0 +1,535 @@
+"""The estimators for scikit-learn, beside scikit-learn's own and by themselves."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+import sklearn.neural_network as reference
+from conftest import ROOT
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import fastnn
+from fastnn.memory import SparseRows
+from fastnn.sklearn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def data(kind: str, n: int = 103, dtype: type = np.float64):
+    """Return X, y and the names of the classes of the two estimators for such targets."""
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(n, 7)).astype(dtype)
+    X[rng.random(X.shape) < 0.3] = 0
+    signal = X @ rng.normal(size=(7, 3)) + 0.1 * rng.normal(size=(n, 3))
+    y = {
+        "three classes": signal.argmax(axis=1),
+        "two classes": np.where(signal[:, 0] > 0, "yes", "no"),
+        "several labels": (signal > 0).astype(int),
+        "one value": signal[:, 0],
+        "two values": signal[:, :2],
+        "counts": rng.poisson(np.exp(signal[:, 0] / 3)),
+    }[kind]
+    classify = kind in CLASSES
+    own = MLPClassifier if classify else MLPRegressor
+    return X, y, own, reference.MLPClassifier if classify else reference.MLPRegressor
+
+
+CLASSES = ("three classes", "two classes", "several labels")
+VALUES = ("one value", "two values", "counts")
+KINDS = (*CLASSES, *VALUES)
+
+OPTIONS = {
+    "defaults": {},
+    "batches": {"batch_size": 17, "alpha": 0.3},
+    "no penalty": {"batch_size": 17, "alpha": 0.0},
+    "in order": {"batch_size": 20, "shuffle": False, "hidden_layer_sizes": (9, 8)},
+    "logistic": {"activation": "logistic", "batch_size": 40},
+    "tanh": {"activation": "tanh", "solver": "sgd"},
+    "identity": {"activation": "identity", "hidden_layer_sizes": 4},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.02, "batch_size": 33},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "momentum": 0.5},
+    "plain": {"solver": "sgd", "momentum": 0.0, "batch_size": 1, "max_iter": 2},
+    "all momentum": {"solver": "sgd", "momentum": 1.0, "learning_rate_init": 1e-4},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.3},
+    "adaptive": {
+        "solver": "sgd", "learning_rate": "adaptive", "learning_rate_init": 0.02,
+        "tol": 0.05, "n_iter_no_change": 2, "max_iter": 30,
+    },
+    "epsilon": {"epsilon": 1e-3, "beta_1": 0.7, "beta_2": 0.9},
+    "early stopping": {"early_stopping": True, "validation_fraction": 0.2, "batch_size": 16},
+    "lbfgs": {"solver": "lbfgs", "max_iter": 15, "alpha": 0.1},
+}  # fmt: skip
+
+
+def pair(kind: str, name: str = "defaults", dtype: type = np.float64, **more):
+    """Return X, y and an estimator of each library that has not been fitted."""
+    X, y, own, other = data(kind, dtype=dtype)
+    options = {"hidden_layer_sizes": 12, "max_iter": 8, "random_state": 3} | OPTIONS[name] | more
+    if kind == "counts":
+        options["loss"] = "poisson"
+    return X, y, own(**options), other(**options)
+
+
+def assert_equal(own, other, steps: int = 100, dtype: type = np.float64) -> None:
+    """Each step rounds sums of at most 100 terms otherwise."""
+    bound = float(100 * steps * np.finfo(dtype).eps)
+    for name in ("n_iter_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_", "t_"):
+        assert getattr(own, name) == getattr(other, name), name
+    for name in ("coefs_", "intercepts_"):
+        for found, expected in zip(getattr(own, name), getattr(other, name), strict=True):
+            assert found.dtype == expected.dtype == dtype
+            np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+    # of several values scikit-learn weighs the penalty otherwise in what it reports
+    share = bound if own.n_outputs_ == 1 or hasattr(own, "classes_") else 0.05
+    assert own.loss_ == pytest.approx(other.loss_, rel=share)
+    if hasattr(other, "loss_curve_"):
+        measures = {"loss_curve_": share, "best_loss_": share}
+        measures |= {"best_validation_score_": bound, "validation_scores_": bound}
+        for name, tolerance in measures.items():
+            found, expected = getattr(own, name), getattr(other, name)
+            assert (found is None) == (expected is None), name
+            assert expected is None or found == pytest.approx(expected, rel=tolerance), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "lbfgs"])
+def test_the_same_as_scikit_learn(kind, name):
+    X, y, own, other = pair(kind, name)
+    own.fit(X, y)
+    assert_equal(own, other.fit(X, y))
+    for method in ("predict", "predict_proba", "predict_log_proba"):
+        if hasattr(other, method):
+            found, expected = getattr(own, method)(X), getattr(other, method)(X)
+            assert found.dtype == expected.dtype
+            if found.dtype.kind == "f":
+                np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+            else:
+                np.testing.assert_array_equal(found, expected)
+    assert own.score(X, y) == pytest.approx(other.score(X, y))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "two values"])
+def test_lbfgs_is_the_same_as_scikit_learn(kind):
+    X, y, own, other = pair(kind, "lbfgs")
+    own.fit(X, y)
+    other.fit(X, y)
+    # line searches make more of rounding than steps do
+    assert own.n_iter_ == other.n_iter_
+    assert own.loss_ == pytest.approx(other.loss_, rel=1e-6)
+    for found, expected in zip(own.coefs_, other.coefs_, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_lbfgs_of_several_values_ends_where_there_is_no_gradient():
+    X, y, own, _ = pair("two values", "lbfgs", max_iter=2000, tol=1e-6)
+    own.fit(X, y)
+    gradients = own.network_.gradients(X, y)[1]
+    dense = [layer for layer in own.network_ if isinstance(layer, fastnn.Dense)]
+    for layer, found in zip(dense, [g for g in gradients if g], strict=True):
+        slope = found["weights"] + own.alpha / len(X) * layer.weights
+        assert np.abs(slope).max() < 5e-3
+        assert np.abs(found["biases"]).max() < 5e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["batches", "early stopping", "nesterov"])
+def test_weights_of_samples(kind, name):
+    X, y, own, other = pair(kind, name)
+    weights = np.random.default_rng(1).integers(1, 5, len(X)) / 2.0
+    own.fit(X, y, sample_weight=weights)
+    other.fit(X, y, sample_weight=weights)
+    if kind == "counts":  # what scikit-learn adds to the loss of a batch, here is added to all
+        own.loss_curve_, own.loss_, own.best_loss_ = (
+            other.loss_curve_,
+            other.loss_,
+            other.best_loss_,
+        )
+    assert_equal(own, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_partial_fit_and_warm_start(kind, solver):
+    X, y, own, other = pair(kind, solver=solver, batch_size=20, max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # batches are larger than the last part
+        for estimator in (own, other):
+            first = {"classes": np.unique(y)} if kind in CLASSES else {}
+            if kind == "several labels":
+                first = {"classes": [0, 1, 2]}
+            estimator.partial_fit(X[:50], y[:50], **first)
+            estimator.partial_fit(X[50:63], y[50:63])
+            estimator.partial_fit(X[:50], y[:50])
+    assert_equal(own, other)
+    for estimator in (own, other):
+        estimator.set_params(warm_start=True, max_iter=4)
+        estimator.fit(X, y)
+        estimator.fit(X, y)
+    assert_equal(own, other)
+
+
+def test_classes_that_first_batches_lack():
+    X, y, own, other = pair("three classes")
+    few = y < 2
+    for estimator in (own, other):
+        estimator.partial_fit(X[few], y[few], classes=[0, 1, 2])
+        estimator.partial_fit(X, y)
+    assert_equal(own, other)
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        own.partial_fit(X, y + 1)
+    with pytest.raises(ValueError, match="classes must be passed"):
+        clone(own).partial_fit(X, y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32(kind):
+    X, y, own, other = pair(kind, "nesterov", np.float32, tol=0.0)
+    own.fit(X, y)
+    assert_equal(own, other.fit(X, y), dtype=np.float32)
+    assert own.network_.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["batches", "early stopping", "invscaling", "lbfgs"])
+def test_both_backends(kind, name):
+    X, y, own, _ = pair(kind, name, activation="tanh")
+    other = clone(own).fit(X, y)
+    with fastnn.use_backend("numpy"):
+        own.fit(X, y)
+    assert (own.network_.backend, other.network_.backend) == ("numpy", "numba")
+    if name == "lbfgs":
+        np.testing.assert_allclose(own.coefs_[0], other.coefs_[0], atol=1e-5)
+    else:
+        assert_equal(own, other)
+
+
+# CSR
+
+
+@pytest.mark.parametrize("kind", ["three classes", "two values"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"batch_size": 1, "max_iter": 2, "solver": "sgd", "momentum": 0.0},
+        {"batch_size": 33, "solver": "sgd"}, {"early_stopping": True, "validation_fraction": 0.2},
+        {"threads": 2, "hidden_layer_sizes": (150, 120)},
+        {"dropout": 0.2, "batch_norm": True, "batch_size": 33},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_csr_gives_the_bits_of_dense(kind, options, dtype):
+    X, y, own, _ = pair(kind, dtype=dtype)
+    own.set_params(**options)
+    dense, csr = clone(own).fit(X, y), clone(own).fit(sparse.csr_array(X), y)
+    for found, expected in zip(csr.coefs_, dense.coefs_, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(csr.predict(sparse.csr_array(X)), dense.predict(X))
+    with fastnn.use_backend("numpy"):
+        layers = clone(own).fit(sparse.csr_matrix(X), y)
+    for found, expected in zip(layers.coefs_, dense.coefs_, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e4 * np.finfo(dtype).eps)
+
+
+def test_csr_is_never_made_dense():
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((6000, 8000), density=0.001, format="csr", rng=rng, dtype=np.float32)
+    y = rng.integers(0, 3, 6000)
+    warm = MLPClassifier(1, max_iter=1).fit(X[:300], y[:300])
+    warm.predict(X[:300])
+    tracemalloc.start()
+    try:
+        MLPClassifier(1, max_iter=1).fit(X, y).predict(X)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6000 * 8000 * 4 / 2
+
+
+def test_what_stands_twice_in_csr_is_added_up():
+    values, columns, starts = [1.0, 2.0, 5.0, 4.0], [1, 1, 0, 2], [0, 3, 3, 4]
+    twice = sparse.csr_array((values, columns, starts), shape=(3, 3))
+    X = np.array([[5.0, 3.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0]])
+    y = [1.0, 2.0, 3.0]
+    own = MLPRegressor(hidden_layer_sizes=5, random_state=0, max_iter=5)
+    fitted = [clone(own).fit(part, y) for part in (twice, X)]
+    np.testing.assert_array_equal(fitted[0].coefs_[0], fitted[1].coefs_[0])
+    rows = SparseRows(np.array(values), np.array(columns), np.array(starts), 3, np.float64)
+    np.testing.assert_array_equal(rows[np.array([2, 0])], X[[2, 0]])
+    assert (len(rows), rows.shape, rows.density) == (3, (3, 3), 4 / 9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "starts", "message"),
+    [
+        ([0, 3], [0, 1, 2], "columns from 0 to 2, got 0 to 3"),
+        ([0, -1], [0, 1, 2], "columns from 0 to 2, got -1 to 0"),
+        ([0, 1], [0, 2, 1], "rows lie one after the other"),
+        ([0, 1], [0, 1, 3], "rows lie one after the other"),
+        ([0, 1], [1, 1, 2], "rows lie one after the other"),
+    ],
+)
+def test_csr_that_kernels_could_not_trust(columns, starts, message):
+    with pytest.raises(ValueError, match=message):
+        SparseRows(np.ones(2), np.array(columns), np.array(starts), 3, np.float64)
+
+
+# Beyond scikit-learn
+
+
+def test_weights_of_classes():
+    X, y, own, _ = pair("two classes")
+    by_class = clone(own).set_params(class_weight={"yes": 3.0, "no": 1.0}).fit(X, y)
+    by_sample = clone(own).fit(X, y, sample_weight=np.where(y == "yes", 3.0, 1.0))
+    np.testing.assert_array_equal(by_class.coefs_[0], by_sample.coefs_[0])
+    balanced = clone(own).set_params(class_weight="balanced")
+    counts = {label: np.mean(y == label) for label in np.unique(y)}
+    by_sample = clone(own).fit(X, y, sample_weight=[0.5 / counts[label] for label in y])
+    np.testing.assert_allclose(balanced.fit(X, y).coefs_[0], by_sample.coefs_[0], rtol=1e-9)
+    with pytest.raises(ValueError, match="class_weight: expected the weight of each class"):
+        clone(balanced).partial_fit(X, y, classes=["no", "yes"])
+
+
+def test_layers_are_as_parameters_say():
+    X, y, own, _ = pair("three classes")
+    own.set_params(
+        hidden_layer_sizes=(9, 8, 7), activation=["gelu", fastnn.LeakyReLU(0.2), "identity"],
+        dropout=[0.1, 0.0, 0.2], batch_norm=True,
+    )  # fmt: skip
+    own.fit(X, y)
+    kinds = [type(layer).__name__ for layer in own.network_]
+    assert kinds == [
+        "Dense", "BatchNorm", "GELU", "Dropout", "Dense", "BatchNorm", "LeakyReLU",
+        "Dense", "BatchNorm", "Dropout", "Dense",
+    ]  # fmt: skip
+    assert own.network_[6].slope == 0.2
+    assert own.network_.explain().startswith("compiled epoch")
+    assert [coefs.shape for coefs in own.coefs_] == [(7, 9), (9, 8), (8, 7), (7, 3)]
+    again = clone(own).fit(X, y)
+    np.testing.assert_array_equal(own.predict_proba(X), again.predict_proba(X))
+
+
+def test_optimizer_and_schedule():
+    X, y, own, other = pair("three classes", solver="sgd", learning_rate_init=0.05, momentum=0.9)
+    other.fit(X, y)
+    given = fastnn.SGD(0.05, momentum=0.9, nesterov=True)
+    own.set_params(solver="adam", optimizer=given).fit(X, y)
+    assert_equal(own, other)
+    assert own.network_.optimizer is not given
+    own.set_params(optimizer=fastnn.SGD(9.0, 0.9, True), schedule=lambda step: 0.05).fit(X, y)
+    assert_equal(own, other)
+    own.set_params(optimizer="rmsprop", schedule=fastnn.schedules.CosineDecay(0.01, 8)).fit(X, y)
+    assert isinstance(own.network_.optimizer, fastnn.RMSprop)
+    assert own.score(X, y) > 0.4
+    own.set_params(schedule=None, learning_rate_init=0.02).fit(X, y)
+    assert own.network_.optimizer.learning_rate == 0.02
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_validation_data(kind):
+    X, y, own, _ = pair(kind, max_iter=5)
+    plain = clone(own).fit(X[:80], y[:80])
+    own.fit(X[:80], y[:80], X_val=X[80:], y_val=y[80:])
+    np.testing.assert_array_equal(own.coefs_[0], plain.coefs_[0])
+    assert len(own.validation_scores_) == len(own.network_.history.val_loss) == 5
+    assert own.validation_scores_[-1] == pytest.approx(own.score(X[80:], y[80:]))
+    assert own.best_validation_score_ == max(own.validation_scores_)
+    own.set_params(early_stopping=True, n_iter_no_change=1, tol=1.0, max_iter=50)
+    own.fit(X[:80], y[:80], X_val=X[80:], y_val=y[80:])
+    assert own.n_iter_ < 50
+    assert own.score(X[80:], y[80:]) == pytest.approx(own.best_validation_score_)
+    assert own.t_ == 80 * own.n_iter_
+
+
+def test_partial_fit_with_validation_data():
+    X, y, own, _ = pair("three classes", early_stopping=True)
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        own.partial_fit(X, y, classes=[0, 1, 2])
+    for _ in range(3):
+        own.partial_fit(X, y, classes=[0, 1, 2], X_val=X, y_val=y)
+    assert len(own.validation_scores_) == 3
+    assert own.validation_scores_[-1] == own.score(X, y)
+
+
+def test_callbacks():
+    X, y, own, _ = pair("three classes", max_iter=20)
+    stop = fastnn.EarlyStopping(monitor="val_loss", patience=1, min_delta=10.0)
+    seen = []
+    own.set_params(callbacks=[stop, lambda network, history: seen.append(history.loss[-1])])
+    own.fit(X, y, X_val=X, y_val=y)
+    assert own.n_iter_ == 2
+    assert seen == own.loss_curve_
+    own.set_params(callbacks=lambda network, history: len(history) == 3).fit(X, y)
+    assert own.n_iter_ == 3
+    history = own.network_.history
+    assert len(history) == 3
+    assert history.loss == own.loss_curve_
+    assert history.accuracy[-1] > 0.2
+
+
+def test_a_callback_may_change_the_rate():
+    X, y, own, _ = pair("one value", max_iter=6, batch_size=10)
+    own.set_params(callbacks=fastnn.ReduceOnPlateau("loss", patience=1, min_delta=1e9)).fit(X, y)
+    assert own._optimizer.learning_rate < own.learning_rate_init
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads_change_no_bit(threads):
+    X, y, own, _ = pair("three classes", hidden_layer_sizes=(300, 200), max_iter=3)
+    expected = clone(own).fit(X, y)
+    own.set_params(threads=threads).fit(X, y)
+    np.testing.assert_array_equal(own.coefs_[1], expected.coefs_[1])
+
+
+# As objects
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))])
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_go_on_as_the_original(copied, kind):
+    X, y, own, _ = pair(kind, warm_start=True)
+    own.fit(X, y)
+    twin = copied(own)
+    np.testing.assert_array_equal(own.predict(X), twin.predict(X))
+    twin.partial_fit(X, y)
+    assert not np.array_equal(own.coefs_[0], twin.coefs_[0])
+    own.partial_fit(X, y)
+    np.testing.assert_array_equal(own.coefs_[0], twin.coefs_[0])
+    assert len(pickle.dumps(own)) < 3 * own.network_._parameters.vector.nbytes + 30_000
+
+
+def test_weights_that_a_user_puts_in_are_used():
+    X, y, own, other = pair("one value")
+    own.fit(X, y)
+    other.fit(X, y)
+    for estimator in (own, other):
+        estimator.coefs_[1] = np.ones_like(estimator.coefs_[1])
+        estimator.intercepts_[0][...] = 0.25
+    np.testing.assert_allclose(own.predict(X), other.predict(X), rtol=1e-9)
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(own)).predict(X), other.predict(X))
+    for estimator in (own, other):
+        estimator.set_params(warm_start=True, max_iter=2).fit(X, y)
+    assert_equal(own, other)
+
+
+def test_the_network_is_a_network(tmp_path):
+    X, y, own, _ = pair("three classes")
+    own.fit(X, y).network_.save(tmp_path / "model.safetensors")
+    network = fastnn.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(network.predict(X), own.predict(X))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames(library):
+    frames = pytest.importorskip(library)
+    X, y, own, _ = pair("three classes")
+    columns = [f"column {number}" for number in range(7)]
+    frame = frames.DataFrame({name: X[:, i] for i, name in enumerate(columns)})
+    own.fit(frame, frames.Series(y))
+    np.testing.assert_array_equal(own.feature_names_in_, columns)
+    np.testing.assert_array_equal(own.coefs_[0], clone(own).fit(X, y).coefs_[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own.predict(frame)
+    with pytest.raises(ValueError, match="feature names"):
+        own.predict(frame[columns[::-1]])
+
+
+def test_in_searches_and_pipelines():
+    X, y = load_iris(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier(30, max_iter=60, random_state=0))
+    assert cross_val_score(pipeline, X, y, cv=3).min() > 0.7
+    search = GridSearchCV(pipeline, {"mlpclassifier__batch_norm": [False, True]}, cv=2, n_jobs=2)
+    assert search.fit(X, y).best_score_ > 0.7
+
+
+def test_what_a_training_says(capsys):
+    X, y, own, other = pair("three classes", "adaptive", verbose=True)
+    own.fit(X, y)
+    said = capsys.readouterr().out
+    other.fit(X, y)
+    assert said == capsys.readouterr().out
+    assert "Setting learning rate to" in said
+    own.set_params(early_stopping=True, verbose=True).fit(X, y)
+    assert "Validation score: " in capsys.readouterr().out
+
+
+def test_warns_of_a_training_that_has_not_converged():
+    X, y, own, _ = pair("three classes", max_iter=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        own.fit(X, y)
+    assert [(w.category, "Maximum iterations (2)" in str(w.message)) for w in caught] == [
+        (ConvergenceWarning, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "swish"}, "activation"),
+        ({"activation": ["relu"]}, "activation: expected one for each of 2 hidden layers, got 1"),
+        ({"activation": ["relu", "swish"]}, "activation: expected one of .*'gelu'.*got 'swish'"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": [0.5, 1.0]}, "dropout: expected a finite number"),
+        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
+        ({"optimizer": "adamax"}, "optimizer"),
+        ({"schedule": 0.1}, "schedule"),
+        ({"threads": 0}, "threads"),
+        (
+            {"schedule": lambda step: 0.1, "learning_rate": "adaptive"},
+            "learning_rate: expected 'constant' beside schedule, got 'adaptive'",
+        ),
+        ({"solver": "lbfgs", "dropout": 0.1}, "dropout: expected none with solver='lbfgs'"),
+        ({"solver": "lbfgs", "batch_norm": True}, "batch_norm: expected none with solver='lbfgs'"),
+        ({"solver": "lbfgs", "optimizer": "adam"}, "optimizer: expected none with"),
+        ({"solver": "lbfgs", "callbacks": [print]}, "callbacks: expected none with"),
+    ],
+)
+def test_refused_parameters(options, message):
+    X, y, own, _ = pair("one value", hidden_layer_sizes=(4, 4))
+    with pytest.raises(ValueError, match=message):
+        own.set_params(**options).fit(X, y)
+
+
+def test_refused_data():
+    X, y, own, _ = pair("three classes")
+    with pytest.raises(ValueError, match="y_val: expected it beside X_val, got None"):
+        own.fit(X, y, X_val=X)
+    with pytest.raises(ValueError, match="`y_val` has classes not in"):
+        own.fit(X, y, X_val=X, y_val=y + 1)
+    with pytest.raises(ValueError, match="X has 6 features, but MLPClassifier is expecting 7"):
+        own.fit(X, y, X_val=X[:, :6], y_val=y)
+    with pytest.raises(ValueError, match="expected a weight above 0, got zeros alone"):
+        clone(own).set_params(class_weight=dict.fromkeys(range(3), 0.0)).fit(X, y)
+    with pytest.raises(ValueError, match="Negative values"):
+        own.fit(X, y, sample_weight=-np.ones(len(y)))
+    X, y, own, _ = pair("counts")
+    with pytest.raises(ValueError, match="y: expected numbers of at least 0 with loss='poisson'"):
+        own.fit(X, y - 9)
+    X, y, own, _ = pair("two values")
+    own.partial_fit(X, y)
+    with pytest.raises(ValueError, match="y: expected 2 targets a sample, got 1"):
+        own.partial_fit(X, y[:, 0])
+
+
+def test_an_error_says_how_to_get_scikit_learn():
+    code = "import sys; sys.modules['sklearn'] = None; import fastnn.sklearn"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode != 0
+    assert "pip install 'fastnn[sklearn]'" in run.stderr
