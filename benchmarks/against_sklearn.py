@@ -5,7 +5,8 @@
 The two are fitted in turn, and a ratio is that of two neighbouring fits: how many times as long
 scikit-learn took. Both are given the same `random_state`, so that they take the same steps. The
 threads of BLAS, which scikit-learn computes with, are those that it takes by itself; set
-OPENBLAS_NUM_THREADS=1 to compare one thread with one. The costs of a first fit are printed apart.
+OPENBLAS_NUM_THREADS=1 and FASTNN_NUM_THREADS=1 to compare one thread with one. The costs of a first
+fit are printed apart.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 What to see: `fastnn sweep --dask ADDRESS` hands each training to a worker and keeps its result as
 soon as it comes. A worker that dies takes no result with it: what it was computing, another one
-computes. All results are those of the same sweep on this machine alone, bit for bit.
+computes. All results are those of the same sweep on this machine alone, bit for bit. Where
+scikit-learn is installed, so are the scores of its GridSearchCV over fastnn's estimator, under
+`joblib.parallel_config("dask")`.
 
 The cluster here is of this machine, three processes of one thread each. On several machines it is
 `dask scheduler` on one and `dask worker ADDRESS` on each, with fastnn installed.
@@ -21,8 +23,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from common import conclude, parse_options
 from distributed import Client, LocalCluster
+
+import fastnn
+
+try:
+    import joblib
+    from sklearn.model_selection import GridSearchCV
+
+    from fastnn.sklearn import MLPClassifier
+except ImportError:
+    MLPClassifier = None
 
 WORKERS, KILLED_AFTER = 3, 2
 
@@ -51,6 +64,19 @@ def kill_a_worker(address: str) -> None:
     print(f"killed the worker {worker}; {len(others)} are left", flush=True)
 
 
+def grid_search(quick: bool) -> np.ndarray:
+    """Return the scores [settings, folds] of a grid search."""
+    X, y, *_ = fastnn.load_dataset(flatten=True)
+    samples, folds = (1000, 2) if quick else (10_000, 5)
+    grid = {"hidden_layer_sizes": [(30,), (100, 200)], "learning_rate_init": [0.001, 0.01]}
+    # one thread each, as there is a worker for each core
+    estimator = MLPClassifier(
+        early_stopping=True, tol=0.01, n_iter_no_change=3, random_state=0, threads=1
+    )
+    search = GridSearchCV(estimator, grid, cv=folds).fit(X[:samples], y[:samples])
+    return np.array([search.cv_results_[f"split{fold}_test_score"] for fold in range(folds)]).T
+
+
 def main() -> None:
     """Run the sweep on a cluster, then on this machine, and compare."""
     options = parse_options(__file__, __doc__)
@@ -69,17 +95,24 @@ def main() -> None:
                     kill_a_worker(address)
                     count += 1
             complete = running.wait() == 0
+            if MLPClassifier is not None:
+                with Client(cluster), joblib.parallel_config("dask"):
+                    far_scores = grid_search(options.quick)
         print("\nthe same on this machine:")
         alone = sweep(options.quick, near)
         print(alone.communicate()[0])
-        conclude(
-            {
-                "a worker was killed, and no training was without a result": complete
-                and count > KILLED_AFTER,
-                "the results are those of this machine alone, bit for bit": alone.returncode == 0
-                and results(far) == results(near),
-            }
-        )
+        claims = {
+            "a worker was killed, and no training was without a result": complete
+            and count > KILLED_AFTER,
+            "the results are those of this machine alone, bit for bit": alone.returncode == 0
+            and results(far) == results(near),
+        }
+    if MLPClassifier is not None:
+        near_scores = grid_search(options.quick)
+        print("mean scores of the grid search:", *(f"{score:.4f}" for score in near_scores.mean(1)))
+        same = bool((far_scores == near_scores).all())
+        claims["the scores of GridSearchCV are those of this machine alone"] = same
+    conclude(claims)
 
 
 if __name__ == "__main__":

@@ -166,15 +166,13 @@ def in_threads(
                 future = pool.submit(contextvars.copy_context().run, run, job)
                 numbers[future] = len(numbers)
                 future.add_done_callback(ended.put)
-            left = len(numbers)
-            while left:
+            while numbers:
                 try:
                     # on Windows a wait without an end would not hear Ctrl-C
                     future = ended.get(timeout=1)
                 except Empty:
                     continue
-                left -= 1
-                yield numbers[future], future
+                yield numbers.pop(future), future
         finally:
             stop.set()
             for future in numbers:
@@ -218,9 +216,8 @@ def on_cluster(
         numbers = {client.submit(job, pure=False): number for number, job in enumerate(jobs)}
         try:
             for future in as_completed(list(numbers), loop=client.loop):
-                yield numbers[future], future
+                yield numbers.pop(future), future
                 # else the death of its worker would have it computed again
-                del numbers[future]
                 future.release()
         finally:
             client.cancel(list(numbers))

@@ -385,9 +385,34 @@ class Adam(Optimizer):
             rate,
             self._beta1,
             self._beta2,
-            self._epsilon,
+            self._epsilon_at(step),
             step,
         )
+
+    def _epsilon_at(self, step: int) -> float:
+        """Return what is added to the corrected root of the mean square."""
+        return self._epsilon
+
+
+@BUILT_IN.register
+class EpsilonHatAdam(Adam):
+    """Adam with epsilon beside the root of the mean square before it is corrected.
+
+    θ <- θ - learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(s) + epsilon), where `Adam`
+    has sqrt(s) / sqrt(1 - beta2^t) + epsilon. So epsilon weighs more in the first steps. This is
+    the form at the end of section 2 of the paper, which calls it epsilon hat; scikit-learn and
+    TensorFlow have it. Parameters and errors are those of `Adam`.
+    """
+
+    def _rule(self) -> Rule:
+        return super()._rule()
+
+    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
+        rates, corrections, shrinking = super()._rates(first, steps)
+        return rates / corrections, 1.0, shrinking
+
+    def _epsilon_at(self, step: int) -> float:
+        return self._epsilon / math.sqrt(1 - self._beta2 ** (step + 1))
 
 
 @BUILT_IN.register
@@ -445,47 +470,6 @@ class AdamW(Adam):
 
     def _rule(self) -> Rule:
         return super()._rule()  # how weights shrink is said with the rates
-
-
-@BUILT_IN.register
-class EpsilonHatAdam(Adam):
-    """Adam with epsilon beside the root of the mean square before it is corrected.
-
-    θ <- θ - learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(s) + epsilon), where `Adam`
-    has sqrt(s) / sqrt(1 - beta2^t) + epsilon. So epsilon weighs more in the first steps. This is
-    the form at the end of section 2 of the paper, which calls it epsilon hat; scikit-learn and
-    TensorFlow have it. Parameters and errors are those of `Adam`.
-    """
-
-    def _rule(self) -> Rule:
-        return super()._rule()
-
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
-        rates, corrections, shrinking = super()._rates(first, steps)
-        return rates / corrections, 1.0, shrinking
-
-    def step(
-        self,
-        backend: Backend,
-        parameters: Array,
-        gradient: Array,
-        state: Sequence[Array],
-        step: int,
-    ) -> None:
-        """Move `parameters` against `gradient`, in place; see `Optimizer.step`."""
-        mean, mean_square = state
-        epsilon = self._epsilon / math.sqrt(1 - self._beta2 ** (step + 1))
-        backend.adam_step(
-            parameters,
-            gradient,
-            mean,
-            mean_square,
-            self.rate(step),
-            self._beta1,
-            self._beta2,
-            epsilon,
-            step,
-        )
 
 
 BY_NAME: dict[str, Callable[[], Optimizer]] = {

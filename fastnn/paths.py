@@ -72,12 +72,6 @@ class Path(Protocol):
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
-    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
-        """Take samples without weights from other arrays, which may come in another dtype.
-
-        A path that was made for uint8 takes uint8 alone.
-        """
-
     def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
         """Return a call that trains on the samples that `order` holds whenever it is called.
 
@@ -85,6 +79,12 @@ class Path(Protocol):
         got ready once is. What is called in between may change rates, but no layer and no
         optimiser. It takes a factor on the layers' penalties and returns the sum of losses and
         right answers of these samples alone.
+        """
+
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
+        """Take samples without weights from other arrays, which may come in another dtype.
+
+        A path that was made for uint8 takes uint8 alone.
         """
 
 
@@ -140,10 +140,6 @@ class LayerPath:
             self._correct += correct
         return self._loss, self._correct
 
-    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
-        """Take samples without weights from other arrays."""
-        self._X, self._y = X, y
-
     def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
         dense = [layer for layer in self._network if isinstance(layer, Dense)]
@@ -160,6 +156,10 @@ class LayerPath:
                     layer._l2 = l2
 
         return call
+
+    def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
+        """Take samples without weights from other arrays."""
+        self._X, self._y = X, y
 
 
 class _Call(NamedTuple):
@@ -192,7 +192,7 @@ class CompiledPath:
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
         program.penalty_factor = 1.0
-        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 0))
+        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 3))
         self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
@@ -251,9 +251,7 @@ class CompiledPath:
             return
         known, start, ahead = self._ahead
         if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
-            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), rates.shape[2]))
-            for place, of_steps in enumerate(optimizer._rates(step, len(ahead))):
-                ahead[:, place] = of_steps
+            start, ahead = step, _rates([first], max(len(rates), STEPS_AHEAD))[:, 0]
             self._ahead = (optimizer, rate), start, ahead
         rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
 
@@ -320,8 +318,7 @@ class Programs:
     ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
-        The share of non-zeros is part of that, so it will hardly be equal for other samples, but
-        for those that have no zeros.
+        The share of non-zeros may be another, if it would have the same kernels chosen.
         """
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
         density = _density(X, TRAINING_DENSITY_ROWS)
@@ -329,13 +326,11 @@ class Programs:
         dtype = None if readable is None else X.dtype
         sparse, loss = isinstance(X, SparseRows), network._loss
         clip_norm = network.clip_norm or 0.0
-        kind = (
-            batch_size, dtype, density, loss.name, loss.label_smoothing, weighted, sparse,
-            clip_norm,
-        )  # fmt: skip
+        kind = batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm
         before, self._training = self._training, None
-        if before is not None and before[0] == kind:
+        if before is not None and before[0] == kind and before[1].has_kernels_for(density):
             program = before[1]
+            program.density = density
         else:
             program = _program(
                 network,

@@ -62,11 +62,11 @@ class Setting:
         What follows each hidden layer; no dropout for None.
     label_smoothing : float
         See `fastnn.SoftmaxCrossEntropy`.
+    clip_norm : float, optional
+        See `fastnn.Network`.
     epochs, batch_size, dtype, backend, seed
     optimizer, learning_rate, schedule
         By name, but for the rate.
-    clip_norm : float, optional
-        See `fastnn.Network`.
     early_stopping : int, optional
         Epochs without a smaller validation loss that end the training.
     """

@@ -229,6 +229,7 @@ class TestNetworks:
             flat(compiled.get_weights()), flat(layers.get_weights()), atol=1e-11
         )
 
+    @pytest.mark.filterwarnings("ignore:X. .* columns often go beyond 10:UserWarning")
     def test_a_workspace_holds_nothing_that_matters(self, rng):
         X, y = samples(rng)
         results = []

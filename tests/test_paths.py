@@ -276,6 +276,11 @@ def test_a_second_fit_goes_on_with_what_the_first_one_set_up(rng, monkeypatch):
             np.testing.assert_array_equal(array, once.parameters[name])
 
     made.clear()
+    others = X[20:90]
+    assert (others != 0).mean() != (X != 0).mean()
+    network.fit(others, y[20:90], batch_size=8)  # other zeros, for which the same kernels are best
+    assert not made
+
     network.fit(X, y, batch_size=16)  # another batch size
     network.fit(X.astype(np.float64), y, batch_size=16)  # another dtype of the samples
     network.fit(np.abs(X) + 1, y, batch_size=16)  # another density
@@ -315,6 +320,23 @@ def test_explanations(layers, backend, reason, rng):
     assert re.search(f"^layer path: .*{reason}", network.explain())
     X = rng.normal(size=(10, 3))
     network.fit(X, rng.integers(0, 2, 10))
+
+
+def test_kernels_for_another_share_of_zeros():
+    def program(layers, density):
+        network = Network(layers)
+        return paths._program(network, paths._described(network), None, density)
+
+    def dense(density):
+        return program([Dense(9, 4)], density)
+
+    assert dense(0.2).has_kernels_for(0.5)
+    assert not dense(0.2).has_kernels_for(0.6)
+    assert dense(0.6).has_kernels_for(0.65)
+    assert not dense(0.6).has_kernels_for(0.75)
+    behind = program([Tanh(), Dense(9, 4)], 0.2)
+    assert behind.has_kernels_for(0.2)
+    assert not behind.has_kernels_for(0.3)
 
 
 def test_diverging_loss_is_reported_by_both():

@@ -222,7 +222,7 @@ def test_both_backends(kind, name):
 # CSR
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["three classes", "two values"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -394,6 +394,15 @@ def test_threads_change_no_bit(threads):
     expected = clone(own).fit(X, y)
     own.set_params(threads=threads).fit(X, y)
     np.testing.assert_array_equal(own.coefs_[1], expected.coefs_[1])
+
+
+def test_threads_that_the_environment_asks_for(monkeypatch):
+    X, y, own, _ = pair("one value")
+    monkeypatch.setenv("FASTNN_NUM_THREADS", "none")
+    with pytest.raises(ValueError, match="FASTNN_NUM_THREADS"):
+        own.fit(X, y)
+    monkeypatch.setenv("FASTNN_NUM_THREADS", "2")
+    own.fit(X, y)
 
 
 # As objects

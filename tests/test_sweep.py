@@ -130,7 +130,10 @@ def test_every_option_makes_a_difference(run, records):
         "batch-size": (32, 16), "optimizer": ("sgd", "momentum"), "learning-rate": (0.1, 0.2),
         "schedule": ("constant", "cosine"), "dtype": ("float32", "float64"),
         "backend": ("numba", "numpy"), "seed": (0, 1), "epochs": (2, 3),
+        "label-smoothing": (0, 0.1), "clip-norm": (0, 0.1),
     }  # fmt: skip
+    others = {"hidden", "early_stopping"}
+    assert {name.replace("-", "_") for name in choices} | others == set(sweep.NAMES)
     for option, (_, other) in choices.items():
         assert run("--hidden", 8, f"--{option}", other)[0] == 0
     assert len(without_times(records())) == len(choices)

@@ -15,7 +15,7 @@ from fastnn.checks import Array
 from fastnn.layers import Dense
 from fastnn.memory import SparseRows
 from fastnn.network import Network
-from fastnn.paths import Path, training_path
+from fastnn.paths import Path, threads_asked, training_path
 
 CALL_WORK = 3e8
 """Multiplications of weights and samples in one call, some tenths of a second, between which
@@ -100,7 +100,8 @@ def epochs_of(
             layer._l2 = alpha / (2 * batch_size)
     if sparse.issparse(X):
         X = SparseRows(X.data, X.indices, X.indptr, X.shape[1], network.dtype)
-    with training_path(network, X, targets, batch_size, threads, weights) as path:
+    asked = threads_asked(threads)
+    with training_path(network, X, targets, batch_size, asked, weights) as path:
         yield Epochs(network, path, weights, batch_size, count)
 
 

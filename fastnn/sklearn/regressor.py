@@ -217,7 +217,8 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         ValueError, TypeError
             If X is refused.
         """
-        output = self.network_._loss.answers(self._validated_output(X))
+        output = self._validated_output(X)
+        output = self.network_._loss.answers(output)
         return output.ravel() if output.shape[1] == 1 else output
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:

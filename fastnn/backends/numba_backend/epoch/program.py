@@ -20,7 +20,7 @@ from ..machine import cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .step import run_batches
-from .table import INPUT_CODES, SPARSE_BELOW, Table
+from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team
 from .threads import MOST_MEMBERS, Signals
 
@@ -120,6 +120,17 @@ class Program:
         self._teams: dict[int, Team] = {}
         for table in ("training", "prediction"):
             vars(self).pop(table, None)
+
+    def has_kernels_for(self, density: float) -> bool:
+        """Say whether samples with another share of non-zeros would have the same kernels.
+
+        Of what comes before the first Dense layer nothing is known, unless it is nothing.
+        """
+        if density == self.density:
+            return True
+        return self._structure.blocks[0].dense is not None and all(
+            (density < bound) == (self.density < bound) for bound in (SPARSE_BELOW, WAITING_FROM)
+        )
 
     @property
     def default_threads(self) -> int:
