@@ -50,8 +50,8 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, 
     callbacks : `fastnn.Callback`, callable, list of these, or None
         What hears of each epoch and may end the training; see `fastnn.Network.fit`.
     threads : int or None
-        Threads that share each step, by default those of FASTNN_NUM_THREADS, or else a number chosen
-        by the work; no bit depends on it.
+        Threads that share each step, by default those of FASTNN_NUM_THREADS, or else a number
+        chosen by the work; no bit depends on it.
 
     Attributes
     ----------

@@ -17,9 +17,8 @@ from fastnn.memory import SparseRows
 from fastnn.network import Network
 from fastnn.paths import Path, threads_asked, training_path
 
-CALL_WORK = 3e8
-"""Multiplications of weights and samples in one call, some tenths of a second, between which
-Ctrl-C is heard."""
+CALL_WORK = 5e9
+"""Weights times samples of one call, a tenth to half of a second; Ctrl-C is heard between calls."""
 
 Order = npt.NDArray[np.int64]
 
