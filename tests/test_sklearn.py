@@ -388,6 +388,21 @@ def test_a_callback_may_change_the_rate():
     assert own._optimizer.learning_rate < own.learning_rate_init
 
 
+def test_ctrl_c_ends_a_training_that_can_go_on():
+    X, y, own, other = pair("three classes", max_iter=3)
+
+    def interrupt(network, history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        own.set_params(callbacks=interrupt).fit(X, y)
+    other.set_params(max_iter=2).fit(X, y)
+    assert_equal(own, other)
+    own.set_params(callbacks=None, max_iter=2).fit(X, y)
+    assert_equal(own, other)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_threads_change_no_bit(threads):
     X, y, own, _ = pair("three classes", hidden_layer_sizes=(300, 200), max_iter=3)
