@@ -229,7 +229,8 @@ def _add_setting(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "--clip-norm",
         type=float,
         metavar="NORM",
-        help="scale gradients down to this norm, that of all of them together, where it is larger",
+        help="scale gradients down to this norm, that of all of them together, where it is larger"
+        + "; 0 for none" * several,
     )
     add("--dtype", choices=("float32", "float64"), default="float32", help="of all computation")
     parser.add_argument("--epochs", type=int, default=25, help="passes over the training data")

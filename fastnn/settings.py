@@ -67,6 +67,8 @@ class Setting:
     epochs, batch_size, dtype, backend, seed
     optimizer, learning_rate, schedule
         By name, but for the rate.
+    clip_norm : float, optional
+        See `fastnn.Network`.
     early_stopping : int, optional
         Epochs without a smaller validation loss that end the training.
     """
