@@ -6,11 +6,11 @@ computes. All results are those of the same sweep on this machine alone, bit for
 scikit-learn is installed, so are the scores of its GridSearchCV over fastnn's estimator, under
 `joblib.parallel_config("dask")`.
 
-The cluster here is of this machine, three processes of one thread each. On several machines it is
+The cluster here is of this machine, processes of one thread each. On several machines it is
 `dask scheduler` on one and `dask worker ADDRESS` on each, with fastnn installed.
 
-    python examples/dask_cluster.py             twelve trainings of five epochs
-    python examples/dask_cluster.py --quick     six of one epoch
+    python examples/dask_cluster.py             three workers, twelve trainings of five epochs
+    python examples/dask_cluster.py --quick     two workers, six trainings of one epoch
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ try:
 except ImportError:
     MLPClassifier = None
 
-WORKERS, KILLED_AFTER = 3, 2
+KILLED_AFTER = 2
 
 
 def sweep(quick: bool, out: Path, *options: str) -> subprocess.Popen[str]:
@@ -80,10 +80,11 @@ def grid_search(quick: bool) -> np.ndarray:
 def main() -> None:
     """Run the sweep on a cluster, then on this machine, and compare."""
     options = parse_options(__file__, __doc__)
+    workers = 2 if options.quick else 3
     with tempfile.TemporaryDirectory() as folder:
         far, near = Path(folder) / "cluster.jsonl", Path(folder) / "here.jsonl"
         with LocalCluster(
-            n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster:
             address = cluster.scheduler_address
             running = sweep(options.quick, far, "--dask", address, "--plot", str(options.output))

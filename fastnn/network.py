@@ -776,9 +776,9 @@ class Network(Sequence[Layer]):
         resume
             A checkpoint to go on from, bit for bit as if the training had never stopped. The
             network has the layers, loss, `clip_norm` and optimisers that it had when the training
-            began, and arguments and data are those of then; but there may be more epochs. As a rule
-            the same file is given to `checkpoint`, else no more are written. `fastnn.resume` makes
-            the network as well.
+            began, and arguments and data are those of then; but there may be more epochs. As a
+            rule the same file is given to `checkpoint`, else no more are written.
+            `fastnn.resume` makes the network as well.
 
         Returns
         -------

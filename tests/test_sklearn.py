@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 import fastnn
 from fastnn.memory import SparseRows
-from fastnn.sklearn import MLPClassifier, MLPRegressor
+from fastnn.sklearn import MLPClassifier, MLPRegressor, lbfgs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -134,6 +134,35 @@ def test_lbfgs_is_the_same_as_scikit_learn(kind):
     assert own.loss_ == pytest.approx(other.loss_, rel=1e-6)
     for found, expected in zip(own.coefs_, other.coefs_, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_of_lbfgs(kind, weighted, backend, monkeypatch):
+    monkeypatch.setattr(lbfgs, "PIECE_ROWS", 40)  # three pieces
+    X, y, own, _ = pair(kind, "lbfgs", max_iter=1, alpha=0.3)
+    weights = np.random.default_rng(0).random(len(X)) if weighted else None
+    checked = []
+
+    def check(function, start, **options):
+        vector = start + 0.01
+        _, gradient = function(vector)
+        for place in range(0, len(vector), 7):
+            ahead, behind = vector.copy(), vector.copy()
+            ahead[place] += 1e-6
+            behind[place] -= 1e-6
+            slope = (function(ahead)[0] - function(behind)[0]) / 2e-6
+            checked.append(abs(slope - gradient[place]) / max(1.0, abs(slope)))
+        return minimize(function, start, **options)
+
+    minimize = lbfgs.optimize.minimize
+    monkeypatch.setattr(lbfgs.optimize, "minimize", check)
+    own.fit(X, y, sample_weight=weights)
+    assert len(checked) > 10
+    assert max(checked) < 1e-7
+    # a network that has no use for the optimiser it was computed with
+    assert own.network_.optimizer is None
+    assert own.network_[0].learning_rate > 0
 
 
 def test_lbfgs_of_several_values_ends_where_there_is_no_gradient():
@@ -386,6 +415,21 @@ def test_a_callback_may_change_the_rate():
     X, y, own, _ = pair("one value", max_iter=6, batch_size=10)
     own.set_params(callbacks=fastnn.ReduceOnPlateau("loss", patience=1, min_delta=1e9)).fit(X, y)
     assert own._optimizer.learning_rate < own.learning_rate_init
+
+
+def test_ctrl_c_ends_a_training_that_can_go_on():
+    X, y, own, other = pair("three classes", max_iter=3)
+
+    def interrupt(network, history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        own.set_params(callbacks=interrupt).fit(X, y)
+    other.set_params(max_iter=2).fit(X, y)
+    assert_equal(own, other)
+    own.set_params(callbacks=None, max_iter=2).fit(X, y)
+    assert_equal(own, other)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

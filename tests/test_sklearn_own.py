@@ -23,7 +23,7 @@ if PLACE is None or PLACE.loader is None:
     pytest.skip("scikit-learn is installed without its tests", allow_module_level=True)
 
 EXCEPTIONS = {
-    "test_gradient": "calls a private method; tests/test_sklearn.py has the gradient of L-BFGS",
+    "test_gradient": "calls a private method; tests/test_sklearn.py checks the gradient of L-BFGS",
 }
 """The tests that do not pass, with the reason of each."""
 

@@ -300,37 +300,50 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         orders = Shuffled(samples, self._random_state, self.shuffle)
         history = History()
         self.n_iter_ = 0
-        with (
-            self._training(history),
-            epochs_of(
-                network, X, targets, weights, batch_size=batch_size, count=count,
-                alpha=self.alpha, threads=self.threads,
-            ) as epochs,
-        ):  # fmt: skip
-            for callback in callbacks:
-                callback.on_train_begin(network, history)
-            try:
-                for _ in range(self.max_iter):
-                    for callback in callbacks:
-                        callback.on_epoch_begin(network, history)
-                    self._run_epoch(epochs, orders, history, validation)
-                    stopping = self._is_converged()
-                    ends = [callback.on_epoch_end(network, history) for callback in callbacks]
-                    if stopping or any(ends) or incremental:
-                        break
-                else:
-                    warnings.warn(
-                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
-                        "reached and the optimization hasn't converged yet.",
-                        ConvergenceWarning,
-                        stacklevel=4,
-                    )
-                for callback in callbacks:
-                    callback.on_train_end(network, history)
-            except KeyboardInterrupt:
-                warnings.warn("Training interrupted by user.", stacklevel=4)
+        try:
+            with (
+                self._training(history),
+                epochs_of(
+                    network, X, targets, weights, batch_size=batch_size, count=count,
+                    alpha=self.alpha, threads=self.threads,
+                ) as epochs,
+            ):  # fmt: skip
+                self._run_epochs(epochs, orders, history, validation, callbacks, incremental)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
         if self.early_stopping and not incremental:
             network.set_weights(self._best_weights)
+
+    def _run_epochs(
+        self,
+        epochs: Epochs,
+        orders: Shuffled,
+        history: History,
+        validation: tuple[Any, Array, Array | None] | None,
+        callbacks: list[Callback],
+        incremental: bool,
+    ) -> None:
+        """Run one epoch or, unless it is incremental, as many as it takes."""
+        network = self.network_
+        for callback in callbacks:
+            callback.on_train_begin(network, history)
+        for _ in range(self.max_iter):
+            for callback in callbacks:
+                callback.on_epoch_begin(network, history)
+            self._run_epoch(epochs, orders, history, validation)
+            stopping = self._is_converged()
+            ends = [callback.on_epoch_end(network, history) for callback in callbacks]
+            if stopping or any(ends) or incremental:
+                break
+        else:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
+                "reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        for callback in callbacks:
+            callback.on_train_end(network, history)
 
     @contextmanager
     def _training(self, history: History) -> Iterator[None]:

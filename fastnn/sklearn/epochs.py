@@ -17,9 +17,8 @@ from fastnn.memory import SparseRows
 from fastnn.network import Network
 from fastnn.paths import Path, threads_asked, training_path
 
-CALL_WORK = 3e8
-"""Multiplications of weights and samples in one call, some tenths of a second, between which
-Ctrl-C is heard."""
+CALL_WORK = 5e9
+"""Weights times samples of one call, a tenth to half of a second; Ctrl-C is heard between calls."""
 
 Order = npt.NDArray[np.int64]
 
@@ -82,6 +81,14 @@ class Epochs:
         return loss, correct
 
 
+def readable(network: Network, X: Any) -> Array | SparseRows:
+    """Return checked X as a path of training takes it."""
+    if not sparse.issparse(X):
+        dense: Array = X
+        return dense
+    return SparseRows(X.data, X.indices, X.indptr, X.shape[1], network.dtype)
+
+
 @contextmanager
 def epochs_of(
     network: Network,
@@ -98,10 +105,8 @@ def epochs_of(
     for layer in network:
         if isinstance(layer, Dense):
             layer._l2 = alpha / (2 * batch_size)
-    if sparse.issparse(X):
-        X = SparseRows(X.data, X.indices, X.indptr, X.shape[1], network.dtype)
-    asked = threads_asked(threads)
-    with training_path(network, X, targets, batch_size, asked, weights) as path:
+    samples, asked = readable(network, X), threads_asked(threads)
+    with training_path(network, samples, targets, batch_size, asked, weights) as path:
         yield Epochs(network, path, weights, batch_size, count)
 
 

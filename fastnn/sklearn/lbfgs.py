@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
-from fastnn import propagation
 from fastnn.checks import Array
 from fastnn.layers import Dense, training_mode
+from fastnn.network import Network
+from fastnn.optimizers import SGD
+from fastnn.parameters import NamedVector
+from fastnn.paths import Path, threads_asked, training_path
+from fastnn.sklearn.epochs import readable
 
 PIECE_ROWS = 4096
 """Samples whose activations are in memory at once."""
@@ -23,53 +28,100 @@ def fit(estimator: Any, X: Any, targets: Array, weights: Array | None) -> None:
     Sets `loss_` and `n_iter_`; the network holds the parameters found.
     """
     network = estimator.network_
-    dense = [layer for layer in network if isinstance(layer, Dense)]
-    for layer in dense:
-        layer._l2 = 0.0  # added below
-    arrays = [layer.weights for layer in dense] + [layer.biases for layer in dense]
-    ends = np.cumsum([array.size for array in arrays])
-    weights_end = int(ends[len(dense) - 1])
-    total = len(targets) if weights is None else weights.sum()
-    alpha = estimator.alpha / total
-
-    def place(vector: Array) -> None:
-        for array, part in zip(arrays, np.split(vector, ends[:-1]), strict=True):
-            array[...] = part.reshape(array.shape)
-
-    def loss_and_gradient(vector: Array) -> tuple[float, Array]:
-        place(vector)
-        penalised = vector[:weights_end]
-        loss = 0.5 * alpha * float(penalised @ penalised)
-        gradient = np.zeros_like(vector)
-        gradient[:weights_end] = alpha * penalised
-        for start in range(0, X.shape[0], PIECE_ROWS):
-            rows = slice(start, start + PIECE_ROWS)
-            piece = X[rows].toarray() if sparse.issparse(X) else X[rows]
-            of_piece = None if weights is None else weights[rows]
-            share = (len(piece) if of_piece is None else of_piece.sum()) / total
-            losses, found = propagation.gradients(network, piece, targets[rows], of_piece)
-            of_dense = [g for g, layer in zip(found, network, strict=True) if layer in dense]
-            parts = [g[name] for name in ("weights", "biases") for g in of_dense]
-            gradient += share * np.concatenate([part.ravel() for part in parts])
-            loss += losses / total
-        return loss, gradient
-
-    start = np.concatenate([array.ravel() for array in arrays]).astype(np.float64)
     iprint = 1 if estimator.verbose is True or estimator.verbose >= 1 else -1
-    with training_mode(network.layers, True), np.errstate(over="ignore", invalid="ignore"):
-        result = optimize.minimize(
-            loss_and_gradient,
-            start,
-            method="L-BFGS-B",
-            jac=True,
-            options={
-                "maxfun": estimator.max_fun,
-                "maxiter": estimator.max_iter,
-                "gtol": estimator.tol,
-                **_get_additional_lbfgs_options_dict("iprint", iprint),
-            },
-        )
+    samples = readable(network, X)
+    rows = min(len(samples), PIECE_ROWS)
+    threads = threads_asked(estimator.threads)
+    network.optimizer = SGD(0.0, momentum=0.5)  # see `Objective`
+    try:
+        with (
+            training_mode(network.layers, True),
+            np.errstate(over="ignore", invalid="ignore"),
+            training_path(network, samples, targets, rows, threads, weights) as path,
+        ):
+            objective = Objective(network, path, len(samples), rows, weights, estimator.alpha)
+            result = optimize.minimize(
+                objective,
+                objective.parameters(),
+                method="L-BFGS-B",
+                jac=True,
+                options={
+                    "maxfun": estimator.max_fun,
+                    "maxiter": estimator.max_iter,
+                    "gtol": estimator.tol,
+                    **_get_additional_lbfgs_options_dict("iprint", iprint),
+                },
+            )
+            objective.place(result.x)
+    finally:
+        network.optimizer = SGD()  # what layers have by themselves
+        network._optimizer = None
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     loss = estimator._reported(float(result.fun))
     estimator.loss_ = loss + estimator._constant(targets, weights)
-    place(result.x)
+
+
+class Objective:
+    """The loss of all samples and its gradient, as functions of one vector.
+
+    The path of training computes them: a step of momentum from a velocity of zeros leaves the
+    gradient in the velocity, and the parameters where they are if the learning rate is 0.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        path: Path,
+        samples: int,
+        rows: int,
+        weights: Array | None,
+        alpha: float,
+    ) -> None:
+        dense = [layer for layer in network if isinstance(layer, Dense)]
+        for layer in dense:
+            layer._l2 = 0.0  # the penalty is added below
+        parts = [layer._parameters for layer in dense]
+        self._velocities = [part.needed_state()[0] for part in parts]
+        views = [
+            NamedVector(part.layout, velocity).views
+            for part, velocity in zip(parts, self._velocities, strict=True)
+        ]
+        names = ("weights", "biases")
+        self._parameters = [part.drawn().views[name] for name in names for part in parts]
+        self._gradients = [of_layer[name] for name in names for of_layer in views]
+        ends = np.cumsum([0, *(array.size for array in self._parameters)]).tolist()
+        self._places = [slice(*place) for place in pairwise(ends)]
+        self._penalised = slice(0, ends[len(dense)])
+        total = float(samples if weights is None else weights.sum())
+        self._total, self._alpha = total, alpha / total
+        self._pieces = []
+        order = np.arange(samples)
+        for start in range(0, samples, rows):
+            piece = order[start : start + rows]
+            share = (len(piece) if weights is None else float(weights[piece].sum())) / total
+            self._pieces.append((share, path.repeated(piece)))
+
+    def parameters(self) -> Array:
+        """Return all weights, then all biases, in float64."""
+        flat = [array.ravel() for array in self._parameters]
+        return np.concatenate(flat).astype(np.float64)
+
+    def place(self, vector: Array) -> None:
+        """Let the network have these parameters."""
+        for array, place in zip(self._parameters, self._places, strict=True):
+            array[...] = vector[place].reshape(array.shape)
+
+    def __call__(self, vector: Array) -> tuple[float, Array]:
+        """Return loss and gradient there."""
+        self.place(vector)
+        penalised = vector[self._penalised]
+        loss = 0.5 * self._alpha * float(penalised @ penalised)
+        gradient = np.zeros_like(vector)
+        gradient[self._penalised] = self._alpha * penalised
+        for share, call in self._pieces:
+            for velocity in self._velocities:
+                velocity[...] = 0
+            loss += call(1.0)[0] / self._total
+            for array, place in zip(self._gradients, self._places, strict=True):
+                gradient[place] += share * array.ravel()
+        return loss, gradient
