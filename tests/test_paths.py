@@ -526,7 +526,8 @@ def _epochs_by_repeated(network, X, y, epochs, batch, factor, threads=None, weig
 @pytest.mark.parametrize("optimizer", [SGD, Adam])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("factor", [0.0, 2.5])
-def test_a_call_repeated(factor, dropout, optimizer, rate, rng):
+@pytest.mark.parametrize("clip_norm", [None, 0.2])
+def test_a_call_repeated(factor, dropout, optimizer, rate, clip_norm, rng):
     X, y = samples(rng, 35, np.float64, 0.5)
     epochs = 2 * paths.STEPS_AHEAD // 4 + 3  # past the steps whose rates are made at once
 
@@ -534,7 +535,8 @@ def test_a_call_repeated(factor, dropout, optimizer, rate, rng):
         layers = [Dense(9, 8, l2=l2), ReLU(), Dense(8, 4, l2=l2 / 2)]
         if dropout:  # without it calls are got ready once
             layers.insert(2, Dropout(dropout))
-        return Network(layers, optimizer=optimizer(rate), backend=backend, dtype="f8", seed=0)
+        options = {"optimizer": optimizer(rate), "clip_norm": clip_norm}
+        return Network(layers, **options, backend=backend, dtype="f8", seed=0)
 
     repeated = [network(backend, 0.01) for backend in ("numba", "numpy")]
     found = [_epochs_by_repeated(each, X, y, epochs, 10, factor) for each in repeated]
@@ -555,11 +557,14 @@ def test_a_call_repeated(factor, dropout, optimizer, rate, rng):
             np.testing.assert_allclose(a, b, atol=1e-8)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("threads", [2, 4])
-def test_a_factor_on_penalties_reaches_all_threads(threads, rng):
+def test_a_factor_on_penalties_reaches_all_threads(threads, clip_norm, rng):
     X, y = rng.normal(size=(64, 300)).astype(np.float32), rng.integers(0, 4, 64)
     networks = [
-        Network([Dense(300, 4000, l2=0.1), ReLU(), Dense(4000, 4, l2=0.1)], seed=0)
+        Network(
+            [Dense(300, 4000, l2=0.1), ReLU(), Dense(4000, 4, l2=0.1)], clip_norm=clip_norm, seed=0
+        )
         for _ in range(2)
     ]
     for network, number in zip(networks, (1, threads), strict=True):
