@@ -8,8 +8,9 @@ import numpy as np
 
 from ..jit import Operation, jit_part, operation, record_at
 from ..kernels.binary_cross_entropy import loss_and_derivative
+from ..kernels.loading import load_row, sample_at
 from ..kernels.poisson import loss_and_derivative as poisson_formula
-from ..kernels.rows import clear, integer_at, load_row, put_integer, put_real, real_at, sample_at
+from ..kernels.rows import clear, integer_at, put_integer, put_real, real_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel, submatrix

@@ -23,8 +23,9 @@ from ..kernels.batch_norm import (
     normalize_gradient,
 )
 from ..kernels.dropout import drop
+from ..kernels.loading import load_row, sample_at
 from ..kernels.philox import BLOCK_WORDS, random_words
-from ..kernels.rows import clear, load_row, sample_at
+from ..kernels.rows import clear
 from ..language import MATRIX
 from ..microkernel import matrix_at, submatrix
 from .optimizers import RATE_BYTES

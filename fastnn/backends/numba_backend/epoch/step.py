@@ -27,21 +27,17 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
+from ..kernels.loading import copy_bytes, load_row, load_transposed, sample_at
 from ..kernels.matmul import matmul, matmul_transposed
+from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
-    activate,
     add_column_sums,
     clear,
-    copy_bytes,
     integer_at,
-    load_row,
-    load_transposed,
-    mask_by_sign,
     nonzero_bits,
     put_integer,
     put_real,
     real_at,
-    sample_at,
     transfer,
     transpose,
 )

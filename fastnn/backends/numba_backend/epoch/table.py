@@ -18,8 +18,9 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 
 from ..jit import Operation
 from ..kernels import elementwise
+from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.optimizers import RULES
-from ..kernels.rows import FLOAT32, FLOAT64, IDENTITY, RELU, UINT8, sample_group
+from ..kernels.relu import IDENTITY, RELU
 from ..language import MATRIX
 from ..machine import MACHINE, lanes
 from . import clipping, losses, one_sample, optimizers, stages

@@ -3,7 +3,8 @@
 A forward formula takes a vector of inputs x; a backward formula takes a vector of inputs x, or of
 outputs y where the derivative is computed from them, and of gradients g by the output. Constants of
 a function come last, in every lane of a vector. The layer of a function says which of x and y its
-backward formula takes; `numpy_backend.py` has the equations of the same names.
+backward formula takes; `numpy_backend.py` has the equations of the same names. A ReLU right behind
+a Dense layer is in `relu.py`.
 
 Errors in units in the last place hold for numbers of any size, except where an exponential is below
 the smallest normal number: there it is 0. `tests/elementwise.py` has those of derivatives as well.

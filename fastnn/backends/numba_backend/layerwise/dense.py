@@ -21,7 +21,8 @@ from llvmlite import ir
 
 from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
-from ..kernels.rows import clip_threshold, span
+from ..kernels.relu import clip_threshold
+from ..kernels.rows import span
 from ..language import INT32, Int, Kernel, Matrix, Real, Vector
 from ..machine import MACHINE
 from ..microkernel import matrix_at, microkernel, submatrix, transposed
@@ -88,7 +89,7 @@ def product_panel(
                 for i, j in places:
                     total[i, j] = total[i, j] + load(D.row(row + i), j)
             for i, j in places:
-                value = k.where(total[i, j] < threshold, threshold, total[i, j])
+                value = k.maximum(threshold, total[i, j])
                 _store(k, value, C.row(row + i), j, width, chosen)
 
 
@@ -272,7 +273,7 @@ def products_of_rows(
                         ]
                         for i in range(height):
                             value = Vector(k, _lanes(k, folded, i * width, width)) + addend[0]
-                            value = k.where(value < threshold, threshold, value)
+                            value = k.maximum(threshold, value)
                             k.store_as(value.code, target.row(i), 1)
                     row[0] = row[0] + height
             start = row[0]
