@@ -16,7 +16,14 @@ from numba.core.errors import TypingError
 
 from fastnn.backends import numba_backend
 from fastnn.backends.numba_backend import jit
-from fastnn.backends.numba_backend.epoch import losses, one_sample, optimizers, stages, step
+from fastnn.backends.numba_backend.epoch import (
+    clipping,
+    losses,
+    one_sample,
+    optimizers,
+    stages,
+    step,
+)
 from fastnn.backends.numba_backend.kernels import elementwise, rows
 from fastnn.backends.numba_backend.kernels.optimizers import RULES
 from fastnn.backends.numba_backend.language import Kernel
@@ -42,8 +49,10 @@ CALLED = {
         stages.dropout_backward,
         stages.batch_norm_backward,
     ],
-    ("epoch/stages.py", "move"): [optimizers.move],
-    ("epoch/step.py", "move"): [optimizers.move],
+    ("epoch/stages.py", "move"): [optimizers.move, clipping.collect],
+    ("epoch/step.py", "move"): [optimizers.move, clipping.collect],
+    ("epoch/clipping.py", "move"): [optimizers.move],
+    ("epoch/step.py", "clip"): [clipping.clip],
     ("epoch/step.py", "forward_stages"): [stages.forward_stages],
     ("epoch/step.py", "backward_stages"): [stages.backward_stages],
     ("epoch/step.py", "load_input"): [stages.load_input],
@@ -86,7 +95,7 @@ def test_a_call_gives_as_many_arguments_as_there_are_parameters():
 
 def test_every_operation_is_called():
     known = {id(function) for functions in CALLED.values() for function in functions}
-    for module in (losses, one_sample, optimizers, stages, step):
+    for module in (clipping, losses, one_sample, optimizers, stages, step):
         for name, value in vars(module).items():
             if isinstance(value, jit.Operation):
                 assert id(value) in known, name
