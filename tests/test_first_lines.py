@@ -72,7 +72,7 @@ def test_names_of_losses_elsewhere(name, loss):
         ("categorical_crossentropy", r"write y.argmax\(axis=1\), and 'softmax_cross_entropy'$"),
         ("BCELoss", "write 'binary_cross_entropy', without a Sigmoid layer before it"),
         ("NLLLoss", "write 'softmax_cross_entropy', without a layer of log-probabilities"),
-        ("hinge", r"'mse' or a function, got 'hinge'; network.use\(loss, loss_prime\) takes one"),
+        ("hinge", r" or a function, got 'hinge'; network.use\(loss, loss_prime\) takes one"),
     ],
 )
 def test_losses_that_are_not_here(name, message):
