@@ -326,7 +326,9 @@ def test_interrupt_reports_what_was_learned(tmp_path):
 def test_interrupt_before_anything_was_learned(tmp_path):
     output, code = interrupt(["train"], "preparing", 1, NUMBA_CACHE_DIR=str(tmp_path))
     assert "accuracy" not in output
-    assert code == 130
+    # CPython ends by the signal, as shells count it 130 as well, where it has come in the midst of
+    # an `exec` of text, of which Numba does many.
+    assert code in (130, -signal.SIGINT)
 
 
 def test_divergence_ends_the_training(small_data):

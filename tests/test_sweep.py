@@ -337,7 +337,7 @@ def test_killed(capsys):
     """`tests/kill_sweep.py` does this as often as one likes."""
     counts = kill_sweep.kill(2)
     assert counts.kills == 2
-    assert counts.printed >= 80
+    assert counts.printed >= 80 - counts.kills  # one may be kept and not yet printed
     assert (counts.lost, counts.unreadable, counts.different) == (0, 0, 0)
 
 
