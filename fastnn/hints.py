@@ -155,8 +155,9 @@ class Watch:
 
 
 def _excerpt(values: Array) -> Array:
-    """Return the rows that all are judged by."""
-    return values[:: -(-len(values) // SAMPLES)]
+    """Return the rows that all are judged by, in a type that has a negative of every number."""
+    rows: Array = values[:: -(-len(values) // SAMPLES)].astype(np.float64)
+    return rows
 
 
 def _large_columns(excerpt: Array) -> Array:

@@ -65,10 +65,10 @@ class SparseRows:
         self, values: Array, columns: Array, starts: Array, units: int, dtype: np.dtype[Any]
     ) -> None:
         self.values = np.ascontiguousarray(values, canonical(np.dtype(dtype)))
-        self.columns = np.ascontiguousarray(columns, np.int64)
-        self.starts = np.ascontiguousarray(starts, np.int64)
+        # copies: kernels trust them, whatever happens to the caller's arrays meanwhile
+        self.columns = np.array(columns, np.int64)
+        self.starts = np.array(starts, np.int64)
         numbers = min(len(self.values), len(self.columns))
-        # kernels trust these
         if self.starts[0] != 0 or self.starts[-1] > numbers or (np.diff(self.starts) < 0).any():
             raise ValueError("X: expected CSR whose rows lie one after the other, got another")
         used = self.columns[: self.starts[-1]]

@@ -60,6 +60,11 @@ class Optimizer(ABC):
     _weight_decay = 0.0
     """How fast weights shrink beside a step, if they do."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "step" in vars(cls) and "_step" not in vars(cls):
+            cls._step = Optimizer._step  # type: ignore[method-assign] # a user's step is all of it
+
     def __init__(self, learning_rate: Rate) -> None:
         self.learning_rate = learning_rate
 

@@ -173,7 +173,7 @@ class LayerParameters:
         if self._statistics:
             end = self.layout.slots[self._statistics[0]].offset
             flats = tuple([flat[:end] for flat in flats])
-        if self.optimizer._weight_decay:
+        if self.optimizer._weight_decay and "step" not in vars(self.optimizer):
             weights = None if self._decaying is None else vector.flat(self._decaying)
             self.optimizer._step(backend, flats[0], flats[1], flats[2:], self.steps, weights)
         else:

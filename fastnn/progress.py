@@ -284,8 +284,13 @@ def checked_progress(progress: bool | Progress) -> Progress | None:
     return None if sys.stderr is None or sys.stderr.closed else on(sys.stderr, bars=sys.stderr)
 
 
-def on(stream: TextIO, bars: TextIO | None) -> Progress:
-    """Return what writes lines to `stream`, and draws bars on `bars` if it is a terminal."""
+def on(stream: TextIO | None, bars: TextIO | None) -> Progress:
+    """Return what writes lines to `stream`, and draws bars on `bars` if it is a terminal.
+
+    None stands for a stream that was closed before the program began; nothing is shown then.
+    """
+    if stream is None:
+        return Progress()
     if bars is None or not _is_terminal(bars) or os.environ.get("TERM") == "dumb":
         return Lines(stream)
     return Terminal(stream, bars)

@@ -339,6 +339,18 @@ def test_divergence_ends_the_training(small_data):
     assert done.stdout.count("epoch ") == 1
 
 
+def test_without_standard_output(small_data, tmp_path):
+    """As under `>&-`, where Python has none."""
+    model = tmp_path / "model"
+    command = [*COMMAND, "train", "--data", str(small_data), "--epochs", "1", "--save", str(model)]
+    closing = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert (closing.returncode, closing.stderr) == (0, "")
+    assert model.is_file()
+
+
 def test_unknown_backend_in_the_environment():
     done = run("train", env={"FASTNN_BACKEND": "cuda"})
     assert done.returncode == 2

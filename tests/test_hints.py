@@ -198,6 +198,10 @@ class TestInputs:
         net = Network([first, Dense(4, 3)], seed=0)
         assert warned(net, 100 * TABLE, LABELS) == []
 
+    def test_small_whole_numbers_have_no_larger_negative(self):
+        X = np.tile(np.array([1, 59, 30, 2], np.uint8), (len(LABELS), 1))
+        assert "column 1 with values up to 59;" in said(network(optimizer=SGD(1e-9)), X, LABELS)
+
     def test_no_counts_of_a_table_are_pixels(self):
         X = np.column_stack([PIXELS[:, :3], TABLE[:, 0] > 0])
         assert "3 of 4 columns often go beyond 10" in said(network(optimizer=SGD(1e-9)), X, LABELS)

@@ -191,6 +191,33 @@ class TestAdamW:
             bound = 5 * 200 * np.finfo(dtype).eps
             np.testing.assert_allclose(mine, tensor.detach().numpy(), rtol=0, atol=bound)
 
+    def test_a_step_of_your_own_is_all_of_it(self, rng):
+        calls = []
+
+        class Own(AdamW):
+            def step(self, backend, parameters, gradient, state, step):
+                calls.append(step)
+
+        class Same(AdamW):
+            """Takes the layer path, as a class of a user's own does, and nothing else differs."""
+
+        replaced = AdamW(0.1)
+        replaced.step = lambda *arguments: calls.append(arguments[-1])
+        X, y = samples(rng)
+        for optimizer in (Own(0.1), replaced):
+            network = deep(optimizer)
+            before = [array.copy() for array in twin_parameters(network)]
+            calls.clear()
+            network.train_step(X, y)
+            assert calls == [0] * len(calls) != []
+            for array, old in zip(twin_parameters(network), before, strict=True):
+                np.testing.assert_array_equal(array, old)
+        networks = [deep(kind(0.1, weight_decay=0.5), np.float64) for kind in (AdamW, Same)]
+        for network in networks:
+            network.fit(X, y, epochs=2, batch_size=8)
+        for one, other in zip(*map(twin_parameters, networks), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
     def test_weights_alone_shrink(self, rng, backend):
         """Of a loss that is the same whatever the network does."""
         X, y = samples(rng)

@@ -290,6 +290,20 @@ def test_csr_is_never_made_dense():
     assert peak < 6000 * 8000 * 4 / 2
 
 
+def test_csr_may_change_while_it_is_trained_on():
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((64, 50), density=0.2, format="csr", rng=rng)
+    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
+    y = np.arange(64) % 3
+    expected = MLPClassifier((8,), max_iter=2, random_state=0).fit(X.copy(), y)
+
+    def spoil(network, history):
+        X.indices[:] = 60
+
+    spoiled = MLPClassifier((8,), max_iter=2, random_state=0, callbacks=[spoil]).fit(X, y)
+    np.testing.assert_array_equal(spoiled.coefs_[0], expected.coefs_[0])
+
+
 def test_what_stands_twice_in_csr_is_added_up():
     values, columns, starts = [1.0, 2.0, 5.0, 4.0], [1, 1, 0, 2], [0, 3, 3, 4]
     twice = sparse.csr_array((values, columns, starts), shape=(3, 3))
