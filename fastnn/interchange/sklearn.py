@@ -72,7 +72,7 @@ _ACTIVATIONS: dict[str, Callable[[], list[Layer]]] = {
 _LOSSES = {
     "softmax": "softmax_cross_entropy",
     "logistic": "binary_cross_entropy",
-    "identity": "mse",
+    "identity": "half_squared_error",
     "exp": "poisson",
 }
 """The loss of a network, by the name of the function of the outputs, which is part of it."""
