@@ -500,7 +500,12 @@ def _tested(network: fastnn.Network, X: Array, y: Array) -> list[str]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    _check_outputs(options.plot, save=options.save, checkpoint=options.checkpoint)
+    _check_outputs(
+        (options.csv, options.parquet),
+        plot=options.plot,
+        save=options.save,
+        checkpoint=options.checkpoint,
+    )
     patience = options.early_stopping
     stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
     task = _task(options)
@@ -570,7 +575,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    _check_outputs(options.plot, out=options.out)
+    _check_outputs((options.csv, options.parquet), plot=options.plot, out=options.out)
     workers = many.processors()
     if options.workers is not None:
         workers = checks.integer("--workers", options.workers, minimum=1)
@@ -765,7 +770,7 @@ def _predict(options: argparse.Namespace) -> int:
         print(_of_table(network, options.images[0]))
         return 0
     if tables.is_table(options.images[0]):
-        with open(options.images[0], newline="") as file:
+        with open(options.images[0], newline="", encoding="utf-8") as file:
             X = prediction.of_csv(network, file, options.images[0])
         names = [f"row {i}" for i in range(1, len(X) + 1)]
     elif options.images == ["-"]:
@@ -794,16 +799,23 @@ def _of_table(network: fastnn.Network, name: str) -> str:
 
 def _show(options: argparse.Namespace) -> int:
     _check_picture("SHEET", options.sheet)
-    network = fastnn.load(options.model, backend=options.backend)
+    network = _load_of_images(options.model, options.backend)
     X_test, y_test = _pixels(options, flatten=False)[4:]
     sheet.draw(network, X_test, y_test, options.sheet, options.model.name)
     print(f"sheet in {options.sheet}")
     return 0
 
 
+def _load_of_images(model: Path, backend: str | None = None) -> fastnn.Network:
+    network = fastnn.load(model, backend=backend)
+    if tables.ENTRY in network.metadata:
+        raise ValueError(f"{model}: expected a model of images, got one of a table")
+    return network
+
+
 def _page(options: argparse.Namespace) -> int:
     _check_file("PAGE", options.page)
-    page.write(fastnn.load(options.model), options.page, options.model.name)
+    page.write(_load_of_images(options.model), options.page, options.model.name)
     print(f"page in {options.page}")
     return 0
 
@@ -875,13 +887,17 @@ def _pixels(options: argparse.Namespace, *, flatten: bool = True) -> tuple[Array
     return fastnn.load_dataset(flatten, path=data, dtype=np.uint8)
 
 
-def _check_outputs(plot: Path | None, **others: Path | None) -> None:
-    """Refuse before the training what would fail after it."""
-    if plot is not None:
-        _check_picture("--plot", plot)
-    for name, path in others.items():
-        if path is not None:
-            _check_file(f"--{name}", path)
+def _check_outputs(inputs: Iterable[Path | None], **outputs: Path | None) -> None:
+    """Refuse before the training what would fail after it, or overwrite what it reads or writes."""
+    taken = {path.resolve() for path in inputs if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        (_check_picture if name == "plot" else _check_file)(f"--{name}", path)
+        if path.resolve() in taken:
+            raise ValueError(f"--{name}: expected a file of its own, got {path}, which is in use")
+        if path.is_file() or not path.exists():  # a device may serve several
+            taken.add(path.resolve())
 
 
 def _check_picture(option: str, path: Path) -> None:

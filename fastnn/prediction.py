@@ -46,6 +46,8 @@ def of_csv(network: Network, lines: Iterable[str], name: str) -> Array:
     rows = []
     reader = csv.reader(lines)
     for cells in reader:
+        if reader.line_num == 1 and cells:
+            cells[0] = cells[0].removeprefix("\ufeff")  # what some programs begin a file with
         if not cells:
             continue
         numbers = [_number(cell) for cell in cells]

@@ -20,6 +20,7 @@ import pytest
 from drawing import as_file, drawn
 
 import fastnn
+from fastnn import tables
 from fastnn.images import read as read_picture
 
 COMMAND = [sys.executable, "-m", "fastnn"]
@@ -337,6 +338,32 @@ def test_divergence_ends_the_training(small_data):
     assert "training has diverged" in done.stdout
     assert done.stderr == ""
     assert done.stdout.count("epoch ") == 1
+
+
+def test_no_output_takes_the_place_of_an_input_or_of_another(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("a,y\n1,2\n")
+    both = tmp_path / "both"
+    for options in (
+        ["--csv", table, "--target", "y", "--save", tmp_path / "." / "table.csv"],
+        ["--save", both, "--checkpoint", both],
+    ):
+        done = run("train", *options)
+        assert done.returncode == 2
+        assert "expected a file of its own, got " in done.stderr
+    assert table.read_text() == "a,y\n1,2\n"
+    assert not both.exists()
+
+
+def test_pictures_are_not_drawn_of_a_model_of_a_table(tmp_path):
+    network = fastnn.Network([fastnn.Dense(784, 10)], seed=0)
+    network.metadata = {tables.ENTRY: "{}"}
+    network.save(tmp_path / "model")
+    for command in (["show", "sheet.png"], ["page", "page.html"]):
+        done = run(command[0], tmp_path / "model", tmp_path / command[1])
+        assert done.returncode == 2
+        assert "model: expected a model of images, got one of a table" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_without_standard_output(small_data, tmp_path):

@@ -584,6 +584,21 @@ print(double(4), compiled, jit.TURN.taken)
     assert sorted(printed) == ["8 0 False\n", "8 0 False\n", "compiled\n8 1 False\n"]
 
 
+def test_a_turn_that_is_not_given_back_is_waited_for_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(jit, "_cache_directory", lambda: tmp_path)
+    turn = jit._Turn()
+    with (tmp_path / "fastnn.lock").open("ab") as other:
+        assert jit._locked(other)
+        with pytest.warns(RuntimeWarning, match="no longer waits for it"):
+            turn.take()
+        for _ in range(3):  # without a warning, which would be an error
+            turn.give_back()
+            turn.take()
+            assert turn.taken
+    turn.give_back()
+
+
 def test_what_can_not_be_compiled_gives_its_turn_back():
     with pytest.raises(numba.TypingError):
         jit.jit(lambda x: x.unknown)(1)

@@ -199,6 +199,8 @@ def test_csv_rows():
             prediction.of_csv(network, nothing, "x.csv")
     anything = fastnn.Network([fastnn.ReLU()])
     assert prediction.of_csv(anything, ["1,2\n"], "x.csv").shape == (1, 2)
+    marked = prediction.of_csv(anything, ["\ufeff1.5,2\n", "3,4\n"], "x.csv")
+    np.testing.assert_array_equal(marked, [[1.5, 2], [3, 4]])
 
 
 def test_table():

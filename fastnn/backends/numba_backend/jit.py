@@ -102,6 +102,7 @@ class _Turn:
 
     def __init__(self) -> None:
         self._file: Any = None
+        self._patient = True
 
     @property
     def taken(self) -> bool:
@@ -113,16 +114,25 @@ class _Turn:
         directory = None if self.taken else _cache_directory()
         if directory is None or sys.platform == "win32":
             return
-        end = time.monotonic() + LONGEST_WAIT
+        end = time.monotonic() + LONGEST_WAIT * self._patient
         with contextlib.suppress(OSError):  # a directory that can't be written, or without locks
             directory.mkdir(parents=True, exist_ok=True)
             file = (directory / "fastnn.lock").open("ab")
             try:
-                while not _locked(file) and time.monotonic() < end:
+                while not (locked := _locked(file)) and time.monotonic() < end:
                     time.sleep(0.02)
             except BaseException:
                 file.close()
                 raise
+            if not locked and self._patient:
+                # who holds it may have been stopped; not as long for every function
+                self._patient = False
+                warnings.warn(
+                    f"another process has not compiled its kernels for {LONGEST_WAIT:g} s; this "
+                    f"one no longer waits for it (the lock is {directory / 'fastnn.lock'})",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             self._file = file
 
     def give_back(self) -> None:
