@@ -595,6 +595,75 @@ def test_refused_data():
         own.partial_fit(X, y[:, 0])
 
 
+OTHER_CLASSES = {
+    "three classes": np.arange(103) % 5, "two classes": np.arange(103) % 3,
+    "several labels": np.eye(5, dtype=int)[np.arange(103) % 5],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_refused_fit_leaves_the_classes_of_the_network(kind, solver):
+    X, y, own, _ = pair(kind, solver=solver)
+    own.fit(X, y)
+    before, names = own.predict(X), set(vars(own))
+    others = OTHER_CLASSES[kind]
+    with pytest.raises(ValueError, match=r"[Ww]eights? .*zero"):
+        own.fit(np.hstack([X, X]), others, sample_weight=np.zeros(len(y)))
+    assert set(vars(own)) == names
+    assert own.n_features_in_ == 7
+    np.testing.assert_array_equal(own.predict(X), before)
+    own.set_params(solver="adam")
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        own.partial_fit(X, others)
+    own.partial_fit(X, y)
+
+
+def test_a_refused_first_call_leaves_no_classes():
+    X, y, own, _ = pair("three classes")
+    with pytest.raises(ValueError, match=r"[Ww]eights? .*zero"):
+        own.partial_fit(X, y, sample_weight=np.zeros(len(y)), classes=[0, 1, 2, 3])
+    assert not hasattr(own, "classes_")
+    own.partial_fit(X, y, classes=[0, 1, 2])
+    assert own.n_outputs_ == 3
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes_that_a_user_puts_in(kind, backend):
+    X, y, own, _ = pair(kind)
+    own.fit(X, y)
+    others = OTHER_CLASSES[kind]
+    own.classes_ = np.arange(5)
+    before = own.coefs_[0].copy()
+    with pytest.raises(ValueError, match="y: expected"):
+        own.partial_fit(X, others)
+    if kind == "three classes":
+        own._label_binarizer.fit(others)
+        with pytest.raises(ValueError, match="y: expected class ids from 0 to 2, got 3"):
+            own.partial_fit(X, others)
+        with pytest.raises(ValueError, match="y_val: expected class ids from 0 to 2, got 4"):
+            own.partial_fit(X, y, X_val=X[:1], y_val=[4])
+    if kind == "two classes":
+        own._label_binarizer.fit(others)
+        with pytest.raises(ValueError, match="y: expected numbers from 0 to 1, got 2"):
+            own.partial_fit(X, others)
+    np.testing.assert_array_equal(own.coefs_[0], before)
+
+
+def test_classes_and_labels_do_not_take_turns():
+    X, y, own, _ = pair("three classes")
+    labels = np.eye(3, dtype=int)[y]
+    own.fit(X, y)
+    with pytest.raises(ValueError, match=r"y: expected shape \(103,\), .* got \(103, 3\)"):
+        own.partial_fit(X, labels)
+    own.fit(X, labels)
+    with pytest.raises(ValueError, match=r"y: expected shape \(103, 3\), .* got \(103,\)"):
+        own.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"y: expected shape \(103, 3\), .* got \(103, 2\)"):
+        own.partial_fit(X, labels[:, :2])
+    own.partial_fit(X, labels)
+
+
 def test_an_error_says_how_to_get_scikit_learn():
     code = "import sys; sys.modules['sklearn'] = None; import fastnn.sklearn"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -108,8 +108,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _score_of(self, targets: Array, output: Array, weights: Array | None) -> float:
         """Return the score of the network's output."""
 
-    def _note(self, y: Any, incremental: bool) -> None:
-        """Note what there is to note of checked y, before it is used."""
+    def _note(self, y: Any, classes: Any, incremental: bool) -> None:
+        """Note what there is to note of checked y and of all classes, before they are used."""
 
     def _weights_of_classes(self, y: Any, incremental: bool) -> Array | None:
         return None
@@ -132,21 +132,23 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         X_val: Any,
         y_val: Any,
         *,
+        classes: Any = None,
         incremental: bool = False,
     ) -> BaseMLP:
         hidden = building.hidden_units(self.hidden_layer_sizes)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         self._check_options(incremental, X_val, y_val)
-        X, y = self._validated(X, y, reset=first_pass)
-        self._note(y, incremental)
-        weights = self._sample_weights(sample_weight, X, y, incremental)
-        self._random_state = check_random_state(self.random_state)
-        if first_pass:
-            self.n_outputs_ = self._outputs_of(y)
-            self._initialize([X.shape[1], *hidden, self.n_outputs_], X.dtype)
-        self._sync()
-        targets = self._targets("y", y)
-        validation = None if X_val is None else self._validation_data(X_val, y_val)
+        with self._as_before_if_refused():
+            X, y = self._validated(X, y, reset=first_pass)
+            self._note(y, classes, incremental)
+            weights = self._sample_weights(sample_weight, X, y, incremental)
+            self._random_state = check_random_state(self.random_state)
+            if first_pass:
+                self.n_outputs_ = self._outputs_of(y)
+                self._initialize([X.shape[1], *hidden, self.n_outputs_], X.dtype)
+            self._sync()
+            targets = self._checked_targets("y", X, y)
+            validation = None if X_val is None else self._validation_data(X_val, y_val)
         if self.solver in STOCHASTIC_SOLVERS:
             self._fit_stochastic(X, targets, weights, validation, incremental, first_pass)
         else:
@@ -157,6 +159,32 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 " contain large values and need to be preprocessed."
             )
         return self
+
+    @contextmanager
+    def _as_before_if_refused(self) -> Iterator[None]:
+        """Take back what was noted of data that are refused.
+
+        Classes would be those of one fit and the network that of another.
+        """
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _checked_targets(self, name: str, X: Any, y: Any) -> Array:
+        """Return targets that kernels can trust.
+
+        What they are made with are attributes, which a user may change, so the network's loss
+        checks them by the outputs that there are.
+        """
+        network = self.network_
+        outputs = network._output_units(X)
+        return network._loss.targets(
+            name, self._targets(name, y), batch=X.shape[0], outputs=outputs, dtype=network.dtype
+        )
 
     def _check_options(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         """Refuse parameters that do not go together."""
@@ -208,7 +236,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, None]:
         X, y = self._validated(X_val, y_val, reset=False)
-        return X, self._targets("y_val", y), None
+        return X, self._checked_targets("y_val", X, y), None
 
     def _initialize(self, units: list[int], dtype: Any) -> None:
         """Draw parameters, and begin all counts anew."""

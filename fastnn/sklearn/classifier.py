@@ -224,10 +224,7 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         ValueError, TypeError
             If a parameter, or what is handed in, is refused.
         """
-        if _check_partial_fit_first_call(self, classes):
-            multilabel = type_of_target(y).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
-        self._fit(X, y, sample_weight, X_val, y_val, incremental=True)
+        self._fit(X, y, sample_weight, X_val, y_val, classes=classes, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -321,21 +318,24 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
             y = column_or_1d(y, warn=True)
         return X, y
 
-    def _note(self, y: Any, incremental: bool) -> None:
+    def _note(self, y: Any, classes: Any, incremental: bool) -> None:
+        if incremental and _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
             return
-        classes = unique_labels(y)
+        found = unique_labels(y)
         if self.warm_start:
-            if set(classes) != set(self.classes_):
+            if set(found) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same "
                     "classes as in the previous call to fit. Previously "
-                    f"got {self.classes_}, `y` has {classes}"
+                    f"got {self.classes_}, `y` has {found}"
                 )
         else:
-            self._refuse_unseen("y", classes)
+            self._refuse_unseen("y", found)
 
     def _refuse_unseen(self, name: str, classes: Array) -> None:
         if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
@@ -347,14 +347,30 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
     def _targets(self, name: str, y: Any) -> Array:
         if name != "y":
             self._refuse_unseen(name, unique_labels(y))
-        if self._label_binarizer.y_type_ == "multiclass":
-            ids: Array = np.searchsorted(self.classes_, y).astype(np.int64, copy=False)
-            return ids
+        # not `classes_`, which a user may change: outputs are those of the binarizer's classes
+        known, kind = self._label_binarizer.classes_, self._label_binarizer.y_type_
+        shape = (y.shape[0], len(known)) if kind == "multilabel-indicator" else (y.shape[0],)
+        if y.shape != shape:
+            raise ValueError(
+                f"{name}: expected shape {shape}, as the network was built for, got {y.shape}"
+            )
+        if y.ndim == 1:
+            ids: Array = np.searchsorted(known, y)
+            unseen = known.take(ids, mode="clip") != y
+            if unseen.any():
+                at = int(unseen.argmax())
+                raise ValueError(
+                    f"{name}: expected the classes that the network was built for, {known}, "
+                    f"got {y[at]!r} at index {at}"
+                )
+            if kind == "multiclass":
+                return ids
         columns: Array = self._label_binarizer.transform(y)
-        return np.ascontiguousarray(columns, self.network_.dtype)
+        return columns
 
     def _outputs_of(self, y: Any) -> int:
-        return 1 if self._label_binarizer.y_type_ == "binary" else len(self.classes_)
+        binarizer = self._label_binarizer
+        return 1 if binarizer.y_type_ == "binary" else len(binarizer.classes_)
 
     def _weights_of_classes(self, y: Any, incremental: bool) -> Array | None:
         if self.class_weight is None:
