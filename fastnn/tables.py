@@ -316,23 +316,27 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
             frame = pandas.read_parquet(source)
         else:
             text = _text(source)
+            separator = _separator(text)
+            header = _header(text, separator)
             frame = pandas.read_csv(
                 io.StringIO(text),
-                sep=_separator(text),
+                sep=separator,
                 skipinitialspace=True,
                 na_values=["?"],
                 low_memory=False,
             )
     except ImportError as error:
         raise ImportError("reading Parquet needs pyarrow: pip install 'fastnn[tables]'") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         kind = "a Parquet file" if parquet else "a CSV file whose first line names its columns"
         raise ValueError(f"{name}: expected {kind}, got {error}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
+    # of CSV those of its first line, as pandas makes 'a' and 'a.1' of two that are called 'a'
+    names = list(frame.columns) if parquet else list(filter(None, header))
+    twice = next((column for column in names if names.count(column) > 1), None)
+    if twice is not None:
         raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
     named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
     return frame[named].reset_index(drop=True)
@@ -685,6 +689,12 @@ def _text(source: str | os.PathLike[str] | TextIO) -> str:
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     return content.decode("utf-8-sig")
+
+
+def _header(text: str, separator: str) -> list[str]:
+    """Return the cells of the first line of a text that is not empty."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    return [cell.strip() for cell in next(filter(any, lines), [])]
 
 
 def _separator(text: str) -> str:
