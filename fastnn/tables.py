@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -317,7 +318,12 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
         else:
             text = _text(source)
             separator = _separator(text)
-            header = _header(text, separator)
+            header, row = _first_lines(text, separator)
+            if len(row) > len(header):
+                # of which pandas would make names of the rows, and move all others by a column
+                raise ValueError(
+                    f"{len(row)} cells in the first row below {len(header)} names of columns"
+                )
             frame = pandas.read_csv(
                 io.StringIO(text),
                 sep=separator,
@@ -335,9 +341,9 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
     frame.columns = [str(column).strip() for column in frame.columns]
     # of CSV those of its first line, as pandas makes 'a' and 'a.1' of two that are called 'a'
     names = list(frame.columns) if parquet else list(filter(None, header))
-    twice = next((column for column in names if names.count(column) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name}: expected columns of different names, got {twice[0]!r} twice")
     named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
     return frame[named].reset_index(drop=True)
 
@@ -691,10 +697,11 @@ def _text(source: str | os.PathLike[str] | TextIO) -> str:
     return content.decode("utf-8-sig")
 
 
-def _header(text: str, separator: str) -> list[str]:
-    """Return the cells of the first line of a text that is not empty."""
+def _first_lines(text: str, separator: str) -> tuple[list[str], list[str]]:
+    """Return the cells of the line of names, and of the first row."""
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    return [cell.strip() for cell in next(filter(any, lines), [])]
+    filled = ([cell.strip() for cell in line] for line in lines if any(line))
+    return next(filled, []), next(filled, [])
 
 
 def _separator(text: str) -> str:

@@ -320,6 +320,16 @@ class TestReading:
         with pytest.raises(ValueError, match=r"t\.csv: expected a CSV file whose first line names"):
             tables.read(tmp_path / "t.csv")
 
+    @pytest.mark.parametrize(
+        "content", ["a,b\n1,2,3\n1,2,3\n", "a,b\n\n1,2,\n", '"a,b",c\n1,2,3\n']
+    )
+    def test_rows_of_more_cells_than_there_are_names(self, tmp_path, content):
+        (tmp_path / "t.csv").write_text(content)
+        with pytest.raises(
+            ValueError, match=r"t\.csv: .* got 3 cells in the first row below 2 nam"
+        ):
+            tables.read(tmp_path / "t.csv")
+
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="expected a table, found no such file"):
             tables.read(tmp_path / "t.csv")
