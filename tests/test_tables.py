@@ -223,6 +223,44 @@ class TestEncoding:
         with pytest.raises(ValueError, match=r"column price: .* got inf in row 10$"):
             prepared(frame, "price", missing="drop")
 
+    @pytest.mark.parametrize(
+        ("trained", "row", "place"),
+        [
+            (["01", "1", "0A"], "01", 0),
+            (["01", "1", "0A"], "1", 2),
+            (["1.0", "2.0", "big"], "1.0", 0),
+            (["TRUE", "maybe"], "TRUE", 0),
+            (["TRUE", "FALSE"], "True", 1),
+            (["TRUE", "FALSE"], "false", 0),
+            (["3", "4"], "4.0", 1),
+            (["3", "4"], "03", 0),
+            (["0.50", "2"], "0.5", 0),
+            (["3", "4", "5+"], "4", 1),
+        ],
+    )
+    def test_categories_that_look_like_others(self, tmp_path, trained, row, place):
+        rows = "".join(f"{trained[i % len(trained)]},{i}.5\n" for i in range(30))
+        (tmp_path / "t.csv").write_text("kind,y\n" + rows)
+        (tmp_path / "new.csv").write_text(f" kind,x\n{row},1\n")
+        frame = tables.read(tmp_path / "t.csv")
+        encoding = prepared(frame, "y", categorical=["kind"]).encoding
+        assert encoding.width == len(trained)
+        for again in (
+            tables.read(tmp_path / "new.csv", texts=encoding.texts),
+            tables.read_rows(io.StringIO(f"{row}\n"), encoding),
+        ):
+            assert encoding.inputs(again)[0].argmax() == place
+
+    def test_a_number_that_may_be_one_of_several_texts(self):
+        frame = pandas.DataFrame({"kind": ["01", "1", "2", "3+"] * 9, "y": np.arange(36) / 7})
+        encoding = prepared(frame, "y").encoding
+        assert encoding.inputs(pandas.DataFrame({"kind": [2]})).tolist() == [[0, 0, 1, 0]]
+        for kind in (1, 1.0, "1 ", "1.0", True):
+            with pytest.raises(
+                ValueError, match=r"column kind: expected one of 01, 1, 2, 3\+, got"
+            ):
+                encoding.inputs(pandas.DataFrame({"kind": [kind]}))
+
     def test_columns_that_are_missing(self, houses):
         encoding = prepared(houses, "price").encoding
         with pytest.raises(ValueError, match=r"columns area, .* none of the name area, city"):
@@ -414,6 +452,20 @@ class TestCommands:
         printed = self.run(capsys, "train", *options, "--epochs", 2, "--resume", file)
         assert "epoch 2/2" in printed
         assert "row 240" in self.run(capsys, "predict", file, table)
+
+    def test_files_in_which_all_categories_look_like_numbers(self, tmp_path, capsys):
+        kinds = ["01", "1", "0A"]
+        frame = pandas.DataFrame({"kind": kinds * 10, "y": kinds * 10})
+        encoding = prepared(frame, "y").encoding
+        network = perceptron(3, 3, seed=0)
+        network.set_weights([10 * np.eye(3), np.zeros(3)])
+        network.metadata[tables.ENTRY] = encoding.as_text()
+        model, table = tmp_path / "model", tmp_path / "t.csv"
+        network.save(model)
+        frame[frame["kind"] != "0A"].to_csv(table, index=False)
+        assert "test accuracy 1.0000" in self.run(capsys, "evaluate", model, "--csv", table)
+        rows = self.run(capsys, "predict", model, table).splitlines()[1:]
+        assert [row.split()[2] for row in rows] == ["01", "1"] * 10
 
     def test_a_table_of_numbers_for_a_network_of_none(self, tmp_path, capsys):
         network = perceptron(3, 2, seed=0)
