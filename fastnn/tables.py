@@ -626,7 +626,12 @@ def _is_number(column: Any) -> bool:
 
 def _numbers(column: Any, name: str) -> npt.NDArray[np.float64]:
     """Return a column in float64, NaN where a value is missing."""
-    found = column if _is_number(column) else _pandas().to_numeric(column, errors="coerce")
+    if _is_number(column):
+        found = column
+    elif column.dtype.kind == "c":
+        found = _pandas().Series(math.nan, column.index)
+    else:  # as objects: of a column of dates pandas would return nanoseconds
+        found = _pandas().to_numeric(column.astype(object), errors="coerce")
     values: npt.NDArray[np.float64] = found.to_numpy(np.float64, na_value=np.nan)
     strange = (np.isnan(values) & column.notna().to_numpy()) | np.isinf(values)
     _refuse(strange, name, "finite numbers", column)

@@ -204,6 +204,17 @@ class TestEncoding:
         [
             ({"area": "large"}, "column area: expected finite numbers, got 'large' in row 1 and o"),
             ({"area": math.inf}, "column area: expected finite numbers, got inf in row 1"),
+            (
+                {"area": np.datetime64("2020-01-01")},
+                "column area: .* finite numbers, got 2020-01-01",
+            ),
+            (
+                {"area": pandas.Timestamp("2020", tz="UTC")},
+                "column area: .* numbers, got 2020-01-01",
+            ),
+            ({"area": pandas.Timedelta(hours=1)}, "column area: .* numbers, got 0 days 01:00"),
+            ({"area": pandas.Period("2020")}, "column area: expected finite numbers, got 2020"),
+            ({"area": 1 + 2j}, r"column area: expected finite numbers, got \(1\+2j\) in row 1"),
             ({"city": "Rome"}, "column city: expected one of Oslo, Paris, got 'Rome' in row 1"),
         ],
     )
