@@ -66,7 +66,10 @@ class Number:
         if self.missing is not None:
             values = np.where(np.isnan(values), self.missing, values)
         _refuse(np.isnan(values), self.name, "a number in every row", column)
-        inputs[:, 0] = (values - self.mean) / self.deviation
+        with np.errstate(over="ignore"):
+            inputs[:, 0] = (values - self.mean) / self.deviation
+        expected = f"numbers that standardised are in the range of {inputs.dtype}"
+        _refuse(np.isinf(inputs[:, 0]), self.name, expected, column)
 
 
 @dataclass(frozen=True)

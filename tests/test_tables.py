@@ -215,6 +215,7 @@ class TestEncoding:
             ({"area": pandas.Timedelta(hours=1)}, "column area: .* numbers, got 0 days 01:00"),
             ({"area": pandas.Period("2020")}, "column area: expected finite numbers, got 2020"),
             ({"area": 1 + 2j}, r"column area: expected finite numbers, got \(1\+2j\) in row 1"),
+            ({"area": 1e300}, r"column area: .* in the range of float32, got 1e\+300 in row 1 and"),
             ({"city": "Rome"}, "column city: expected one of Oslo, Paris, got 'Rome' in row 1"),
         ],
     )
