@@ -482,14 +482,14 @@ def _task(options: argparse.Namespace) -> Task:
     return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
 
 
-def _frame(options: argparse.Namespace) -> Any:
-    """Return the table that was asked for, None if none was."""
+def _frame(options: argparse.Namespace, texts: Iterable[str] = ()) -> Any:
+    """Return the table that was asked for, None if none was; `texts` as `tables.read` has it."""
     path = options.csv or options.parquet
     if path is None:
         return None
     if options.data is not None:
         raise ValueError(f"--data: expected none beside a table, got {options.data}")
-    return tables.read(path, parquet=options.csv is None)
+    return tables.read(path, parquet=options.csv is None, texts=texts)
 
 
 def _tested(network: fastnn.Network, X: Array, y: Array) -> list[str]:
@@ -730,11 +730,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
-    frame = _frame(options)
-    if frame is not None:
+    file = options.csv or options.parquet
+    if file is not None:
         with _naming(options.model):
             encoding = tables.Encoding.of(network)
-        with _naming(options.csv or options.parquet):
+        frame = _frame(options, encoding.texts)
+        with _naming(file):
             known = encoding.with_target(frame)
             X_test, y_test = encoding.inputs(known, network.dtype), encoding.targets(known)
         if len(known) < len(frame):
@@ -791,7 +792,10 @@ def _of_table(network: fastnn.Network, name: str) -> str:
     encoding = tables.Encoding.of(network)
     if not _is_rows(name):
         raise ValueError(f"INPUT: expected a CSV or Parquet file or -, got {name}")
-    frame = tables.read_rows(sys.stdin, encoding) if name == "-" else tables.read(name)
+    if name == "-":
+        frame = tables.read_rows(sys.stdin, encoding)
+    else:
+        frame = tables.read(name, texts=encoding.texts)
     with _naming("standard input" if name == "-" else name):
         X = encoding.inputs(frame, network.dtype)
     return encoding.target.predictions(network, X)

@@ -12,7 +12,9 @@ import io
 import json
 import math
 import os
+import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,7 +66,10 @@ class Number:
         if self.missing is not None:
             values = np.where(np.isnan(values), self.missing, values)
         _refuse(np.isnan(values), self.name, "a number in every row", column)
-        inputs[:, 0] = (values - self.mean) / self.deviation
+        with np.errstate(over="ignore"):
+            inputs[:, 0] = (values - self.mean) / self.deviation
+        expected = f"numbers that standardised are in the range of {inputs.dtype}"
+        _refuse(np.isinf(inputs[:, 0]), self.name, expected, column)
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,16 @@ class Encoding:
         return [column.name for column in self.columns]
 
     @property
+    def texts(self) -> list[str]:
+        """The columns of categories or classes.
+
+        `read` needs them: a file in which all categories look like numbers is not to be read as one
+        of numbers, if '01' and '1' are two categories.
+        """
+        columns = (*self.columns, self.target)
+        return [column.name for column in columns if isinstance(column, Category | Classes)]
+
+    @property
     def width(self) -> int:
         """The number of inputs of the network."""
         return sum(column.width for column in self.columns)
@@ -280,7 +295,12 @@ def is_table(path: str | os.PathLike[str]) -> bool:
     return Path(os.fspath(path).removesuffix(".gz")).suffix.lower() in _ENDINGS
 
 
-def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None) -> Frame:
+def read(
+    source: str | os.PathLike[str] | TextIO,
+    *,
+    parquet: bool | None = None,
+    texts: Iterable[str] = (),
+) -> Frame:
     """Return the table in a file of CSV or Parquet.
 
     Columns of a CSV file are separated by commas, semicolons or tabs, whichever there are most of
@@ -294,6 +314,8 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
         The path of a file, CSV gzipped or not, or an open file of CSV.
     parquet
         By default, what the ending of the file says.
+    texts
+        Columns of CSV to read as texts, whatever they look like, as `Encoding.texts` has them.
 
     Raises
     ------
@@ -316,24 +338,35 @@ def read(source: str | os.PathLike[str] | TextIO, *, parquet: bool | None = None
             frame = pandas.read_parquet(source)
         else:
             text = _text(source)
+            separator = _separator(text)
+            header, row = _first_lines(text, separator)
+            texts = set(texts)
+            if len(row) > len(header):
+                # of which pandas would make names of the rows, and move all others by a column
+                raise ValueError(
+                    f"{len(row)} cells in the first row below {len(header)} names of columns"
+                )
             frame = pandas.read_csv(
                 io.StringIO(text),
-                sep=_separator(text),
+                sep=separator,
                 skipinitialspace=True,
                 na_values=["?"],
                 low_memory=False,
+                dtype={cell: str for cell in header if cell.strip() in texts},
             )
     except ImportError as error:
         raise ImportError("reading Parquet needs pyarrow: pip install 'fastnn[tables]'") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         kind = "a Parquet file" if parquet else "a CSV file whose first line names its columns"
         raise ValueError(f"{name}: expected {kind}, got {error}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
+    # of CSV those of its first line, as pandas makes 'a' and 'a.1' of two that are called 'a'
+    names = frame.columns if parquet else filter(None, map(str.strip, header))
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name}: expected columns of different names, got {twice[0]!r} twice")
     named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
     return frame[named].reset_index(drop=True)
 
@@ -361,7 +394,7 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
         names = io.StringIO()
         csv.writer(names, delimiter=separator).writerow(encoding.names)
         text = names.getvalue() + text
-    return read(io.StringIO(text))
+    return read(io.StringIO(text), texts=encoding.texts)
 
 
 def prepare(
@@ -596,7 +629,12 @@ def _is_number(column: Any) -> bool:
 
 def _numbers(column: Any, name: str) -> npt.NDArray[np.float64]:
     """Return a column in float64, NaN where a value is missing."""
-    found = column if _is_number(column) else _pandas().to_numeric(column, errors="coerce")
+    if _is_number(column):
+        found = column
+    elif column.dtype.kind == "c":
+        found = _pandas().Series(math.nan, column.index)
+    else:  # as objects: of a column of dates pandas would return nanoseconds
+        found = _pandas().to_numeric(column.astype(object), errors="coerce")
     values: npt.NDArray[np.float64] = found.to_numpy(np.float64, na_value=np.nan)
     strange = (np.isnan(values) & column.notna().to_numpy()) | np.isinf(values)
     _refuse(strange, name, "finite numbers", column)
@@ -627,15 +665,40 @@ def _as_text(value: object) -> str:
     return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
 
 
+def _as_number(text: str) -> str:
+    """Return what the category of a number is called, "" for any other text."""
+    text = text.strip()
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        return str(int(text))
+    decimal = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text)
+    return _as_text(float(text)) if decimal and math.isfinite(float(text)) else ""
+
+
+def _as_truth(text: str) -> str:
+    """Return what the category of a truth value is called, "" for any other text."""
+    text = text.strip().capitalize()
+    return text if text in ("True", "False") else ""
+
+
 def _places(
     column: Any, name: str, known: Sequence[str], missing: str | None
 ) -> npt.NDArray[np.int64]:
-    """Return which of the known texts each row has."""
+    """Return which of the known texts each row has.
+
+    Where all that are known are numbers, or truth values, so are those of the column: '1.0' is '1',
+    and 'TRUE' is 'True'. Else texts are compared as they are, so that '01' is not '1'.
+    """
     codes, values = _pandas().factorize(column)
+    called = next((of for of in (_as_truth, _as_number) if all(of(k) == k for k in known)), str)
     place = {text: i for i, text in enumerate(known)}
     # the last entry is that of missing values, whose code is -1
-    texts = [*map(_as_text, values), "" if missing is None else missing]
+    texts = [called(_as_text(value)) for value in values] + [missing or ""]
     of_code = [place.get(text, -1) for text in texts]
+    if called is str:  # a number may be any of '01' and '1'
+        spellings = Counter(map(_as_number, known))
+        for i, value in enumerate(values):
+            if not isinstance(value, str) and spellings[texts[i]] > 1:
+                of_code[i] = -1
     if missing is None:
         of_code[-1] = -1
     places: npt.NDArray[np.int64] = np.array(of_code, np.int64)[codes]
@@ -685,6 +748,13 @@ def _text(source: str | os.PathLike[str] | TextIO) -> str:
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     return content.decode("utf-8-sig")
+
+
+def _first_lines(text: str, separator: str) -> tuple[list[str], list[str]]:
+    """Return the cells of the line of names, and of the first row."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    filled = filter(any, lines)
+    return next(filled, []), next(filled, [])
 
 
 def _separator(text: str) -> str:

@@ -204,6 +204,18 @@ class TestEncoding:
         [
             ({"area": "large"}, "column area: expected finite numbers, got 'large' in row 1 and o"),
             ({"area": math.inf}, "column area: expected finite numbers, got inf in row 1"),
+            (
+                {"area": np.datetime64("2020-01-01")},
+                "column area: .* finite numbers, got 2020-01-01",
+            ),
+            (
+                {"area": pandas.Timestamp("2020", tz="UTC")},
+                "column area: .* numbers, got 2020-01-01",
+            ),
+            ({"area": pandas.Timedelta(hours=1)}, "column area: .* numbers, got 0 days 01:00"),
+            ({"area": pandas.Period("2020")}, "column area: expected finite numbers, got 2020"),
+            ({"area": 1 + 2j}, r"column area: expected finite numbers, got \(1\+2j\) in row 1"),
+            ({"area": 1e300}, r"column area: .* in the range of float32, got 1e\+300 in row 1 and"),
             ({"city": "Rome"}, "column city: expected one of Oslo, Paris, got 'Rome' in row 1"),
         ],
     )
@@ -222,6 +234,44 @@ class TestEncoding:
         frame.loc[9, "price"] = math.inf
         with pytest.raises(ValueError, match=r"column price: .* got inf in row 10$"):
             prepared(frame, "price", missing="drop")
+
+    @pytest.mark.parametrize(
+        ("trained", "row", "place"),
+        [
+            (["01", "1", "0A"], "01", 0),
+            (["01", "1", "0A"], "1", 2),
+            (["1.0", "2.0", "big"], "1.0", 0),
+            (["TRUE", "maybe"], "TRUE", 0),
+            (["TRUE", "FALSE"], "True", 1),
+            (["TRUE", "FALSE"], "false", 0),
+            (["3", "4"], "4.0", 1),
+            (["3", "4"], "03", 0),
+            (["0.50", "2"], "0.5", 0),
+            (["3", "4", "5+"], "4", 1),
+        ],
+    )
+    def test_categories_that_look_like_others(self, tmp_path, trained, row, place):
+        rows = "".join(f"{trained[i % len(trained)]},{i}.5\n" for i in range(30))
+        (tmp_path / "t.csv").write_text("kind,y\n" + rows)
+        (tmp_path / "new.csv").write_text(f" kind,x\n{row},1\n")
+        frame = tables.read(tmp_path / "t.csv")
+        encoding = prepared(frame, "y", categorical=["kind"]).encoding
+        assert encoding.width == len(trained)
+        for again in (
+            tables.read(tmp_path / "new.csv", texts=encoding.texts),
+            tables.read_rows(io.StringIO(f"{row}\n"), encoding),
+        ):
+            assert encoding.inputs(again)[0].argmax() == place
+
+    def test_a_number_that_may_be_one_of_several_texts(self):
+        frame = pandas.DataFrame({"kind": ["01", "1", "2", "3+"] * 9, "y": np.arange(36) / 7})
+        encoding = prepared(frame, "y").encoding
+        assert encoding.inputs(pandas.DataFrame({"kind": [2]})).tolist() == [[0, 0, 1, 0]]
+        for kind in (1, 1.0, "1 ", "1.0", True):
+            with pytest.raises(
+                ValueError, match=r"column kind: expected one of 01, 1, 2, 3\+, got"
+            ):
+                encoding.inputs(pandas.DataFrame({"kind": [kind]}))
 
     def test_columns_that_are_missing(self, houses):
         encoding = prepared(houses, "price").encoding
@@ -308,8 +358,9 @@ class TestReading:
         assert frame.isna().to_numpy().tolist() == [[False, False], [False, True], [True, True]]
         assert frame["work"][0] == "Private"
 
-    def test_columns_of_one_name(self, tmp_path):
-        (tmp_path / "t.csv").write_text("a,a ,b\n1,2,3\n")
+    @pytest.mark.parametrize("header", ["a,a ,b", "a,b,a", "b, a,a"])
+    def test_columns_of_one_name(self, tmp_path, header):
+        (tmp_path / "t.csv").write_text(f"{header}\n1,2,3\n")
         with pytest.raises(ValueError, match=r"t\.csv: expected columns of .* got 'a' twice"):
             tables.read(tmp_path / "t.csv")
 
@@ -317,6 +368,16 @@ class TestReading:
     def test_no_table(self, tmp_path, content):
         (tmp_path / "t.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"t\.csv: expected a CSV file whose first line names"):
+            tables.read(tmp_path / "t.csv")
+
+    @pytest.mark.parametrize(
+        "content", ["a,b\n1,2,3\n1,2,3\n", "a,b\n\n1,2,\n", '"a,b",c\n1,2,3\n']
+    )
+    def test_rows_of_more_cells_than_there_are_names(self, tmp_path, content):
+        (tmp_path / "t.csv").write_text(content)
+        with pytest.raises(
+            ValueError, match=r"t\.csv: .* got 3 cells in the first row below 2 nam"
+        ):
             tables.read(tmp_path / "t.csv")
 
     def test_no_file(self, tmp_path):
@@ -403,6 +464,20 @@ class TestCommands:
         printed = self.run(capsys, "train", *options, "--epochs", 2, "--resume", file)
         assert "epoch 2/2" in printed
         assert "row 240" in self.run(capsys, "predict", file, table)
+
+    def test_files_in_which_all_categories_look_like_numbers(self, tmp_path, capsys):
+        kinds = ["01", "1", "0A"]
+        frame = pandas.DataFrame({"kind": kinds * 10, "y": kinds * 10})
+        encoding = prepared(frame, "y").encoding
+        network = perceptron(3, 3, seed=0)
+        network.set_weights([10 * np.eye(3), np.zeros(3)])
+        network.metadata[tables.ENTRY] = encoding.as_text()
+        model, table = tmp_path / "model", tmp_path / "t.csv"
+        network.save(model)
+        frame[frame["kind"] != "0A"].to_csv(table, index=False)
+        assert "test accuracy 1.0000" in self.run(capsys, "evaluate", model, "--csv", table)
+        rows = self.run(capsys, "predict", model, table).splitlines()[1:]
+        assert [row.split()[2] for row in rows] == ["01", "1"] * 10
 
     def test_a_table_of_numbers_for_a_network_of_none(self, tmp_path, capsys):
         network = perceptron(3, 2, seed=0)
