@@ -212,6 +212,7 @@ class CompiledPath:
 
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
+        self._program.check_class_ids(y)
         self._X, self._y = X, y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
 

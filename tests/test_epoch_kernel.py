@@ -368,6 +368,24 @@ def test_why_not(layers, part):
         Program(layers)
 
 
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_class_ids_of_no_output_never_reach_a_kernel(wrong):
+    case = Case((50, 20, 4))
+    program = case.program()
+    program.check_class_ids(case.labels)
+    case.labels[-1] = wrong
+    with pytest.raises(ValueError, match="y: expected class ids from 0 to 3, got "):
+        program.check_class_ids(case.labels)
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "poisson"])
+def test_losses_without_classes_take_no_class_ids(loss):
+    case = Case((50, 20, 1))
+    program = Program(case.layers, loss, batch_size=8, dtype=case.dtype)
+    with pytest.raises(TypeError, match="targets must be float32, not int64"):
+        program.prepare(case.samples, case.labels, case.order, case.parameters, case.rates)
+
+
 def test_wrong_arrays_never_reach_a_kernel():
     case = Case((50, 20, 4))
     with pytest.raises(TypeError, match="samples must be float32, not float64"):

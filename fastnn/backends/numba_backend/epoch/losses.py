@@ -310,25 +310,28 @@ class CompiledLoss(NamedTuple):
     """A loss of the compiled epoch.
 
     Its operation, None where it is a part of `step.run_batches`; that for samples with weights and
-    smoothed labels; and whether targets may be rows of numbers.
+    smoothed labels; and whether targets may be class ids, and whether rows of numbers.
     """
 
     operation: Operation | None
     general: Operation
+    class_ids: bool
     numeric_targets: bool
 
 
 LOSSES = {
     "softmax_cross_entropy": CompiledLoss(
-        None, softmax_cross_entropy_of_batch, numeric_targets=False
+        None, softmax_cross_entropy_of_batch, class_ids=True, numeric_targets=False
     ),
     "binary_cross_entropy": CompiledLoss(
-        binary_cross_entropy, binary_cross_entropy, numeric_targets=True
+        binary_cross_entropy, binary_cross_entropy, class_ids=False, numeric_targets=True
     ),
-    "poisson": CompiledLoss(poisson_loss, poisson_loss, numeric_targets=True),
-    "mse": CompiledLoss(mean_squared_error, mean_squared_error, numeric_targets=True),
+    "poisson": CompiledLoss(poisson_loss, poisson_loss, class_ids=False, numeric_targets=True),
+    "mse": CompiledLoss(
+        mean_squared_error, mean_squared_error, class_ids=True, numeric_targets=True
+    ),
     "half_squared_error": CompiledLoss(
-        half_squared_error, half_squared_error, numeric_targets=True
+        half_squared_error, half_squared_error, class_ids=True, numeric_targets=True
     ),
 }
 """Each loss by the name that it has in `fastnn/losses.py`."""

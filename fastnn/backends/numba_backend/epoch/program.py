@@ -203,11 +203,12 @@ class Program:
         0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
         loss of a batch is the weighted mean then, and the sum of losses a weighted sum.
-        Class ids and order are trusted to be in range.
+        Class ids and order are trusted to be in range; see `check_class_ids`.
         """
         self._check_samples(samples)
         outputs = self.dense[-1].output_units
-        if losses.LOSSES[self.loss].numeric_targets and targets.ndim == 2:
+        loss = losses.LOSSES[self.loss]
+        if loss.numeric_targets and (targets.ndim == 2 or not loss.class_ids):
             target_code = INPUT_CODES[self.dtype.name]
             _check("targets", targets, self.dtype, (len(samples), outputs))
         else:
@@ -290,6 +291,18 @@ class Program:
             raise ValueError(
                 f"samples must be {self.dtype} of {self.dense[0].input_units} columns, not "
                 f"{samples.dtype} of {samples.shape[1]}"
+            )
+
+    def check_class_ids(self, targets: np.ndarray) -> None:
+        """Raise unless targets, where they are class ids, are those of outputs that there are.
+
+        By itself, as this looks at each of them: once for all calls of a training.
+        """
+        outputs = self.dense[-1].output_units
+        if targets.ndim == 1 and len(targets) and not 0 <= targets.min() <= targets.max() < outputs:
+            raise ValueError(
+                f"y: expected class ids from 0 to {outputs - 1}, got {targets.min()} to "
+                f"{targets.max()}"
             )
 
     def _check_parameters(self, name: str, vector: np.ndarray) -> None:
