@@ -480,6 +480,69 @@ def test_weights_that_a_user_puts_in_are_used():
     assert_equal(own, other)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own.coefs_.__setitem__(0, np.ones((1, 12))), r"coefs_\[0\]: expected shape"),
+        (lambda own: own.coefs_.__setitem__(1, 3), r"coefs_\[1\]: expected shape \(12, 1\), got"),
+        (lambda own: own.intercepts_.__setitem__(0, [0.5]), r"intercepts_\[0\]: expected shape"),
+        (lambda own: own.coefs_.append(np.ones((1, 1))), "coefs_: expected a list of 2"),
+        (lambda own: own.intercepts_.pop(), "intercepts_: expected a list of 2 arrays, got 1"),
+        (lambda own: setattr(own, "coefs_", 1.0), "coefs_: expected a list of 2 arrays, got 1.0"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(change, message):
+    X, y, own, _ = pair("one value", warm_start=True)
+    own.fit(X, y)
+    weights = own.network_.get_weights()
+    own.intercepts_[1] = np.ones(1)  # not taken over either
+    change(own)
+    for use in (
+        own.predict,
+        pickle.dumps,
+        lambda X: own.fit(X, y),
+        lambda X: own.partial_fit(X, y),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(own if use is pickle.dumps else X)
+    for found, expected in zip(own.network_.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_other_kinds_of_weights_that_a_user_puts_in():
+    X, y, own, _ = pair("one value", hidden_layer_sizes=(4, 4, 4))
+    own.fit(X, y)
+    first, second = own.coefs_[1].copy(), own.coefs_[2].copy()
+    held = own.coefs_
+    own.coefs_[1], own.coefs_[2] = own.coefs_[2], own.coefs_[1]
+    own.predict(X)
+    np.testing.assert_array_equal(own.network_.layers[2].weights, second)
+    np.testing.assert_array_equal(own.network_.layers[4].weights, first)
+    assert own.coefs_ is held
+    own.coefs_ = tuple(0.5 * coefs for coefs in own.coefs_)
+    own.predict(X)
+    np.testing.assert_array_equal(own.coefs_[1], 0.5 * second)
+    own.coefs_[1] = first.astype(complex)
+    with pytest.raises(TypeError, match=r"coefs_\[1\]: expected an array of real numbers"):
+        own.predict(X)
+
+
+def test_a_network_of_weights_alone():
+    X, y, own, other = pair("one value", warm_start=True)
+    other.fit(X, y)
+    own.n_outputs_ = 1
+    own.coefs_ = [np.ones((7, 5)), np.ones((6, 1))]
+    own.intercepts_ = [np.ones(5), np.ones(1)]
+    with pytest.raises(
+        ValueError, match=r"coefs_\[1\]: expected shape \[5, outputs\], got \(6, 1\)"
+    ):
+        own.partial_fit(X, y)
+    own.coefs_[1] = np.ones((5, 1))
+    own.intercepts_[1] = 1.0
+    with pytest.raises(ValueError, match=r"intercepts_\[1\]: expected shape \(1,\), got \(\)"):
+        own.partial_fit(X, y)
+
+
 def test_the_network_is_a_network(tmp_path):
     X, y, own, _ = pair("three classes")
     own.fit(X, y).network_.save(tmp_path / "model.safetensors")

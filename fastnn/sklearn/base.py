@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastnn import backends, optimizers, propagation
+from fastnn import backends, checks, optimizers, propagation
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, training_mode
@@ -276,13 +276,24 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _sync(self) -> None:
         """Have the network hold what `coefs_` and `intercepts_` say, which a user may change."""
         if not hasattr(self, "network_"):
+            building.check_weights(self.coefs_, self.intercepts_)
             self._build()
             return
-        for given, views in zip((self.coefs_, self.intercepts_), self._views, strict=True):
+        replaced = []
+        for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
+            given = building.checked_list(name, getattr(self, name), len(views))
             for number, view in enumerate(views):
                 if given[number] is not view:
-                    view[...] = given[number]
-                    given[number] = view
+                    value = checks.shaped(f"{name}[{number}]", given[number], view.shape)
+                    replaced.append((view, value.copy()))  # it may be another of the views
+        for view, value in replaced:
+            view[...] = value
+        for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
+            given = getattr(self, name)
+            if isinstance(given, list):
+                given[:] = views
+            else:
+                setattr(self, name, list(views))
 
     def _forget_losses(self) -> None:
         self.loss_curve_: list[float] = []

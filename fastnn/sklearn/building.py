@@ -72,6 +72,30 @@ def draw(
     return coefs, intercepts
 
 
+def checked_list(name: str, value: Any, layers: int) -> Sequence[Any]:
+    """Return a list of what each layer has, of `layers` that have weights."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{name}: expected a list of {layers} arrays, got {value!r}")
+    if len(value) != layers:
+        raise ValueError(f"{name}: expected a list of {layers} arrays, got {len(value)}")
+    return value
+
+
+def check_weights(coefs: Any, intercepts: Any) -> None:
+    """Raise unless these are weights and biases of a network, from layer to layer."""
+    layers = max(1, len(coefs)) if isinstance(coefs, (list, tuple)) else 1
+    checked_list("coefs_", coefs, layers)
+    checked_list("intercepts_", intercepts, layers)
+    units = None
+    for number, weights in enumerate(coefs):
+        shape = checks.numeric(f"coefs_[{number}]", weights).shape
+        if len(shape) != 2 or 0 in shape or units not in (None, shape[0]):
+            expected = "inputs" if units is None else units
+            raise ValueError(f"coefs_[{number}]: expected shape [{expected}, outputs], got {shape}")
+        units = shape[1]
+        checks.shaped(f"intercepts_[{number}]", intercepts[number], (units,))
+
+
 def build(
     coefs: Sequence[Array],
     intercepts: Sequence[Array],

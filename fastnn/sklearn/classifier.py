@@ -361,7 +361,7 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
                 at = int(unseen.argmax())
                 raise ValueError(
                     f"{name}: expected the classes that the network was built for, {known}, "
-                    f"got {y[at]!r} at index {at}"
+                    f"got {y[at]} at index {at}"
                 )
             if kind == "multiclass":
                 return ids
