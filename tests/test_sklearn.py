@@ -334,6 +334,45 @@ def test_weights_of_classes():
         clone(balanced).partial_fit(X, y, classes=["no", "yes"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "class_weight", "message"),
+    [
+        ("three classes", {0: -1.0}, r"class_weight\[0\]: expected .* at least 0, got -1"),
+        ("three classes", dict.fromkeys(range(3), -1), r"class_weight\[0\]: expected"),
+        ("two classes", {"no": np.nan}, r"class_weight\['no'\]: expected .*, got nan"),
+        ("two classes", {"no": np.inf}, r"class_weight\['no'\]: expected .*, got inf"),
+        ("three classes", {3: 1.0}, r"class_weight: expected classes among \[0 1 2\], got 3"),
+        ("three classes", [{0: 1.0}], "class_weight: expected .* got a list"),
+        ("several labels", [{0: 1, 1: -2}] * 3, r"class_weight\[1\]: expected .* got -2"),
+    ],
+)
+def test_weights_of_classes_that_are_refused(kind, class_weight, message):
+    X, y, own, _ = pair(kind)
+    with pytest.raises(ValueError, match=message):
+        own.set_params(class_weight=class_weight).fit(X, y)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_weights_whose_sum_is_infinite(solver):
+    X, y, own, _ = pair("three classes", solver=solver)
+    weights = np.full(len(y), 1e308)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="expected a finite sum"):
+        own.fit(X, y, sample_weight=weights)
+
+
+def test_weights_of_classes_that_a_part_lacks():
+    X, y, own, _ = pair("three classes")
+    own.set_params(class_weight={2: 5.0})
+    few = y < 2
+    plain = clone(own).set_params(class_weight=None)
+    for estimator in (own, plain):
+        estimator.partial_fit(X[few], y[few], classes=[0, 1, 2])
+    np.testing.assert_allclose(own.coefs_[0], plain.coefs_[0], rtol=1e-9)
+    own.partial_fit(X, y)
+    plain.partial_fit(X, y, sample_weight=np.where(y == 2, 5.0, 1.0))
+    np.testing.assert_allclose(own.coefs_[0], plain.coefs_[0], rtol=1e-9)
+
+
 def test_layers_are_as_parameters_say():
     X, y, own, _ = pair("three classes")
     own.set_params(
@@ -631,7 +670,9 @@ def test_refused_data():
         own.fit(X, y, X_val=X, y_val=y + 1)
     with pytest.raises(ValueError, match="X has 6 features, but MLPClassifier is expecting 7"):
         own.fit(X, y, X_val=X[:, :6], y_val=y)
-    with pytest.raises(ValueError, match="expected a weight above 0, got zeros alone"):
+    with pytest.raises(
+        ValueError, match="sample_weight, class_weight: expected a finite sum above 0"
+    ):
         clone(own).set_params(class_weight=dict.fromkeys(range(3), 0.0)).fit(X, y)
     with pytest.raises(ValueError, match="Negative values"):
         own.fit(X, y, sample_weight=-np.ones(len(y)))

@@ -228,11 +228,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         of_classes = self._weights_of_classes(y, incremental)
         if of_classes is not None:
             weights = of_classes if weights is None else weights * of_classes
-        if weights is not None and not weights.any():
-            raise ValueError(
-                "sample_weight, class_weight: expected a weight above 0, got zeros alone"
-            )
-        return weights
+        if weights is None:
+            return None
+        return checks.weights("sample_weight, class_weight", weights, X.shape[0])
 
     def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, None]:
         X, y = self._validated(X_val, y_val, reset=False)
