@@ -450,6 +450,26 @@ def test_callbacks():
     assert history.accuracy[-1] > 0.2
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_callback_cannot_train_its_estimator(method):
+    X, y, own, _ = pair("three classes", max_iter=2)
+    expected = clone(own).fit(X, y)
+    refused = []
+
+    def train(network, history):
+        copy.deepcopy(own).set_params(callbacks=None).partial_fit(X, y)
+        with pytest.raises(RuntimeError, match="can't begin to train while it is training"):
+            getattr(own, method)(X, y)
+        with pytest.raises(RuntimeError):  # the one that runs is still known to
+            network.fit(X, y)
+        refused.append(method)
+
+    own.set_params(callbacks=train).fit(X, y)
+    assert len(refused) == 2
+    np.testing.assert_array_equal(own.coefs_[0], expected.coefs_[0])
+    own.set_params(callbacks=None).fit(X, y)
+
+
 def test_a_callback_may_change_the_rate():
     X, y, own, _ = pair("one value", max_iter=6, batch_size=10)
     own.set_params(callbacks=fastnn.ReduceOnPlateau("loss", patience=1, min_delta=1e9)).fit(X, y)

@@ -135,6 +135,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         classes: Any = None,
         incremental: bool = False,
     ) -> BaseMLP:
+        if hasattr(self, "network_") and self.network_._fitting:
+            raise RuntimeError("an estimator can't begin to train while it is training")
         hidden = building.hidden_units(self.hidden_layer_sizes)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         self._check_options(incremental, X_val, y_val)
