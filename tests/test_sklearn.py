@@ -696,6 +696,13 @@ def test_refused_data():
         clone(own).set_params(class_weight=dict.fromkeys(range(3), 0.0)).fit(X, y)
     with pytest.raises(ValueError, match="Negative values"):
         own.fit(X, y, sample_weight=-np.ones(len(y)))
+    X, y, own, _ = pair("one value")
+    for texts in (y.astype(str), y.astype(bytes), np.full(len(y), "high")):
+        with pytest.raises(ValueError, match="y: expected real numbers, got an array of dtype"):
+            own.fit(X, texts)
+    with pytest.raises(ValueError, match=r"[Cc]omplex"):
+        own.fit(X, y + 1j)
+    own.fit(X, y.astype(object))
     X, y, own, _ = pair("counts")
     with pytest.raises(ValueError, match="y: expected numbers of at least 0 with loss='poisson'"):
         own.fit(X, y - 9)

@@ -23,6 +23,7 @@ from fastnn import backends, checks, optimizers, propagation
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, training_mode
+from fastnn.network import Network
 from fastnn.optimizers import Optimizer
 from fastnn.sklearn import building, lbfgs
 from fastnn.sklearn.epochs import Epochs, Shuffled, epochs_of
@@ -78,6 +79,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         "callbacks": [None, list, tuple, Callback, callable],
         "threads": [None, Interval(Integral, 1, None, closed="left")],
     }
+
+    network_: Network
 
     # What the two differ in
 
