@@ -392,6 +392,62 @@ def test_layers_are_as_parameters_say():
     np.testing.assert_array_equal(own.predict_proba(X), again.predict_proba(X))
 
 
+class Own(fastnn.Layer):
+    def forward(self, input):
+        return 2 * input
+
+    def backward(self, input, grad_output):
+        return 2 * grad_output
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("loss", "squared_error", "poisson"),
+        ("hidden_layer_sizes", (5,), (5, 5)),
+        ("hidden_layer_sizes", 5, 6),
+        ("activation", "relu", "tanh"),
+        ("activation", fastnn.LeakyReLU(0.1), fastnn.LeakyReLU(0.2)),
+        ("activation", Own(), Own()),
+        ("dropout", 0.0, 0.5),
+        ("batch_norm", False, True),
+    ],
+)
+def test_what_a_network_was_built_with_stays(name, before, after):
+    X, y, own, _ = pair("counts")
+    own.set_params(loss="squared_error", warm_start=True).set_params(**{name: before}).fit(X, y)
+    loss = own.loss_
+    own.set_params(**{name: after})
+    for train in (own.fit, own.partial_fit):
+        with pytest.raises(ValueError, match=f"{name}: expected .*, with which the network was"):
+            train(X, y)
+    assert own.loss_ == loss
+    own.set_params(warm_start=False).fit(X, y)
+    own.partial_fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("hidden_layer_sizes", 5, [5]),
+        ("activation", "relu", ["relu"]),
+        ("activation", fastnn.LeakyReLU(0.1), [fastnn.LeakyReLU(0.1)]),
+        ("dropout", 0.25, (0.25,)),
+    ],
+)
+def test_other_ways_to_write_what_a_network_was_built_with(name, before, after):
+    X, y, own, _ = pair("one value", warm_start=True)
+    own.set_params(**{name: before}).fit(X, y)
+    own.set_params(**{name: after}).fit(X, y)
+
+
+def test_a_copy_goes_on_with_its_own_layers():
+    X, y, own, _ = pair("one value", warm_start=True)
+    own.set_params(activation=Own()).fit(X, y)
+    copy.deepcopy(own).partial_fit(X, y)
+    pickle.loads(pickle.dumps(own)).partial_fit(X, y)
+
+
 def test_optimizer_and_schedule():
     X, y, own, other = pair("three classes", solver="sgd", learning_rate_init=0.05, momentum=0.9)
     other.fit(X, y)

@@ -143,6 +143,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         hidden = building.hidden_units(self.hidden_layer_sizes)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         self._check_options(incremental, X_val, y_val)
+        if not first_pass:
+            self._check_structure()
         with self._as_before_if_refused():
             X, y = self._validated(X, y, reset=first_pass)
             self._note(y, classes, incremental)
@@ -164,6 +166,28 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 " contain large values and need to be preprocessed."
             )
         return self
+
+    def _structure(self, hidden: int) -> dict[str, Any]:
+        """Return the parameters that a network of so many hidden layers is built with."""
+        return {
+            "hidden_layer_sizes": building.hidden_units(self.hidden_layer_sizes),
+            "activation": building.of_each_layer("activation", self.activation, hidden),
+            "dropout": building.of_each_layer("dropout", self.dropout, hidden),
+            "batch_norm": self.batch_norm,
+            "loss": getattr(self, "loss", None),
+        }
+
+    def _check_structure(self) -> None:
+        """Refuse to go on with a network that is not as the parameters say."""
+        if not hasattr(self, "_built_with"):
+            return
+        for name, value in self._structure(len(self._views[0]) - 1).items():
+            before = self._built_with[name]
+            if not building.alike(value, before):
+                raise ValueError(
+                    f"{name}: expected {before!r}, with which the network was built, got "
+                    f"{value!r}; fit without warm_start builds another"
+                )
 
     @contextmanager
     def _as_before_if_refused(self) -> Iterator[None]:
@@ -269,6 +293,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             loss=loss,
             seed=seed,
         )
+        self._built_with = self._structure(hidden)
         self._views = self._view()
         self.coefs_, self.intercepts_ = map(list, self._views)
 
