@@ -716,6 +716,7 @@ def test_warns_of_a_training_that_has_not_converged():
         ({"activation": "swish"}, "activation"),
         ({"activation": ["relu"]}, "activation: expected one for each of 2 hidden layers, got 1"),
         ({"activation": ["relu", "swish"]}, "activation: expected one of .*'gelu'.*got 'swish'"),
+        ({"activation": fastnn.Dense(4, 4)}, r"activation: expected a layer .* got Dense\(4, 4"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": [0.5, 1.0]}, "dropout: expected a finite number"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),

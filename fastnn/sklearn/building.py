@@ -142,6 +142,11 @@ def _given(value: Array, rng: object, shape: object) -> Array:
 
 
 def _activation(kind: Any) -> list[Layer]:
+    if isinstance(kind, Dense):
+        raise ValueError(
+            "activation: expected a layer that keeps each unit to itself, got "
+            f"{kind!r}; hidden_layer_sizes makes the dense layers"
+        )
     if isinstance(kind, Layer):
         return [copy.deepcopy(kind)]  # the parameter stays as it is, and can serve other layers
     if kind not in ACTIVATIONS:
