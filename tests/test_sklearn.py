@@ -348,6 +348,45 @@ def test_weights_of_classes():
         clone(balanced).partial_fit(X, y, classes=["no", "yes"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "class_weight", "message"),
+    [
+        ("three classes", {0: -1.0}, r"class_weight\[0\]: expected .* at least 0, got -1"),
+        ("three classes", dict.fromkeys(range(3), -1), r"class_weight\[0\]: expected"),
+        ("two classes", {"no": np.nan}, r"class_weight\['no'\]: expected .*, got nan"),
+        ("two classes", {"no": np.inf}, r"class_weight\['no'\]: expected .*, got inf"),
+        ("three classes", {3: 1.0}, r"class_weight: expected classes among \[0 1 2\], got 3"),
+        ("three classes", [{0: 1.0}], "class_weight: expected .* got a list"),
+        ("several labels", [{0: 1, 1: -2}] * 3, r"class_weight\[1\]: expected .* got -2"),
+    ],
+)
+def test_weights_of_classes_that_are_refused(kind, class_weight, message):
+    X, y, own, _ = pair(kind)
+    with pytest.raises(ValueError, match=message):
+        own.set_params(class_weight=class_weight).fit(X, y)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_weights_whose_sum_is_infinite(solver):
+    X, y, own, _ = pair("three classes", solver=solver)
+    weights = np.full(len(y), 1e308)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="expected a finite sum"):
+        own.fit(X, y, sample_weight=weights)
+
+
+def test_weights_of_classes_that_a_part_lacks():
+    X, y, own, _ = pair("three classes")
+    own.set_params(class_weight={2: 5.0})
+    few = y < 2
+    plain = clone(own).set_params(class_weight=None)
+    for estimator in (own, plain):
+        estimator.partial_fit(X[few], y[few], classes=[0, 1, 2])
+    np.testing.assert_allclose(own.coefs_[0], plain.coefs_[0], rtol=1e-9)
+    own.partial_fit(X, y)
+    plain.partial_fit(X, y, sample_weight=np.where(y == 2, 5.0, 1.0))
+    np.testing.assert_allclose(own.coefs_[0], plain.coefs_[0], rtol=1e-9)
+
+
 def test_layers_are_as_parameters_say():
     X, y, own, _ = pair("three classes")
     own.set_params(
@@ -365,6 +404,62 @@ def test_layers_are_as_parameters_say():
     assert [coefs.shape for coefs in own.coefs_] == [(7, 9), (9, 8), (8, 7), (7, 3)]
     again = clone(own).fit(X, y)
     np.testing.assert_array_equal(own.predict_proba(X), again.predict_proba(X))
+
+
+class Own(fastnn.Layer):
+    def forward(self, input):
+        return 2 * input
+
+    def backward(self, input, grad_output):
+        return 2 * grad_output
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("loss", "squared_error", "poisson"),
+        ("hidden_layer_sizes", (5,), (5, 5)),
+        ("hidden_layer_sizes", 5, 6),
+        ("activation", "relu", "tanh"),
+        ("activation", fastnn.LeakyReLU(0.1), fastnn.LeakyReLU(0.2)),
+        ("activation", Own(), Own()),
+        ("dropout", 0.0, 0.5),
+        ("batch_norm", False, True),
+    ],
+)
+def test_what_a_network_was_built_with_stays(name, before, after):
+    X, y, own, _ = pair("counts")
+    own.set_params(loss="squared_error", warm_start=True).set_params(**{name: before}).fit(X, y)
+    loss = own.loss_
+    own.set_params(**{name: after})
+    for train in (own.fit, own.partial_fit):
+        with pytest.raises(ValueError, match=f"{name}: expected .*, with which the network was"):
+            train(X, y)
+    assert own.loss_ == loss
+    own.set_params(warm_start=False).fit(X, y)
+    own.partial_fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("hidden_layer_sizes", 5, [5]),
+        ("activation", "relu", ["relu"]),
+        ("activation", fastnn.LeakyReLU(0.1), [fastnn.LeakyReLU(0.1)]),
+        ("dropout", 0.25, (0.25,)),
+    ],
+)
+def test_other_ways_to_write_what_a_network_was_built_with(name, before, after):
+    X, y, own, _ = pair("one value", warm_start=True)
+    own.set_params(**{name: before}).fit(X, y)
+    own.set_params(**{name: after}).fit(X, y)
+
+
+def test_a_copy_goes_on_with_its_own_layers():
+    X, y, own, _ = pair("one value", warm_start=True)
+    own.set_params(activation=Own()).fit(X, y)
+    copy.deepcopy(own).partial_fit(X, y)
+    pickle.loads(pickle.dumps(own)).partial_fit(X, y)
 
 
 def test_optimizer_and_schedule():
@@ -423,6 +518,26 @@ def test_callbacks():
     assert len(history) == 3
     assert history.loss == own.loss_curve_
     assert history.accuracy[-1] > 0.2
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_callback_cannot_train_its_estimator(method):
+    X, y, own, _ = pair("three classes", max_iter=2)
+    expected = clone(own).fit(X, y)
+    refused = []
+
+    def train(network, history):
+        copy.deepcopy(own).set_params(callbacks=None).partial_fit(X, y)
+        with pytest.raises(RuntimeError, match="can't begin to train while it is training"):
+            getattr(own, method)(X, y)
+        with pytest.raises(RuntimeError):  # the one that runs is still known to
+            network.fit(X, y)
+        refused.append(method)
+
+    own.set_params(callbacks=train).fit(X, y)
+    assert len(refused) == 2
+    np.testing.assert_array_equal(own.coefs_[0], expected.coefs_[0])
+    own.set_params(callbacks=None).fit(X, y)
 
 
 def test_a_callback_may_change_the_rate():
@@ -494,6 +609,69 @@ def test_weights_that_a_user_puts_in_are_used():
     assert_equal(own, other)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own.coefs_.__setitem__(0, np.ones((1, 12))), r"coefs_\[0\]: expected shape"),
+        (lambda own: own.coefs_.__setitem__(1, 3), r"coefs_\[1\]: expected shape \(12, 1\), got"),
+        (lambda own: own.intercepts_.__setitem__(0, [0.5]), r"intercepts_\[0\]: expected shape"),
+        (lambda own: own.coefs_.append(np.ones((1, 1))), "coefs_: expected a list of 2"),
+        (lambda own: own.intercepts_.pop(), "intercepts_: expected a list of 2 arrays, got 1"),
+        (lambda own: setattr(own, "coefs_", 1.0), "coefs_: expected a list of 2 arrays, got 1.0"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(change, message):
+    X, y, own, _ = pair("one value", warm_start=True)
+    own.fit(X, y)
+    weights = own.network_.get_weights()
+    own.intercepts_[1] = np.ones(1)  # not taken over either
+    change(own)
+    for use in (
+        own.predict,
+        pickle.dumps,
+        lambda X: own.fit(X, y),
+        lambda X: own.partial_fit(X, y),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(own if use is pickle.dumps else X)
+    for found, expected in zip(own.network_.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_other_kinds_of_weights_that_a_user_puts_in():
+    X, y, own, _ = pair("one value", hidden_layer_sizes=(4, 4, 4))
+    own.fit(X, y)
+    first, second = own.coefs_[1].copy(), own.coefs_[2].copy()
+    held = own.coefs_
+    own.coefs_[1], own.coefs_[2] = own.coefs_[2], own.coefs_[1]
+    own.predict(X)
+    np.testing.assert_array_equal(own.network_.layers[2].weights, second)
+    np.testing.assert_array_equal(own.network_.layers[4].weights, first)
+    assert own.coefs_ is held
+    own.coefs_ = tuple(0.5 * coefs for coefs in own.coefs_)
+    own.predict(X)
+    np.testing.assert_array_equal(own.coefs_[1], 0.5 * second)
+    own.coefs_[1] = first.astype(complex)
+    with pytest.raises(TypeError, match=r"coefs_\[1\]: expected an array of real numbers"):
+        own.predict(X)
+
+
+def test_a_network_of_weights_alone():
+    X, y, own, other = pair("one value", warm_start=True)
+    other.fit(X, y)
+    own.n_outputs_ = 1
+    own.coefs_ = [np.ones((7, 5)), np.ones((6, 1))]
+    own.intercepts_ = [np.ones(5), np.ones(1)]
+    with pytest.raises(
+        ValueError, match=r"coefs_\[1\]: expected shape \[5, outputs\], got \(6, 1\)"
+    ):
+        own.partial_fit(X, y)
+    own.coefs_[1] = np.ones((5, 1))
+    own.intercepts_[1] = 1.0
+    with pytest.raises(ValueError, match=r"intercepts_\[1\]: expected shape \(1,\), got \(\)"):
+        own.partial_fit(X, y)
+
+
 def test_the_network_is_a_network(tmp_path):
     X, y, own, _ = pair("three classes")
     own.fit(X, y).network_.save(tmp_path / "model.safetensors")
@@ -552,6 +730,7 @@ def test_warns_of_a_training_that_has_not_converged():
         ({"activation": "swish"}, "activation"),
         ({"activation": ["relu"]}, "activation: expected one for each of 2 hidden layers, got 1"),
         ({"activation": ["relu", "swish"]}, "activation: expected one of .*'gelu'.*got 'swish'"),
+        ({"activation": fastnn.Dense(4, 4)}, r"activation: expected a layer .* got Dense\(4, 4"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": [0.5, 1.0]}, "dropout: expected a finite number"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
@@ -582,10 +761,19 @@ def test_refused_data():
         own.fit(X, y, X_val=X, y_val=y + 1)
     with pytest.raises(ValueError, match="X has 6 features, but MLPClassifier is expecting 7"):
         own.fit(X, y, X_val=X[:, :6], y_val=y)
-    with pytest.raises(ValueError, match="expected a weight above 0, got zeros alone"):
+    with pytest.raises(
+        ValueError, match="sample_weight, class_weight: expected a finite sum above 0"
+    ):
         clone(own).set_params(class_weight=dict.fromkeys(range(3), 0.0)).fit(X, y)
     with pytest.raises(ValueError, match="Negative values"):
         own.fit(X, y, sample_weight=-np.ones(len(y)))
+    X, y, own, _ = pair("one value")
+    for texts in (y.astype(str), y.astype(bytes), np.full(len(y), "high")):
+        with pytest.raises(ValueError, match="y: expected real numbers, got an array of dtype"):
+            own.fit(X, texts)
+    with pytest.raises(ValueError, match=r"[Cc]omplex"):
+        own.fit(X, y + 1j)
+    own.fit(X, y.astype(object))
     X, y, own, _ = pair("counts")
     with pytest.raises(ValueError, match="y: expected numbers of at least 0 with loss='poisson'"):
         own.fit(X, y - 9)

@@ -19,10 +19,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastnn import backends, optimizers, propagation
+from fastnn import backends, checks, optimizers, propagation
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, training_mode
+from fastnn.network import Network
 from fastnn.optimizers import Optimizer
 from fastnn.sklearn import building, lbfgs
 from fastnn.sklearn.epochs import Epochs, Shuffled, epochs_of
@@ -78,6 +79,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         "callbacks": [None, list, tuple, Callback, callable],
         "threads": [None, Interval(Integral, 1, None, closed="left")],
     }
+
+    network_: Network
 
     # What the two differ in
 
@@ -135,9 +138,13 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         classes: Any = None,
         incremental: bool = False,
     ) -> BaseMLP:
+        if hasattr(self, "network_") and self.network_._fitting:
+            raise RuntimeError("an estimator can't begin to train while it is training")
         hidden = building.hidden_units(self.hidden_layer_sizes)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         self._check_options(incremental, X_val, y_val)
+        if not first_pass:
+            self._check_structure()
         with self._as_before_if_refused():
             X, y = self._validated(X, y, reset=first_pass)
             self._note(y, classes, incremental)
@@ -159,6 +166,28 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 " contain large values and need to be preprocessed."
             )
         return self
+
+    def _structure(self, hidden: int) -> dict[str, Any]:
+        """Return the parameters that a network of so many hidden layers is built with."""
+        return {
+            "hidden_layer_sizes": building.hidden_units(self.hidden_layer_sizes),
+            "activation": building.of_each_layer("activation", self.activation, hidden),
+            "dropout": building.of_each_layer("dropout", self.dropout, hidden),
+            "batch_norm": self.batch_norm,
+            "loss": getattr(self, "loss", None),
+        }
+
+    def _check_structure(self) -> None:
+        """Refuse to go on with a network that is not as the parameters say."""
+        if not hasattr(self, "_built_with"):
+            return
+        for name, value in self._structure(len(self._views[0]) - 1).items():
+            before = self._built_with[name]
+            if not building.alike(value, before):
+                raise ValueError(
+                    f"{name}: expected {before!r}, with which the network was built, got "
+                    f"{value!r}; fit without warm_start builds another"
+                )
 
     @contextmanager
     def _as_before_if_refused(self) -> Iterator[None]:
@@ -228,11 +257,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         of_classes = self._weights_of_classes(y, incremental)
         if of_classes is not None:
             weights = of_classes if weights is None else weights * of_classes
-        if weights is not None and not weights.any():
-            raise ValueError(
-                "sample_weight, class_weight: expected a weight above 0, got zeros alone"
-            )
-        return weights
+        if weights is None:
+            return None
+        return checks.weights("sample_weight, class_weight", weights, X.shape[0])
 
     def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, None]:
         X, y = self._validated(X_val, y_val, reset=False)
@@ -266,6 +293,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             loss=loss,
             seed=seed,
         )
+        self._built_with = self._structure(hidden)
         self._views = self._view()
         self.coefs_, self.intercepts_ = map(list, self._views)
 
@@ -276,13 +304,24 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _sync(self) -> None:
         """Have the network hold what `coefs_` and `intercepts_` say, which a user may change."""
         if not hasattr(self, "network_"):
+            building.check_weights(self.coefs_, self.intercepts_)
             self._build()
             return
-        for given, views in zip((self.coefs_, self.intercepts_), self._views, strict=True):
+        replaced = []
+        for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
+            given = building.checked_list(name, getattr(self, name), len(views))
             for number, view in enumerate(views):
                 if given[number] is not view:
-                    view[...] = given[number]
-                    given[number] = view
+                    value = checks.shaped(f"{name}[{number}]", given[number], view.shape)
+                    replaced.append((view, value.copy()))  # it may be another of the views
+        for view, value in replaced:
+            view[...] = value
+        for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
+            given = getattr(self, name)
+            if isinstance(given, list):
+                given[:] = views
+            else:
+                setattr(self, name, list(views))
 
     def _forget_losses(self) -> None:
         self.loss_curve_: list[float] = []

@@ -14,7 +14,7 @@ from fastnn import activations, checks, optimizers
 from fastnn.activations import Sigmoid
 from fastnn.checks import Array
 from fastnn.dropout import Dropout
-from fastnn.layers import Dense, Layer
+from fastnn.layers import BUILT_IN, Dense, Layer
 from fastnn.network import Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, EpsilonHatAdam, Optimizer
@@ -52,6 +52,19 @@ def of_each_layer(name: str, value: Any, layers: int) -> list[Any]:
     return list(value)
 
 
+def alike(value: Any, other: Any) -> bool:
+    """Say whether two values of a parameter make the same layers.
+
+    Of a layer that only a user knows nothing but itself is known to be the same.
+    """
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(alike, value, other))
+    if isinstance(value, Layer) and isinstance(other, Layer):
+        own = value in BUILT_IN and other in BUILT_IN
+        return value is other or (own and repr(value) == repr(other))
+    return bool(value == other)
+
+
 def draw(
     units: Sequence[int], activation: Sequence[Any], dtype: Any, random_state: Any
 ) -> tuple[list[Array], list[Array]]:
@@ -70,6 +83,30 @@ def draw(
         coefs.append(weights.astype(dtype, copy=False))
         intercepts.append(biases.astype(dtype, copy=False))
     return coefs, intercepts
+
+
+def checked_list(name: str, value: Any, layers: int) -> Sequence[Any]:
+    """Return a list of what each layer has, of `layers` that have weights."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{name}: expected a list of {layers} arrays, got {value!r}")
+    if len(value) != layers:
+        raise ValueError(f"{name}: expected a list of {layers} arrays, got {len(value)}")
+    return value
+
+
+def check_weights(coefs: Any, intercepts: Any) -> None:
+    """Raise unless these are weights and biases of a network, from layer to layer."""
+    layers = max(1, len(coefs)) if isinstance(coefs, (list, tuple)) else 1
+    checked_list("coefs_", coefs, layers)
+    checked_list("intercepts_", intercepts, layers)
+    units = None
+    for number, weights in enumerate(coefs):
+        shape = checks.numeric(f"coefs_[{number}]", weights).shape
+        if len(shape) != 2 or 0 in shape or units not in (None, shape[0]):
+            expected = "inputs" if units is None else units
+            raise ValueError(f"coefs_[{number}]: expected shape [{expected}, outputs], got {shape}")
+        units = shape[1]
+        checks.shaped(f"intercepts_[{number}]", intercepts[number], (units,))
 
 
 def build(
@@ -105,6 +142,11 @@ def _given(value: Array, rng: object, shape: object) -> Array:
 
 
 def _activation(kind: Any) -> list[Layer]:
+    if isinstance(kind, Dense):
+        raise ValueError(
+            "activation: expected a layer that keeps each unit to itself, got "
+            f"{kind!r}; hidden_layer_sizes makes the dense layers"
+        )
     if isinstance(kind, Layer):
         return [copy.deepcopy(kind)]  # the parameter stays as it is, and can serve other layers
     if kind not in ACTIVATIONS:

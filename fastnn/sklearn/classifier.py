@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import validate_data
 
+from fastnn import checks
 from fastnn.checks import Array
 from fastnn.sklearn.base import BaseMLP
 
@@ -361,7 +362,7 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
                 at = int(unseen.argmax())
                 raise ValueError(
                     f"{name}: expected the classes that the network was built for, {known}, "
-                    f"got {y[at]!r} at index {at}"
+                    f"got {y[at]} at index {at}"
                 )
             if kind == "multiclass":
                 return ids
@@ -380,7 +381,28 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
                 "class_weight: expected the weight of each class in partial_fit, got 'balanced', "
                 "which is of a whole training set; compute_class_weight('balanced', ...) gives them"
             )
+        if isinstance(self.class_weight, dict) and y.ndim == 1:
+            return self._weights_by_class(self.class_weight, y)
+        of_labels = self.class_weight if isinstance(self.class_weight, list) else []
+        if of_labels and y.ndim == 1:
+            raise ValueError(
+                "class_weight: expected weights of the classes in a dict, got a list, which is for "
+                "several labels"
+            )
         weights: Array = compute_sample_weight(self.class_weight, y)
+        for of_label in of_labels:
+            for label, weight in of_label.items():
+                checks.real(f"class_weight[{label!r}]", weight, minimum=0.0)
+        return weights
+
+    def _weights_by_class(self, class_weight: dict[Any, Any], y: Array) -> Array:
+        """Return the weights of samples; a class that is not named has 1, and may be absent."""
+        known = self._label_binarizer.classes_
+        weights = np.ones(len(y))
+        for label, weight in class_weight.items():
+            if label not in known:
+                raise ValueError(f"class_weight: expected classes among {known}, got {label!r}")
+            weights[y == label] = checks.real(f"class_weight[{label!r}]", weight, minimum=0.0)
         return weights
 
     def _loss_and_activation(self) -> tuple[str, str]:

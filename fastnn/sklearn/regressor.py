@@ -235,6 +235,8 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if y.dtype.kind not in "biuf":
+            raise ValueError(f"y: expected real numbers, got an array of dtype {y.dtype}")
         return X, y
 
     def _targets(self, name: str, y: Any) -> Array:
