@@ -606,6 +606,8 @@ def _sweep(options: argparse.Namespace) -> int:
         sweep.draw(rows, options.plot)
         print(f"picture in {options.plot}")
     left = sum(setting not in results.found for setting in settings)
+    if interrupted:
+        print("interrupted", file=sys.stderr)
     if left:
         print(
             f"{left} of {len(settings)} trainings are missing; the same command goes on with them"

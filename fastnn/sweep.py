@@ -319,6 +319,8 @@ class Row:
 
 def rows(records: Sequence[Record]) -> list[Row]:
     """Put the records of a setting together; return the settings, best first."""
+    if not records:
+        return []
     together: dict[Setting, Row] = {}
     for record in records:
         setting = setting_of(record)

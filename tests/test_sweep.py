@@ -284,6 +284,31 @@ def test_a_training_that_fails_keeps_no_other_back(run, records, monkeypatch):
     monkeypatch.undo()
 
 
+def test_nothing_but_failures(run, records, monkeypatch):
+    def fails(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(sweep, "train", fails)
+    status, output = run("--hidden", 8, "--seeds", 2, "--plot", "sweep.png")
+    assert status == 1
+    assert output.count("failed: MemoryError: no room") == 2
+    assert "2 of 2 trainings are missing; the same command goes on with them" in output
+    assert records() == []
+
+
+def test_ctrl_c_before_the_first_result(run, records, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(sweep, "here", interrupted)
+    status, output = run("--hidden", 8, "--seeds", 2)
+    assert status == 130
+    assert "2 of 2 trainings are missing; the same command goes on with them" in output
+    assert output.endswith("interrupted\n")
+    assert records() == []
+
+
 def test_divergence(run, records, tmp_path):
     pytest.importorskip("matplotlib")
     status, output = run("--hidden", 8, "--learning-rate", 0.1, 1e30, "--plot", "sweep.svg")
