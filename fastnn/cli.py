@@ -740,9 +740,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(*encoding.target.report(network, X_test, y_test), sep="\n")
         return 0
     if tables.ENTRY in network.metadata:
+        with _naming(options.model):
+            names = tables.Encoding.of(network).names
         raise ValueError(
             f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
-            f"{', '.join(tables.Encoding.of(network).names)}"
+            f"{', '.join(names)}"
         )
     X_test, y_test = _pixels(options)[4:]
     if not images.takes_raw_pixels(network):
@@ -765,7 +767,9 @@ def _predict(options: argparse.Namespace) -> int:
     if len(options.images) > 1 and any(map(_is_rows, options.images)):
         raise ValueError("INPUT: expected pictures, or one table or - alone, got both")
     if tables.ENTRY in network.metadata:
-        print(_of_table(network, options.images[0]))
+        with _naming(options.model):
+            encoding = tables.Encoding.of(network)
+        print(_of_table(network, encoding, options.images[0]))
         return 0
     if tables.is_table(options.images[0]):
         with open(options.images[0], newline="") as file:
@@ -784,9 +788,8 @@ def _is_rows(name: str) -> bool:
     return name == "-" or tables.is_table(name)
 
 
-def _of_table(network: fastnn.Network, name: str) -> str:
+def _of_table(network: fastnn.Network, encoding: tables.Encoding, name: str) -> str:
     """Return the answers for the rows of a table as text."""
-    encoding = tables.Encoding.of(network)
     if not _is_rows(name):
         raise ValueError(f"INPUT: expected a CSV or Parquet file or -, got {name}")
     if name == "-":
