@@ -455,8 +455,7 @@ def _add_preparation(parser: argparse.ArgumentParser) -> None:
 def _task(options: argparse.Namespace) -> Task:
     frame = _frame(options)
     if frame is None:
-        if options.target is not None:
-            raise ValueError(f"--target: expected --csv or --parquet beside {options.target!r}")
+        _check_no_preparation(options)
         parts = _pixels(options)
         classes = 1 + max(int(y.max()) for y in parts[1::2])
         loss = "softmax_cross_entropy"
@@ -480,6 +479,19 @@ def _task(options: argparse.Namespace) -> Task:
     of = encoding.target
     metadata = {tables.ENTRY: encoding.as_text()}
     return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
+
+
+def _check_no_preparation(options: argparse.Namespace) -> None:
+    """Refuse what is asked for of a table where there is none."""
+    usual = argparse.ArgumentParser(add_help=False)
+    _add_preparation(usual)
+    for name, default in vars(usual.parse_args([])).items():
+        value = getattr(options, name)
+        if value != default:
+            shown = " ".join(value) if isinstance(value, list) else value
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected --csv or --parquet beside {shown!r}"
+            )
 
 
 def _frame(options: argparse.Namespace, texts: Iterable[str] = ()) -> Any:

@@ -501,6 +501,12 @@ class TestCommands:
         for line, message in {
             "train --csv flowers.csv": "--target: expected the column to predict, one of height",
             "train --target species": "--target: expected --csv or --parquet beside 'species'",
+            "train --task regression": "--task: expected --csv or --parquet beside 'regression'",
+            "train --missing drop": "--missing: expected --csv or --parquet beside 'drop'",
+            "train --ignore id no": "--ignore: expected --csv or --parquet beside 'id no'",
+            "train --categorical a": "--categorical: expected --csv or --parquet beside 'a'",
+            "train --test-share 0.5": "--test-share: expected --csv or --parquet beside 0.5",
+            "sweep --validation-share 0": "--validation-share: expected --csv or --parquet beside",
             "train --csv flowers.csv --target species --data .": "--data: expected none beside",
             "train --csv none.csv --target species": "none.csv: expected a table",
             "evaluate model": "--csv: expected a table, as model was trained on one; it",
