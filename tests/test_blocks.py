@@ -218,6 +218,9 @@ def pairs(*shapes):
         ([(np.ones((3, 2)), [0] * 3)], {}, ValueError, "X of block 0: expected shape .batch, 17"),
         ([*pairs(9), (np.ones((3, WIDTH)), [0, 1, 3])], {}, ValueError, "y of block 1: .* got 3"),
         ([*pairs(9), (np.ones((3, WIDTH)), [0, 1])], {}, ValueError, "y of block 1: expected 3"),
+        ([*pairs(9), (np.ones((3, WIDTH)), [])], {}, ValueError, "y of block 1: expected 3 .* got 0"),
+        ([(np.ones((3, WIDTH)), []), *pairs(9)], {}, ValueError, "y of block 0: expected 3 .* got 0"),
+        ([(np.ones((0, WIDTH)), [1]), *pairs(9)], {}, ValueError, " of block 0: expected "),
         (
             [(np.ones((9, WIDTH), np.uint8), [0] * 9), *pairs(9)],
             {}, ValueError, "X of block 1: expected uint8, as the first block has, got float32",
@@ -235,6 +238,11 @@ def test_mistakes(blocks, options, exception, message):
     with pytest.raises(exception, match=message):
         network.fit_blocks(blocks, **options)
     network.fit_blocks(pairs(9))  # which is not still training
+
+
+def test_an_empty_block_of_lists():
+    network = perceptron(WIDTH, CLASSES)
+    assert network.fit_blocks([([], []), *pairs(9)]).samples_seen == 9
 
 
 def test_an_iterator_that_is_used_up():
