@@ -82,6 +82,7 @@ class Blocks:
         self._source, self._check = source, check
         self._batch_size, self._shuffle, self._drop_last = batch_size, shuffle, drop_last
         self._kind: np.dtype[Any] | None = None
+        self._of_target: tuple[int, ...] | None = None
         self.samples: int | None = None
         self._coming = self._blocks()
         self._first = next(self._coming, None)
@@ -176,7 +177,8 @@ class Blocks:
             if parts != 2:
                 got = type(block).__name__ + (f" of {parts}" if parts else "")
                 raise TypeError(f"blocks: expected pairs (X, y), got {got} as number {number}")
-            if np.shape(block[1])[:1] != (0,):
+            # an X of samples beside an empty y is for the check
+            if any(np.shape(part)[:1] != (0,) for part in reversed(block)):
                 yield self._checked(number, *block)
             del block
 
@@ -186,4 +188,13 @@ class Blocks:
         self._kind = self._kind or X.dtype
         if X.dtype != self._kind == np.uint8:
             raise ValueError(f"{names[0]}: expected uint8, as the first block has, got {X.dtype}")
+        # some losses take class ids as well as a row for each sample
+        if self._of_target is None:
+            self._of_target = y.shape[1:]
+        if y.shape[1:] != self._of_target:
+            expected, got = (
+                f"rows of {of[0]} targets" if of else "class ids"
+                for of in (self._of_target, y.shape[1:])
+            )
+            raise ValueError(f"{names[1]}: expected {expected}, as the first block has, got {got}")
         return (X, y), names

@@ -455,8 +455,7 @@ def _add_preparation(parser: argparse.ArgumentParser) -> None:
 def _task(options: argparse.Namespace) -> Task:
     frame = _frame(options)
     if frame is None:
-        if options.target is not None:
-            raise ValueError(f"--target: expected --csv or --parquet beside {options.target!r}")
+        _check_no_preparation(options)
         parts = _pixels(options)
         classes = 1 + max(int(y.max()) for y in parts[1::2])
         loss = "softmax_cross_entropy"
@@ -480,6 +479,19 @@ def _task(options: argparse.Namespace) -> Task:
     of = encoding.target
     metadata = {tables.ENTRY: encoding.as_text()}
     return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
+
+
+def _check_no_preparation(options: argparse.Namespace) -> None:
+    """Refuse what is asked for of a table where there is none."""
+    usual = argparse.ArgumentParser(add_help=False)
+    _add_preparation(usual)
+    for name, default in vars(usual.parse_args([])).items():
+        value = getattr(options, name)
+        if value != default:
+            shown = " ".join(value) if isinstance(value, list) else value
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected --csv or --parquet beside {shown!r}"
+            )
 
 
 def _frame(options: argparse.Namespace, texts: Iterable[str] = ()) -> Any:
@@ -611,6 +623,8 @@ def _sweep(options: argparse.Namespace) -> int:
         sweep.draw(rows, options.plot)
         print(f"picture in {options.plot}")
     left = sum(setting not in results.found for setting in settings)
+    if interrupted:
+        print("interrupted", file=sys.stderr)
     if left:
         print(
             f"{left} of {len(settings)} trainings are missing; the same command goes on with them"
@@ -743,9 +757,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(*encoding.target.report(network, X_test, y_test), sep="\n")
         return 0
     if tables.ENTRY in network.metadata:
+        with _naming(options.model):
+            names = tables.Encoding.of(network).names
         raise ValueError(
             f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
-            f"{', '.join(tables.Encoding.of(network).names)}"
+            f"{', '.join(names)}"
         )
     X_test, y_test = _pixels(options)[4:]
     if not images.takes_raw_pixels(network):
@@ -768,7 +784,9 @@ def _predict(options: argparse.Namespace) -> int:
     if len(options.images) > 1 and any(map(_is_rows, options.images)):
         raise ValueError("INPUT: expected pictures, or one table or - alone, got both")
     if tables.ENTRY in network.metadata:
-        print(_of_table(network, options.images[0]))
+        with _naming(options.model):
+            encoding = tables.Encoding.of(network)
+        print(_of_table(network, encoding, options.images[0]))
         return 0
     if tables.is_table(options.images[0]):
         with open(options.images[0], newline="", encoding="utf-8") as file:
@@ -787,9 +805,8 @@ def _is_rows(name: str) -> bool:
     return name == "-" or tables.is_table(name)
 
 
-def _of_table(network: fastnn.Network, name: str) -> str:
+def _of_table(network: fastnn.Network, encoding: tables.Encoding, name: str) -> str:
     """Return the answers for the rows of a table as text."""
-    encoding = tables.Encoding.of(network)
     if not _is_rows(name):
         raise ValueError(f"INPUT: expected a CSV or Parquet file or -, got {name}")
     if name == "-":

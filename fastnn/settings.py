@@ -54,6 +54,8 @@ class Task(NamedTuple):
 class Setting:
     """What decides, beside the data, what a training ends with.
 
+    What came later has a default, which is what trainings did before.
+
     Attributes
     ----------
     hidden : tuple of int
@@ -75,13 +77,13 @@ class Setting:
     activation: str
     batch_norm: bool
     dropout: float | None
-    label_smoothing: float
+    label_smoothing: float = 0.0
     epochs: int
     batch_size: int
     optimizer: str
     learning_rate: float
     schedule: str
-    clip_norm: float | None
+    clip_norm: float | None = None
     early_stopping: int | None
     dtype: str
     backend: str

@@ -15,7 +15,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -260,16 +260,15 @@ class Results:
         """Remember the record in a line."""
         try:
             record: Record = json.loads(line)
+            _check_record(record)
             setting = setting_of(record)
-            numbers = [record[f"{of}_{what}"] for of in ("val", "test") for what in MEASURES]
-            if not all(isinstance(x, int | float | None) for x in [record["seconds"], *numbers]):
-                raise TypeError("no numbers")
-            of_these = record["data"] == self._of_data
-        except (ValueError, TypeError, KeyError) as error:
+            hash(setting)
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"--out: expected a file of results that `fastnn sweep` wrote, got {self._path}, "
-                f"line {number}: {type(error).__name__}: {error}"
+                f"line {number}: {error}"
             ) from error
+        of_these = record["data"] == self._of_data
         if of_these:
             self.found[setting] = record
         else:
@@ -277,9 +276,36 @@ class Results:
         return record
 
 
+_NUMBER = int | float | None
+_KINDS: dict[str, Any] = {
+    "data": str,
+    **{f"{of}_{what}": _NUMBER for of in ("val", "test") for what in MEASURES},
+    "seconds": int | float,
+    "parameters": int,
+    "diverged": bool,
+    "history": dict,
+}
+"""Of the entries of a record beside its setting."""
+
+
+def _check_record(record: Any) -> None:
+    if not isinstance(record, dict):
+        raise TypeError(f"expected the entries of a result, got {type(record).__name__}")
+    needed = [item.name for item in fields(Setting) if item.default is MISSING]
+    absent = [name for name in (*needed, *_KINDS) if name not in record]
+    if absent:
+        raise ValueError(f"expected the entries of a result, found no {', '.join(absent)}")
+    for name, kind in _KINDS.items():
+        if not isinstance(record[name], kind):
+            raise TypeError(f"{name}: expected another value than {record[name]!r}")
+    for measure in MEASURES:
+        if record[f"val_{measure}"] is not None and f"val_{measure}" not in record["history"]:
+            raise ValueError(f"history: expected val_{measure}, found none")
+
+
 def setting_of(record: Record) -> Setting:
     """Return the setting that a record is of."""
-    setting = Setting(**{name: record[name] for name in NAMES})
+    setting = Setting(**{name: record[name] for name in NAMES if name in record})
     return replace(setting, hidden=tuple(setting.hidden))
 
 
@@ -319,6 +345,8 @@ class Row:
 
 def rows(records: Sequence[Record]) -> list[Row]:
     """Put the records of a setting together; return the settings, best first."""
+    if not records:
+        return []
     together: dict[Setting, Row] = {}
     for record in records:
         setting = setting_of(record)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from fastnn import checks, prediction
 from fastnn.checks import Array
+from fastnn.layers import Dense
 
 if TYPE_CHECKING:
     from fastnn.network import Network
@@ -60,6 +61,12 @@ class Number:
 
     width = 1
 
+    def __post_init__(self) -> None:
+        _check_texts("name", (self.name,))
+        _check_scale(self.mean, self.deviation)
+        if self.missing is not None:
+            checks.real("missing", self.missing)
+
     def encode(self, column: Any, inputs: Array) -> None:
         """Write the standardised column to the network's inputs, [n, 1]."""
         values = _numbers(column, self.name)
@@ -79,6 +86,12 @@ class Category:
     name: str
     categories: tuple[str, ...]
     missing: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_texts("name", (self.name,))
+        _check_texts("categories", self.categories)
+        if self.missing is not None and self.missing not in self.categories:
+            raise ValueError(f"missing: expected one of the categories, got {self.missing!r}")
 
     @property
     def width(self) -> int:
@@ -101,6 +114,12 @@ class Classes:
     most_frequent: str
 
     loss = "softmax_cross_entropy"
+
+    def __post_init__(self) -> None:
+        _check_texts("name", (self.name,))
+        _check_texts("classes", self.classes)
+        if self.most_frequent not in self.classes:
+            raise ValueError(f"most_frequent: expected a class, got {self.most_frequent!r}")
 
     @property
     def outputs(self) -> int:
@@ -145,6 +164,10 @@ class Quantity:
     outputs = 1
     loss = "mse"
 
+    def __post_init__(self) -> None:
+        _check_texts("name", (self.name,))
+        _check_scale(self.mean, self.deviation)
+
     def encoded(self, column: Any) -> npt.NDArray[np.float64]:
         """Return the standardised target, [n]."""
         values = _numbers(column, self.name)
@@ -180,9 +203,6 @@ class Quantity:
         return f"{self.name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
 
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Number, Category, Classes, Quantity)}
-
-
 @dataclass(frozen=True)
 class Encoding:
     """How a table becomes the inputs and targets of a network.
@@ -202,15 +222,35 @@ class Encoding:
         Raises
         ------
         ValueError
-            If it was not trained on one.
+            If it was not trained on one, or what it knows of the table is damaged.
         """
         if ENTRY not in network.metadata:
             raise ValueError(
                 "expected a network that `fastnn train --csv` or `--parquet` has trained, got one "
                 "that knows of no table"
             )
-        entry = json.loads(network.metadata[ENTRY])
-        return cls(tuple(map(_built, entry["columns"])), _built(entry["target"]))
+        try:
+            entry = json.loads(network.metadata[ENTRY])
+            columns = tuple(_built(of, Number, Category) for of in entry["columns"])
+            encoding = cls(columns, _built(entry["target"], Classes, Quantity))
+            encoding._check_fits(network)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"expected what `fastnn train` wrote of a table in the entry {ENTRY!r} of the "
+                f"metadata, got a damaged one: {type(error).__name__}: {error}"
+            ) from error
+        return encoding
+
+    def _check_fits(self, network: Network) -> None:
+        dense = [layer for layer in network if isinstance(layer, Dense)]
+        if not dense:
+            return
+        found = dense[0].input_units, dense[-1].output_units
+        if found != (self.width, self.target.outputs):
+            raise ValueError(
+                f"it is of {self.width} inputs and {self.target.outputs} outputs, the network has "
+                f"{found[0]} and {found[1]}"
+            )
 
     def as_text(self) -> str:
         """Return what `of` reads in `Network.metadata`."""
@@ -734,10 +774,23 @@ def _described(of: Number | Category | Classes | Quantity) -> dict[str, Any]:
     return {"kind": type(of).__name__, **asdict(of)}
 
 
-def _built(description: dict[str, Any]) -> Any:
-    """Return what `_described` has described; JSON has lists for tuples."""
-    kind = _KINDS[description.pop("kind")]
+def _built(description: dict[str, Any], *kinds: type) -> Any:
+    """Return what `_described` has described, one of the kinds; JSON has lists for tuples."""
+    kind = {kind.__name__: kind for kind in kinds}[description.pop("kind")]
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in description.items()})
+
+
+def _check_texts(name: str, values: Any) -> None:
+    """Raise unless these are one or more texts, each once."""
+    right = isinstance(values, tuple) and all(isinstance(value, str) for value in values)
+    if not right or not 0 < len(values) == len(set(values)):
+        raise ValueError(f"{name}: expected different texts, got {values!r}")
+
+
+def _check_scale(mean: float, deviation: float) -> None:
+    checks.real("mean", mean)
+    if not checks.real("deviation", deviation, minimum=0.0):
+        raise ValueError("deviation: expected a number above 0, got 0")
 
 
 def _text(source: str | os.PathLike[str] | TextIO) -> str:

@@ -218,6 +218,9 @@ def pairs(*shapes):
         ([(np.ones((3, 2)), [0] * 3)], {}, ValueError, "X of block 0: expected shape .batch, 17"),
         ([*pairs(9), (np.ones((3, WIDTH)), [0, 1, 3])], {}, ValueError, "y of block 1: .* got 3"),
         ([*pairs(9), (np.ones((3, WIDTH)), [0, 1])], {}, ValueError, "y of block 1: expected 3"),
+        ([*pairs(9), (np.ones((3, WIDTH)), [])], {}, ValueError, "y of block 1: .* got 0"),
+        ([(np.ones((3, WIDTH)), []), *pairs(9)], {}, ValueError, "y of block 0: .* got 0"),
+        ([(np.ones((0, WIDTH)), [1]), *pairs(9)], {}, ValueError, " of block 0: expected "),
         (
             [(np.ones((9, WIDTH), np.uint8), [0] * 9), *pairs(9)],
             {}, ValueError, "X of block 1: expected uint8, as the first block has, got float32",
@@ -235,6 +238,24 @@ def test_mistakes(blocks, options, exception, message):
     with pytest.raises(exception, match=message):
         network.fit_blocks(blocks, **options)
     network.fit_blocks(pairs(9))  # which is not still training
+
+
+@pytest.mark.parametrize("batch_size", [4, 3])
+def test_targets_of_two_kinds(backend, batch_size):
+    X, ids = pairs(6)[0]
+    rows = np.eye(CLASSES)[ids]
+    network = perceptron(WIDTH, CLASSES, loss="mse")
+    message = "y of block 1: expected class ids, as the first block has, got rows of 3 targets"
+    with pytest.raises(ValueError, match=message):
+        network.fit_blocks([(X, ids), (X, rows)], batch_size=batch_size)
+    message = "y of block 1: expected rows of 3 targets, as the first block has, got class ids"
+    with pytest.raises(ValueError, match=message):
+        network.fit_blocks([(X, rows), (X, ids)], batch_size=batch_size)
+
+
+def test_an_empty_block_of_lists():
+    network = perceptron(WIDTH, CLASSES)
+    assert network.fit_blocks([([], []), *pairs(9)]).samples_seen == 9
 
 
 def test_an_iterator_that_is_used_up():

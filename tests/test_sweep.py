@@ -196,6 +196,42 @@ def test_a_file_of_something_else_stays_as_it_is(run, tmp_path, content):
     assert (tmp_path / "mine").read_bytes() == content
 
 
+def test_results_of_before_there_were_all_options(run, records, tmp_path):
+    run("--hidden", 8)
+    (record,) = records()
+    del record["clip_norm"], record["label_smoothing"]
+    (tmp_path / "sweep.jsonl").write_text(json.dumps(record) + "\n")
+    status, output = run("--hidden", 8, "--clip-norm", 0, 0.5)
+    assert status == 0, output
+    assert "2 trainings, of which sweep.jsonl has 1" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"history": ..., "diverged": ...},
+            "expected the entries of a result, found no diverged, h",
+        ),
+        ({"parameters": ...}, "expected the entries of a result, found no parameters"),
+        ({"activation": ...}, "expected the entries of a result, found no activation"),
+        ({"history": {}}, "history: expected val_accuracy, found none"),
+        ({"parameters": "many"}, "parameters: expected another value than 'many'"),
+        ({"val_loss": "low"}, "val_loss: expected another value than 'low'"),
+        ({"optimizer": ["sgd"]}, "unhashable type: 'list'"),
+        ({"hidden": 8}, "'int' object is not iterable"),
+    ],
+)
+def test_damaged_results(run, records, tmp_path, change, message):
+    run("--hidden", 8)
+    (record,) = records()
+    record = {name: value for name, value in (record | change).items() if value is not ...}
+    (tmp_path / "sweep.jsonl").write_text(json.dumps(record) + "\n")
+    status, output = run("--hidden", 8)
+    assert status == 2
+    assert f"`fastnn sweep` wrote, got sweep.jsonl, line 1: {message}" in output
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
 def test_two_sweeps_do_not_write_to_one_file(run, tmp_path):
     with sweep.Results(tmp_path / "sweep.jsonl", "0"):
@@ -282,6 +318,31 @@ def test_a_training_that_fails_keeps_no_other_back(run, records, monkeypatch):
     assert "1 of 3 trainings are missing; the same command goes on with them" in output
     assert sorted(r["seed"] for r in records()) == [0, 2]
     monkeypatch.undo()
+
+
+def test_nothing_but_failures(run, records, monkeypatch):
+    def fails(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(sweep, "train", fails)
+    status, output = run("--hidden", 8, "--seeds", 2, "--plot", "sweep.png")
+    assert status == 1
+    assert output.count("failed: MemoryError: no room") == 2
+    assert "2 of 2 trainings are missing; the same command goes on with them" in output
+    assert records() == []
+
+
+def test_ctrl_c_before_the_first_result(run, records, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(sweep, "here", interrupted)
+    status, output = run("--hidden", 8, "--seeds", 2)
+    assert status == 130
+    assert "2 of 2 trainings are missing; the same command goes on with them" in output
+    assert output.endswith("interrupted\n")
+    assert records() == []
 
 
 def test_divergence(run, records, tmp_path):

@@ -501,6 +501,12 @@ class TestCommands:
         for line, message in {
             "train --csv flowers.csv": "--target: expected the column to predict, one of height",
             "train --target species": "--target: expected --csv or --parquet beside 'species'",
+            "train --task regression": "--task: expected --csv or --parquet beside 'regression'",
+            "train --missing drop": "--missing: expected --csv or --parquet beside 'drop'",
+            "train --ignore id no": "--ignore: expected --csv or --parquet beside 'id no'",
+            "train --categorical a": "--categorical: expected --csv or --parquet beside 'a'",
+            "train --test-share 0.5": "--test-share: expected --csv or --parquet beside 0.5",
+            "sweep --validation-share 0": "--validation-share: expected --csv or --parquet beside",
             "train --csv flowers.csv --target species --data .": "--data: expected none beside",
             "train --csv none.csv --target species": "none.csv: expected a table",
             "evaluate model": "--csv: expected a table, as model was trained on one; it",
@@ -512,6 +518,54 @@ class TestCommands:
         }.items():
             assert cli.main(line.split()) == 2
             assert f"fastnn: error: {message}" in capsys.readouterr().err
+
+
+COLUMN = {"kind": "Number", "name": "x", "mean": 1.0, "deviation": 2.0, "missing": None}
+TARGET = {"kind": "Classes", "name": "y", "classes": ["a", "b"], "most_frequent": "a"}
+QUANTITY = {"kind": "Quantity", "name": "y", "mean": 1.0, "deviation": 0.0}
+TEXT = {"kind": "Category", "name": "x", "categories": ["a"], "missing": None}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{", "JSONDecodeError: "),
+        ([], "TypeError: list indices"),
+        ({}, "KeyError: 'columns'"),
+        ({"columns": [COLUMN]}, "KeyError: 'target'"),
+        ({"columns": 3, "target": TARGET}, "TypeError: 'int' object is not iterable"),
+        ({"columns": ["x"], "target": TARGET}, "AttributeError: 'str' object"),
+        ({"columns": [TARGET], "target": TARGET}, "KeyError: 'Classes'"),
+        ({"columns": [COLUMN | {"more": 1}], "target": TARGET}, "TypeError: .* argument 'more'"),
+        ({"columns": [COLUMN | {"name": 3}], "target": TARGET}, "ValueError: name: expected"),
+        ({"columns": [COLUMN | {"mean": "1"}], "target": TARGET}, "TypeError: mean: expected a fi"),
+        ({"columns": [COLUMN | {"missing": ""}], "target": TARGET}, "TypeError: missing: expecte"),
+        ({"columns": [COLUMN], "target": QUANTITY}, "ValueError: deviation: .* above 0, got 0"),
+        ({"columns": [TEXT | {"categories": "a"}], "target": TARGET}, "ValueError: categories: ex"),
+        ({"columns": [TEXT | {"categories": [1]}], "target": TARGET}, "ValueError: categories: ex"),
+        ({"columns": [TEXT | {"missing": "b"}], "target": TARGET}, "ValueError: missing: expected"),
+        ({"columns": [COLUMN], "target": TARGET | {"most_frequent": 1}}, "ValueError: most_freque"),
+        ({"columns": [COLUMN], "target": TARGET | {"classes": ["a"]}}, ".* 1 inputs and 1 outputs"),
+        (
+            {"columns": [COLUMN] * 2, "target": TARGET},
+            ".* 2 inputs and 2 outputs, the netw.* 1 and 2",
+        ),
+    ],
+)
+def test_a_damaged_entry_of_a_model(tmp_path, capsys, monkeypatch, entry, message):
+    monkeypatch.chdir(tmp_path)
+    network = perceptron(1, 2, seed=0)
+    network.metadata[tables.ENTRY] = entry if isinstance(entry, str) else json.dumps(entry)
+    network.save("model")
+    (tmp_path / "t.csv").write_text("x,y\n1,a\n2,b\n")
+    for line in ("predict model t.csv", "evaluate model --csv t.csv", "evaluate model"):
+        assert cli.main(line.split()) == 2
+        error = capsys.readouterr().err
+        assert re.match(
+            "fastnn: error: model: expected what `fastnn train` wrote of a table in the entry "
+            f"'table' of the metadata, got a damaged one: {message}",
+            error,
+        ), error
 
 
 class TestMetadata:
