@@ -468,6 +468,8 @@ def test_other_ways_to_write_what_a_network_was_built_with(name, before, after):
 def test_a_copy_goes_on_with_its_own_layers():
     X, y, own, _ = pair("one value", warm_start=True)
     own.set_params(activation=Own()).fit(X, y)
+    assert copy.copy(own).activation is own.activation
+    copy.copy(own).partial_fit(X, y)
     copy.deepcopy(own).partial_fit(X, y)
     pickle.loads(pickle.dumps(own)).partial_fit(X, y)
 
@@ -591,15 +593,19 @@ def test_threads_that_the_environment_asks_for(monkeypatch):
 # As objects
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_go_on_as_the_original(copied, kind):
     X, y, own, _ = pair(kind, warm_start=True)
     own.fit(X, y)
     twin = copied(own)
     np.testing.assert_array_equal(own.predict(X), twin.predict(X))
+    losses = list(own.loss_curve_)
     twin.partial_fit(X, y)
     assert not np.array_equal(own.coefs_[0], twin.coefs_[0])
+    assert own.loss_curve_ == losses
     own.partial_fit(X, y)
     np.testing.assert_array_equal(own.coefs_[0], twin.coefs_[0])
     assert len(pickle.dumps(own)) < 3 * own.network_._parameters.vector.nbytes + 30_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -604,6 +605,17 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if "network_" in state:
             self._views = self._view()
             self.coefs_, self.intercepts_ = map(list, self._views)
+
+    def __copy__(self) -> BaseMLP:
+        # A shallow copy would share the network, and the lists that training adds to.
+        shared = {*self.get_params(deep=False), "_built_with"}
+        state = {
+            name: value if name in shared else copy.deepcopy(value)
+            for name, value in self.__getstate__().items()
+        }
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(state)
+        return twin
 
     def _check_solver(self) -> bool:
         if self.solver not in STOCHASTIC_SOLVERS:
