@@ -20,13 +20,13 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import fastnn
 from fastnn.memory import SparseRows
-from fastnn.sklearn import MLPClassifier, MLPRegressor, lbfgs
+from fastnn.sklearn import MLPClassifier, MLPRegressor, base, lbfgs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -387,6 +387,30 @@ def test_weights_of_classes_that_a_part_lacks():
     np.testing.assert_allclose(own.coefs_[0], plain.coefs_[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["three classes", "counts"])
+def test_weights_of_zero_on_one_side_of_a_split(kind, monkeypatch):
+    X, y, own, _ = pair(kind, early_stopping=True, max_iter=2)
+    splits = []
+
+    def split(*arrays, **options):
+        splits.append(train_test_split(*arrays, **options))
+        return splits[-1]
+
+    monkeypatch.setattr(base, "train_test_split", split)
+    own.fit(X, y)
+    before = own.predict(X)
+    train, kept_out = splits[0]
+    for part, message in ((train, "11 samples kept out"), (kept_out, "92 samples to train on")):
+        weights = np.zeros(len(y))
+        weights[part] = 1.0
+        with pytest.raises(ValueError, match=f"sample_weight.* among the {message}"):
+            own.fit(X, y, sample_weight=weights)
+    own.set_params(validation_fraction=0.005)
+    with pytest.raises(ValueError, match="validation set is too small"):
+        own.fit(2 * X, y)
+    np.testing.assert_array_equal(own.predict(X), before)
+
+
 def test_layers_are_as_parameters_say():
     X, y, own, _ = pair("three classes")
     own.set_params(
@@ -458,6 +482,8 @@ def test_other_ways_to_write_what_a_network_was_built_with(name, before, after):
 def test_a_copy_goes_on_with_its_own_layers():
     X, y, own, _ = pair("one value", warm_start=True)
     own.set_params(activation=Own()).fit(X, y)
+    assert copy.copy(own).activation is own.activation
+    copy.copy(own).partial_fit(X, y)
     copy.deepcopy(own).partial_fit(X, y)
     pickle.loads(pickle.dumps(own)).partial_fit(X, y)
 
@@ -581,15 +607,19 @@ def test_threads_that_the_environment_asks_for(monkeypatch):
 # As objects
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_go_on_as_the_original(copied, kind):
     X, y, own, _ = pair(kind, warm_start=True)
     own.fit(X, y)
     twin = copied(own)
     np.testing.assert_array_equal(own.predict(X), twin.predict(X))
+    losses = list(own.loss_curve_)
     twin.partial_fit(X, y)
     assert not np.array_equal(own.coefs_[0], twin.coefs_[0])
+    assert own.loss_curve_ == losses
     own.partial_fit(X, y)
     np.testing.assert_array_equal(own.coefs_[0], twin.coefs_[0])
     assert len(pickle.dumps(own)) < 3 * own.network_._parameters.vector.nbytes + 30_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -156,8 +157,11 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             self._sync()
             targets = self._checked_targets("y", X, y)
             validation = None if X_val is None else self._validation_data(X_val, y_val)
-        if self.solver in STOCHASTIC_SOLVERS:
-            self._fit_stochastic(X, targets, weights, validation, incremental, first_pass)
+            stochastic, samples = self.solver in STOCHASTIC_SOLVERS, np.arange(X.shape[0])
+            if stochastic and self.early_stopping and validation is None:
+                samples, validation = self._split(X, targets, weights)
+        if stochastic:
+            self._fit_stochastic(X, targets, weights, samples, validation, incremental, first_pass)
         else:
             lbfgs.fit(self, X, targets, weights)
         if not np.isfinite(self.network_._parameters.vector).all():
@@ -261,7 +265,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             return None
         return checks.weights("sample_weight, class_weight", weights, X.shape[0])
 
-    def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, None]:
+    def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, Array | None]:
         X, y = self._validated(X_val, y_val, reset=False)
         return X, self._checked_targets("y_val", X, y), None
 
@@ -342,6 +346,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         X: Any,
         targets: Array,
         weights: Array | None,
+        samples: Array,
         validation: tuple[Any, Array, Array | None] | None,
         incremental: bool,
         first_pass: bool,
@@ -351,9 +356,6 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             network.optimizer = building.make_optimizer(self)
         if not hasattr(self, "validation_scores_"):  # parameters are L-BFGS's, or a user's
             self._forget_losses()
-        samples = np.arange(X.shape[0])
-        if self.early_stopping and validation is None:
-            samples, validation = self._split(X, targets, weights)
         if validation is not None and self.validation_scores_ is None:
             self.validation_scores_, self.best_validation_score_ = [], -np.inf
         if self.early_stopping and (first_pass or not hasattr(self, "_best_weights")):
@@ -441,8 +443,15 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 "The validation set is too small. Increase 'validation_fraction' "
                 "or the size of your dataset."
             )
-        of_weights = None if weights is None else weights[kept_out]
-        return train, (X[kept_out], targets[kept_out], of_weights)
+        if weights is None:
+            return train, (X[kept_out], targets[kept_out], None)
+        for samples, purpose in ((train, "to train on"), (kept_out, "kept out to stop early")):
+            if not weights[samples].any():
+                raise ValueError(
+                    "sample_weight, class_weight: expected a weight above 0 among the "
+                    f"{len(samples)} samples {purpose}, got zeros alone"
+                )
+        return train, (X[kept_out], targets[kept_out], weights[kept_out])
 
     def _batch_size(self, samples: int) -> int:
         if self.batch_size == "auto":
@@ -596,6 +605,17 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if "network_" in state:
             self._views = self._view()
             self.coefs_, self.intercepts_ = map(list, self._views)
+
+    def __copy__(self) -> BaseMLP:
+        # A shallow copy would share the network, and the lists that training adds to.
+        shared = {*self.get_params(deep=False), "_built_with"}
+        state = {
+            name: value if name in shared else copy.deepcopy(value)
+            for name, value in self.__getstate__().items()
+        }
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(state)
+        return twin
 
     def _check_solver(self) -> bool:
         if self.solver not in STOCHASTIC_SOLVERS:
