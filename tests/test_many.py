@@ -130,10 +130,15 @@ def test_ctrl_c_stops_all_in_mid_epoch(rng):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        fastnn.fit_many(networks, X, y, batch_size=1, epochs=5, workers=2)
-    thread.join()
+    # what a shell runs in the background, these tests perhaps, is told to ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            fastnn.fit_many(networks, X, y, batch_size=1, epochs=5, workers=2)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [0 < network.history.samples_seen < 2000 for network in networks[:2]] == [True, True]
     assert networks[2].history is None
     assert not any(network._fitting for network in networks)
