@@ -465,8 +465,8 @@ def prepare(
         with two values, or with at most 20 that each occur ten times on average; else regression.
     missing : {"mean", "median", "drop"}, optional
         What becomes of missing values: the mean or median of the column stands for them, or for a
-        text its most frequent category; or rows with one are dropped. Rows without a target are
-        dropped in any case. By default they are refused.
+        text its most frequent category; or rows with one are dropped. By default they are refused.
+        Rows without a target are left out in any case.
     ignore
         Columns to leave out.
     categorical
@@ -563,25 +563,32 @@ def _without_missing(
     frame: Frame, target: str, names: Sequence[str], missing: str | None
 ) -> tuple[Frame, list[str]]:
     """Return the rows that can be used, and lines that say what is done about missing values."""
-    counts = {name: int(frame[name].isna().sum()) for name in [target, *names]}
-    counts = {name: count for name, count in counts.items() if count}
-    if not counts:
-        return frame, []
-    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    notes = []
+    known = frame.dropna(subset=[target])
+    if not len(known):
+        raise ValueError(f"target: expected a value in some row, got none in {target}")
+    if len(known) < len(frame):
+        notes.append(f"left out: {len(frame) - len(known)} of {len(frame)} rows without {target}")
+    counts = {name: int(known[name].isna().sum()) for name in names}
+    said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    if not said:
+        return known, notes
     if missing is None:
         raise ValueError(
             f"missing: expected {', '.join(MISSING[:-1])} or {MISSING[-1]}, as some of "
-            f"{len(frame)} rows have no value in these columns: {said}"
+            f"{len(known)} rows have no value in these columns: {said}"
         )
-    whole = frame.dropna(subset=[target, *names] if missing == "drop" else [target])
-    notes = []
-    if len(whole) < len(frame):
-        of = f"rows without {target}" if missing != "drop" else f"rows with missing values ({said})"
-        notes.append(f"left out: {len(frame) - len(whole)} of {len(frame)} {of}")
-    counts.pop(target, None)
-    if missing != "drop" and counts:
-        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if missing != "drop":
         notes.append(f"missing values: {said}; {missing} or most frequent text stands for them")
+        return known, notes
+    whole = known.dropna(subset=names)
+    if not len(whole):
+        raise ValueError(
+            f"missing: expected mean or median, as drop leaves none of {len(known)} rows; they "
+            f"have no value in these columns: {said}; to leave columns out: --ignore"
+        )
+    left_out = len(known) - len(whole)
+    notes.append(f"left out: {left_out} of {len(frame)} rows with missing values ({said})")
     return whole, notes
 
 

@@ -144,19 +144,39 @@ class TestMissing:
         return frame
 
     def test_refused_by_name_and_count(self, gaps):
-        message = "missing: .* some of 240 rows have no value in these columns: price 1, area 3, ci"
+        message = "missing: .* some of 239 rows have no value in these columns: area 3, city 2$"
         with pytest.raises(ValueError, match=message):
             prepared(gaps, "price")
 
     def test_dropped(self, gaps):
         encoding, parts, notes = prepared(gaps, "price", missing="drop")
         assert sum(map(len, parts[::2])) == N - 5
-        assert notes[2].startswith("left out: 5 of 240 rows with missing values (price 1, area 3")
+        assert notes[2:] == [
+            "left out: 1 of 240 rows without price",
+            "left out: 4 of 240 rows with missing values (area 3, city 2)",
+        ]
         for column in ("area", "city"):
             bad = gaps[gaps[column].isna()]
             message = rf"column {column}: expected .*, got no value in row {bad.index[0] + 1} and o"
             with pytest.raises(ValueError, match=message):
                 encoding.inputs(bad.assign(city="Oslo") if column == "area" else bad.assign(area=1))
+
+    def test_rows_without_a_target_are_left_out_in_any_case(self, houses):
+        houses.loc[[7, 9], "price"] = np.nan
+        _, parts, notes = prepared(houses, "price")
+        assert sum(map(len, parts[::2])) == N - 2
+        assert notes[2:] == ["left out: 2 of 240 rows without price"]
+        with pytest.raises(ValueError, match="target: expected a value in some row, got none in p"):
+            prepared(houses.assign(price=np.nan), "price")
+
+    def test_no_row_is_whole(self, houses):
+        houses.loc[::2, "area"] = np.nan
+        houses.loc[1::2, "city"] = None
+        message = (
+            "missing: expected mean or median, as drop leaves none of 240 .* area 120, city 12"
+        )
+        with pytest.raises(ValueError, match=message):
+            prepared(houses, "price", missing="drop")
 
     @pytest.mark.parametrize("how", ["mean", "median"])
     def test_filled_in(self, gaps, how):
