@@ -377,8 +377,7 @@ def read(
         if parquet:
             frame = pandas.read_parquet(source)
         else:
-            text = _text(source)
-            separator = _separator(text)
+            separator, text = _separated(_text(source))
             header, row = _first_lines(text, separator)
             texts = set(texts)
             if len(row) > len(header):
@@ -421,8 +420,7 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
     ValueError
         If there is another number of columns.
     """
-    text = source.read()
-    separator = _separator(text)
+    separator, text = _separated(source.read())
     first = next(csv.reader(text.splitlines()[:1], delimiter=separator), [])
     if not {cell.strip() for cell in first} & set(encoding.names):
         if len(first) != len(encoding.names):
@@ -434,6 +432,7 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
         names = io.StringIO()
         csv.writer(names, delimiter=separator).writerow(encoding.names)
         text = names.getvalue() + text
+    text = f"sep={separator}\n{text}"
     return read(io.StringIO(text), texts=encoding.texts)
 
 
@@ -498,6 +497,8 @@ def prepare(
     names = [column for column in frame.columns if column != target]
     if not names:
         raise ValueError(f"expected a table of more columns than {target}, got none")
+    if not len(frame):
+        raise ValueError("expected a table of at least one row, got none")
     texts = {name for name in names if name in categorical or not _is_number(frame[name])}
     _check_usable(frame, names, texts)
     frame, notes = _without_missing(frame, target, names, missing)
@@ -817,9 +818,19 @@ def _first_lines(text: str, separator: str) -> tuple[list[str], list[str]]:
     return next(filled, []), next(filled, [])
 
 
-def _separator(text: str) -> str:
-    first = text.partition("\n")[0]
-    return max(_SEPARATORS, key=first.count)
+def _separated(text: str) -> tuple[str, str]:
+    """Return what separates cells, and the text from its first line of cells on.
+
+    A line that says ``sep=;`` may come first, as spreadsheets write it. Else what there is most of
+    in the first line is the separator, but for names in quotes, which may hold any.
+    """
+    text = text.removeprefix("\ufeff")
+    text = text[re.match(r"(?:[ \t]*\r?\n)*", text).end() :]  # type: ignore[union-attr]
+    said = re.match(rf"sep=([{_SEPARATORS}])\r?\n", text)
+    if said:
+        return said[1], text[said.end() :]
+    first = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
+    return max(_SEPARATORS, key=first.count), text
 
 
 def _pandas() -> Any:

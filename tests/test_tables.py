@@ -324,6 +324,11 @@ class TestEncoding:
         assert re.search(r"the mean of the training rows, \d+, has an R² of -0\.\d{4}, ", baseline)
 
 
+def test_a_table_of_names_alone(houses):
+    with pytest.raises(ValueError, match=r"^expected a table of at least one row, got none$"):
+        prepared(houses[:0], "price")
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
@@ -357,6 +362,32 @@ class TestReading:
         flowers.to_csv(tmp_path / "t.csv", sep=separator)
         frame = tables.read(tmp_path / "t.csv")
         pandas.testing.assert_frame_equal(frame, flowers, check_dtype=False)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            '"a;b;c;d,e";f\n1;2\n',
+            '"a,b,c",f\n1,2\n',
+            "sep=;\na,b,c;f\n1;2\n",
+            "sep=\t\r\na,b;c\tf\r\n1\t2\r\n",
+            "\n \n\r\na;f\n1;2\n",
+            "\ufeff\na;f\n1;2\n",
+        ],
+    )
+    def test_first_lines(self, content):
+        frame = tables.read(io.StringIO(content))
+        assert len(frame.columns) == 2
+        assert frame["f"].tolist() == [2]
+        assert frame.iloc[0, 0] == 1
+
+    @pytest.mark.parametrize("begin", ["\ufeff", "\n", "sep=;\n"])
+    def test_first_lines_without_names(self, begin):
+        encoding = tables.Encoding(
+            (tables.Number("a", 0.0, 1.0), tables.Number("b", 0.0, 1.0)),
+            tables.Quantity("y", 0.0, 1.0),
+        )
+        frame = tables.read_rows(io.StringIO(begin + "1;2\n3;4\n"), encoding)
+        assert encoding.inputs(frame).tolist() == [[1, 2], [3, 4]]
 
     def test_gzip_and_a_byte_order_mark(self, flowers, tmp_path):
         flowers.to_csv(tmp_path / "t.csv.gz", index=False, encoding="utf-8-sig")
