@@ -500,6 +500,8 @@ def prepare(
     if not len(frame):
         raise ValueError("expected a table of at least one row, got none")
     texts = {name for name in names if name in categorical or not _is_number(frame[name])}
+    for name in sorted(texts - categorical):
+        _check_no_numbers(frame[name], name)
     _check_usable(frame, names, texts)
     frame, notes = _without_missing(frame, target, names, missing)
 
@@ -537,6 +539,21 @@ def _check_columns(frame: Frame, names: Sequence[str]) -> None:
             f"expected a table with the columns {', '.join(names)}, "
             f"found none of the name {', '.join(absent)}"
         )
+
+
+def _check_no_numbers(column: Any, name: str) -> None:
+    """Raise if most of many different texts are numbers: some cell has made texts of a quantity."""
+    values = column.astype(object)
+    texts = [value for value in values.unique() if isinstance(value, str)]
+    numbers = {text for text in texts if _as_number(text)}
+    with_comma = {text for text in texts if _as_number(text.replace(",", ".", 1))}
+    if len(with_comma) > max(MOST_INTEGER_CLASSES, len(texts) / 2):
+        wrong = values.notna().to_numpy() & ~values.isin(numbers).to_numpy()
+        expected = (
+            "numbers, with a decimal point, as most of its texts are some (if it is of categories: "
+            f"--categorical {shlex.quote(name)})"
+        )
+        _refuse(wrong, name, expected, column)
 
 
 def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:

@@ -324,6 +324,20 @@ class TestEncoding:
         assert re.search(r"the mean of the training rows, \d+, has an R² of -0\.\d{4}, ", baseline)
 
 
+@pytest.mark.parametrize("rows", [60, 240])
+def test_texts_of_which_most_are_numbers(houses, rows):
+    texts = houses["area"].round(3).astype(str)
+    one = houses.assign(area=texts.where(houses.index != 7, "n.k."))[:rows]
+    comma = houses.assign(area=texts.str.replace(".", ","))[:rows]
+    message = "column area: expected numbers, with a decimal point, .* --categorical area"
+    with pytest.raises(ValueError, match=message + r".*, got 'n\.k\.' in row 8$"):
+        prepared(one, "price")
+    with pytest.raises(ValueError, match=message + r".*, got '\d+,\d+' in row 1 and others"):
+        prepared(comma, "price")
+    if rows == 60:
+        assert prepared(one, "price", categorical=["area"]).encoding.width > 50
+
+
 def test_a_table_of_names_alone(houses):
     with pytest.raises(ValueError, match=r"^expected a table of at least one row, got none$"):
         prepared(houses[:0], "price")
