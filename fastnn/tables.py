@@ -377,8 +377,7 @@ def read(
         if parquet:
             frame = pandas.read_parquet(source)
         else:
-            text = _text(source)
-            separator = _separator(text)
+            separator, text = _separated(_text(source))
             header, row = _first_lines(text, separator)
             texts = set(texts)
             if len(row) > len(header):
@@ -421,8 +420,7 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
     ValueError
         If there is another number of columns.
     """
-    text = source.read()
-    separator = _separator(text)
+    separator, text = _separated(source.read())
     first = next(csv.reader(text.splitlines()[:1], delimiter=separator), [])
     if not {cell.strip() for cell in first} & set(encoding.names):
         if len(first) != len(encoding.names):
@@ -434,6 +432,7 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
         names = io.StringIO()
         csv.writer(names, delimiter=separator).writerow(encoding.names)
         text = names.getvalue() + text
+    text = f"sep={separator}\n{text}"
     return read(io.StringIO(text), texts=encoding.texts)
 
 
@@ -465,8 +464,8 @@ def prepare(
         with two values, or with at most 20 that each occur ten times on average; else regression.
     missing : {"mean", "median", "drop"}, optional
         What becomes of missing values: the mean or median of the column stands for them, or for a
-        text its most frequent category; or rows with one are dropped. Rows without a target are
-        dropped in any case. By default they are refused.
+        text its most frequent category; or rows with one are dropped. By default they are refused.
+        Rows without a target are left out in any case.
     ignore
         Columns to leave out.
     categorical
@@ -498,7 +497,11 @@ def prepare(
     names = [column for column in frame.columns if column != target]
     if not names:
         raise ValueError(f"expected a table of more columns than {target}, got none")
+    if not len(frame):
+        raise ValueError("expected a table of at least one row, got none")
     texts = {name for name in names if name in categorical or not _is_number(frame[name])}
+    for name in sorted(texts - categorical):
+        _check_no_numbers(frame[name], name)
     _check_usable(frame, names, texts)
     frame, notes = _without_missing(frame, target, names, missing)
 
@@ -538,6 +541,21 @@ def _check_columns(frame: Frame, names: Sequence[str]) -> None:
         )
 
 
+def _check_no_numbers(column: Any, name: str) -> None:
+    """Raise if most of many different texts are numbers: some cell has made texts of a quantity."""
+    values = column.astype(object)
+    texts = [value for value in values.unique() if isinstance(value, str)]
+    numbers = {text for text in texts if _as_number(text)}
+    with_comma = {text for text in texts if _as_number(text.replace(",", ".", 1))}
+    if len(with_comma) > max(MOST_INTEGER_CLASSES, len(texts) / 2):
+        wrong = values.notna().to_numpy() & ~values.isin(numbers).to_numpy()
+        expected = (
+            "numbers, with a decimal point, as most of its texts are some (if it is of categories: "
+            f"--categorical {shlex.quote(name)})"
+        )
+        _refuse(wrong, name, expected, column)
+
+
 def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:
     """Raise unless there is something to learn from each column; name all that are of no use."""
     found = {}
@@ -563,25 +581,32 @@ def _without_missing(
     frame: Frame, target: str, names: Sequence[str], missing: str | None
 ) -> tuple[Frame, list[str]]:
     """Return the rows that can be used, and lines that say what is done about missing values."""
-    counts = {name: int(frame[name].isna().sum()) for name in [target, *names]}
-    counts = {name: count for name, count in counts.items() if count}
-    if not counts:
-        return frame, []
-    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    notes = []
+    known = frame.dropna(subset=[target])
+    if not len(known):
+        raise ValueError(f"target: expected a value in some row, got none in {target}")
+    if len(known) < len(frame):
+        notes.append(f"left out: {len(frame) - len(known)} of {len(frame)} rows without {target}")
+    counts = {name: int(known[name].isna().sum()) for name in names}
+    said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    if not said:
+        return known, notes
     if missing is None:
         raise ValueError(
             f"missing: expected {', '.join(MISSING[:-1])} or {MISSING[-1]}, as some of "
-            f"{len(frame)} rows have no value in these columns: {said}"
+            f"{len(known)} rows have no value in these columns: {said}"
         )
-    whole = frame.dropna(subset=[target, *names] if missing == "drop" else [target])
-    notes = []
-    if len(whole) < len(frame):
-        of = f"rows without {target}" if missing != "drop" else f"rows with missing values ({said})"
-        notes.append(f"left out: {len(frame) - len(whole)} of {len(frame)} {of}")
-    counts.pop(target, None)
-    if missing != "drop" and counts:
-        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if missing != "drop":
         notes.append(f"missing values: {said}; {missing} or most frequent text stands for them")
+        return known, notes
+    whole = known.dropna(subset=names)
+    if not len(whole):
+        raise ValueError(
+            f"missing: expected mean or median, as drop leaves none of {len(known)} rows; they "
+            f"have no value in these columns: {said}; to leave columns out: --ignore"
+        )
+    left_out = len(known) - len(whole)
+    notes.append(f"left out: {left_out} of {len(frame)} rows with missing values ({said})")
     return whole, notes
 
 
@@ -810,9 +835,19 @@ def _first_lines(text: str, separator: str) -> tuple[list[str], list[str]]:
     return next(filled, []), next(filled, [])
 
 
-def _separator(text: str) -> str:
-    first = text.partition("\n")[0]
-    return max(_SEPARATORS, key=first.count)
+def _separated(text: str) -> tuple[str, str]:
+    """Return what separates cells, and the text from its first line of cells on.
+
+    A line that says ``sep=;`` may come first, as spreadsheets write it. Else what there is most of
+    in the first line is the separator, but for names in quotes, which may hold any.
+    """
+    text = text.removeprefix("\ufeff")
+    text = text[re.match(r"(?:[ \t]*\r?\n)*", text).end() :]  # type: ignore[union-attr]
+    said = re.match(rf"sep=([{_SEPARATORS}])\r?\n", text)
+    if said:
+        return said[1], text[said.end() :]
+    first = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
+    return max(_SEPARATORS, key=first.count), text
 
 
 def _pandas() -> Any:

@@ -144,19 +144,39 @@ class TestMissing:
         return frame
 
     def test_refused_by_name_and_count(self, gaps):
-        message = "missing: .* some of 240 rows have no value in these columns: price 1, area 3, ci"
+        message = "missing: .* some of 239 rows have no value in these columns: area 3, city 2$"
         with pytest.raises(ValueError, match=message):
             prepared(gaps, "price")
 
     def test_dropped(self, gaps):
         encoding, parts, notes = prepared(gaps, "price", missing="drop")
         assert sum(map(len, parts[::2])) == N - 5
-        assert notes[2].startswith("left out: 5 of 240 rows with missing values (price 1, area 3")
+        assert notes[2:] == [
+            "left out: 1 of 240 rows without price",
+            "left out: 4 of 240 rows with missing values (area 3, city 2)",
+        ]
         for column in ("area", "city"):
             bad = gaps[gaps[column].isna()]
             message = rf"column {column}: expected .*, got no value in row {bad.index[0] + 1} and o"
             with pytest.raises(ValueError, match=message):
                 encoding.inputs(bad.assign(city="Oslo") if column == "area" else bad.assign(area=1))
+
+    def test_rows_without_a_target_are_left_out_in_any_case(self, houses):
+        houses.loc[[7, 9], "price"] = np.nan
+        _, parts, notes = prepared(houses, "price")
+        assert sum(map(len, parts[::2])) == N - 2
+        assert notes[2:] == ["left out: 2 of 240 rows without price"]
+        with pytest.raises(ValueError, match="target: expected a value in some row, got none in p"):
+            prepared(houses.assign(price=np.nan), "price")
+
+    def test_no_row_is_whole(self, houses):
+        houses.loc[::2, "area"] = np.nan
+        houses.loc[1::2, "city"] = None
+        message = (
+            "missing: expected mean or median, as drop leaves none of 240 .* area 120, city 12"
+        )
+        with pytest.raises(ValueError, match=message):
+            prepared(houses, "price", missing="drop")
 
     @pytest.mark.parametrize("how", ["mean", "median"])
     def test_filled_in(self, gaps, how):
@@ -304,6 +324,25 @@ class TestEncoding:
         assert re.search(r"the mean of the training rows, \d+, has an R² of -0\.\d{4}, ", baseline)
 
 
+@pytest.mark.parametrize("rows", [60, 240])
+def test_texts_of_which_most_are_numbers(houses, rows):
+    texts = houses["area"].round(3).astype(str)
+    one = houses.assign(area=texts.where(houses.index != 7, "n.k."))[:rows]
+    comma = houses.assign(area=texts.str.replace(".", ","))[:rows]
+    message = "column area: expected numbers, with a decimal point, .* --categorical area"
+    with pytest.raises(ValueError, match=message + r".*, got 'n\.k\.' in row 8$"):
+        prepared(one, "price")
+    with pytest.raises(ValueError, match=message + r".*, got '\d+,\d+' in row 1 and others"):
+        prepared(comma, "price")
+    if rows == 60:
+        assert prepared(one, "price", categorical=["area"]).encoding.width > 50
+
+
+def test_a_table_of_names_alone(houses):
+    with pytest.raises(ValueError, match=r"^expected a table of at least one row, got none$"):
+        prepared(houses[:0], "price")
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
@@ -337,6 +376,32 @@ class TestReading:
         flowers.to_csv(tmp_path / "t.csv", sep=separator)
         frame = tables.read(tmp_path / "t.csv")
         pandas.testing.assert_frame_equal(frame, flowers, check_dtype=False)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            '"a;b;c;d,e";f\n1;2\n',
+            '"a,b,c",f\n1,2\n',
+            "sep=;\na,b,c;f\n1;2\n",
+            "sep=\t\r\na,b;c\tf\r\n1\t2\r\n",
+            "\n \n\r\na;f\n1;2\n",
+            "\ufeff\na;f\n1;2\n",
+        ],
+    )
+    def test_first_lines(self, content):
+        frame = tables.read(io.StringIO(content))
+        assert len(frame.columns) == 2
+        assert frame["f"].tolist() == [2]
+        assert frame.iloc[0, 0] == 1
+
+    @pytest.mark.parametrize("begin", ["\ufeff", "\n", "sep=;\n"])
+    def test_first_lines_without_names(self, begin):
+        encoding = tables.Encoding(
+            (tables.Number("a", 0.0, 1.0), tables.Number("b", 0.0, 1.0)),
+            tables.Quantity("y", 0.0, 1.0),
+        )
+        frame = tables.read_rows(io.StringIO(begin + "1;2\n3;4\n"), encoding)
+        assert encoding.inputs(frame).tolist() == [[1, 2], [3, 4]]
 
     def test_gzip_and_a_byte_order_mark(self, flowers, tmp_path):
         flowers.to_csv(tmp_path / "t.csv.gz", index=False, encoding="utf-8-sig")
