@@ -40,6 +40,11 @@ PART = np.dtype(
             "squares", "moved_squares", "penalty_squares",
             # others: where the whole vector lies, as `place`, and how many numbers it has
             "whole", "whole_numbers",
+            # of the first PART, for all of them: how many they are, into how many chunks rows are
+            # cut; addresses of the gradient, of what its norm is clipped at, of the operation that
+            # moves, of a float64, and of memory for some rows
+            "parts", "chunks", "collected", "clip_norm", "move", "squares_of_vector", "scaled",
+            "vector_bytes",
         )
     ]
 )  # fmt: skip
@@ -89,28 +94,25 @@ def collect(
 
 
 @operation
-def clip(
-    one, record, parts, chunks, collected, clip_norm, move, squares_of_vector, scaled, vector_bytes,
-    parameters, first_state, second_state, rates,
-):  # fmt: skip
+def clip(one, record, parameters, first_state, second_state, rates):
     """Move own parameters along a gradient whose norm is at most that at the address `clip_norm`.
 
-    `record` is the first of `parts` PARTs, `collected` the address of the gradient, and `scaled`
-    that of memory for some rows of it, as others may still read what is collected.
+    `record` is the first PART. What is collected, others may still read, so rows of it are scaled
+    elsewhere.
     """
-    total = 0.0
-    for number in range(parts):
+    of, total = record_at(record, 0), 0.0
+    for number in range(of.parts):
         part = record_at(record, number)
         if part.squares != 0:
-            for chunk in range(chunks):
+            for chunk in range(of.chunks):
                 total += real_at(0.0, part.squares + 8 * chunk)
         else:
-            add_squares(one, collected + part.whole, part.whole_numbers, squares_of_vector)
-            total += real_at(0.0, squares_of_vector)
+            add_squares(one, of.collected + part.whole, part.whole_numbers, of.squares_of_vector)
+            total += real_at(0.0, of.squares_of_vector)
     norm = np.sqrt(total) + SMALLEST_NORM
-    most = real_at(0.0, clip_norm)
+    most = real_at(0.0, of.clip_norm)
     factor = 1.0 if norm <= most else most / norm  # NaN for NaN
-    for number in range(parts):
+    for number in range(of.parts):
         part = record_at(record, number)
         for chunk in range(part.first_chunk, part.stop_chunk):
             begin, end = part.first_row, part.stop_row
@@ -120,13 +122,13 @@ def clip(
             squares = 0.0
             for row in range(begin, end, ROWS_AT_ONCE):
                 rows = min(ROWS_AT_ONCE, end - row)
-                gradient = collected + part.place + row * part.row_bytes
+                gradient = of.collected + part.place + row * part.row_bytes
                 if factor != 1.0:
-                    vectors = rows * part.row_bytes // vector_bytes
-                    scale_into(type(one)(factor), gradient, scaled, vectors)
-                    gradient = scaled
+                    vectors = rows * part.row_bytes // of.vector_bytes
+                    scale_into(type(one)(factor), gradient, of.scaled, vectors)
+                    gradient = of.scaled
                 call(
-                    move, one, part.region, rates + RATE_BYTES * part.learned,
+                    of.move, one, part.region, rates + RATE_BYTES * part.learned,
                     parameters, gradient, first_state, second_state, row, rows,
                 )  # fmt: skip
                 if part.squares != 0:

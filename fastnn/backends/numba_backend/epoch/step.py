@@ -145,9 +145,8 @@ SHARED = np.dtype(
             "sample_weights", "batch_weight",
             # penalties: 0, or the operation that adds them up, and the sum
             "add_penalties", "penalty",
-            # clipping: 0, or the operation, how many PARTs, and what it needs, see `clipping.py`
-            "clip", "parts", "collected", "clip_norm", "move",
-            "squares_of_vector", "scaled",
+            # clipping: 0, or the operation
+            "clip",
             "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
@@ -693,10 +692,8 @@ def run_batches(
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
             call(
-                shared.clip, one, layers[0].parts_to_clip, shared.parts, shared.chunks,
-                shared.collected, shared.clip_norm, shared.move,
-                shared.squares_of_vector, shared.scaled,
-                shared.lanes * shared.itemsize, parameters, first_state, second_state, step_rates,
+                shared.clip, one, layers[0].parts_to_clip,
+                parameters, first_state, second_state, step_rates,
             )  # fmt: skip
         if shared.add_penalties != 0:
             if team is not None and members > 1:

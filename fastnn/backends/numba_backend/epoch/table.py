@@ -322,17 +322,18 @@ class Table:
     def _describe_clipping(self, structure: Structure) -> None:
         """Write down what the step ends with where gradients are clipped."""
         assert structure.collected is not None
-        shared = self.shared[0]
+        shared, first = self.shared[0], self.parts[0]
         shared["clip"] = clipping.clip.address(self.dtype, clipping.PART)
-        shared["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
-        shared["parts"] = len(self.parts)
-        shared["collected"] = structure.collected.ctypes.data
         self.collecting["collected"] = structure.collected.ctypes.data
         self._clip_norm = np.array([structure.clip_norm])
-        shared["clip_norm"] = self._clip_norm.ctypes.data
-        self._want(8, (shared, "squares_of_vector"))
+        first["parts"], first["chunks"] = len(self.parts), shared["chunks"]
+        first["collected"] = structure.collected.ctypes.data
+        first["clip_norm"] = self._clip_norm.ctypes.data
+        first["move"] = optimizers.move.address(self.dtype, optimizers.REGION)
+        first["vector_bytes"] = shared["lanes"] * shared["itemsize"]
+        self._want(8, (first, "squares_of_vector"))
         widest = max(memory.LINE_BYTES, int(self.parts["row_bytes"].max()))
-        self._want(optimizers.ROWS_AT_ONCE * widest, (shared, "scaled"))
+        self._want(optimizers.ROWS_AT_ONCE * widest, (first, "scaled"))
         share_parts(self.parts, self.owners, self.layers, self.dtype.itemsize)
 
     def _describe_step(self, layer: np.void, dense: Dense) -> None:
