@@ -55,11 +55,12 @@ def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
     """Warn of inputs [n, input_units] far from 1, unless a layer may scale them."""
     if not isinstance(layers[0], Dense):
         return
-    excerpt = _excerpt(X)
-    large = _large_columns(excerpt)
+    excerpt = _large_excerpt(X)
+    if excerpt is None:
+        return
+    large, highest = _often_large(excerpt), excerpt.max()
     if not large.any():
         return
-    highest = excerpt.max()
     whole = excerpt.min() == 0 and bool((excerpt == np.floor(excerpt)).all())
     if whole and 127 < highest <= 255 and X.shape[1] >= LEAST_PIXELS:
         warn(
@@ -81,8 +82,8 @@ def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
 
 def look_at_targets(y: Array) -> None:
     """Warn of real targets [n, outputs] far from 1."""
-    excerpt = _excerpt(y)
-    if _large_columns(excerpt).any():
+    excerpt = _large_excerpt(y)
+    if excerpt is not None and _often_large(excerpt).any():
         largest = max(excerpt.max(), -excerpt.min())
         of = "axis=0" if y.shape[1] > 1 else ""
         warn(
@@ -154,18 +155,24 @@ class Watch:
         return "training has diverged; try a smaller learning rate"
 
 
-def _excerpt(values: Array) -> Array:
-    """Return the rows that all are judged by, in a type that has a negative of every number."""
-    rows: Array = values[:: -(-len(values) // SAMPLES)].astype(np.float64)
-    return rows
+def _large_excerpt(values: Array) -> Array | None:
+    """Return the rows that all are judged by, as float64, or None, as a rule, if none is large.
+
+    Nor if there is NaN or infinity, which is for others to find.
+    """
+    rows = values[:: -(-len(values) // SAMPLES)]
+    if rows.dtype.kind == "b":
+        return None
+    lowest, highest = float(rows.min()), float(rows.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)) or max(-lowest, highest) <= LARGE:
+        return None
+    excerpt: Array = rows.astype(np.float64)
+    return excerpt
 
 
-def _large_columns(excerpt: Array) -> Array:
-    """Return which columns are often large: none where NaN is, which is for others to find."""
-    sizes = np.abs(excerpt)
-    if not LARGE < sizes.max() < math.inf:  # as a rule there is nothing to count
-        return np.zeros(1, bool)
-    often: Array = np.mean(sizes > LARGE, axis=0) > OFTEN
+def _often_large(excerpt: Array) -> Array:
+    """Return which columns are often large."""
+    often: Array = np.mean(np.abs(excerpt) > LARGE, axis=0) > OFTEN
     return often
 
 

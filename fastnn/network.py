@@ -367,6 +367,9 @@ class Network(Sequence[Layer]):
     def __getitem__(self, index: int | slice) -> Layer | list[Layer]:
         return self._layers[index]
 
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._layers)
+
     def __len__(self) -> int:
         return len(self._layers)
 

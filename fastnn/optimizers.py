@@ -127,16 +127,15 @@ class Optimizer(ABC):
         """Return what compiled code has to know of the optimiser, but for the learning rate."""
         return Rule()  # a user's own has no part in prediction
 
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
-        """Return three numbers of each of so many steps from `first` on.
+    def _rates(self, first: int, steps: int) -> tuple[Array | float, ...]:
+        """Return three numbers of each of so many steps from `first` on, a float where it stays.
 
         The rate, what a rule corrects by, and the share by which weights shrink beside it.
         """
         if callable(self._learning_rate):
             rates = np.array([self.rate(first + step) for step in range(steps)], np.float64)
-        else:
-            rates = np.full(steps, self._learning_rate, np.float64)
-        return rates, 1.0, 0.0
+            return rates, 1.0, 0.0
+        return self._learning_rate, 1.0, 0.0
 
     def __repr__(self) -> str:
         arguments = (f"{name}={getattr(self, name)!r}" for name in self._arguments)
@@ -347,7 +346,7 @@ class Adam(Optimizer):
     def _rule(self) -> Rule:
         return Rule("adam", self._beta1, self._beta2, self._epsilon)
 
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
+    def _rates(self, first: int, steps: int) -> tuple[Array | float, ...]:
         """Both means are corrected for their start at 0.
 
         The rate is over 1 - beta1^t, the root of the mean square times 1 / sqrt(1 - beta2^t).
@@ -412,7 +411,7 @@ class EpsilonHatAdam(Adam):
     def _rule(self) -> Rule:
         return super()._rule()
 
-    def _rates(self, first: int, steps: int) -> tuple[Array, Array | float, Array | float]:
+    def _rates(self, first: int, steps: int) -> tuple[Array | float, ...]:
         rates, corrections, shrinking = super()._rates(first, steps)
         return rates / corrections, 1.0, shrinking
 

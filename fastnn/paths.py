@@ -135,9 +135,12 @@ class LayerPath:
         for start in range(0, len(order), self._batch_size):
             excerpt = order[start : start + self._batch_size]
             weights = None if self._weights is None else self._weights[excerpt]
-            loss, correct = step(self._network, self._X[excerpt], self._y[excerpt], weights)
+            y = self._y[excerpt]
+            loss, output = step(self._network, self._X[excerpt], y, weights)
             self._loss += loss
-            self._correct += correct
+            # targets that are no classes may look like class ids in one batch
+            if self._network._loss.has_classes(y, output.shape[1]):
+                self._correct += self._network._loss.right_answers(output, y)
         return self._loss, self._correct
 
     def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
@@ -193,10 +196,15 @@ class CompiledPath:
         self._threads = self._program.default_threads if threads is None else threads
         program.penalty_factor = 1.0
         self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 3))
-        self._train(np.arange(0), None if self._direct else np.arange(1))
+        if not program.has_run(self._threads):
+            self._train(np.arange(0), None if self._direct else np.arange(1))
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
-        """Begin an epoch, or go on in the midst of one with its sums so far."""
+        """Begin an epoch, or go on in the midst of one with its sums so far.
+
+        Layers may have changed since the one before.
+        """
+        self._program.describe(_described(self._network))
         self._program.start(loss, correct)
 
     def train(self, order: Order) -> tuple[float, int]:
@@ -229,9 +237,9 @@ class CompiledPath:
                     return self.train(order)
                 if ready is None:
                     self.start()
-                    ready = self._prepared(order)
-                else:
-                    self._take_rates(ready.rates)
+                    steps = -(-len(order) // self._batch_size)
+                    ready = self._prepared(order, rates=np.empty((steps, len(self._learned), 3)))
+                self._take_rates(ready.rates)
                 return self._run(ready)
             finally:
                 self._program.penalty_factor = 1.0
@@ -252,7 +260,8 @@ class CompiledPath:
             return
         known, start, ahead = self._ahead
         if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
-            start, ahead = step, _rates([first], max(len(rates), STEPS_AHEAD))[:, 0]
+            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), 3))
+            ahead[...] = _rates([first], len(ahead))[:, 0]
             self._ahead = (optimizer, rate), start, ahead
         rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
 
@@ -260,8 +269,13 @@ class CompiledPath:
         """Train on the samples of `order`, which counts those of an excerpt."""
         return self._run(self._prepared(order, excerpt))
 
-    def _prepared(self, order: Order, excerpt: Order | None = None) -> _Call:
-        """Return the call that trains on the samples of `order`, with the rates of now."""
+    def _prepared(
+        self,
+        order: Order,
+        excerpt: Order | None = None,
+        rates: npt.NDArray[np.float64] | None = None,
+    ) -> _Call:
+        """Return the call that trains on samples of `order`, with these rates or those of now."""
         network, X, y, weights = self._network, self._X, self._y, self._weights
         if excerpt is not None:
             X, y = np.ascontiguousarray(X[excerpt], self._program.input_dtype), y[excerpt]
@@ -269,9 +283,9 @@ class CompiledPath:
         for part in self._learned:
             part.needed_state()
         steps = -(-len(order) // self._batch_size)
-        rates = _rates(self._learned, steps)
+        if rates is None:
+            rates = _rates(self._learned, steps)
         passes = np.array([layer._passes for layer in self._counting], np.int64)
-        self._program.describe(_described(network))
         run = self._program.prepare(
             X,
             y,
@@ -332,6 +346,7 @@ class Programs:
         if before is not None and before[0] == kind and before[1].has_kernels_for(density):
             program = before[1]
             program.density = density
+            program.describe(_described(network))
         else:
             program = _program(
                 network,
@@ -496,9 +511,15 @@ def _described(network: Trainable) -> list[description.Layer]:
 
 
 def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
-    """Return the numbers of the next steps of each layer, [steps, layers, 3]."""
-    rates = np.empty((steps, len(layers), 3))
-    for number, layer in enumerate(layers):
-        for place, of_steps in enumerate(layer.optimizer._rates(layer.steps, steps)):
+    """Return the numbers of the next steps of each layer, [steps, layers, 3].
+
+    Where all stay as they are, there is one row for all steps: of a batch of one sample, a table
+    would take as long to write and to read as a hundredth of the step.
+    """
+    numbers = [layer.optimizer._rates(layer.steps, steps) for layer in layers]
+    stays = all(isinstance(number, float) for of_layer in numbers for number in of_layer)
+    rates = np.empty((1 if stays else steps, len(layers), 3))
+    for number, of_layer in enumerate(numbers):
+        for place, of_steps in enumerate(of_layer):
             rates[:, number, place] = of_steps
     return rates

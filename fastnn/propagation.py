@@ -69,22 +69,20 @@ def infer(network: Layered, X: Array) -> Array:
     return activation
 
 
-def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> tuple[float, int]:
-    """Take one gradient step; return the sum of the losses and the right answers before it.
+def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> tuple[float, Array]:
+    """Take one gradient step; return the sum of the losses and the last layer's output before it.
 
     Where samples have weights, the loss is the weighted mean, and the sum a weighted one.
-
-    Right answers are counted where targets look like class ids, as in one batch targets may that
-    are none. Layers have been told that they train.
+    Layers have been told that they train.
     """
     layers = network._layers
     if network.clip_norm is not None:
         check_clipping(layers)
-    inputs, loss, correct, gradient = _forward_and_loss(network, X, y, weights)
+    inputs, loss, output, gradient = _forward_and_loss(network, X, y, weights)
     first = _first_that_learns(layers)
     if network.clip_norm is not None:
         _step_clipped(network, network.clip_norm, inputs, gradient, first)
-        return loss, correct
+        return loss, output
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
         if i == first and isinstance(layer, ParametricLayer) and layer._steps_by_gradients():
@@ -92,7 +90,7 @@ def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> 
         else:
             gradient = layer.backward(input, gradient)
             gradient = _returned(layer, "backward", gradient, input.shape, network.dtype)
-    return loss, correct
+    return loss, output
 
 
 def _step_clipped(
@@ -158,8 +156,8 @@ def penalty(layers: Sequence[Layer]) -> float:
 
 def _forward_and_loss(
     network: Layered, X: Array, y: Array, weights: Array | None
-) -> tuple[list[Array], float, int, Array]:
-    """Return every layer's input, the sum of the losses, right answers, and dL/doutput."""
+) -> tuple[list[Array], float, Array, Array]:
+    """Return every layer's input, the sum of the losses, the output, and dL/doutput."""
     backend = backends.load(network.backend)
     inputs, activation = [], cast(X, network.dtype)
     for layer in network._layers:
@@ -167,10 +165,8 @@ def _forward_and_loss(
         activation = _output(layer, activation, network.dtype)
     total = len(y) if weights is None else float(weights.sum())
     loss = network._loss.total(backend, activation, y, weights) + total * penalty(network._layers)
-    classes = network._loss.has_classes(y, activation.shape[1])
-    correct = network._loss.right_answers(activation, y) if classes else 0
     gradient = network._loss.weighted_gradient(backend, activation, y, weights)
-    return inputs, loss, correct, gradient
+    return inputs, loss, activation, gradient
 
 
 def _forwards_as(layer: Layer | None, kind: type[K]) -> TypeGuard[K]:

@@ -419,11 +419,14 @@ def test_padding_stays_zero_whatever_the_gradient(kind, number, batch_size, dens
 
 
 def test_one_rate_for_all_steps():
-    broadcast, spelt = (Training((30, 20, 4), [RULES["momentum"]]) for _ in range(2))
-    one = broadcast.rates[0]
-    broadcast.rates = np.broadcast_to(one, broadcast.rates.shape)
-    spelt.rates = np.repeat(one[None], len(spelt.rates), axis=0)
-    assert broadcast.everything(broadcast.run()) == spelt.everything(spelt.run())
+    single, broadcast, spelt = (Training((30, 20, 4), [RULES["momentum"]]) for _ in range(3))
+    one, steps = single.rates[:1], len(single.rates)
+    single.rates = one
+    broadcast.rates = np.broadcast_to(one, spelt.rates.shape)
+    spelt.rates = np.repeat(one, steps, axis=0)
+    expected = spelt.everything(spelt.run())
+    assert steps > 1 and single.everything(single.run()) == expected
+    assert broadcast.everything(broadcast.run()) == expected
 
 
 def test_no_penalty_costs_no_bit():

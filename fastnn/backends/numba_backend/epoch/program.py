@@ -118,6 +118,7 @@ class Program:
         self.dense = structure.dense
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
+        self._has_run: set[int] = set()
         for table in ("training", "prediction"):
             vars(self).pop(table, None)
 
@@ -198,7 +199,7 @@ class Program:
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
         layers, 3] holds, in float64, what each step of each layer has for `rate`, `correction` and
-        `shrinking`, see `optimizers.py`; what stays may be broadcast over the steps.
+        `shrinking`, see `optimizers.py`; what stays for all steps may come as those of one.
         `dropout_steps`, int64, says for each Dropout layer how many batches went through it before;
         0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
@@ -233,7 +234,8 @@ class Program:
         arguments = (
             0 if isinstance(samples, SparseRows) else samples.ctypes.data,
             targets.ctypes.data, order.ctypes.data, len(order),
-            parameters.ctypes.data, *places, rates.ctypes.data, rates.strides[0],
+            parameters.ctypes.data, *places,
+            rates.ctypes.data, rates.strides[0] if len(rates) > 1 else 0,
             0, *self._totals,
         )  # fmt: skip
         scale = self.dtype.type(self._structure.scale)
@@ -256,12 +258,13 @@ class Program:
         else:
             run = partial(team.run_batches, self._signals, scale, arguments, count)
         read = samples, targets, order, parameters, rates, states, sample_weights
-        return partial(self._run, run, tables, read)
+        return partial(self._run, run, tables, members, read)
 
     def _run(
         self,
         run: Callable[[], tuple[float, int]],
         tables: Sequence[Table],
+        members: int,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
@@ -269,7 +272,12 @@ class Program:
             table.weigh_penalties(self.penalty_factor)
         loss, correct = run()
         self._totals = float(loss), int(correct)
+        self._has_run.add(members)
         return self._totals
+
+    def has_run(self, threads: int) -> bool:
+        """Say whether so many threads have trained these layers, so that nothing is compiled."""
+        return self.members(threads) in self._has_run
 
     def _team(self, members: int) -> Team:
         """Return the tables of a team, made when first asked for."""
@@ -347,7 +355,8 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
     """Raise unless there are rates for each step; those of one step must lie side by side."""
     if rates.dtype != np.float64:
         raise TypeError(f"rates must be float64, not {rates.dtype}")
-    if rates.ndim != 3 or len(rates) < steps or rates.shape[1:] != (learned, 3):
+    too_few = len(rates) < steps and len(rates) != 1
+    if rates.ndim != 3 or too_few or rates.shape[1:] != (learned, 3):
         raise ValueError(f"rates must be {steps} x {learned} x 3, not of shape {rates.shape}")
     if not rates[:1].flags.c_contiguous:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")
