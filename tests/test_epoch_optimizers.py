@@ -425,7 +425,8 @@ def test_one_rate_for_all_steps():
     broadcast.rates = np.broadcast_to(one, spelt.rates.shape)
     spelt.rates = np.repeat(one, steps, axis=0)
     expected = spelt.everything(spelt.run())
-    assert steps > 1 and single.everything(single.run()) == expected
+    assert steps > 1
+    assert single.everything(single.run()) == expected
     assert broadcast.everything(broadcast.run()) == expected
 
 
