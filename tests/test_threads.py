@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(team.MOST_MEMBERS == 1, reason="no teams on this
 TEAM = "fastnn.backends.numba_backend.epoch.team"
 
 RESTLESS = {
-    team.ENOUGH_TIME: 0, team.ENOUGH_STEPS: 1, team.PAUSE_FACTOR: 0,
+    team.ENOUGH_TIME: 0, team.ENOUGH_STEPS: 1, team.PAUSE: 0, team.LONGEST_PAUSE: 0,
     team.ALONE_TIME: 0, team.ALONE_STEPS: 1 << 62,
 }  # fmt: skip
 """Members believe that the caller is faster alone: they part after every step, and come back."""
@@ -180,7 +180,7 @@ def test_a_slow_team_parts():
     for _ in range(100):  # until the others come in time
         case = Case((784, 100, 200, 10), 32, 2000)
         program = case.program()
-        program._signals.settings.update(RESTLESS | {team.PAUSE_FACTOR: 10})
+        program._signals.settings.update(RESTLESS | {team.PAUSE: 10})
         totals = program.prepare(
             case.samples, case.labels, case.order, case.parameters, case.rates, threads=2
         )()
@@ -190,12 +190,36 @@ def test_a_slow_team_parts():
     pytest.fail("the team stayed together")
 
 
+@pytest.mark.parametrize(("alone", "first", "last"), [(0, 1, 16), (1 << 40, 8, 1)])
+def test_a_pause_is_longer_each_time(alone, first, last):
+    """Members that are slow stay away ever longer, up to a bound; once they are fast, as at first.
+
+    In all calls the caller believes that a step alone takes `alone` nanoseconds.
+    """
+    case = Case((784, 100, 200, 10), 32, 2000)
+    program = case.program()
+    settings = program._signals.settings
+    arguments = case.samples, case.labels, case.order, case.parameters, case.rates
+    settings.update(RESTLESS | {team.PAUSE: first, team.LONGEST_PAUSE: 16})
+    reached = 0
+    for _ in range(1000):  # until the others have come in time
+        settings.update(
+            {team.RETURN_AT: 0, team.ALONE_TIME: alone << 20, team.ALONE_STEPS: 1 << 20}
+        )
+        program.prepare(*arguments, threads=2)()
+        assert settings[team.PAUSE] in (1, 2, 4, 8, 16)
+        reached += settings[team.PAUSE] == last
+        if reached == 3:
+            return
+    pytest.fail(f"a pause of {settings[team.PAUSE]}")
+
+
 def test_a_slow_team_parts_in_short_calls(monkeypatch):
     """Steps together are compared over many calls, and who is to stay away is not woken."""
     case = Case((784, 800, 800, 10), 32, 8 * 32)
     program = case.program()
     program._signals.settings.update(
-        RESTLESS | {team.ENOUGH_STEPS: 10, team.PAUSE_FACTOR: 1_000_000}  # no call has ten steps
+        RESTLESS | {team.ENOUGH_STEPS: 10, team.PAUSE: 1_000_000}  # no call has ten steps
     )
     arguments = case.samples, case.labels, case.order, case.parameters, case.rates
     for _ in range(1000):

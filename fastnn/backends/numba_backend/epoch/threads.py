@@ -17,9 +17,13 @@ in favour of another program. While they are together, the caller compares how l
 with how long its own took. Where steps together are slower, because another program takes the
 core of a member, because two members share one, or because messages take longer than the work
 that they save, the members part at the end of a step, the caller goes on alone, and they come back
-after sixteen times the time that was lost; so hardly more than a sixteenth of the time is lost.
-Tried and lost: parting when somebody has been waited for longer than a millisecond, as happens
-often where a machine is shared; the step must wait all the same.
+after the time that was lost; if that is lost again, after twice as long each time, up to sixteen
+times what was lost. So in the long run hardly more than a sixteenth of the time is lost, and what
+passes soon costs little: the threads of another library's matrix products, which wait some
+hundredths of a second for the next one, are often at work just before a training begins.
+Tried and lost: sixteen times from the first, which after a fit of scikit-learn cost a network of
+784-100-10 two of its first four epochs together; parting when somebody has been waited for longer
+than a millisecond, as happens often where a machine is shared: the step must wait all the same.
 
 A member keeps away from the core of the caller, and from those of other members. Left alone, the
 operating system wakes a thread now and then on the core of the one that wakes it, and two
@@ -67,7 +71,7 @@ PLACES = {
             # what the caller notes for itself
             "since", "time", "steps", "alone time", "alone steps",
             # settings
-            "enough time", "enough steps", "pause factor",
+            "pause", "enough time", "enough steps", "longest pause",
         )
     )
 }  # fmt: skip
@@ -78,15 +82,16 @@ CALLED, PARTING, RETURN_AT = PLACES["called"], PLACES["parting"], PLACES["return
 SINCE, TIME, STEPS = PLACES["since"], PLACES["time"], PLACES["steps"]
 ALONE_TIME, ALONE_STEPS = PLACES["alone time"], PLACES["alone steps"]
 ENOUGH_TIME, ENOUGH_STEPS = PLACES["enough time"], PLACES["enough steps"]
-PAUSE_FACTOR = PLACES["pause factor"]
+PAUSE, LONGEST_PAUSE = PLACES["pause"], PLACES["longest pause"]
 
 SETTINGS = {
     # nanoseconds and steps together after which they are compared with those alone
     ENOUGH_TIME: 20_000_000,
     ENOUGH_STEPS: 4,
-    # how many times as long as the time lost together the members stay apart
-    PAUSE_FACTOR: 16,
-    # handed on from call to call
+    # how many times as long as the time lost together the members stay apart, at the most
+    LONGEST_PAUSE: 16,
+    # handed on from call to call; PAUSE is how many times as long it would be now
+    PAUSE: 1,
     RETURN_AT: 0,
     TIME: 0,
     STEPS: 0,
@@ -199,9 +204,13 @@ def consider_parting(signals, step):
     time = heard(signals + TIME) + now - heard(signals + SINCE)
     if steps >= heard(signals + ENOUGH_STEPS) and time >= heard(signals + ENOUGH_TIME):
         alone = heard(signals + ALONE_TIME) * steps // max(heard(signals + ALONE_STEPS), 1)
+        pause = 1
         if alone < time and heard(signals + ALONE_STEPS) != 0:
-            say(now + heard(signals + PAUSE_FACTOR) * (time - alone), signals + RETURN_AT)
+            pause = heard(signals + PAUSE)
+            say(now + pause * (time - alone), signals + RETURN_AT)
             say(step, signals + PARTING)
+            pause = min(2 * pause, heard(signals + LONGEST_PAUSE))
+        say(pause, signals + PAUSE)
         time = steps = 0
     say(now, signals + SINCE)
     say(time, signals + TIME)
@@ -252,7 +261,7 @@ class Signals:
 
     def keep(self, signals: np.ndarray) -> None:
         """Remember from a call how long the members stay away, and how long steps took."""
-        for place in (RETURN_AT, TIME, STEPS, ALONE_TIME, ALONE_STEPS):
+        for place in (RETURN_AT, PAUSE, TIME, STEPS, ALONE_TIME, ALONE_STEPS):
             self.settings[place] = int(signals[place // 8])
 
     def apart(self) -> bool:
