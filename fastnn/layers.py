@@ -106,8 +106,16 @@ class Layer:
         ValueError
             By fastnn's own layers, if a shape is wrong.
         TypeError
-            By these, if either does not hold real numbers.
+            By these, if either does not hold real numbers; by a layer of your own that says what
+            `forward` is and not what `backward` is.
         """
+        kind = type(self)
+        own = kind.forward is not Layer.forward or "forward" in vars(self)
+        if own and kind.backward is Layer.backward and "backward" not in vars(self):
+            raise TypeError(
+                f"{self!r}: expected a backward that goes with its forward, got that of the "
+                "identity; fastnn.check_gradients(network, X, y) checks the one you write"
+            )
         return grad_output
 
     def gradients(self, input: Array, grad_output: Array) -> tuple[Array, Gradients]:

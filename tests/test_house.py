@@ -14,7 +14,7 @@ PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
     {"checks", "markdown", "registry"},
-    {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
+    {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
     {"layers"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"training"},
     {"checkpoints"},
     {"network"},
-    {"functional", "many", "settings"},
+    {"functional", "gradcheck", "many", "settings"},
     {"bench", "images", "page", "prediction", "sheet", "sklearn", "sweep", "tables"},
     {"cli"},
     {"__main__"},
