@@ -12,6 +12,7 @@ import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
 import numpy as np
@@ -22,7 +23,7 @@ from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Initializer, Shape
 from fastnn.optimizers import SGD, Optimizer
-from fastnn.parameters import LayerParameters, NamedVector
+from fastnn.parameters import LayerParameters, NamedVector, ParameterViews
 from fastnn.registry import Registry
 from fastnn.schedules import Rate
 
@@ -133,7 +134,7 @@ class Layer:
     @property
     def parameters(self) -> Mapping[str, Array]:
         """The parameters by name, as live views."""
-        return {}
+        return MappingProxyType({})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -401,13 +402,13 @@ class ParametricLayer(Layer):
         return 0.0
 
     @property
-    def parameters(self) -> Mapping[str, Array]:
+    def parameters(self) -> ParameterViews:
         """The parameters by name, as live views (their rows are padded, so they may be strided).
 
-        They stay live until the layer joins a network, or the network takes in another layer with
-        parameters.
+        Assigning to a name copies in. The views stay live until the layer joins a network, or the
+        network takes in another layer with parameters.
         """
-        return {name: self._parameters.view(name) for name in self._parameters.learned}
+        return ParameterViews(self._parameters)
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return dL/dinput, taken before the layer's parameters move; see `Layer.backward`.

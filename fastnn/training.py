@@ -6,11 +6,12 @@ import csv
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from os import PathLike
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,13 +83,15 @@ class History:
         return (self[epoch] for epoch in range(len(self)))
 
     @property
-    def columns(self) -> dict[str, list[float]]:
-        """The lists that hold something, by name."""
-        return {
-            item.name: values
-            for item in fields(self)
-            if isinstance(values := getattr(self, item.name), list) and values
-        }
+    def columns(self) -> Mapping[str, list[float]]:
+        """The lists that hold something, by name; the mapping is read-only."""
+        return MappingProxyType(
+            {
+                item.name: values
+                for item in fields(self)
+                if isinstance(values := getattr(self, item.name), list) and values
+            }
+        )
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return a copy of the lists that hold something, by name."""
