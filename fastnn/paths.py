@@ -404,7 +404,7 @@ def reason_for_layers(network: Trainable) -> str | None:
     """Return why a network can't take the compiled path, None if it can."""
     epoch = backends.epoch_module(network.backend)
     if epoch is None:
-        return f"the {network.backend} backend has no compiled epoch"
+        return _no_epoch(network)
     reason = _reason_for_python(network)
     if reason is None and network._loss not in losses.BUILT_IN:
         reason = f"the loss {network._loss!r} is known to Python alone"
@@ -420,11 +420,17 @@ def reason_for_layers(network: Trainable) -> str | None:
 def _reason_for_python(network: Trainable) -> str | None:
     """Return which layer only Python knows, None if compiled code knows all of them."""
     if backends.epoch_module(network.backend) is None:
-        return f"the {network.backend} backend has no compiled epoch"
+        return _no_epoch(network)
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
             return f"{layer!r} is known to Python alone"
     return None
+
+
+def _no_epoch(network: Trainable) -> str:
+    if network.backend == "numba":
+        return f"{backends.why_not_numba()}"
+    return f"the {network.backend} backend has no compiled epoch"
 
 
 def threads_asked(threads: object) -> int | None:

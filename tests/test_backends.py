@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -578,3 +579,50 @@ class TestChoice:
         network = fastnn.Network([fastnn.Dense(2, 2)], backend="numpy")
         with fastnn.use_backend("numba"):
             assert network[0]._backend is reference
+
+
+WITHOUT_NUMBA = {
+    "a debugger or coverage": ("NUMBA_DISABLE_JIT", "NUMBA_DISABLE_JIT is set"),
+    "not installed": ("BROKEN", r"Numba can't be imported (ImportError: Numba needs NumPy 1.0)"),
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_NUMBA)
+def test_numpy_stands_in_where_numba_compiles_nothing(how, tmp_path):
+    """Before, `jit.py` ended in an AttributeError. There is one warning, which says why."""
+    variable, reason = WITHOUT_NUMBA[how]
+    (tmp_path / "numba").mkdir()
+    text = "raise ImportError('Numba needs NumPy 1.0')"
+    (tmp_path / "numba/__init__.py").write_text(text)
+    program = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy as np, fastnn
+    X, y = np.random.default_rng(0).normal(size=(200, 5)), np.arange(200) % 3
+    answers = []
+    for backend in (None, "numba", "numpy"):
+        layers = [fastnn.Dense(5, 4), fastnn.ReLU(), fastnn.Dense(4, 3)]
+        network = fastnn.Network(layers, seed=0, backend=backend)
+        network.fit(X, y, epochs=2)
+        network.train_step(X[:5], y[:5])
+        answers.append(network.predict_proba(X).tobytes())
+    assert answers[0] == answers[1] == answers[2]
+    fastnn.Dense(2, 2).forward(np.ones((1, 2)))
+    print(fastnn.Network([fastnn.Dense(5, 3)]).explain())
+    from fastnn.cli import main
+    assert main(["info"]) == 0
+print(*[str(warning.message) for warning in caught], sep="\\n")
+"""
+    environment = {**os.environ, variable: "1"}
+    environment["PYTHONPATH"] = str(ROOT)
+    if variable == "BROKEN":
+        environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+        program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{program}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("computes in its place") == 1
+    assert f"layer path: {reason}" in done.stdout
+    assert f"nothing: {reason}" in done.stdout
