@@ -36,6 +36,14 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     return number
 
 
+def steps(name: str, value: object) -> int:
+    """Return `value` as a count of steps: at most 2^53, so that floats count on, and kernels."""
+    number = integer(name, value, minimum=0)
+    if number > 2**53:
+        raise ValueError(f"{name}: expected an integer of at most 2^53, got {number}")
+    return number
+
+
 def real(name: str, value: object, *, minimum: float = -math.inf, below: float = math.inf) -> float:
     """Return `value` as a finite float that is at least `minimum` and less than `below`."""
     expected = "a finite number" + ("" if minimum == -math.inf else f" of at least {minimum:g}")
