@@ -26,9 +26,9 @@ from fastnn import (
     checks,
     datasets,
     images,
-    many,
     page,
     prediction,
+    processors,
     progress,
     sheet,
     sweep,
@@ -588,7 +588,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     _check_outputs((options.csv, options.parquet), plot=options.plot, out=options.out)
-    workers = many.processors()
+    workers = processors.usable()
     if options.workers is not None:
         workers = checks.integer("--workers", options.workers, minimum=1)
     settings = _settings(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from fastnn import checks, training
 from fastnn.callbacks import Callback
 from fastnn.network import Network
+from fastnn.processors import usable
 from fastnn.training import History
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def fit_many(
     told: list[Any] = (
         [() for _ in networks] if callbacks is None else _one_each(callbacks, networks)
     )
-    workers = processors() if workers is None else checks.integer("workers", workers, minimum=1)
+    workers = usable() if workers is None else checks.integer("workers", workers, minimum=1)
     checks.flag("progress", progress)
     X, y = checks.matrix("X", X), np.asarray(y)
     for number, network in enumerate(networks):
@@ -130,13 +130,6 @@ def fit_many(
             if bar is not None:
                 bar.update()
     return [histories[number] for number in range(len(jobs))]
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_threads(

@@ -43,10 +43,11 @@ from typing import Any
 import numpy as np
 
 from fastnn import memory
+from fastnn.processors import processors
 
 from ..jit import jit_part
 from ..language import Int, Kernel
-from ..machine import HAS_POSIX, cores, processors
+from ..machine import HAS_POSIX, cores
 from ..microkernel import microkernel
 
 MOST_MEMBERS = 4 if HAS_POSIX else 1
