@@ -285,10 +285,10 @@ def load(name: str | None = None) -> Backend:
 def why_not_numba() -> str | None:
     """Return why Numba compiles nothing in this process, None if it does."""
     try:
-        from numba import config
+        config: Any = importlib.import_module("numba").config
     except Exception as error:  # of a Python, a NumPy or an LLVM that do not go together
         return f"Numba can't be imported ({type(error).__name__}: {error})"
-    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None  # type: ignore[attr-defined]
+    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
 
 
 def epoch_module(name: str) -> Any | None:
