@@ -729,7 +729,8 @@ class Network(Sequence[Layer]):
         Parameters
         ----------
         X : array of shape [n, input_units]
-            Any real dtype; it is cast batch by batch, never whole.
+            Any real dtype; it is cast batch by batch, never whole. What lies by columns, as tables
+            of pandas do, is copied once to lie by rows, unless it lies in a file.
         y : targets, one a sample; see `use`
         epochs
             Passes over the data.
