@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -626,3 +628,23 @@ print(*[str(warning.message) for warning in caught], sep="\\n")
     assert done.stdout.count("computes in its place") == 1
     assert f"layer path: {reason}" in done.stdout
     assert f"nothing: {reason}" in done.stdout
+
+
+def test_without_source_files_the_warning_says_so(tmp_path):
+    """A directory for the cache is not what is missing there."""
+    shutil.copytree(
+        ROOT / "fastnn", tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__", "data")
+    )
+    compileall.compile_dir(tmp_path / "fastnn", quiet=1, legacy=True)
+    for source in (tmp_path / "fastnn").rglob("*.py"):
+        source.unlink()
+    program = "import numpy as np, fastnn; print(fastnn.Dense(3, 2).forward(np.ones((1, 3))).shape)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout == "(1, 2)\n", done.stderr
+    assert done.stderr.count("compiles its kernels anew") == 1
+    assert "install the .py files" in done.stderr
+    assert "NUMBA_CACHE_DIR" not in done.stderr
