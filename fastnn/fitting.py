@@ -48,7 +48,7 @@ def checked_options(
         callbacks=checked_callbacks(callbacks),
     )
     if network.clip_norm is not None:
-        propagation.check_clipping(network.layers)
+        propagation.check_clipping(network._layers)
     return options
 
 
@@ -213,7 +213,7 @@ def _kept_out(count: int, validation_split: object) -> int:
 
 def _give_hints(network: Network, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
     """Warn of data that training can hardly do something with; they may not be all."""
-    hints.look_at_inputs(network.layers, X, columns)
+    hints.look_at_inputs(network._layers, X, columns)
     if network._loss not in losses.BUILT_IN:
         return
     if y.dtype.kind != "i":

@@ -966,10 +966,10 @@ class Network(Sequence[Layer]):
 
     def _width(self) -> int | None:
         """Return the output width of the last layer, None where only running it can tell."""
-        width = None
-        for layer in self._layers:
-            width = _width_after(layer, width)
-        return width
+        for layer in reversed(self._layers):
+            if not keeps_width(layer):
+                return layer.output_units
+        return None
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def inputs(network: Network, X: npt.ArrayLike, name: str = "X") -> Array:
     """Return `X` as an array [n, input_units], or raise by name."""
-    if not len(network):
+    if not network._layers:
         raise ValueError("the network has no layer yet: add one first")
-    first = next((layer for layer in network if not keeps_width(layer)), None)
+    first = next((layer for layer in network._layers if not keeps_width(layer)), None)
     return checks.matrix(name, X, units=None if first is None else first.input_units)
 
 

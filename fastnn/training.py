@@ -142,7 +142,7 @@ STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
 """Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Options:
     """How to train: arguments of `Network.fit`, checked."""
 
@@ -259,7 +259,7 @@ class Training:
             for callback in callbacks:
                 callback.on_epoch_begin(network, history)
         pieces = self._pieces(path)
-        with training_mode(network.layers, True):
+        with training_mode(network._layers, True):
             offset = 0
             for order in pieces:
                 record = self._train(path, order, offset)
