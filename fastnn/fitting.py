@@ -75,11 +75,7 @@ def on_samples(
     if class_weight is not None:
         weights = _with_class_weights(network, class_weight, X, y, weights)
     validation = _validation(network, validation_data)
-    kept_out = 0
-    if validation_split is not None:
-        if validation is not None:
-            raise ValueError("validation_split: expected None beside validation_data")
-        kept_out = _kept_out(len(y), validation_split)
+    kept_out = _kept_out(len(y), validation_split, beside=validation)
     count = len(y) - kept_out
     if options.drop_last and count < options.batch_size:
         raise ValueError(
@@ -199,8 +195,12 @@ def _validation(
     return samples.checked(network, *validation_data, names=_VALIDATION)
 
 
-def _kept_out(count: int, validation_split: object) -> int:
+def _kept_out(count: int, validation_split: object, *, beside: object) -> int:
     """Return how many of so many samples are for validation alone."""
+    if validation_split is None:
+        return 0
+    if beside is not None:
+        raise ValueError("validation_split: expected None beside validation_data")
     share = checks.real("validation_split", validation_split, minimum=0.0, below=1.0)
     number = round(share * count)
     if not 0 < number < count:

@@ -20,7 +20,7 @@ FLOORS = [
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},
     {"paths", "samples", "saving"},
-    {"blocks"},
+    {"blocks", "sequential"},
     {"callbacks", "hints", "interchange", "plotting", "progress"},
     {"training"},
     {"checkpoints"},
