@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks
+from fastnn import backends, checks, samples
 from fastnn.checks import Array
 from fastnn.layers import Gradients, Layer, ParametricLayer, training_mode
 from fastnn.network import Network
@@ -123,7 +123,7 @@ def check_gradients(
     tolerance = checks.real("tolerance", tolerance, minimum=0.0)
     numbers = checks.integer("numbers", numbers, minimum=1)
     rng = checks.generator("seed", seed)
-    X, y = network._samples(X, y)
+    X, y = samples.checked(network, X, y)
     layers = copy.deepcopy(network.layers)
     twin, loss = Network(layers, backend=network.backend, dtype=np.float64), network._loss
     backend = backends.load(twin.backend)
