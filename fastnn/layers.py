@@ -682,4 +682,7 @@ def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Arr
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return `array` in `dtype`, itself where it is."""
-    return array if array.dtype is dtype else array.astype(dtype, copy=False)
+    if array.dtype is dtype:
+        return array
+    with np.errstate(all="ignore"):  # infinity tells of a number that is too large
+        return array.astype(dtype, copy=False)

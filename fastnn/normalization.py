@@ -142,8 +142,9 @@ class BatchNorm(ParametricLayer):
         if len(X) == 1:
             return output
         own = self._parameters.drawn().views
-        for name, batch in zip(self._statistics, of_batch, strict=True):
-            own[name][...] = self.momentum * own[name] + (1 - self.momentum) * batch
+        with np.errstate(all="ignore"):  # as of the backends
+            for name, batch in zip(self._statistics, of_batch, strict=True):
+                own[name][...] = self.momentum * own[name] + (1 - self.momentum) * batch
         return output
 
     def __repr__(self) -> str:

@@ -313,7 +313,8 @@ class Training:
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
-            position.loss, position.correct = path.train(stretch)
+            with np.errstate(all="ignore"):  # as `Network._quiet`
+                position.loss, position.correct = path.train(stretch)
             position.done += len(stretch)
             position.step += -(-len(stretch) // batch_size)
             history.samples_seen += len(stretch)
