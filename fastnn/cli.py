@@ -563,10 +563,12 @@ def _train(options: argparse.Namespace) -> int:
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
         print(f"interrupted after {done} epochs and {rest:,} {task.unit}; as far as it came:")
+        if stopping is not None:
+            stopping.on_train_end(network, history)
     diverged = bool(history) and has_diverged(network, history)
     if diverged:
         print("training has diverged; try a smaller --learning-rate")
-    elif stopping is not None and not interrupted:
+    elif stopping is not None and stopping.best_epoch:
         print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")
     report = task.report(network, X_test, y_test)
     print(*report, sep="\n")
