@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata, util
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -518,6 +520,7 @@ def _train(options: argparse.Namespace) -> int:
         save=options.save,
         checkpoint=options.checkpoint,
     )
+    checks.integer("--seed", options.seed, minimum=0)
     patience = options.early_stopping
     stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
     task = _task(options)
@@ -637,6 +640,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> list[Setting]:
     """Return all combinations of what the options of a sweep list, with each seed."""
     seeds = checks.integer("--seeds", options.seeds, minimum=1)
+    checks.integer("--seed", options.seed, minimum=0)
     choices = {
         **vars(options),
         "hidden": options.hidden or [[100, 200]],
@@ -652,8 +656,15 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
 
 
 def _as_for_train(options: argparse.Namespace) -> argparse.Namespace:
-    """Return what the preparation of data takes of the options, in the dtype that holds all."""
+    """Return what the preparation of data takes of the options, in the dtype that holds all.
+
+    Paths are whole, as a worker of a cluster may run in another directory.
+    """
     kept = {name: getattr(options, name) for name in (*_OF_DATA, "seed")}
+    for name in ("data", "csv", "parquet"):
+        path = kept[name]
+        if path is not None and (name != "data" or not _is_name(path)):
+            kept[name] = path.absolute()
     return argparse.Namespace(**kept, dtype="float64")
 
 
@@ -783,33 +794,37 @@ def _naming(file: Path | str) -> Iterator[None]:
 
 def _predict(options: argparse.Namespace) -> int:
     network = fastnn.load(options.model, backend=options.backend)
-    if len(options.images) > 1 and any(map(_is_rows, options.images)):
-        raise ValueError("INPUT: expected pictures, or one table or - alone, got both")
+    tabular = sum(map(_is_rows, options.images))
+    if tabular and len(options.images) > 1:
+        got = "both" if tabular < len(options.images) else f"{tabular} tables"
+        raise ValueError(f"INPUT: expected pictures, or one table or - alone, got {got}")
     if tables.ENTRY in network.metadata:
         with _naming(options.model):
             encoding = tables.Encoding.of(network)
         print(_of_table(network, encoding, options.images[0]))
         return 0
-    if tables.is_table(options.images[0]):
-        with open(options.images[0], newline="", encoding="utf-8") as file:
-            X = prediction.of_csv(network, file, options.images[0])
-        names = [f"row {i}" for i in range(1, len(X) + 1)]
-    elif options.images == ["-"]:
+    if options.images == ["-"]:
         X = prediction.of_csv(network, sys.stdin, "standard input")
+        names = [f"row {i}" for i in range(1, len(X) + 1)]
+    elif tabular:
+        lines = io.StringIO(tables.text(options.images[0]), newline="")
+        X = prediction.of_csv(network, lines, options.images[0])
         names = [f"row {i}" for i in range(1, len(X) + 1)]
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
-    print(prediction.table(names, network.predict(X), network.predict_proba(X)))
+    probabilities = prediction.finite(network.predict_proba(X))
+    print(prediction.table(names, network.predict(X), probabilities))
     return 0
 
 
 def _is_rows(name: str) -> bool:
-    return name == "-" or tables.is_table(name)
+    return name == "-" or tables.holds_rows(name)
 
 
 def _of_table(network: fastnn.Network, encoding: tables.Encoding, name: str) -> str:
     """Return the answers for the rows of a table as text."""
-    if not _is_rows(name):
+    picture = (guess_type(name)[0] or "").startswith("image/")
+    if not _is_rows(name) and (picture or Path(name).exists()):
         raise ValueError(f"INPUT: expected a CSV or Parquet file or -, got {name}")
     if name == "-":
         frame = tables.read_rows(sys.stdin, encoding)
@@ -905,9 +920,14 @@ def _optional(*names: str) -> list[str]:
 
 def _pixels(options: argparse.Namespace, *, flatten: bool = True) -> tuple[Array, ...]:
     data = options.data
-    if data is not None and not data.is_dir() and datasets.is_name(str(data)):
+    if data is not None and _is_name(data):
         return fastnn.load_dataset(str(data), flatten, dtype=np.uint8)
     return fastnn.load_dataset(flatten, path=data, dtype=np.uint8)
+
+
+def _is_name(data: Path) -> bool:
+    """Say whether what --data says is the name of a data set, not a directory."""
+    return not data.is_dir() and datasets.is_name(str(data))
 
 
 def _check_outputs(inputs: Iterable[Path | None], **outputs: Path | None) -> None:

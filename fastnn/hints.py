@@ -220,7 +220,7 @@ def _often_large(excerpt: Array) -> Array:
 def _non_finite(
     values: Array, dtype: np.dtype[Any], names: Names, rows: Array | None
 ) -> str | None:
-    """Say where something is that is no finite number in `dtype`; `rows` are what rows are called."""
+    """Say where something is that is no finite number in `dtype`; `rows` has the rows' numbers."""
     if values.dtype.kind != "f":
         return None
     matrix = values.reshape(len(values), -1)

@@ -14,9 +14,13 @@ import math
 import os
 import re
 import shlex
+import warnings
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -48,6 +52,12 @@ TASKS = ("classification", "regression")
 _PARQUET = (".parquet", ".pq")
 _ENDINGS = (".csv", ".tsv", ".txt", *_PARQUET)
 _SEPARATORS = ",;\t"
+_GZIP, _OF_PARQUET, _MARK = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
+"""How such files begin."""
+
+_STANDARD_INPUT = "standard input"
+_LEFT_OUT = "fastnn: left out"
+"""Of `pandas.DataFrame.attrs`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Number:
             values = np.where(np.isnan(values), self.missing, values)
         _refuse(np.isnan(values), self.name, "a number in every row", column)
         with np.errstate(over="ignore"):
-            inputs[:, 0] = (values - self.mean) / self.deviation
+            inputs[:, 0] = _standardised(values, self.mean, self.deviation)
         expected = f"numbers that standardised are in the range of {inputs.dtype}"
         _refuse(np.isinf(inputs[:, 0]), self.name, expected, column)
 
@@ -144,7 +154,7 @@ class Classes:
     def predictions(self, network: Network, X: Array) -> str:
         """Return a line for each row: the likeliest class, and the probability of each."""
         rows = [["", self.name, *self.classes]]
-        for number, p in enumerate(network.predict_proba(X), 1):
+        for number, p in enumerate(prediction.finite(network.predict_proba(X)), 1):
             rows.append([f"row {number}", self.classes[p.argmax()], *(f"{x:.4f}" for x in p)])
         return prediction.aligned(rows)
 
@@ -172,7 +182,7 @@ class Quantity:
         """Return the standardised target, [n]."""
         values = _numbers(column, self.name)
         _refuse(np.isnan(values), self.name, "a number in every row", column)
-        return (values - self.mean) / self.deviation
+        return _standardised(values, self.mean, self.deviation)
 
     def decoded(self, output: Array) -> npt.NDArray[np.float64]:
         """Return numbers in the unit of the target."""
@@ -195,7 +205,7 @@ class Quantity:
 
     def predictions(self, network: Network, X: Array) -> str:
         """Return a line for each row: the answer in the unit of the target."""
-        answers = self.decoded(network.predict(X)[:, 0])
+        answers = self.decoded(prediction.finite(network.predict(X))[:, 0])
         rows = [[f"row {number}", f"{p:.6g}"] for number, p in enumerate(answers, 1)]
         return prediction.aligned([["", self.name], *rows])
 
@@ -332,7 +342,31 @@ class Prepared(NamedTuple):
 
 def is_table(path: str | os.PathLike[str]) -> bool:
     """Say whether the ending of a file is that of a table."""
-    return Path(os.fspath(path).removesuffix(".gz")).suffix.lower() in _ENDINGS
+    return _ending(path) in _ENDINGS
+
+
+def holds_rows(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is a table by its ending or, as that may be any, by how it begins."""
+    if is_table(path):
+        return True
+    begin = _beginning(path)
+    if begin[:2] == _GZIP or begin[:4] == _OF_PARQUET:
+        return True
+    # of pictures all have a byte of 0 soon, but for those that are markup
+    return bool(begin.strip()) and b"\0" not in begin and not begin.lstrip().startswith(b"<")
+
+
+def _ending(path: str | os.PathLike[str]) -> str:
+    return Path(os.fspath(path).lower().removesuffix(".gz")).suffix
+
+
+def _beginning(path: str | os.PathLike[str]) -> bytes:
+    """Return the first bytes of a file, none of what can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1024)
+    except OSError:
+        return b""
 
 
 def read(
@@ -346,14 +380,14 @@ def read(
     Columns of a CSV file are separated by commas, semicolons or tabs, whichever there are most of
     in the first line, which names them. Empty cells, `NA` and others that pandas takes for missing
     values are, and so is `?`. A column without a name, which is mostly a number of the row, is left
-    out.
+    out, and so is the index of a table that pandas has written to Parquet; `prepare` notes it.
 
     Parameters
     ----------
     source
         The path of a file, CSV gzipped or not, or an open file of CSV.
     parquet
-        By default, what the ending of the file says.
+        By default, what the ending of the file says, or how it begins.
     texts
         Columns of CSV to read as texts, whatever they look like, as `Encoding.texts` has them.
 
@@ -365,49 +399,27 @@ def read(
         If pandas, or pyarrow for Parquet, is not installed.
     """
     pandas = _pandas()
-    if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        if parquet is None:
-            parquet = Path(name).suffix.lower() in _PARQUET
-        if not Path(name).exists():
-            raise FileNotFoundError(f"{name}: expected a table, found no such file")
-    else:
-        name = "standard input"
-    try:
-        if parquet:
+    if not isinstance(source, str | os.PathLike):
+        return _of_csv(_content(source), _STANDARD_INPUT, texts)
+    name = os.fspath(source)
+    if not Path(name).exists():
+        raise FileNotFoundError(f"{name}: expected a table, found no such file")
+    if parquet is None:
+        ending = _ending(name)
+        parquet = ending in _PARQUET or (
+            ending not in _ENDINGS and _beginning(name)[:4] == _OF_PARQUET
+        )
+    if not parquet:
+        with _as_table(name, "a CSV file whose first line names its columns"):
+            content = _content(source)
+        return _of_csv(content, name, texts)
+    with _as_table(name, "a Parquet file"):
+        try:
             frame = pandas.read_parquet(source)
-        else:
-            separator, text = _separated(_text(source))
-            header, row = _first_lines(text, separator)
-            texts = set(texts)
-            if len(row) > len(header):
-                # of which pandas would make names of the rows, and move all others by a column
-                raise ValueError(
-                    f"{len(row)} cells in the first row below {len(header)} names of columns"
-                )
-            frame = pandas.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                skipinitialspace=True,
-                na_values=["?"],
-                low_memory=False,
-                dtype={cell: str for cell in header if cell.strip() in texts},
-            )
-    except ImportError as error:
-        raise ImportError("reading Parquet needs pyarrow: pip install 'fastnn[tables]'") from error
-    except (ValueError, OSError, csv.Error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        kind = "a Parquet file" if parquet else "a CSV file whose first line names its columns"
-        raise ValueError(f"{name}: expected {kind}, got {error}") from error
-    frame.columns = [str(column).strip() for column in frame.columns]
-    # of CSV those of its first line, as pandas makes 'a' and 'a.1' of two that are called 'a'
-    names = frame.columns if parquet else filter(None, map(str.strip, header))
-    twice = [column for column, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"{name}: expected columns of different names, got {twice[0]!r} twice")
-    named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
-    return frame[named].reset_index(drop=True)
+        except ImportError as error:
+            needed = "reading Parquet needs pyarrow: pip install 'fastnn[tables]'"
+            raise ImportError(needed) from error
+    return _named(frame, name, frame.columns)
 
 
 def read_rows(source: TextIO, encoding: Encoding) -> Frame:
@@ -420,20 +432,134 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
     ValueError
         If there is another number of columns.
     """
-    separator, text = _separated(source.read())
-    first = next(csv.reader(text.splitlines()[:1], delimiter=separator), [])
+    separator, content = _separated(_content(source))
+    first, _ = _first_lines(content, separator)
     if not {cell.strip() for cell in first} & set(encoding.names):
         if len(first) != len(encoding.names):
             raise ValueError(
-                f"standard input: expected a first line with the columns "
+                f"{_STANDARD_INPUT}: expected a first line with the columns "
                 f"{', '.join(encoding.names)}, or rows of these {len(encoding.names)}, "
                 f"got {len(first)} columns"
             )
         names = io.StringIO()
         csv.writer(names, delimiter=separator).writerow(encoding.names)
-        text = names.getvalue() + text
-    text = f"sep={separator}\n{text}"
-    return read(io.StringIO(text), texts=encoding.texts)
+        content = names.getvalue().encode() + content
+    content = f"sep={separator}\n".encode() + content
+    return _of_csv(content, _STANDARD_INPUT, encoding.texts)
+
+
+def text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a file, gzipped or not.
+
+    Raises
+    ------
+    ValueError
+        If it is no text in UTF-8.
+    """
+    content = _content(path)
+    with _in_utf8(os.fspath(path), content):
+        return content.decode()
+
+
+@contextmanager
+def _as_table(name: str, kind: str) -> Iterator[None]:
+    """Say in the message of an error what was expected of which file."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{name}: expected {kind}, got {error}") from error
+
+
+@contextmanager
+def _in_utf8(name: str, content: bytes) -> Iterator[None]:
+    """Say what to do about a text that is not in UTF-8."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+            likely, charset = "UTF-16", "UTF-16"
+            if not wide:
+                likely, charset = "Latin-1 or Windows-1252", "WINDOWS-1252"
+            line = content.count(b"\n", 0, error.start) + 1
+            file = shlex.quote(name) if name != _STANDARD_INPUT else "FILE"
+            raise ValueError(
+                f"{name}: expected a text in UTF-8, got the byte 0x{content[error.start]:02x} in "
+                f"line {line}, so it may be in {likely}; to convert it: "
+                f"iconv -f {charset} -t UTF-8 {file} > NEW"
+            ) from None
+        raise
+
+
+def _of_csv(content: bytes, name: str, texts: Iterable[str]) -> Frame:
+    """Return the table in a file of CSV, of which pandas reads the bytes as they are."""
+    pandas = _pandas()
+    texts = set(texts)
+    kind = "a CSV file whose first line names its columns"
+    with _in_utf8(name, content), _as_table(name, kind):
+        separator, content = _separated(content)
+        header, row = _first_lines(content, separator)
+        if len(row) > len(header):
+            # of which pandas would make names of the rows, and move all others by a column
+            hint = ""
+            if len(row) == len(header) + 1 and row[-1]:
+                hint = (
+                    "; if these are names of the rows, as R's write.table writes them, write the "
+                    "table by write.csv(table, FILE, row.names = FALSE)"
+                )
+            raise ValueError(
+                f"{len(row)} cells in the first row below {len(header)} names of columns{hint}"
+            )
+        parse = partial(
+            pandas.read_csv,
+            sep=separator,
+            skipinitialspace=True,
+            na_values=["?"],
+            dtype={cell: str for cell in header if cell.strip() in texts},
+        )
+        with warnings.catch_warnings():
+            # in parts, which stay in the cache, unless a column is of other kinds in other parts
+            warnings.simplefilter("error", pandas.errors.DtypeWarning)
+            try:
+                frame = parse(io.BytesIO(content))
+            except pandas.errors.DtypeWarning:
+                frame = parse(io.BytesIO(content), low_memory=False)
+    # the names are those of the first line, as pandas makes 'a' and 'a.1' of two called 'a'
+    return _named(frame, name, filter(None, map(str.strip, header)))
+
+
+def _named(frame: Frame, name: str, names: Iterable[object]) -> Frame:
+    """Return the columns that have a name, if no two have the same; note what is left out."""
+    frame.columns = [str(column).strip() for column in frame.columns]
+    twice = [column for column, count in Counter(map(str, names)).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name}: expected columns of different names, got {twice[0]!r} twice")
+    named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
+    left_out = _left_out(frame)
+    if unnamed := len(frame.columns) - len(named):
+        left_out.append(f"{unnamed} column{'s' * (unnamed > 1)} without a name")
+        frame = frame[named]
+    frame = frame.reset_index(drop=True)
+    if left_out:
+        frame.attrs[_LEFT_OUT] = left_out
+    return frame
+
+
+def _left_out(frame: Frame) -> list[str]:
+    """Return what `read` has left out of a table, and its index if it says something."""
+    left_out = list(frame.attrs.get(_LEFT_OUT, ()))
+    names = [str(name) for name in frame.index.names if name is not None]
+    if names:
+        left_out.append(f"the index ({', '.join(names)})")
+    elif not _pandas().api.types.is_integer_dtype(frame.index.dtype):
+        left_out.append("the index, which has no name")
+    return left_out
 
 
 def prepare(
@@ -482,9 +608,15 @@ def prepare(
     ValueError
         If an argument is out of range, the table has no such column, or a column can't be used;
         the message says which and why.
+    TypeError
+        If `ignore` or `categorical` is one text.
     """
     _check_choice("task", task, TASKS)
     _check_choice("missing", missing, MISSING)
+    for name, columns in {"ignore": ignore, "categorical": categorical}.items():
+        if isinstance(columns, str):
+            raise TypeError(f"{name}: expected columns in a list, got {columns!r}")
+    vanished = _left_out(frame)
     ignore, categorical = list(ignore), set(categorical)
     for name, columns in {"target": [target], "ignore": ignore, "categorical": categorical}.items():
         unknown = [column for column in columns if column not in frame.columns]
@@ -501,7 +633,7 @@ def prepare(
         raise ValueError("expected a table of at least one row, got none")
     texts = {name for name in names if name in categorical or not _is_number(frame[name])}
     for name in sorted(texts - categorical):
-        _check_no_numbers(frame[name], name)
+        _check_no_numbers(frame[name], name, f"--categorical {shlex.quote(name)}")
     _check_usable(frame, names, texts)
     frame, notes = _without_missing(frame, target, names, missing)
 
@@ -516,6 +648,8 @@ def prepare(
     )
     encoding = Encoding(of_columns, of_target)
     X, y = encoding.inputs(frame, dtype), encoding.targets(frame)
+    if vanished:
+        notes.insert(0, f"left out: {', '.join(vanished)}")
     notes.insert(0, f"target: {of_target}")
     kinds = []
     if len(texts) < len(names):
@@ -541,7 +675,7 @@ def _check_columns(frame: Frame, names: Sequence[str]) -> None:
         )
 
 
-def _check_no_numbers(column: Any, name: str) -> None:
+def _check_no_numbers(column: Any, name: str, otherwise: str) -> None:
     """Raise if most of many different texts are numbers: some cell has made texts of a quantity."""
     values = column.astype(object)
     texts = [value for value in values.unique() if isinstance(value, str)]
@@ -551,7 +685,7 @@ def _check_no_numbers(column: Any, name: str) -> None:
         wrong = values.notna().to_numpy() & ~values.isin(numbers).to_numpy()
         expected = (
             "numbers, with a decimal point, as most of its texts are some (if it is of categories: "
-            f"--categorical {shlex.quote(name)})"
+            f"{otherwise})"
         )
         _refuse(wrong, name, expected, column)
 
@@ -626,7 +760,7 @@ def _split(
             f"validation_share, test_share: expected to leave rows for training, got "
             f"{validation_share} and {test_share} of {rows}"
         )
-    order = np.random.default_rng(seed).permutation(rows)
+    order = checks.generator("seed", seed).permutation(rows)
     validation, test, training = np.split(order, np.cumsum(counts))
     return [np.sort(training), np.sort(validation), np.sort(test)]
 
@@ -636,6 +770,8 @@ def _fitted_target(
 ) -> Classes | Quantity:
     column = frame[name]
     numeric = _is_number(column)
+    if task != "classification" and not numeric:
+        _check_no_numbers(column, name, "--task classification")
     if task is None:
         task = "regression" if numeric and not _looks_like_classes(column) else "classification"
     if task == "regression":
@@ -667,13 +803,28 @@ def _fitted_number(training: Any, name: str, missing: str | None) -> Number:
         raise ValueError(f"column {name}: expected a number in some training row, got none")
     stands = None
     if missing in ("mean", "median"):
-        stands = float(getattr(np, missing)(known))
+        unit = _unit(known)
+        stands = float(getattr(np, missing)(known / unit)) * unit
         values = np.where(np.isnan(values), stands, values)
     # of a column that is constant, or as good as that, nothing is left but its mean
-    mean, deviation = float(values.mean()), float(values.std())
+    unit = _unit(values)
+    mean, deviation = float((values / unit).mean()) * unit, float((values / unit).std()) * unit
     if deviation <= 1e-12 * abs(mean):
         deviation = 1.0
     return Number(name, mean, deviation, stands)
+
+
+def _unit(*columns: Any) -> float:
+    """Return 1, or for numbers whose squares and sums might overflow what to divide them by."""
+    largest = max((float(np.abs(values).max()) for values in columns if np.size(values)), default=0)
+    return 1.0 if largest < 1e140 else largest
+
+
+def _standardised(
+    values: npt.NDArray[np.float64], mean: float, deviation: float
+) -> npt.NDArray[np.float64]:
+    unit = _unit(values[np.isfinite(values)], mean)
+    return (values / unit - mean / unit) / (deviation / unit)
 
 
 def _fitted_category(column: Any, training: Any, name: str, missing: str | None) -> Category:
@@ -786,12 +937,16 @@ def _refuse(wrong: npt.NDArray[np.bool_], name: str, expected: str, column: Any)
 
 
 def _r_squared(y: Array, p: Array | float) -> float:
+    unit = _unit(y, p)
+    y, p = y / unit, p / unit
     total = float(np.square(y - y.mean()).sum())
     return 1 - float(np.square(y - p).sum()) / total if total > 0 else math.nan
 
 
 def _errors(y: Array, p: Array | float) -> str:
-    root, mean = math.sqrt(np.square(y - p).mean()), np.abs(y - p).mean()
+    unit = _unit(y, p)
+    difference = y / unit - p / unit
+    root, mean = math.sqrt(np.square(difference).mean()) * unit, np.abs(difference).mean() * unit
     return f"root mean squared error {root:.6g}, mean absolute error {mean:.6g}"
 
 
@@ -818,36 +973,37 @@ def _check_scale(mean: float, deviation: float) -> None:
         raise ValueError("deviation: expected a number above 0, got 0")
 
 
-def _text(source: str | os.PathLike[str] | TextIO) -> str:
-    """Return the text of a file, gzipped or not."""
+def _content(source: str | os.PathLike[str] | TextIO) -> bytes:
+    """Return what is in a file of text, gzipped or not, without a mark of its order of bytes."""
     if not isinstance(source, str | os.PathLike):
-        return source.read()
+        # in which standard input may hold what was not in UTF-8
+        return source.read().encode("utf-8", "surrogateescape").removeprefix(_MARK)
     content = Path(source).read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    if content[:2] == _GZIP:
         content = gzip.decompress(content)
-    return content.decode("utf-8-sig")
+    return content.removeprefix(_MARK)
 
 
-def _first_lines(text: str, separator: str) -> tuple[list[str], list[str]]:
+def _first_lines(content: bytes, separator: str) -> tuple[list[str], list[str]]:
     """Return the cells of the line of names, and of the first row."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    filled = filter(any, lines)
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+    filled = filter(any, csv.reader(text, delimiter=separator, skipinitialspace=True))
     return next(filled, []), next(filled, [])
 
 
-def _separated(text: str) -> tuple[str, str]:
+def _separated(content: bytes) -> tuple[str, bytes]:
     """Return what separates cells, and the text from its first line of cells on.
 
     A line that says ``sep=;`` may come first, as spreadsheets write it. Else what there is most of
     in the first line is the separator, but for names in quotes, which may hold any.
     """
-    text = text.removeprefix("\ufeff")
-    text = text[re.match(r"(?:[ \t]*\r?\n)*", text).end() :]  # type: ignore[union-attr]
-    said = re.match(rf"sep=([{_SEPARATORS}])\r?\n", text)
+    content = content[re.match(rb"(?:[ \t]*\r?\n)*", content).end() :]  # type: ignore[union-attr]
+    said = re.match(rb"sep=([%b])\r?\n" % _SEPARATORS.encode(), content)
     if said:
-        return said[1], text[said.end() :]
-    first = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
-    return max(_SEPARATORS, key=first.count), text
+        return said[1].decode(), content[said.end() :]
+    line = re.match(rb"[^\n]*", content)[0]  # type: ignore[index]
+    first = re.sub(rb'"[^"]*"', b"", line)
+    return max(_SEPARATORS, key=lambda separator: first.count(separator.encode())), content
 
 
 def _pandas() -> Any:
