@@ -89,8 +89,8 @@ def checkpoints(monkeypatch, file):
     written: list[bytes] = []
     real = saving.replace_file
 
-    def replace_file(path, content):
-        real(path, content)
+    def replace_file(path, content, what="model"):
+        real(path, content, what)
         if path == file:
             written.append(content)
 
