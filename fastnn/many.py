@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, hints, training
+from fastnn import checks, hints, samples, training
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.network import Network
@@ -100,7 +100,7 @@ def fit_many(
     X, y = checks.matrix("X", X), np.asarray(y)
     for number, network in enumerate(networks):
         try:
-            network._samples(X, y)
+            samples.checked(network, X, y)
         except (ValueError, TypeError) as error:
             raise _of_network(number, error) from None
     jobs = [

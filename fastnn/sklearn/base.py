@@ -26,6 +26,7 @@ from fastnn.checks import Array
 from fastnn.layers import Dense, Layer, training_mode
 from fastnn.network import Network
 from fastnn.optimizers import Optimizer
+from fastnn.samples import output_units
 from fastnn.sklearn import building, lbfgs
 from fastnn.sklearn.epochs import Epochs, Shuffled, epochs_of
 from fastnn.training import History
@@ -214,7 +215,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         checks them by the outputs that there are.
         """
         network = self.network_
-        outputs = network._output_units(X)
+        outputs = output_units(network, X)
         return network._loss.targets(
             name, self._targets(name, y), batch=X.shape[0], outputs=outputs, dtype=network.dtype
         )
@@ -371,7 +372,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         self.n_iter_ = 0
         try:
             with (
-                self._training(history),
+                # weights that are not finite are reported in the end
+                network._in_training(history),
+                training_mode(network.layers, True),
                 epochs_of(
                     network, X, targets, weights, batch_size=batch_size, count=count,
                     alpha=self.alpha, threads=self.threads,
@@ -413,20 +416,6 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             )
         for callback in callbacks:
             callback.on_train_end(network, history)
-
-    @contextmanager
-    def _training(self, history: History) -> Iterator[None]:
-        network = self.network_
-        network._history, network._fitting = history, True
-        try:
-            # weights that are not finite are reported in the end
-            with (
-                np.errstate(over="ignore", invalid="ignore"),
-                training_mode(network.layers, True),
-            ):
-                yield
-        finally:
-            network._fitting = False
 
     def _split(
         self, X: Any, targets: Array, weights: Array | None
