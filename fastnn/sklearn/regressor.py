@@ -245,12 +245,11 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
             raise ValueError(
                 f"{name}: expected {self.n_outputs_} targets a sample, got {rows.shape[1]}"
             )
-        targets = np.ascontiguousarray(rows, self.network_.dtype)
-        if self.loss == "poisson" and targets.min() < 0:
+        if self.loss == "poisson" and rows.min() < 0:
             raise ValueError(
-                f"{name}: expected numbers of at least 0 with loss='poisson', got {targets.min()}"
+                f"{name}: expected numbers of at least 0 with loss='poisson', got {rows.min()}"
             )
-        return targets
+        return rows
 
     def _outputs_of(self, y: Any) -> int:
         return 1 if y.ndim == 1 else int(y.shape[1])
