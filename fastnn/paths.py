@@ -371,6 +371,10 @@ class Programs:
         if program.workspace_bytes <= KEPT_BYTES:
             self._training = kind, program
 
+    def forget_training(self) -> None:
+        """Keep no program for the next fit, where none is expected."""
+        self._training = None
+
     @contextmanager
     def for_prediction(
         self, network: Trainable, X: Array

@@ -165,6 +165,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             self._fit_stochastic(X, targets, weights, samples, validation, incremental, first_pass)
         else:
             lbfgs.fit(self, X, targets, weights)
+        if not (incremental or self.warm_start):
+            # a fitted estimator is kept to predict, often as one of many
+            self.network_._programs.forget_training()
         if not np.isfinite(self.network_._parameters.vector).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may"
@@ -480,7 +483,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             self._validate(history, *validation)
         self._count_no_improvement()
         if self._has_rate("invscaling"):
-            self._change_rate(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+            self._change_rate(self._inversely_scaled_rate())
 
     def _validate(self, history: History, X: Any, targets: Array, weights: Array | None) -> None:
         """Score the network on validation data."""
@@ -540,6 +543,19 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _has_rate(self, kind: str) -> bool:
         """Say whether the learning rate is of a kind that changes by itself."""
         return self.learning_rate == kind and self.solver == "sgd" and self.optimizer is None
+
+    def _inversely_scaled_rate(self) -> float:
+        """Return the rate 'invscaling' of the next epoch.
+
+        One that moves no weight any more is kept from 0: the velocity is over the rate.
+        """
+        limits = np.finfo(self.network_.dtype)
+        smallest = float(limits.tiny / limits.eps)
+        try:
+            rate = float(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+        except OverflowError:
+            return smallest
+        return max(rate, smallest)
 
     def _change_rate(self, rate: float) -> None:
         """Go on with another rate.
