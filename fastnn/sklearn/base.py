@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -128,6 +128,43 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         return loss
 
     # Fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
+    ) -> Self:
+        """Train on X until the loss, or the score on validation data, improves no more.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
+            made dense but for a batch at a time.
+        y : array of shape [samples], or [samples, outputs]
+            Of a classifier classes, or 0 and 1 for each of several labels; of a regressor numbers.
+        sample_weight : array of shape [samples], optional
+            A weight of each sample, at least 0.
+        X_val, y_val : optional
+            Validation data: the score on them after each epoch goes to `validation_scores_`. With
+            `early_stopping` they take the place of a part of X.
+
+        Returns
+        -------
+        MLPClassifier or MLPRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, or what is handed in, is refused.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the training ended as `max_iter` was reached.
+        """
+        self._fit(X, y, sample_weight, X_val, y_val)
+        return self
 
     def _fit(
         self,
