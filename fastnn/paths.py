@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
+from fastnn.backends.description import PENALTY_FACTOR, RATES
 from fastnn.checks import Array
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer, penalties_weighed
 from fastnn.memory import SparseRows
@@ -42,10 +43,6 @@ what its steps take."""
 
 STEPS_AHEAD = 256
 """Steps whose rates are made at once where they can't change in between."""
-
-RATES, PENALTY_FACTOR = 4, 3
-"""Numbers of a layer in each step: those of its optimiser, and in the last place the factor on its
-penalty."""
 
 FEW_ROWS = 128
 """Up to so many rows the layers one by one predict sooner than a program is set to work."""
@@ -221,10 +218,11 @@ class CompiledPath:
             return self._train(order, factors=factors)
         totals = 0.0, 0
         batches = max(1, CAST_ROWS // self._batch_size)
-        factors = np.broadcast_to(factors, -(-len(order) // self._batch_size))
-        for first in range(0, len(factors), batches):
-            excerpt = order[first * self._batch_size : (first + batches) * self._batch_size]
-            of_these = factors[first : first + batches]
+        rows = batches * self._batch_size
+        for number, start in enumerate(range(0, len(order), rows)):
+            excerpt, of_these = order[start : start + rows], factors
+            if not isinstance(factors, float):
+                of_these = factors[number * batches : (number + 1) * batches]
             totals = self._train(np.arange(len(excerpt)), excerpt, of_these)
         return totals
 
@@ -526,7 +524,7 @@ def _rates(
 ) -> npt.NDArray[np.float64]:
     """Return the numbers of the next steps of each layer, [steps, layers, RATES].
 
-    The last one is the factor on penalties, of all steps or of each of them.
+    `factors` are those on penalties, of all steps or of each of them.
 
     Where all stay as they are, there is one row for all steps: of a batch of one sample, a table
     would take as long to write and to read as a hundredth of the step.

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastnn.backends.description import PENALTY_FACTOR, RATES
+
 from ..jit import call, jit_part, operation, record_at
 from ..kernels.rows import real_at
 from ..language import MATRIX
@@ -43,16 +45,14 @@ REGION = np.dtype(
 )  # fmt: skip
 """Where a matrix or a vector of parameters lies, and the numbers of its rule."""
 
-RATES = 4
-"""Numbers of a learned layer in one step, float64: its rate, Adam's correction, the share by which
-weights shrink, and what the penalty is multiplied by."""
 RATE_BYTES = 8 * RATES
+"""Of the numbers of a learned layer in one step."""
 
 
 @jit_part
 def penalty_factor(rates):
-    """What the penalty of a learned layer is multiplied by in a step, from the address of RATES."""
-    return real_at(0.0, rates + 24)
+    """What a layer's penalty is multiplied by in the step whose numbers are at `rates`."""
+    return real_at(0.0, rates + 8 * PENALTY_FACTOR)
 
 
 @operation
@@ -61,9 +61,9 @@ def move(
 ):  # fmt: skip
     """Move rows `first` to `first + rows` of a REGION.
 
-    `rates` is the address of the RATES of this step, `parameters` that of the flat vector, to which
-    the states are parallel, and `gradient` that of the gradient of the first row, whose rows are as
-    far apart as those of the parameters.
+    `rates` is the address of the numbers of this step, `parameters` that of the flat vector, to
+    which the states are parallel, and `gradient` that of the gradient of the first row, whose rows
+    are as far apart as those of the parameters.
     """
     of, real = record_at(record, 0), type(one)
     place = of.parameters.address + first * of.parameters.row_stride

@@ -12,14 +12,13 @@ from functools import cached_property, partial
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.description import Dense, Layer, Learned
+from fastnn.backends.description import RATES, Dense, Layer, Learned
 from fastnn.memory import SparseRows
 
 from ..kernels.optimizers import RULES
 from ..machine import cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
-from .optimizers import RATES
 from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team
@@ -197,8 +196,8 @@ class Program:
         `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
-        layers, RATES] holds, in float64, the numbers of each step of each layer, see
-        `optimizers.py`; what stays for all steps may come as those of one.
+        layers, RATES] holds, in float64, the numbers of each step of each layer; what stays for
+        all steps may come as those of one.
         `dropout_steps`, int64, says for each Dropout layer how many batches went through it before;
         0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the

@@ -563,7 +563,7 @@ def run_batches(
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
-    the RATES of each learned layer; the next step's is `rates_stride` bytes further.
+    the numbers of the step for each learned layer; the next step's is `rates_stride` bytes further.
     `loss` and `correct` are the sums before, which go on from call to call.
 
     `tables` holds the records of the blocks for a thread that works alone and, second, for it as a
