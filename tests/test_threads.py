@@ -112,7 +112,7 @@ def test_same_bits_with_stages_and_rules(
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.prepare(
             case.samples, case.targets, case.order, case.parameters,
-            np.full((4, len(program._structure.learned), 3), 0.01), states,
+            np.tile([0.01, 0.01, 0.01, 2.0], (4, len(program._structure.learned), 1)), states,
             dropout_steps=case.steps, threads=threads,
         )()  # fmt: skip
         vectors = (case.parameters, *states)
