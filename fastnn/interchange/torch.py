@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastnn.activations import ELU, GELU, SELU, LeakyReLU, Mish, Sigmoid, SiLU, Softplus, Tanh
 from fastnn.dropout import Dropout
 from fastnn.interchange import state_dict
-from fastnn.interchange.records import Described, described, row
-from fastnn.layers import Dense, Layer, ParametricLayer, ReLU
-from fastnn.layers import Rescaling as OwnRescaling
+from fastnn.interchange.records import Described, described, row, said, said_by
+from fastnn.layers import Dense, Elementwise, Layer, ParametricLayer
 from fastnn.normalization import BatchNorm
 
 try:
@@ -47,6 +45,31 @@ class Rescaling(nn.Module):
     def extra_repr(self) -> str:
         """Return what stands between the brackets of the module's repr."""
         return repr(self.scale)
+
+
+class Written(NamedTuple):
+    """A module as `fastnn.layers.Elsewhere` writes it."""
+
+    kind: type[nn.Module]
+    constants: dict[str, str]
+    """Names of the layer's constants, by PyTorch's."""
+    options: dict[str, Any]
+    """Other options, which must have these values."""
+
+
+def written(text: str) -> Written:
+    """Read what the class of a layer says of PyTorch."""
+    call = ast.parse(text, mode="eval").body
+    assert isinstance(call, ast.Call)
+    name = ast.unparse(call.func)
+    constants, options = {}, {}
+    for keyword in call.keywords:
+        if isinstance(keyword.value, ast.Name):
+            constants[str(keyword.arg)] = keyword.value.id
+        else:
+            options[str(keyword.arg)] = ast.literal_eval(keyword.value)
+    kind = Rescaling if name == Rescaling.__name__ else getattr(nn, name)
+    return Written(kind, constants, options)
 
 
 # To PyTorch
@@ -91,8 +114,9 @@ def _other_momentum(momentum: float) -> float:
 
 
 def _function(part: Described, _: torch.dtype) -> nn.Module:
-    record: Any = part.record
-    return row(_FUNCTIONS, record.function, part.layer, TARGET)(*record.constants)
+    layer: Any = part.layer
+    kind, constants, options = written(said("torch", layer, TARGET))
+    return kind(**{theirs: getattr(layer, ours) for theirs, ours in constants.items()}, **options)
 
 
 _MODULES: dict[str, Callable[[Described, torch.dtype], nn.Module]] = {
@@ -102,22 +126,6 @@ _MODULES: dict[str, Callable[[Described, torch.dtype], nn.Module]] = {
     "dropout": lambda part, _: nn.Dropout(part.layer.p),  # type: ignore[attr-defined]
 }
 """How the module of a layer is made, by the kind of record with which it describes itself."""
-
-_FUNCTIONS: dict[str, Callable[..., nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    # from its threshold on it is the identity: at 20 that is 2e-9 too little
-    "softplus": partial(nn.Softplus, threshold=40.0),
-    "mish": nn.Mish,
-    "rescale": Rescaling,
-}
-"""The module of an elementwise function, called with its constants."""
 
 
 # From PyTorch
@@ -185,18 +193,23 @@ def _batch_norm(where: str, part: Any) -> Layer:
     return _read(BatchNorm(part.num_features, momentum=momentum, epsilon=part.eps), where, part)
 
 
-def _gelu(where: str, part: Any) -> Layer:
-    _expect(where, part, approximate="none")
-    return GELU()
+def _elementwise(made: type[Elementwise], text: str) -> Callable[[str, Any], Layer]:
+    """Return what makes a layer of the module of which its class says `text`."""
+    _, constants, options = written(text)
 
+    def make(where: str, part: Any) -> Layer:
+        if isinstance(part, nn.Softplus):
+            if part.threshold < 20:
+                raise ValueError(
+                    f"{where}: expected Softplus with a threshold of at least 20, "
+                    f"got {part.threshold}"
+                )
+            _expect(where, part, beta=options["beta"])
+        else:
+            _expect(where, part, **options)
+        return made(**{ours: getattr(part, theirs) for theirs, ours in constants.items()})
 
-def _softplus(where: str, part: Any) -> Layer:
-    _expect(where, part, beta=1)
-    if part.threshold < 20:
-        raise ValueError(
-            f"{where}: expected Softplus with a threshold of at least 20, got {part.threshold}"
-        )
-    return Softplus()
+    return make
 
 
 def _flatten(where: str, part: Any) -> None:
@@ -207,19 +220,9 @@ _LAYERS: dict[type[nn.Module], Callable[[str, Any], Layer | None]] = {
     nn.Linear: _dense,
     nn.BatchNorm1d: _batch_norm,
     nn.Dropout: lambda where, part: Dropout(part.p),
-    nn.ReLU: lambda where, part: ReLU(),
-    nn.Sigmoid: lambda where, part: Sigmoid(),
-    nn.Tanh: lambda where, part: Tanh(),
-    nn.LeakyReLU: lambda where, part: LeakyReLU(part.negative_slope),
-    nn.ELU: lambda where, part: ELU(part.alpha),
-    nn.SELU: lambda where, part: SELU(),
-    nn.SiLU: lambda where, part: SiLU(),
-    nn.GELU: _gelu,
-    nn.Softplus: _softplus,
-    nn.Mish: lambda where, part: Mish(),
     nn.Flatten: _flatten,
     nn.Identity: lambda where, part: None,
-    Rescaling: lambda where, part: OwnRescaling(part.scale),
+    **{written(text).kind: _elementwise(made, text) for made, text in said_by("torch").items()},
 }
 """How the layer of a module is made; None where it does nothing to rows of numbers."""
 
