@@ -17,6 +17,7 @@ from fastnn.normalization import BatchNorm
 try:
     import torch
     from torch import nn
+    from torch.nn.utils import parametrize
 except ImportError:
     raise ImportError('PyTorch is needed: pip install "fastnn[torch]"') from None
 
@@ -138,6 +139,7 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
             f"module: expected a torch.nn.Sequential, got {type(module).__name__}; "
             "load_state_dict of a network takes the parameters of any module"
         )
+    found = _checked(module)
     parameters = list(module.named_parameters(remove_duplicate=False))
     if len({id(parameter) for _, parameter in parameters}) < len(parameters):
         raise ValueError("module: expected parameters of its own for each layer, got shared ones")
@@ -147,20 +149,62 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
             "module: expected parameters in float32 or in float64, "
             f"got {', '.join(sorted(map(str, dtypes)))}; module.float() makes all of them float32"
         )
+    if any(parameter.is_meta for _, parameter in parameters):
+        raise ValueError("module: expected parameters with values, got those of the device meta")
+    made = (_LAYERS[type(part)](where, part) for where, part in found)
+    return [layer for layer in made if layer is not None], DTYPES[dtypes.pop()]
+
+
+def _checked(module: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Return the modules that become layers, and where they are, if each computes what it is for.
+
+    Raises
+    ------
+    TypeError
+        If one is of a class without a layer, or computes something else by its own `forward` or by
+        a hook.
+    """
     found = []
     for name, part in module.named_modules(remove_duplicate=False):
-        where = f"module, {name}"
-        if type(part) is nn.Sequential or part is module:
-            continue
-        if type(part) not in _LAYERS:
+        where = f"module, {name}" if name else "module"
+        hooks = part._forward_pre_hooks.values()
+        computing = {base.__name__ for hook in hooks for base in type(hook).mro()}
+        for kind in computing & _REMEDIES.keys():
+            raise TypeError(
+                f"{where}: expected parameters of its own, got those that {kind} computes; "
+                f"call torch.nn.utils.{_REMEDIES[kind]} first"
+            )
+        known: Any = nn.Sequential if isinstance(part, nn.Sequential) else type(part)
+        if known is not nn.Sequential and known not in _LAYERS:
             raise TypeError(
                 f"{where}: expected one of {', '.join(kind.__name__ for kind in _LAYERS)}, "
-                f"got {part}{_HINTS.get(type(part), '')}"
+                f"got {part}{_hint(part)}"
             )
-        layer = _LAYERS[type(part)](where, part)
-        if layer is not None:
-            found.append(layer)
-    return found, DTYPES[dtypes.pop()]
+        changed = (
+            type(part).forward is not known.forward or type(part).__call__ is not known.__call__
+        )
+        if changed or "forward" in vars(part):
+            raise TypeError(
+                f"{where}: expected the forward of {known.__name__}, got {type(part).__name__} "
+                "with one of its own; load_state_dict of a network takes the parameters of any "
+                "module"
+            )
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise TypeError(
+                f"{where}: expected {known.__name__} without forward hooks, which would be lost; "
+                "remove them first, by remove() of what register_forward_hook returned"
+            )
+        if known is not nn.Sequential:
+            found.append((where, part))
+    return found
+
+
+def _hint(part: nn.Module) -> str:
+    if isinstance(part, nn.modules.lazy.LazyModuleMixin):
+        return "; give the module a batch first, which makes its parameters"
+    if parametrize.is_parametrized(part):
+        return "; torch.nn.utils.parametrize.remove_parametrizations makes it a plain one"
+    return _HINTS.get(type(part), "")
 
 
 def _read(layer: ParametricLayer, where: str, part: nn.Module) -> Layer:
@@ -225,6 +269,16 @@ _LAYERS: dict[type[nn.Module], Callable[[str, Any], Layer | None]] = {
     **{written(text).kind: _elementwise(made, text) for made, text in said_by("torch").items()},
 }
 """How the layer of a module is made; None where it does nothing to rows of numbers."""
+
+_REMEDIES = {
+    "WeightNorm": "remove_weight_norm",
+    "SpectralNorm": "remove_spectral_norm",
+    "BasePruningMethod": "prune.remove",
+}
+"""What makes a plain parameter of one that a hook computes of others, by the hook's class.
+
+By its name, as PyTorch means to do without some of these classes.
+"""
 
 _HINTS: dict[type[nn.Module], str] = dict.fromkeys(
     (nn.Softmax, nn.LogSoftmax), "; leave it out: the loss has the softmax in it"
