@@ -287,6 +287,28 @@ def test_state_dicts_of_another_shape(change, message):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: nn.Linear(4, 3, device="meta"),
+            ValueError,
+            "weight: expected a tensor with values",
+        ),
+        (lambda: nn.LazyLinear(3), ValueError, "weight: expected a tensor with values"),
+        (
+            lambda: nn.Linear(4, 3, dtype=torch.complex64),
+            TypeError,
+            "real numbers, got .*complex64",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*[Ll]azy")
+def test_tensors_that_are_no_numbers(make, error, message):
+    with pytest.raises(error, match=message):
+        perceptron(4, 3).load_state_dict(make().state_dict())
+
+
 def test_no_state_dict():
     with pytest.raises(TypeError, match="state_dict: expected a mapping, got Sequential"):
         perceptron(4, 3).load_state_dict(nn.Sequential(nn.Linear(4, 3)))
@@ -315,6 +337,8 @@ SHARED = nn.Linear(3, 3)
             ValueError,
             "track_running_stats=True",
         ),
+        (nn.Sequential(nn.Dropout(1.0)), ValueError, "module, 0, p: .* below 1, got 1.0"),
+        (nn.Sequential(nn.BatchNorm1d(3, eps=0)), ValueError, "module, 0, epsilon: .* positive"),
         (nn.Sequential(nn.Linear(3, 3, device="meta")), ValueError, "with values, got .* meta"),
         (nn.Sequential(nn.Softmax(1)), TypeError, "Softmax.*; leave it out"),
         (nn.Sequential(nn.Linear(3, 3).bfloat16()), TypeError, r"bfloat16; module\.float\(\)"),

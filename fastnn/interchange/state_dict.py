@@ -75,13 +75,21 @@ def arrays(
     values = {names[name]: np.full(shapes[names[name]], optional[name]) for name in lacking}
     for name in found:
         shape = shapes[names[name]]
-        values[names[name]] = checks.shaped(f"{where}.{name}", _array(state[name]), shape[::-1]).T
+        array = _array(state[name], f"{where}.{name}")
+        values[names[name]] = checks.shaped(f"{where}.{name}", array, shape[::-1]).T
     return values
 
 
-def _array(value: Any) -> Any:
+def _array(value: Any, where: str) -> Any:
     """Return what NumPy can read: a tensor may need its gradient, or live on another device."""
-    return value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
+    if not hasattr(value, "detach"):
+        return value
+    # as a lazy module has none before its first batch, and the device meta has none at all
+    if value.is_meta or type(value).__name__.startswith("Uninitialized"):
+        raise ValueError(f"{where}: expected a tensor with values, got one without")
+    if value.is_complex():
+        raise TypeError(f"{where}: expected real numbers, got {value.dtype}")
+    return value.detach().cpu().double().numpy()
 
 
 def load(network: Network, state_dict: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ except ImportError:
 
 if TYPE_CHECKING:
     from fastnn.network import Network
+
+Made = TypeVar("Made", bound=Layer)
 
 TARGET = "a PyTorch module"
 
@@ -215,6 +217,14 @@ def _read(layer: ParametricLayer, where: str, part: nn.Module) -> Layer:
     return layer
 
 
+def _made(kind: type[Made], where: str, *arguments: Any, **options: Any) -> Made:
+    """Make a layer; an error says of which module it is."""
+    try:
+        return kind(*arguments, **options)
+    except ValueError as error:
+        raise ValueError(f"{where}, {error}") from None
+
+
 def _expect(where: str, part: Any, **options: object) -> None:
     """Raise unless a module has these options."""
     for name, value in options.items():
@@ -234,7 +244,8 @@ def _batch_norm(where: str, part: Any) -> Layer:
     if part.momentum is None:
         raise ValueError(f"{where}: expected BatchNorm1d with a number for momentum, got None")
     momentum = _other_momentum(part.momentum)
-    return _read(BatchNorm(part.num_features, momentum=momentum, epsilon=part.eps), where, part)
+    layer = _made(BatchNorm, where, part.num_features, momentum=momentum, epsilon=part.eps)
+    return _read(layer, where, part)
 
 
 def _elementwise(made: type[Elementwise], text: str) -> Callable[[str, Any], Layer]:
@@ -251,7 +262,8 @@ def _elementwise(made: type[Elementwise], text: str) -> Callable[[str, Any], Lay
             _expect(where, part, beta=options["beta"])
         else:
             _expect(where, part, **options)
-        return made(**{ours: getattr(part, theirs) for theirs, ours in constants.items()})
+        values = {ours: getattr(part, theirs) for theirs, ours in constants.items()}
+        return _made(made, where, **values)
 
     return make
 
@@ -263,7 +275,7 @@ def _flatten(where: str, part: Any) -> None:
 _LAYERS: dict[type[nn.Module], Callable[[str, Any], Layer | None]] = {
     nn.Linear: _dense,
     nn.BatchNorm1d: _batch_norm,
-    nn.Dropout: lambda where, part: Dropout(part.p),
+    nn.Dropout: lambda where, part: _made(Dropout, where, part.p),
     nn.Flatten: _flatten,
     nn.Identity: lambda where, part: None,
     **{written(text).kind: _elementwise(made, text) for made, text in said_by("torch").items()},
