@@ -12,6 +12,7 @@ import copy
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
 import numpy as np
@@ -201,6 +202,30 @@ class _NumbersOfClass:
         return () if layer is None else tuple([getattr(layer, name) for name in owner._constants])
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What an elementwise function is in other libraries; "" where it is not to be written there.
+
+    Constants stand in all of them by the names that they have in the layer.
+    """
+
+    torch: str = ""
+    """The module in `torch.nn`, as `"LeakyReLU(negative_slope=slope)"`: each constant by the
+    attribute that has it there, and with their values other options that it must have."""
+    onnx: str = ""
+    """A formula of operators of ONNX applied to x, as `"LeakyRelu(x, alpha=slope)"`, with + - * /
+    and numbers. An argument with a name is an attribute, which holds a float32. A value that stands
+    in it twice has a name: `"e = Exp(x); e * (e + 2)"`."""
+    onnx_in_float64: str = ""
+    """A formula in place of that one in float64, where onnxruntime lacks an operator in it, or the
+    operator has the constant as an attribute."""
+    sklearn: str = ""
+    """The activation of a perceptron of scikit-learn."""
+    javascript: str = ""
+    """An expression of x in JavaScript, as `"x > 0 ? x : slope * x"`. `page.html` has `erf`, and
+    FUNCTIONS has the others by their `_function`."""
+
+
 class Elementwise(Layer):
     """A layer that applies one function to each element.
 
@@ -217,6 +242,8 @@ class Elementwise(Layer):
     """Names of the attributes that are such a constant, in the order of the constructor."""
     _from_output: ClassVar[bool] = False
     """Whether the derivative is computed from the output, not from the input."""
+    _elsewhere: ClassVar[Elsewhere] = Elsewhere()
+    """What the function is in other libraries, which refuse a layer that says nothing of them."""
 
     _numbers = _NumbersOfClass()
     """The constants."""
@@ -271,6 +298,9 @@ class ReLU(Elementwise):
     """
 
     _function = "relu"
+    _elsewhere = Elsewhere(
+        torch="ReLU()", onnx="Relu(x)", sklearn="relu", javascript="Math.max(0, x)"
+    )
 
 
 @BUILT_IN.register
@@ -291,6 +321,11 @@ class Rescaling(Elementwise):
     """
 
     _function = "rescale"
+    _elsewhere = Elsewhere(
+        torch="Rescaling(scale=scale)",  # which is in fastnn/interchange/torch.py
+        onnx="scale * x",
+        javascript="scale * x",
+    )
     scale = ElementwiseConstant("The factor.")
 
     def __init__(self, scale: float) -> None:
