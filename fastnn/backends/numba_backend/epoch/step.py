@@ -45,19 +45,20 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
-from .one_sample import nothing_waits
-from .optimizers import RATE_BYTES
-from .threads import (
+from .meetings import (
     END,
-    answer,
     arrive,
     call_members,
     clock,
     consider_parting,
+    meet,
     note_alone,
     parted,
     wait,
+    wait_for_call,
 )
+from .one_sample import nothing_waits
+from .optimizers import RATE_BYTES
 
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
@@ -527,14 +528,6 @@ def add_penalties(one, record, blocks, chunks, target):
 
 
 @jit_part
-def meet(signals, member, members, meeting):
-    """Come to the next meeting and wait for the other members; return its number."""
-    meeting = arrive(signals, member, meeting)
-    wait(signals, members, meeting)
-    return meeting
-
-
-@jit_part
 def exchange_products(one, layer, signals, member, members, meeting, count):
     """Send the other members their columns of own products, and take in those for own columns."""
     transfer(one, layer.products_out, members, count)
@@ -592,7 +585,7 @@ def run_batches(
             if members == 1:
                 member = team[0].member
                 if member != 0:
-                    called = answer(signals, member, called)
+                    called = wait_for_call(signals, member, called)
                     if called == END:
                         break
                     start = called - 1
