@@ -17,6 +17,7 @@ from fastnn.dropout import Dropout
 from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
+from fastnn.loading import from_sklearn, from_torch, load, resume
 from fastnn.losses import (
     BinaryCrossEntropy,
     MeanSquaredError,
@@ -31,7 +32,7 @@ from fastnn.losses import (
     softmax_crossentropy_with_logits,
 )
 from fastnn.many import fit_many
-from fastnn.network import Evaluation, Network, from_sklearn, from_torch, load, resume
+from fastnn.network import Evaluation, Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastnn.training import History

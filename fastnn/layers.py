@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, overload
 
@@ -330,6 +330,8 @@ class ParametricLayer(Layer):
     """The last arrays of the vector, where they are no parameters."""
     _decaying: str | None = None
     """The parameters that an optimiser with weight decay shrinks."""
+    _penalty_factor = 1.0
+    """What `penalties_weighed` multiplies the penalty by."""
 
     def __init__(
         self,
@@ -564,7 +566,8 @@ class Dense(ParametricLayer):
         """What the layer adds to the loss of every batch: l2 times the sum of squared weights."""
         if self._l2 == 0.0:
             return 0.0
-        return self._l2 * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
+        factor = self._penalty_factor * self._l2
+        return factor * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return input @ weights + biases; see `Layer.forward`."""
@@ -613,7 +616,8 @@ class Dense(ParametricLayer):
         )
         if self._l2:
             of_weights, weights = gradient.flat("weights"), values.flat("weights")
-            self._backend.add_multiple(of_weights, 2 * self._l2, weights)
+            factor = 2 * self._penalty_factor * self._l2
+            self._backend.add_multiple(of_weights, factor, weights)
         return grad_input, gradient
 
 
@@ -653,6 +657,20 @@ def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
     finally:
         for layer, mode in zip(layers, before, strict=True):
             layer.training = mode
+
+
+@contextmanager
+def penalties_weighed(layers: Iterable[Layer], factor: float) -> Iterator[None]:
+    """Multiply the penalties of `layers` by a factor, as long as this lasts."""
+    penalised = [layer for layer in layers if isinstance(layer, ParametricLayer)]
+    before = [layer._penalty_factor for layer in penalised]
+    for layer in penalised:
+        layer._penalty_factor = factor
+    try:
+        yield
+    finally:
+        for layer, value in zip(penalised, before, strict=True):
+            layer._penalty_factor = value
 
 
 def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import copy
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn import (
-    activations,
     backends,
     checkpoints,
     checks,
-    hints,
+    fitting,
     losses,
     optimizers,
     paths,
     propagation,
+    samples,
     saving,
     training,
 )
-from fastnn.activations import Sigmoid
-from fastnn.blocks import Blocks, BlockSource
-from fastnn.callbacks import Callback, checked_callbacks
+from fastnn.blocks import BlockSource
+from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, ParametricLayer, keeps_width, training_mode
-from fastnn.memory import canonical
+from fastnn.layers import Gradients, Layer, training_mode
 from fastnn.optimizers import Optimizer
-from fastnn.parameters import NetworkParameters
-from fastnn.progress import Progress, checked_progress
+from fastnn.progress import Progress
+from fastnn.sequential import Sequential
 
 if TYPE_CHECKING:
     import sklearn.neural_network
@@ -44,9 +40,6 @@ INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
 
 
-_VALIDATION = ("validation_data[0]", "validation_data[1]")
-
-
 class Evaluation(NamedTuple):
     """Mean loss, and the share of right answers, None where targets are no classes."""
 
@@ -54,229 +47,7 @@ class Evaluation(NamedTuple):
     accuracy: float | None
 
 
-def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
-    """Return the network that `Network.save` wrote to `path`.
-
-    Its random generator and its optimisers go on where those of the saved
-    network stood, so training on gives the bits that it would have given without the file.
-
-    Parameters
-    ----------
-    path
-        A file in the safetensors format.
-    backend : {"numba", "numpy"}, optional
-        The backend that computes; by default the one in force here.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a model that fastnn wrote, or is damaged.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected a model file, found none")
-    name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
-    try:
-        dtype, rng, optimizer, layers, loss, clip_norm = saving.read(path)
-        network = Network(
-            layers, loss=loss, clip_norm=clip_norm, backend=name, dtype=dtype, seed=rng
-        )
-        # Not by the constructor: a layer that had been given one of its own keeps it.
-        network._optimizer = optimizer
-        network.metadata = saving.metadata(path)
-        return network
-    except Exception as error:
-        # Damage shows in many ways, none of which says which file it is.
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: expected a model saved by fastnn, got {reason}") from error
-
-
-def resume(
-    path: str | PathLike[str],
-    X: npt.ArrayLike,
-    y: npt.ArrayLike,
-    *,
-    epochs: int | None = None,
-    threads: int | None = None,
-    sample_weight: npt.ArrayLike | None = None,
-    class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
-    validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    progress: bool | Progress = False,
-    callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
-) -> Network:
-    """Go on with a training from a checkpoint of `Network.fit`, as if it had never stopped.
-
-    The network, on the backend that it was on, and arguments of `fit` come from the file; data and
-    callbacks don't, and are given again. Checkpoints go on to be written to the file.
-
-    Parameters
-    ----------
-    path
-        What `fit` was given as `checkpoint`.
-    X, y, sample_weight, class_weight, validation_data
-        What `fit` was given; other data are refused.
-    epochs
-        Where given, how many in all; by default as many as were asked for before. So a training
-        that has come to its end can go on.
-    threads, progress
-        As `fit` takes them; they change no bit.
-    callbacks
-        Of the same classes in the same order. Those of fastnn go on with what they remember, and so
-        does one of your own that says what that is (`Callback.state_dict`). A function, and one
-        that does not, begins anew.
-
-    Returns
-    -------
-    Network
-        Trained; `history` is that of the whole training.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a checkpoint, or damaged, or of other data or callbacks.
-    """
-    saved = checkpoints.read(path)
-    network = _of_checkpoint(saved, *saving.made(saved.terms.network))
-    network.metadata = saving.metadata(path)
-    network.fit(
-        X,
-        y,
-        epochs=saved.epochs if epochs is None else epochs,
-        threads=threads,
-        sample_weight=sample_weight,
-        class_weight=class_weight,
-        validation_data=validation_data,
-        progress=progress,
-        callbacks=callbacks,
-        checkpoint=path,
-        checkpoint_every=saved.every,
-        resume=path,
-        **saved.terms.arguments,
-    )
-    return network
-
-
-def from_torch(
-    module: torch.nn.Sequential,
-    *,
-    loss: str | losses.Loss = "softmax_cross_entropy",
-    optimizer: Optimizer | str | None = None,
-    backend: str | None = None,
-    dtype: npt.DTypeLike | None = None,
-    seed: int | np.random.Generator | None = None,
-) -> Network:
-    """Return a network that computes what a module of PyTorch does, with copies of its parameters.
-
-    Parameters
-    ----------
-    module
-        Of Linear, BatchNorm1d, Dropout, ReLU, LeakyReLU, ELU, SELU, SiLU, GELU, Softplus, Mish,
-        Sigmoid and Tanh modules, in as many `Sequential` in each other as you like. Identity and
-        Flatten are left out, as a network takes rows of numbers. Linear without biases gets some
-        that are 0, which training moves.
-    loss, optimizer, backend, seed
-        As `Network` takes them.
-    dtype
-        float32 or float64; by default that of the parameters.
-
-    Raises
-    ------
-    TypeError
-        If `module` is no Sequential, or holds another module or parameters of another dtype.
-    ValueError
-        If a module has an option that fastnn has not, such as GELU(approximate="tanh"), or two
-        share parameters.
-    ImportError
-        If PyTorch is not installed.
-
-    Notes
-    -----
-    `Network.load_state_dict` takes the parameters of modules that are no Sequential.
-
-    Running variances go on in another way: PyTorch's are of unbiased variances of batches, n /
-    (n - 1) times those of fastnn.
-    """
-    from fastnn.interchange import torch
-
-    layers, own = torch.layers(module)
-    return Network(
-        layers,
-        loss=loss,
-        optimizer=optimizer,
-        backend=backend,
-        dtype=own if dtype is None else dtype,
-        seed=seed,
-    )
-
-
-def from_sklearn(
-    estimator: sklearn.neural_network.MLPClassifier | sklearn.neural_network.MLPRegressor,
-    *,
-    optimizer: Optimizer | str | None = None,
-    backend: str | None = None,
-    dtype: npt.DTypeLike | None = None,
-    seed: int | np.random.Generator | None = None,
-) -> Network:
-    """Return a network that predicts what a perceptron of scikit-learn does, with its parameters.
-
-    Class ids stand for the labels in `estimator.classes_`, by their place. Of two classes, and of
-    several labels a sample, the loss is binary cross-entropy, so two classes have one output.
-    Training goes on as the arguments below say, not as those of the estimator.
-
-    Parameters
-    ----------
-    estimator
-        A fitted MLPClassifier, or a fitted MLPRegressor that has minimised the squared error.
-    optimizer, backend, seed
-        As `Network` takes them.
-    dtype
-        float32 or float64; by default that of the parameters, which is float64 where the estimator
-        was given float64 or integers.
-
-    Raises
-    ------
-    TypeError
-        If `estimator` is another one, or its outputs are made by another function.
-    ValueError
-        If it is not fitted.
-    ImportError
-        If scikit-learn is not installed.
-    """
-    from fastnn.interchange import sklearn
-
-    layers, loss, own = sklearn.read(estimator)
-    return Network(
-        layers,
-        loss=loss,
-        optimizer=optimizer,
-        backend=backend,
-        dtype=own if dtype is None else dtype,
-        seed=seed,
-    )
-
-
-def _of_checkpoint(
-    saved: checkpoints.Saved, optimizer: Optimizer | None, layers: list[Layer]
-) -> Network:
-    """Return a network of these layers that is otherwise as a checkpoint says."""
-    of = saved.terms.network
-    network = Network(
-        layers,
-        loss=losses.built(of["loss"]),
-        clip_norm=of["clip_norm"],
-        backend=of["backend"],
-        dtype=of["dtype"],
-        seed=saved.rng,
-    )
-    # Not by the constructor: a layer that had been given one of its own keeps it.
-    network._optimizer = optimizer
-    return network
-
-
-class Network(Sequence[Layer]):
+class Network(Sequential):
     """A multi-layer perceptron with a loss on the last layer's output.
 
     Parameters
@@ -337,41 +108,11 @@ class Network(Sequence[Layer]):
         dtype: npt.DTypeLike = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        name = backends.get_backend() if backend is None else backend
-        self._backend_name = backends.check_name("backend", name)
-        self._dtype = checks.float_dtype("dtype", dtype)
-        self._rng = checks.generator("seed", seed)
         self._loss = losses.chosen(loss)
-        self._optimizer = None
-        if optimizer is not None:
-            self._optimizer = optimizers.checked("optimizer", optimizer)
         self._clip_norm = checks.clip_norm("clip_norm", clip_norm)
-        self._layers: list[Layer] = []
-        self._parameters = NetworkParameters([], self._dtype)
-        self.metadata: dict[str, str] = {}
         self._history: training.History | None = None
-        self._fitting = False
-        self._programs = paths.Programs()
-        if not isinstance(layers, Iterable):
-            raise TypeError(f"layers: expected layers in a list, got {layers!r}")
-        self._take_in(list(layers))
-
-    # The sequence of layers
-
-    @overload
-    def __getitem__(self, index: int) -> Layer: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Layer]: ...
-
-    def __getitem__(self, index: int | slice) -> Layer | list[Layer]:
-        return self._layers[index]
-
-    def __iter__(self) -> Iterator[Layer]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
+        self.metadata: dict[str, str] = {}
+        super().__init__(layers, optimizer=optimizer, backend=backend, dtype=dtype, seed=seed)
 
     def __repr__(self) -> str:
         layers = "".join(f"\n    {layer!r}," for layer in self._layers)
@@ -381,40 +122,6 @@ class Network(Sequence[Layer]):
             loss += f", clip_norm={self._clip_norm!r}"
         options = f"{loss}, backend={self._backend_name!r}, dtype={self._dtype.name!r}"
         return f"Network({body}, {options})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_parameters", "_programs")
-        return {key: value for key, value in self.__dict__.items() if key not in left_out}
-
-    def __copy__(self) -> Network:
-        # A shallow copy would share layers, which belong to one network.
-        return copy.deepcopy(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._dtype = canonical(self._dtype)
-        self._programs = paths.Programs()
-        self._fitting = False
-        for layer in self._layers:
-            layer._network = weakref.ref(self)
-        self._pack()
-
-    def add(self, layer: Layer) -> None:
-        """Put `layer` at the end; draw its parameters if it has none yet.
-
-        Raises
-        ------
-        ValueError
-            If its input width is not the output width of the layer before, or
-            it belongs to a network.
-        TypeError
-            If it is not a `Layer`.
-        RuntimeError
-            While `fit` runs.
-        """
-        if self._fitting:
-            raise RuntimeError("a network can't take in a layer while it is training")
-        self._take_in([layer])
 
     def use(
         self,
@@ -457,44 +164,13 @@ class Network(Sequence[Layer]):
         `Sigmoid`. It is summed over outputs (where Keras and PyTorch take the mean), then averaged
         over samples as all losses are.
         """
-        if self._fitting:
-            raise RuntimeError("a network can't take another loss while it is training")
+        self._refuse_in_training("take another loss")
         self._loss = losses.chosen(loss, loss_prime)
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers in order; the network itself is a sequence of them as well."""
-        return tuple(self._layers)
 
     @property
     def loss(self) -> str:
         """The name of the loss."""
         return self._loss.name
-
-    @property
-    def backend(self) -> str:
-        """The name of the backend."""
-        return self._backend_name
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and computation."""
-        return self._dtype
-
-    @property
-    def optimizer(self) -> Optimizer | None:
-        """The optimiser that serves all layers, None where each has its own.
-
-        Setting one gives it to all layers and drops the state of those before.
-        """
-        return self._optimizer
-
-    @optimizer.setter
-    def optimizer(self, value: Optimizer | str) -> None:
-        optimizer = optimizers.checked("optimizer", value)
-        for layer in self._learned():
-            layer.optimizer = optimizer
-        self._optimizer = optimizer
 
     @property
     def clip_norm(self) -> float | None:
@@ -503,44 +179,8 @@ class Network(Sequence[Layer]):
 
     @clip_norm.setter
     def clip_norm(self, value: float | None) -> None:
-        if self._fitting:
-            raise RuntimeError("a network can't change its clip_norm while it is training")
+        self._refuse_in_training("change its clip_norm")
         self._clip_norm = checks.clip_norm("clip_norm", value)
-
-    @property
-    def parameter_count(self) -> int:
-        """The number of weights, biases and other learned values."""
-        return sum(array.size for layer in self for array in layer.parameters.values())
-
-    def get_weights(self) -> list[Array]:
-        """Return a copy of every parameter in order, batch norm's running statistics included."""
-        return [
-            layer._parameters.view(name).copy()
-            for layer in self._learned()
-            for name in layer._parameters.shapes
-        ]
-
-    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
-        """Copy in what `get_weights` returned, of this network or of one of the same layers.
-
-        What optimisers remember stays.
-
-        Raises
-        ------
-        ValueError
-            If there is not an array of the right shape for each; nothing has changed then.
-        TypeError
-            If one does not hold real numbers.
-        """
-        parts = [layer._parameters for layer in self._learned()]
-        places = [(part, name) for part in parts for name in part.shapes]
-        arrays = list(weights)
-        if len(arrays) != len(places):
-            raise ValueError(f"weights: expected {len(places)} arrays, got {len(arrays)}")
-        for i, (array, (part, name)) in enumerate(zip(arrays, places, strict=True)):
-            checks.shaped(f"weights[{i}], {name}", array, part.shapes[name])
-        for array, (part, name) in zip(arrays, places, strict=True):
-            part.assign(name, array)
 
     # Inference
 
@@ -562,7 +202,7 @@ class Network(Sequence[Layer]):
         TypeError
             If `X` does not hold real numbers.
         """
-        return propagation.activations(self, self._inputs(X))
+        return propagation.activations(self, samples.inputs(self, X))
 
     def __call__(self, X: npt.ArrayLike) -> Array:
         """Return the last layer's output, such as logits, for each row of `X`, in inference.
@@ -629,10 +269,10 @@ class Network(Sequence[Layer]):
         ValueError, TypeError
             As `forward`, and if `y` does not hold a target for each row, in range if a class id.
         """
-        X, y = self._samples(X, y)
-        weights = self._weights(sample_weight, len(y))
+        X, y = samples.checked(self, X, y)
+        weights = samples.weights(self, sample_weight, len(y))
         backend = backends.load(self._backend_name)
-        classes = self._has_classes(X, y)
+        classes = samples.has_classes(self, X, y)
         loss, correct, start = 0.0, 0, 0
         for output in self._outputs(X):
             rows = slice(start, start + len(output))
@@ -666,8 +306,8 @@ class Network(Sequence[Layer]):
         ValueError, TypeError
             As `evaluate`.
         """
-        X, y = self._samples(X, y)
-        weights = self._weights(sample_weight, len(y))
+        X, y = samples.checked(self, X, y)
+        weights = samples.weights(self, sample_weight, len(y))
         with training_mode(self._layers, True):
             loss, _ = propagation.step(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum()))
@@ -698,8 +338,8 @@ class Network(Sequence[Layer]):
         ValueError, TypeError
             As `evaluate`.
         """
-        X, y = self._samples(X, y)
-        weights = self._weights(sample_weight, len(y))
+        X, y = samples.checked(self, X, y)
+        weights = samples.weights(self, sample_weight, len(y))
         loss, gradients = propagation.gradients(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum())), gradients
 
@@ -810,107 +450,30 @@ class Network(Sequence[Layer]):
             as raw pixels, of real targets that do so, and of class ids that no sample has, such as
             0 where labels count from 1.
         """
-        if self._fitting:
-            raise RuntimeError("a network can't begin to train while it is training")
-        epochs = checks.integer("epochs", epochs, minimum=1)
-        batch_size = checks.integer("batch_size", batch_size, minimum=1)
-        threads = paths.threads_asked(threads)
-        options = {"shuffle": shuffle, "drop_last": drop_last}
-        options |= {"train_accuracy": train_accuracy}
-        for name, value in options.items():
-            checks.flag(name, value)
-        shown = checked_progress(progress)
-        told = checked_callbacks(callbacks)
-        for name, file in (("checkpoint", checkpoint), ("resume", resume)):
-            if not (file is None or isinstance(file, (str, PathLike))):
-                raise TypeError(f"{name}: expected the path of a file, got {file!r}")
-        if checkpoint_every is not None:
-            checkpoint_every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)
-            if checkpoint is None:
-                raise ValueError(
-                    f"checkpoint_every: expected None without checkpoint, got {checkpoint_every}"
-                )
-        if self._clip_norm is not None:
-            propagation.check_clipping(self._layers)
-        saved = None if resume is None else checkpoints.read(resume)
-        columns = hints.names_of_columns(X)
-        X, y = self._samples(X, y)
-        weights = self._weights(sample_weight, len(y))
-        if class_weight is not None:
-            weights = self._class_weights(class_weight, X, y, weights)
-        validation, kept_out = self._validation(validation_data), 0
-        if validation_split is not None:
-            if validation is not None:
-                raise ValueError("validation_split: expected None beside validation_data")
-            kept_out = _kept_out(len(y), validation_split)
-        count = len(y) - kept_out
-        if drop_last and count < batch_size:
-            raise ValueError(
-                f"batch_size: expected at most the {count} training samples, as drop_last is set, "
-                f"got {batch_size}"
-            )
-        chosen, split = None, None
-        if kept_out:
-            drawing = self._rng if saved is None else saved.split_generator()
-            if checkpoint is not None or saved is not None:
-                split = drawing.bit_generator.state
-            drawn = drawing.permutation(len(y))
-            chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
-            validation = X[others], y[others]
-        if saved is None:
-            self._give_hints(X, y, columns, whole=True)
-        in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
-        history = training.History() if saved is None else saved.history
-        writer = None
-        if checkpoint is not None or saved is not None:
-            arguments = {
-                "batch_size": batch_size,
-                "shuffle": options["shuffle"],
-                "drop_last": options["drop_last"],
-                "validation_split": validation_split,
-                "train_accuracy": options["train_accuracy"],
-            }
-            data = {"X": X, "y": y, "sample_weight, class_weight": weights}
-            data |= dict(zip(_VALIDATION, validation or (None, None), strict=True))
-            terms = checkpoints.terms_of(self, arguments, data, split)
-            if saved is not None:
-                saved.check(terms, epochs, count, told)
-                self._go_on_from(saved)
-            if checkpoint is not None:
-                writer = checkpoints.Writer(
-                    checkpoint, checkpoint_every, epochs, self, history, told, terms
-                )
-        self._history = history
-        self._fitting = True
-        try:
-            # Overflow is reported by the loss that it leads to, on every backend alike.
-            with np.errstate(over="ignore", invalid="ignore"):
-                training.fit(
-                    self,
-                    X,
-                    y,
-                    history,
-                    weights=weights,
-                    chosen=chosen,
-                    has_classes=self._has_classes(X, y),
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    threads=threads,
-                    shuffle=shuffle,
-                    drop_last=drop_last,
-                    validation_data=validation,
-                    train_accuracy=train_accuracy,
-                    progress=shown,
-                    watch=hints.Watch(self._dtype, in_use, columns),
-                    callbacks=told,
-                    rng=self._rng,
-                    position=checkpoints.Position() if saved is None else saved.position,
-                    states=None if saved is None else [state for _, state in saved.callbacks],
-                    writer=writer,
-                )
-        finally:
-            self._fitting = False
-        return history
+        options = fitting.checked_options(
+            self,
+            epochs=epochs,
+            batch_size=batch_size,
+            threads=threads,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            train_accuracy=train_accuracy,
+            progress=progress,
+            callbacks=callbacks,
+        )
+        return fitting.on_samples(
+            self,
+            X,
+            y,
+            options,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+        ).run()
 
     def fit_blocks(
         self,
@@ -971,52 +534,17 @@ class Network(Sequence[Layer]):
         -----
         Which kernels are used depends on the share of zeros in the first block.
         """
-        if self._fitting:
-            raise RuntimeError("a network can't begin to train while it is training")
-        epochs = checks.integer("epochs", epochs, minimum=1)
-        batch_size = checks.integer("batch_size", batch_size, minimum=1)
-        threads = paths.threads_asked(threads)
-        for name, value in {"shuffle": shuffle, "drop_last": drop_last}.items():
-            checks.flag(name, value)
-        shown = checked_progress(progress)
-        told = checked_callbacks(callbacks)
-        validation = self._validation(validation_data)
-        stream = Blocks(
-            blocks, self._samples, epochs, batch_size, shuffle=shuffle, drop_last=drop_last
+        options = fitting.checked_options(
+            self,
+            epochs=epochs,
+            batch_size=batch_size,
+            threads=threads,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            progress=progress,
+            callbacks=callbacks,
         )
-        X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
-        self._give_hints(X, y, None, whole=False)
-        self._history = history = training.History()
-        self._fitting = True
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # as in fit
-                training.fit(
-                    self,
-                    X,
-                    y,
-                    history,
-                    weights=None,
-                    chosen=None,
-                    has_classes=self._has_classes(X, y),
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    threads=threads,
-                    shuffle=shuffle,
-                    drop_last=drop_last,
-                    validation_data=validation,
-                    train_accuracy=False,
-                    progress=shown,
-                    watch=hints.Watch(self._dtype, {}, None),
-                    callbacks=told,
-                    rng=self._rng,
-                    position=checkpoints.Position(),
-                    states=None,
-                    writer=None,
-                    blocks=stream,
-                )
-        finally:
-            self._fitting = False
-        return history
+        return fitting.on_blocks(self, blocks, options, validation_data).run()
 
     @property
     def history(self) -> training.History | None:
@@ -1069,7 +597,8 @@ class Network(Sequence[Layer]):
         """Write prediction to `path` in the ONNX format, which many runtimes and tools read.
 
         The graph takes `input` [batch, input_units], with any number of rows, and gives `output`
-        [batch, output_units], which is what `network(input)` returns, such as logits.
+        [batch, output_units], which is what `network(input)` returns, such as logits, or the
+        logarithms of rates under "poisson".
 
         Parameters
         ----------
@@ -1158,9 +687,9 @@ class Network(Sequence[Layer]):
 
         Under softmax cross-entropy and binary cross-entropy it is an MLPClassifier (of several
         labels a sample under the latter, if there are several outputs), under squared error an
-        MLPRegressor. They have the same activation behind every dense layer but the last: none,
-        ReLU, Tanh or Sigmoid. Batch norm and Rescaling become part of a dense layer beside them,
-        and Dropout is left out.
+        MLPRegressor. They have the same activation behind every dense layer but the last, one
+        that scikit-learn has, or none. Batch norm and Rescaling become part of a dense layer beside
+        them, and Dropout is left out.
 
         Parameters
         ----------
@@ -1198,42 +727,9 @@ class Network(Sequence[Layer]):
             optimizers.prepare(layer.optimizer, backend, self._dtype)
         propagation.penalty(self._layers)
 
-    def _take_in(self, layers: list[Layer]) -> None:
-        """Check all layers, then make them this network's.
-
-        A refusal leaves them to whoever has them, as they are but for what has been drawn.
-        """
-        width = self._width()
-        for i, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"layer: expected a fastnn.Layer, got {layer!r}{_instead(layer)}")
-            taken = layer._network is not None and layer._network() is not None
-            if taken or any(layer is other for other in layers[:i]):
-                raise ValueError(
-                    f"layer: expected one that belongs to no network yet, got {layer!r}"
-                )
-            if None not in (width, layer.input_units) and width != layer.input_units:
-                raise ValueError(
-                    f"layer: expected {width} input units, the width of the layer before, "
-                    f"got {layer!r}"
-                )
-            width = _width_after(layer, width)
-        for layer in layers:
-            layer._draw(self._rng)  # an initialiser of a user's may raise
-        for layer in layers:
-            if isinstance(layer, ParametricLayer) and self._optimizer is not None:
-                layer.optimizer = self._optimizer
-            layer._join(self._dtype)
-            layer._network = weakref.ref(self)
-            layer._backend_name = self._backend_name
-        self._layers = [*self._layers, *layers]
-        self._programs = paths.Programs()  # those before it are of another network
-        if any(isinstance(layer, ParametricLayer) for layer in layers):
-            self._pack()
-
     def _go_on_from(self, saved: checkpoints.Saved) -> None:
         """Become the network of a checkpoint, which is of the same layers."""
-        twin = _of_checkpoint(saved, saved.optimizer, saved.layers)
+        twin = Network._of_checkpoint(saved, saved.optimizer, saved.layers)
         for layer, other in zip(self._layers, twin, strict=True):
             layer.__dict__.update(other.__getstate__())
         self._optimizer = saved.optimizer
@@ -1242,130 +738,45 @@ class Network(Sequence[Layer]):
         self._programs = paths.Programs()
         self._pack()
 
-    def _pack(self) -> None:
-        """Put the layers' parameters side by side."""
-        parts = [layer._parameters for layer in self._learned()]
-        self._parameters = NetworkParameters(parts, self._dtype)
+    @classmethod
+    def _of_checkpoint(
+        cls, saved: checkpoints.Saved, optimizer: Optimizer | None, layers: list[Layer]
+    ) -> Network:
+        """Return a network of these layers that is otherwise as a checkpoint says."""
+        of = saved.terms.network
+        return cls._restored(
+            layers,
+            optimizer,
+            loss=losses.built(of["loss"]),
+            clip_norm=of["clip_norm"],
+            backend=of["backend"],
+            dtype=of["dtype"],
+            seed=saved.rng,
+        )
 
-    def _learned(self) -> list[ParametricLayer]:
-        return [layer for layer in self._layers if isinstance(layer, ParametricLayer)]
+    @classmethod
+    def _restored(cls, layers: list[Layer], optimizer: Optimizer | None, **options: Any) -> Network:
+        """Return a network of layers that have had its optimiser, or each its own, before."""
+        network = cls(layers, **options)
+        # Not by the constructor: a layer that had been given one of its own keeps it.
+        network._optimizer = optimizer
+        return network
 
-    def _change_rates(self, change: Callable[[Any], float]) -> None:
-        """Give each layer an optimiser that is equal to its own but for the learning rate.
-
-        Layers that share one go on to share one. Other networks that it serves keep it as it is.
-        """
-        changed: dict[int, Optimizer] = {}
-        for layer in self._learned():
-            before = layer.optimizer
-            if id(before) not in changed:
-                changed[id(before)] = copy.copy(before)
-                changed[id(before)].learning_rate = change(before.learning_rate)
-            layer._parameters.optimizer = changed[id(before)]
-        if self._optimizer is not None:
-            self._optimizer = changed.get(id(self._optimizer), self._optimizer)
-
-    def _width(self) -> int | None:
-        """Return the output width of the last layer, None where only running it can tell."""
-        width = None
-        for layer in self._layers:
-            width = _width_after(layer, width)
-        return width
-
-    def _inputs(self, X: npt.ArrayLike, name: str = "X") -> Array:
-        if not self._layers:
-            raise ValueError("the network has no layer yet: add one first")
-        first = next((layer for layer in self._layers if not keeps_width(layer)), None)
-        return checks.matrix(name, X, units=None if first is None else first.input_units)
-
-    def _samples(
-        self, X: npt.ArrayLike, y: npt.ArrayLike, names: tuple[str, str] = ("X", "y")
-    ) -> tuple[Array, Array]:
-        X = self._inputs(X, names[0])
-        if isinstance(self._loss, losses.BinaryCrossEntropy) and isinstance(self[-1], Sigmoid):
-            raise ValueError(
-                "loss: 'binary_cross_entropy' has a sigmoid of its own, so the last layer gives "
-                f"logits; leave out {self[-1]!r}"
-            )
-        outputs = self._output_units(X)
-        targets = self._loss.targets(names[1], y, batch=len(X), outputs=outputs, dtype=self._dtype)
-        return X, targets
-
-    def _validation(
-        self, validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None
-    ) -> tuple[Array, Array] | None:
-        if validation_data is None:
-            return None
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise TypeError("validation_data: expected a pair (X, y)")
-        return self._samples(*validation_data, names=_VALIDATION)
-
-    def _output_units(self, X: Array) -> int:
-        """Return the number of outputs, for which a row of `X` may have to be tried."""
-        return self._width() or self.forward(X[:1])[-1].shape[1]
-
-    def _has_classes(self, X: Array, targets: Array) -> bool:
-        return self._loss.has_classes(targets, self._output_units(X))
-
-    def _give_hints(self, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
-        """Warn of data that training can hardly do something with; they may not be all."""
-        hints.look_at_inputs(self._layers, X, columns)
-        if self._loss not in losses.BUILT_IN:
-            return
-        if y.dtype.kind != "i":
-            hints.look_at_targets(y)
-        elif whole:
-            hints.look_at_classes(y, self._output_units(X))
-
-    def _weights(self, sample_weight: npt.ArrayLike | None, samples: int) -> Array | None:
-        if sample_weight is None:
-            return None
-        self._loss.check_weights("sample_weight")
-        return checks.weights("sample_weight", sample_weight, samples)
-
-    def _class_weights(
-        self, class_weight: object, X: Array, targets: Array, weights: Array | None
-    ) -> Array:
-        """Return the weights of samples times those of their classes."""
-        self._loss.check_weights("class_weight")
-        classes = self._loss.class_ids(targets, self._output_units(X))
-        if classes is None:
-            raise ValueError("class_weight: expected None, as targets are not class ids, one a row")
-        labels, number = classes
-        of_samples = losses.class_weights(class_weight, labels, number)[labels]
-        found = of_samples if weights is None else weights * of_samples
-        return checks.weights("class_weight", found, len(targets))
+    @contextmanager
+    def _in_training(self, history: training.History) -> Iterator[None]:
+        """Be a network that trains, as `history` records."""
+        self._history, self._fitting = history, True
+        try:
+            # Overflow is reported by the loss that it leads to, on every backend alike.
+            with np.errstate(over="ignore", invalid="ignore"):
+                yield
+        finally:
+            self._fitting = False
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
-        X = self._inputs(X)
+        X = samples.inputs(self, X)
         with self._programs.for_prediction(self, X) as compiled:
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
                 yield output_of(X[start : start + INFERENCE_BATCH])
-
-
-def _instead(layer: object) -> str:
-    """Return what to write in place of what is no layer."""
-    if isinstance(layer, str) and layer.lower() in activations.BY_NAME:
-        return f"; write fastnn.{activations.BY_NAME[layer.lower()].__name__}()"
-    if isinstance(layer, type) and issubclass(layer, Layer):
-        return f"; write {layer.__name__}(...), with parentheses"
-    return ""
-
-
-def _width_after(layer: Layer, width: int | None) -> int | None:
-    """Return the output width of `layer` on input of `width`, None where only running it tells."""
-    return width if keeps_width(layer) else layer.output_units
-
-
-def _kept_out(samples: int, validation_split: object) -> int:
-    """Return how many samples are for validation alone."""
-    share = checks.real("validation_split", validation_split, minimum=0.0, below=1.0)
-    number = round(share * samples)
-    if not 0 < number < samples:
-        raise ValueError(
-            "validation_split: expected a share that leaves samples on both sides, got "
-            f"{share} of {samples}"
-        )
-    return number

@@ -14,14 +14,13 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fastnn import plotting, saving
+from fastnn import plotting, samples, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.hints import Watch
 from fastnn.layers import training_mode
-from fastnn.paths import Path, Trainable, training_path
+from fastnn.paths import Order, Path, Trainable, training_path
 from fastnn.progress import Progress
 
 if TYPE_CHECKING:
@@ -143,195 +142,220 @@ STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
 """Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
 
 
-def fit(
-    network: Network,
-    X: Array,
-    y: Array,
-    history: History,
-    *,
-    weights: Array | None,
-    chosen: npt.NDArray[np.int64] | None,
-    has_classes: bool,
-    epochs: int,
-    batch_size: int,
-    threads: int | None,
-    shuffle: bool,
-    drop_last: bool,
-    validation_data: tuple[Array, Array] | None,
-    train_accuracy: bool,
-    progress: Progress | None,
-    watch: Watch,
-    callbacks: Sequence[Callback],
-    rng: np.random.Generator,
-    position: Position,
-    states: Sequence[dict[str, Any]] | None,
-    writer: Writer | None,
-    blocks: Blocks | None = None,
-) -> None:
-    """Train `network` and fill `history`; see `Network.fit`, which has checked the arguments.
+@dataclass(slots=True)
+class Options:
+    """How to train: arguments of `Network.fit`, checked."""
 
-    `weights` are those of the samples, float64, and `chosen` the samples to train on, None for all
-    of them. It begins at `position`; where that is one of a checkpoint, network and history are as
-    they were there, and `states` are those of the callbacks. Where there are `blocks`, the samples
-    are theirs, and `X` and `y` are a few that stand for all.
+    epochs: int
+    batch_size: int
+    threads: int | None
+    shuffle: bool
+    drop_last: bool
+    train_accuracy: bool
+    progress: Progress | None
+    callbacks: Sequence[Callback]
+
+
+@dataclass
+class Training:
+    """A training that can begin, by arguments that have been checked.
+
+    Attributes
+    ----------
+    X, y
+        Inputs and targets; where there are `blocks`, a few that stand for all.
+    watch
+        Is told of losses.
+    history
+        Is filled.
+    position
+        Where it begins. If it is that of a checkpoint, network and history are as they were there,
+        and `states` are those of the callbacks.
+    weights
+        Those of the samples, float64.
+    chosen
+        The samples to train on, None for all of them.
+    validation
+        Inputs and targets to evaluate after each epoch.
+    blocks
+        Where samples come from that are never there all at once.
+    writer
+        Of checkpoints.
     """
-    if states is None:
-        for callback in callbacks:
-            callback.on_train_begin(network, history)
-    else:
-        _resume(callbacks, network, history, states)
-    with ExitStack() as stack:
-        if progress is not None:
-            progress.begin(history, epochs)
-            stack.enter_context(progress)
-        start = time.perf_counter()
-        if blocks is None:
+
+    network: Network
+    options: Options
+    X: Array
+    y: Array
+    watch: Watch
+    history: History
+    position: Position
+    states: Sequence[dict[str, Any]] | None = None
+    weights: Array | None = None
+    chosen: Order | None = None
+    validation: tuple[Array, Array] | None = None
+    blocks: Blocks | None = None
+    writer: Writer | None = None
+
+    def __post_init__(self) -> None:
+        self._batch_size = self.options.batch_size
+        if self.blocks is None:
             # A batch can't be larger than the data, so no workspace has to be.
-            batch_size = min(batch_size, len(X))
-        path = stack.enter_context(training_path(network, X, y, batch_size, threads, weights))
-        history.compile_seconds += time.perf_counter() - start
-        every = np.arange(len(y)) if chosen is None else chosen
-        samples = len(every) // batch_size * batch_size if drop_last else len(every)
-        if writer is not None:
-            writer.write(position)
-        while position.epoch <= epochs and not position.ended:
-            epoch = position.epoch
-            if progress is not None:
-                total = samples if blocks is None else blocks.samples
-                progress.begin_epoch(total, position.done)
-            if not position.done:
-                for callback in callbacks:
-                    callback.on_epoch_begin(network, history)
-            drawing = rng
-            if position.done and position.order is not None:
-                drawing = saving.generator(position.order)  # the order of this epoch once more
-            elif writer is not None:
-                position.order = dict(rng.bit_generator.state)
-            pieces: Iterable[npt.NDArray[np.int64]]
-            if blocks is None:
-                order = drawing.permutation(every) if shuffle else every
-                pieces = [order[:samples]]
-            else:
-                pieces = blocks.pieces(path, rng, watch)
-            with training_mode(network.layers, True):
-                offset = 0
-                for order in pieces:
-                    record = _train_epoch(
-                        path,
-                        order,
-                        offset,
-                        batch_size,
-                        weights,
-                        history,
-                        progress,
-                        watch,
-                        has_classes,
-                        position,
-                        writer,
+            self._batch_size = min(self._batch_size, len(self.X))
+        self._every = np.arange(len(self.y)) if self.chosen is None else self.chosen
+        left_out = len(self._every) % self._batch_size if self.options.drop_last else 0
+        self._samples = len(self._every) - left_out
+
+    def run(self) -> History:
+        """Train, and return the history."""
+        network, history, options = self.network, self.history, self.options
+        position, progress = self.position, options.progress
+        with network._in_training(history):
+            self._has_classes = samples.has_classes(network, self.X, self.y)
+            self._tell_of_beginning()
+            with ExitStack() as stack:
+                if progress is not None:
+                    progress.begin(history, options.epochs)
+                    stack.enter_context(progress)
+                start = time.perf_counter()
+                path = stack.enter_context(
+                    training_path(
+                        network, self.X, self.y, self._batch_size, options.threads, self.weights
                     )
-                    offset += len(order)
-            if validation_data is not None:
-                record |= _evaluated(network, "val", *validation_data)
-                watch.loss(f"validation loss of epoch {epoch}", record["val_loss"])
-            if train_accuracy:
-                kept = slice(None) if chosen is None else chosen
-                record |= _evaluated(
-                    network, "train", X[kept], y[kept], None if weights is None else weights[kept]
                 )
-            # All columns at once, so that Ctrl-C never leaves them of different lengths.
-            for name, value in record.items():
-                getattr(history, name).append(value)
-            if progress is not None:
-                progress.end_epoch()
-            ends = [callback.on_epoch_end(network, history) for callback in callbacks]
-            position.next_epoch()
-            position.ended = any(ends)
-            if writer is not None and writer.is_due_after_epoch(position):
-                writer.write(position)
-    for callback in callbacks:
-        callback.on_train_end(network, history)
+                history.compile_seconds += time.perf_counter() - start
+                if self.writer is not None:
+                    self.writer.write(position)
+                while position.epoch <= options.epochs and not position.ended:
+                    self._run_epoch(path)
+            for callback in options.callbacks:
+                callback.on_train_end(network, history)
+        return history
 
+    def _tell_of_beginning(self) -> None:
+        """Tell callbacks; a state that one can't go on from comes from a damaged file."""
+        callbacks, states = self.options.callbacks, self.states
+        if states is None:
+            for callback in callbacks:
+                callback.on_train_begin(self.network, self.history)
+            return
+        for callback, state in zip(callbacks, states, strict=True):
+            try:
+                callback.on_train_resume(self.network, self.history, state)
+            except (KeyError, TypeError, ValueError) as error:
+                kind = type(callback).__name__
+                raise ValueError(
+                    f"{kind}: can't go on from its state in the checkpoint: {error}"
+                ) from error
 
-def _resume(
-    callbacks: Sequence[Callback],
-    network: Network,
-    history: History,
-    states: Sequence[dict[str, Any]],
-) -> None:
-    """Tell callbacks that a training goes on; a state that is none comes from a damaged file."""
-    for callback, state in zip(callbacks, states, strict=True):
-        try:
-            callback.on_train_resume(network, history, state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{type(callback).__name__}: can't go on from its state in the checkpoint: {error}"
-            ) from error
-
-
-def _train_epoch(
-    path: Path,
-    order: npt.NDArray[np.int64],
-    offset: int,
-    batch_size: int,
-    weights: Array | None,
-    history: History,
-    progress: Progress | None,
-    watch: Watch,
-    has_classes: bool,
-    position: Position,
-    writer: Writer | None,
-) -> dict[str, float]:
-    """Run what is left of the samples of `order`; return the epoch's columns of the history.
-
-    `offset` samples of the epoch come before those of `order`.
-    """
-    # By the epoch before; the first one begins with a single batch.
-    speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
-    batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
-    # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
-    shares = None if weights is None else np.cumsum(weights[order])
-    path.start(position.loss, position.correct)
-    stop = STOP.get()
-    now = time.perf_counter()
-    while position.done < offset + len(order):
-        if stop is not None and stop.is_set():
-            raise KeyboardInterrupt
-        before = now
-        count = batches if writer is None else min(batches, writer.steps_left(position.step))
-        first = position.done - offset
-        stretch = order[first : first + count * batch_size]
-        position.loss, position.correct = path.train(stretch)
-        position.done += len(stretch)
-        position.step += -(-len(stretch) // batch_size)
-        history.samples_seen += len(stretch)
-        now = time.perf_counter()
-        position.seconds += now - before
-        if not math.isfinite(position.loss):
-            if progress is not None:
-                progress.hide()
-            watch.loss(f"loss of epoch {position.epoch}", position.loss)
-        # Where an epoch is cut into calls changes no bit, so time may decide it.
-        batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
+    def _run_epoch(self, path: Path) -> None:
+        """Run what is left of an epoch, record it, and tell callbacks."""
+        network, history, position = self.network, self.history, self.position
+        progress, callbacks, writer = self.options.progress, self.options.callbacks, self.writer
         if progress is not None:
-            averages = {"loss": _mean(position.loss, position.done, shares)}
-            if has_classes:
-                averages["accuracy"] = position.correct / position.done
-            progress.advance(len(stretch), averages)
-            now = time.perf_counter()
-        # After the last step there is one, if due, when the epoch is over and in the history.
-        if (
-            writer is not None
-            and position.done < offset + len(order)
-            and writer.is_due_in_epoch(position.step)
-        ):
+            total = self._samples if self.blocks is None else self.blocks.samples
+            progress.begin_epoch(total, position.done)
+        if not position.done:
+            for callback in callbacks:
+                callback.on_epoch_begin(network, history)
+        pieces = self._pieces(path)
+        with training_mode(network._layers, True):
+            offset = 0
+            for order in pieces:
+                record = self._train(path, order, offset)
+                offset += len(order)
+        record |= self._evaluations()
+        # All columns at once, so that Ctrl-C never leaves them of different lengths.
+        for name, value in record.items():
+            getattr(history, name).append(value)
+        if progress is not None:
+            progress.end_epoch()
+        ends = [callback.on_epoch_end(network, history) for callback in callbacks]
+        position.next_epoch()
+        position.ended = any(ends)
+        if writer is not None and writer.is_due_after_epoch(position):
             writer.write(position)
+
+    def _pieces(self, path: Path) -> Iterable[Order]:
+        """Return the order of the epoch's samples, whole batches at a time."""
+        rng, position = self.network._rng, self.position
+        if self.blocks is not None:
+            return self.blocks.pieces(path, rng, self.watch)
+        if position.done and position.order is not None:
+            rng = saving.generator(position.order)  # the order of this epoch once more
+        elif self.writer is not None:
+            position.order = dict(rng.bit_generator.state)
+        order = rng.permutation(self._every) if self.options.shuffle else self._every
+        return [order[: self._samples]]
+
+    def _train(self, path: Path, order: Order, offset: int) -> dict[str, float]:
+        """Train on what is left of the samples of `order`; return columns of the history.
+
+        `offset` samples of the epoch come before those of `order`.
+        """
+        history, position, weights = self.history, self.position, self.weights
+        batch_size, progress, writer = self._batch_size, self.options.progress, self.writer
+        # By the epoch before; the first one begins with a single batch.
+        speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
+        batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
+        # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
+        shares = None if weights is None else np.cumsum(weights[order])
+        path.start(position.loss, position.correct)
+        stop = STOP.get()
+        now = time.perf_counter()
+        while position.done < offset + len(order):
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+            before = now
+            count = batches if writer is None else min(batches, writer.steps_left(position.step))
+            first = position.done - offset
+            stretch = order[first : first + count * batch_size]
+            position.loss, position.correct = path.train(stretch)
+            position.done += len(stretch)
+            position.step += -(-len(stretch) // batch_size)
+            history.samples_seen += len(stretch)
             now = time.perf_counter()
-    record = {
-        "loss": _mean(position.loss, position.done, shares),
-        "seconds": position.seconds,
-        "samples_per_second": position.done / position.seconds,
-    }
-    return record | {"accuracy": position.correct / position.done} if has_classes else record
+            position.seconds += now - before
+            if not math.isfinite(position.loss):
+                if progress is not None:
+                    progress.hide()
+                self.watch.loss(f"loss of epoch {position.epoch}", position.loss)
+            # Where an epoch is cut into calls changes no bit, so time may decide it.
+            batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
+            if progress is not None:
+                averages = {"loss": _mean(position.loss, position.done, shares)}
+                if self._has_classes:
+                    averages["accuracy"] = position.correct / position.done
+                progress.advance(len(stretch), averages)
+                now = time.perf_counter()
+            # After the last step there is one, if due, when the epoch is over and in the history.
+            if (
+                writer is not None
+                and position.done < offset + len(order)
+                and writer.is_due_in_epoch(position.step)
+            ):
+                writer.write(position)
+                now = time.perf_counter()
+        record = {
+            "loss": _mean(position.loss, position.done, shares),
+            "seconds": position.seconds,
+            "samples_per_second": position.done / position.seconds,
+        }
+        if self._has_classes:
+            record["accuracy"] = position.correct / position.done
+        return record
+
+    def _evaluations(self) -> dict[str, float]:
+        """Return the columns of the history that evaluations after an epoch fill."""
+        record: dict[str, float] = {}
+        if self.validation is not None:
+            record |= _evaluated(self.network, "val", *self.validation)
+            self.watch.loss(f"validation loss of epoch {self.position.epoch}", record["val_loss"])
+        if self.options.train_accuracy:
+            kept = slice(None) if self.chosen is None else self.chosen
+            weights = None if self.weights is None else self.weights[kept]
+            record |= _evaluated(self.network, "train", self.X[kept], self.y[kept], weights)
+        return record
 
 
 def _mean(loss: float, done: int, shares: Array | None) -> float:

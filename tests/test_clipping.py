@@ -289,6 +289,8 @@ class TestArguments:
             for method in (network.fit, network.train_step):
                 with pytest.raises(TypeError, match=r"clip_norm: expected None, as .* of its own"):
                     method(X, y)
+            with pytest.raises(TypeError, match=r"clip_norm: expected None, as .* of its own"):
+                network.fit_blocks(lambda: pytest.fail("a block was asked for"))
             network.clip_norm = None
             network.fit(X, y)
 

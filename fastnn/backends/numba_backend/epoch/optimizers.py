@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import operation, record_at
+from fastnn.backends.description import PENALTY_FACTOR, RATES
+
+from ..jit import jit_part, operation, record_at
 from ..kernels.optimizers import step_by
 from ..kernels.rows import real_at
 from ..language import MATRIX
@@ -44,8 +46,14 @@ REGION = np.dtype(
 )  # fmt: skip
 """Where a matrix or a vector of parameters lies, and the numbers of its rule."""
 
-RATE_BYTES = 24
-"""Of the three float64, rate, correction and shrinking, of a learned layer in one step."""
+RATE_BYTES = 8 * RATES
+"""Of the numbers of a learned layer in one step."""
+
+
+@jit_part
+def penalty_factor(rates):
+    """What a layer's penalty is multiplied by in the step whose numbers are at `rates`."""
+    return real_at(0.0, rates + 8 * PENALTY_FACTOR)
 
 
 @operation
@@ -54,10 +62,9 @@ def move(
 ):  # fmt: skip
     """Move rows `first` to `first + rows` of a REGION.
 
-    `rates` is the address of the rate of this step, of Adam's correction, and of the share by which
-    weights shrink, `parameters` that of the flat vector, to which the states are parallel, and
-    `gradient` that of the gradient of the first row, whose rows are as far apart as those of the
-    parameters.
+    `rates` is the address of the numbers of this step, `parameters` that of the flat vector, to
+    which the states are parallel, and `gradient` that of the gradient of the first row, whose rows
+    are as far apart as those of the parameters.
     """
     of, real = record_at(record, 0), type(one)
     place = of.parameters.address + first * of.parameters.row_stride
@@ -67,6 +74,6 @@ def move(
         beta1=real(of.beta1), rest1=real(1.0 - of.beta1),
         beta2=real(of.beta2), rest2=real(1.0 - of.beta2), epsilon=real(of.epsilon),
         shrinking=real(real_at(0.0, rates + 16) if of.shrinks != 0 else 0.0),
-        decay=real(of.decay), parameters=moved, gradient=gradient,
+        decay=real(of.decay * penalty_factor(rates)), parameters=moved, gradient=gradient,
         first_state=first_state + place, second_state=second_state + place, squares=of.squares,
     )  # fmt: skip

@@ -58,7 +58,7 @@ from .meetings import (
     wait_for_call,
 )
 from .one_sample import nothing_waits
-from .optimizers import RATE_BYTES
+from .optimizers import RATE_BYTES, penalty_factor
 
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
@@ -510,8 +510,8 @@ def put_rows(one, record, order, start, count, present):
 
 
 @operation
-def add_penalties(one, record, blocks, chunks, target):
-    """The penalty of all W before the step: 0.5 decay * (sum of squares), for each of them.
+def add_penalties(one, record, blocks, chunks, rates, target):
+    """The penalty of all W before the step: 0.5 decay * factor * (sum of squares), for each.
 
     Squares are added over rows that move together, then chunk by chunk and layer by layer, whoever
     moved which.
@@ -523,7 +523,8 @@ def add_penalties(one, record, blocks, chunks, target):
             squares = 0.0
             for chunk in range(chunks):
                 squares += real_at(0.0, layer.penalty_squares + 8 * chunk)
-            total += 0.5 * real_at(0.0, layer.decay) * squares
+            decay = real_at(0.0, layer.decay) * penalty_factor(rates + RATE_BYTES * layer.learned)
+            total += 0.5 * decay * squares
     put_real(total, target)
 
 
@@ -555,8 +556,7 @@ def run_batches(
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
-    (rate, correction, shrinking) for each learned layer; the next step's is `rates_stride` bytes
-    further.
+    the numbers of the step for each learned layer; the next step's is `rates_stride` bytes further.
     `loss` and `correct` are the sums before, which go on from call to call.
 
     `tables` holds the records of the blocks for a thread that works alone and, second, for it as a
@@ -691,7 +691,10 @@ def run_batches(
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
-            call(shared.add_penalties, one, shared.layers, last + 1, shared.chunks, shared.penalty)
+            call(
+                shared.add_penalties, one, shared.layers, last + 1, shared.chunks, step_rates,
+                shared.penalty,
+            )  # fmt: skip
             weight = float(count)
             if shared.sample_weights != 0:
                 weight = real_at(0.0, shared.batch_weight)

@@ -130,14 +130,6 @@ class Table:
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
-        self._penalized = self.collecting if self.clipping else self.regions
-        self._decays, self._penalty_factor = self._penalized["decay"].copy(), 1.0
-
-    def weigh_penalties(self, factor: float) -> None:
-        """Multiply what the description says of the penalties by a factor, for steps to come."""
-        if factor != self._penalty_factor:
-            np.multiply(self._decays, factor, out=self._penalized["decay"])
-            self._penalty_factor = factor
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
