@@ -63,11 +63,11 @@ from .optimizers import RATE_BYTES, penalty_factor
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
 
-DENSE, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
+EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
 every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
-BY_COLUMNS, BY_ROWS, NONE = 0, 1, 2
+BY_COLUMNS, BY_ROWS, NO_GRADIENT = 0, 1, 2
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
@@ -272,7 +272,7 @@ def multiply_rows(one, layer, parameters, count):
         Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
         if first == last:
             clear(one, Z)
-        elif layer.forward_by == DENSE:
+        elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
             matmul(one, X, W, Z, 0)
@@ -424,7 +424,7 @@ def update_weights(
             target = submatrix(layer.gradient_rows, 0, 0, units, columns)
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
-            if layer.update_by == DENSE:
+            if layer.update_by == EVERY_NUMBER:
                 X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, 0, count, columns)
                 matmul(factor, transposed(X), G, target, keep)
@@ -673,7 +673,7 @@ def run_batches(
             if team is not None and members > 1 and number >= first_dense:
                 wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
-            if number >= first_dense and layer.gradient_by != NONE:
+            if number >= first_dense and layer.gradient_by != NO_GRADIENT:
                 below = layers[number - 1]
                 by_columns = layer.gradient_by == BY_COLUMNS
                 if by_columns:
