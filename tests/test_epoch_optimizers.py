@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from dataclasses import replace
 
@@ -69,6 +70,13 @@ def rates_of(rules, learning_rates):
 
 
 # ----------------------------------------------------------------------------- operations
+
+
+def test_the_numbers_of_a_rule_have_one_order():
+    asked = list(inspect.signature(kernel_rules.step_by.py_func).parameters)[1:]
+    for rule in kernel_rules.RULES.values():
+        assert list(inspect.signature(rule.kernel._kernel.write).parameters)[1:] == asked
+    assert list(kernel_rules.Numbers._fields) == asked[: len(kernel_rules.Numbers._fields)]
 
 
 @numba.njit

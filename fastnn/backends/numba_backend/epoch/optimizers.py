@@ -16,7 +16,8 @@ import numpy as np
 
 from fastnn.backends.description import PENALTY_FACTOR, RATES
 
-from ..jit import call, jit_part, operation, record_at
+from ..jit import jit_part, operation, record_at
+from ..kernels.optimizers import step_by
 from ..kernels.rows import real_at
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix
@@ -68,10 +69,11 @@ def move(
     of, real = record_at(record, 0), type(one)
     place = of.parameters.address + first * of.parameters.row_stride
     moved = submatrix(shifted(of.parameters, parameters), first, 0, rows, of.parameters.columns)
-    call(
-        of.kernel, real(real_at(0.0, rates)), real(real_at(0.0, rates + 8)),
-        real(of.beta1), real(1.0 - of.beta1), real(of.beta2), real(1.0 - of.beta2),
-        real(of.epsilon), real(real_at(0.0, rates + 16) if of.shrinks != 0 else 0.0),
-        real(of.decay * penalty_factor(rates)),
-        moved, gradient, first_state + place, second_state + place, of.squares,
+    step_by(
+        of.kernel, rate=real(real_at(0.0, rates)), correction=real(real_at(0.0, rates + 8)),
+        beta1=real(of.beta1), rest1=real(1.0 - of.beta1),
+        beta2=real(of.beta2), rest2=real(1.0 - of.beta2), epsilon=real(of.epsilon),
+        shrinking=real(real_at(0.0, rates + 16) if of.shrinks != 0 else 0.0),
+        decay=real(of.decay * penalty_factor(rates)), parameters=moved, gradient=gradient,
+        first_state=first_state + place, second_state=second_state + place, squares=of.squares,
     )  # fmt: skip

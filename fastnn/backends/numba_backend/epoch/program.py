@@ -19,10 +19,10 @@ from ..kernels.optimizers import RULES
 from ..machine import cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
+from .meetings import MOST_MEMBERS, Signals
 from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team
-from .threads import MOST_MEMBERS, Signals
 
 __all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
 

@@ -45,28 +45,29 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
-from .one_sample import nothing_waits
-from .optimizers import RATE_BYTES, penalty_factor
-from .threads import (
+from .meetings import (
     END,
-    answer,
     arrive,
     call_members,
     clock,
     consider_parting,
+    meet,
     note_alone,
     parted,
     wait,
+    wait_for_call,
 )
+from .one_sample import nothing_waits
+from .optimizers import RATE_BYTES, penalty_factor
 
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
 
-DENSE, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
+EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
 every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
-BY_COLUMNS, BY_ROWS, NONE = 0, 1, 2
+BY_COLUMNS, BY_ROWS, NO_GRADIENT = 0, 1, 2
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
@@ -271,7 +272,7 @@ def multiply_rows(one, layer, parameters, count):
         Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
         if first == last:
             clear(one, Z)
-        elif layer.forward_by == DENSE:
+        elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
             matmul(one, X, W, Z, 0)
@@ -423,7 +424,7 @@ def update_weights(
             target = submatrix(layer.gradient_rows, 0, 0, units, columns)
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
-            if layer.update_by == DENSE:
+            if layer.update_by == EVERY_NUMBER:
                 X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, 0, count, columns)
                 matmul(factor, transposed(X), G, target, keep)
@@ -528,14 +529,6 @@ def add_penalties(one, record, blocks, chunks, rates, target):
 
 
 @jit_part
-def meet(signals, member, members, meeting):
-    """Come to the next meeting and wait for the other members; return its number."""
-    meeting = arrive(signals, member, meeting)
-    wait(signals, members, meeting)
-    return meeting
-
-
-@jit_part
 def exchange_products(one, layer, signals, member, members, meeting, count):
     """Send the other members their columns of own products, and take in those for own columns."""
     transfer(one, layer.products_out, members, count)
@@ -592,7 +585,7 @@ def run_batches(
             if members == 1:
                 member = team[0].member
                 if member != 0:
-                    called = answer(signals, member, called)
+                    called = wait_for_call(signals, member, called)
                     if called == END:
                         break
                     start = called - 1
@@ -680,7 +673,7 @@ def run_batches(
             if team is not None and members > 1 and number >= first_dense:
                 wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
-            if number >= first_dense and layer.gradient_by != NONE:
+            if number >= first_dense and layer.gradient_by != NO_GRADIENT:
                 below = layers[number - 1]
                 by_columns = layer.gradient_by == BY_COLUMNS
                 if by_columns:
