@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NoReturn
 
 import numpy.typing as npt
 
 from fastnn import checks
+from fastnn.backends.numpy_backend import SELU_ALPHA, SELU_SCALE
 from fastnn.checks import Array
 from fastnn.layers import (
     BUILT_IN,
     Elementwise,
     ElementwiseConstant,
+    Elsewhere,
     Layer,
     Rescaling,
     floating_pair,
@@ -31,6 +34,9 @@ __all__ = [
     "Tanh",
 ]
 
+EXPM1 = "Tanh(Min(x, 0) / 2) * (1 + Exp(Min(x, 0)))"
+"""exp(x) - 1 for x < 0, else 0, in ONNX, which has no operator for it; nothing cancels near 0."""
+
 
 @BUILT_IN.register
 class Sigmoid(Elementwise):
@@ -41,6 +47,12 @@ class Sigmoid(Elementwise):
 
     _function = "sigmoid"
     _from_output = True
+    _elsewhere = Elsewhere(
+        torch="Sigmoid()",
+        onnx="Sigmoid(x)",
+        sklearn="logistic",
+        javascript="x < 0 ? Math.exp(x) / (1 + Math.exp(x)) : 1 / (1 + Math.exp(-x))",
+    )
 
 
 @BUILT_IN.register
@@ -49,6 +61,9 @@ class Tanh(Elementwise):
 
     _function = "tanh"
     _from_output = True
+    _elsewhere = Elsewhere(
+        torch="Tanh()", onnx="Tanh(x)", sklearn="tanh", javascript="Math.tanh(x)"
+    )
 
 
 @BUILT_IN.register
@@ -69,6 +84,12 @@ class LeakyReLU(Elementwise):
     """
 
     _function = "leaky_relu"
+    _elsewhere = Elsewhere(
+        torch="LeakyReLU(negative_slope=slope)",
+        onnx="LeakyRelu(x, alpha=slope)",
+        onnx_in_float64="Relu(x) + slope * Min(x, 0)",
+        javascript="x > 0 ? x : slope * x",
+    )
     slope = ElementwiseConstant("Of the line below 0.")
 
     def __init__(self, slope: float = 0.01) -> None:
@@ -95,6 +116,12 @@ class ELU(Elementwise):
     """
 
     _function = "elu"
+    _elsewhere = Elsewhere(
+        torch="ELU(alpha=alpha)",
+        onnx="Elu(x, alpha=alpha)",
+        onnx_in_float64=f"Relu(x) + alpha * {EXPM1}",
+        javascript="x < 0 ? alpha * Math.expm1(x) : x",
+    )
     alpha = ElementwiseConstant("Minus the limit for small x.")
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -110,6 +137,12 @@ class SELU(Elementwise):
     """
 
     _function = "selu"
+    _elsewhere = Elsewhere(
+        torch="SELU()",
+        onnx="Selu(x)",
+        onnx_in_float64=f"{SELU_SCALE} * (Relu(x) + {SELU_ALPHA} * {EXPM1})",
+        javascript=f"{SELU_SCALE} * FUNCTIONS.elu(x, {SELU_ALPHA})",
+    )
 
 
 @BUILT_IN.register
@@ -117,6 +150,13 @@ class SiLU(Elementwise):
     """The sigmoid linear unit, or swish: x / (1 + exp(-x))."""
 
     _function = "silu"
+    _elsewhere = Elsewhere(
+        torch="SiLU()",
+        onnx="x * Sigmoid(x)",
+        # versions of onnxruntime make a product with a sigmoid one of float32
+        onnx_in_float64="x / (1 + Exp(-x))",
+        javascript="x * FUNCTIONS.sigmoid(x)",
+    )
 
 
 @BUILT_IN.register
@@ -124,6 +164,12 @@ class GELU(Elementwise):
     """The Gaussian error linear unit, x Φ(x), by the error function, not its approximations."""
 
     _function = "gelu"
+    _elsewhere = Elsewhere(
+        torch="GELU(approximate='none')",
+        # for float64 as well: onnxruntime lacks Erf there, and nothing else makes up for that
+        onnx=f"x * (1 + Erf(x * {math.sqrt(0.5)})) * 0.5",
+        javascript="(x / 2) * (1 + erf(x / Math.SQRT2))",
+    )
 
 
 @BUILT_IN.register
@@ -131,6 +177,13 @@ class Softplus(Elementwise):
     """log(1 + exp(x)), a smooth ReLU; its derivative is the sigmoid."""
 
     _function = "softplus"
+    _elsewhere = Elsewhere(
+        # from its threshold on it is the identity: at 20, its default, that is 2e-9 too little
+        torch="Softplus(beta=1, threshold=40)",
+        onnx="Softplus(x)",
+        onnx_in_float64="Relu(x) + Log(1 + Exp(-Abs(x)))",
+        javascript="Math.max(0, x) + Math.log1p(Math.exp(-Math.abs(x)))",
+    )
 
 
 @BUILT_IN.register
@@ -138,6 +191,13 @@ class Mish(Elementwise):
     """x tanh(log(1 + exp(x)))."""
 
     _function = "mish"
+    _elsewhere = Elsewhere(
+        torch="Mish()",
+        # With e = exp(x) and n = e (e + 2), tanh(log(1 + e)) = n / (n + 2). From x = 20 on that is
+        # 1 in float64 as well, so e need not grow any more.
+        onnx="e = Exp(Min(x, 20)); n = e * (e + 2); x * (n / (n + 2))",
+        javascript="x * Math.tanh(FUNCTIONS.softplus(x))",
+    )
 
 
 @BUILT_IN.register

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,14 @@ BlockSource = Callable[[], Iterable[Block]] | Iterable[Block]
 
 _Named = tuple[tuple[Array, Array], tuple[str, str]]
 
-_LEFT = ("X left over by the block before", "y left over by the block before")
-"""What is called so is of a batch that the block has not filled."""
+
+class _Rest(NamedTuple):
+    """Samples of a block that have filled no batch, and which of its rows they are."""
+
+    X: Array
+    y: Array
+    names: tuple[str, str]
+    rows: npt.NDArray[np.int64]
 
 
 class Check(Protocol):
@@ -104,13 +110,11 @@ class Blocks:
         """
         size = self._batch_size
         left: tuple[Array, Array] | None = None
+        rests: list[_Rest] = []  # what is left, block by block
         samples = trained = 0
         while (block := self._next()) is not None:
             (X, y), names = block
-            looked_at = dict(zip(names, (X, y), strict=True))
-            if left is not None:
-                looked_at |= dict(zip(_LEFT, left, strict=True))
-            watch.go_over_to(looked_at)
+            _look_at(watch, {names[0]: X, names[1]: y}, rests)
             samples += len(y)
             order = np.arange(len(y))
             if self._shuffle:
@@ -123,6 +127,9 @@ class Blocks:
                     left = None
                     trained += size
                     yield np.arange(size)
+                    rests = []
+                else:
+                    rests.append(_Rest(X[head], y[head], names, head))
             whole, rest = np.split(order, [len(order) // size * size])
             if len(whole):
                 path.go_over_to(X, y)
@@ -130,13 +137,14 @@ class Blocks:
                 yield whole
             if len(rest):
                 left = X[rest], y[rest]
+                rests = [_Rest(*left, names, rest)]
             # nothing may hold the block while the next one is made
             path.go_over_to(*self._few)
             watch.go_over_to({})
-            del block, X, y, looked_at
+            del block, X, y
         if left is not None and not self._drop_last:
             path.go_over_to(*left)
-            watch.go_over_to(dict(zip(_LEFT, left, strict=True)))
+            _look_at(watch, {}, rests)
             trained += len(left[1])
             yield np.arange(len(left[1]))
         if not trained:
@@ -198,3 +206,13 @@ class Blocks:
             )
             raise ValueError(f"{names[1]}: expected {expected}, as the first block has, got {got}")
         return (X, y), names
+
+
+def _look_at(watch: Watch, data: dict[str, Array], rests: Iterable[_Rest]) -> None:
+    """Have the watch look at a block and at what those before have left."""
+    data, rows = dict(data), {}
+    for rest in rests:
+        order = np.argsort(rest.rows)
+        for name, values in zip(rest.names, (rest.X, rest.y), strict=True):
+            data[name], rows[name] = values[order], rest.rows[order]
+    watch.go_over_to(data, rows)

@@ -256,8 +256,11 @@ class EarlyStopping(_Monitor):
         return True
 
     def on_train_end(self, network: Network, history: History) -> None:
-        """Give the network its best weights back."""
-        if self._best_weights is not None and self.best_epoch < len(history):
+        """Give the network its best weights back.
+
+        Where Ctrl-C has ended the training, call it to have them; `fit` does not.
+        """
+        if self._best_weights is not None:
             network.set_weights(self._best_weights)
         self._best_weights = None
 

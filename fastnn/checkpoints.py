@@ -176,7 +176,7 @@ class Writer:
             "callbacks": states,
         }
         content = saving.serialized(self._network, {ENTRY: json.dumps(entry)}, tensors)
-        saving.replace_file(self._path, content)
+        saving.replace_file(self._path, content, "checkpoint")
 
 
 def _as_json(callback: Callback, name: str, value: object) -> object:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,18 +38,53 @@ BLOCK = 4096
 """Rows that are looked through at once."""
 
 
+class Named(NamedTuple):
+    """A table that has become an array, and the names that it had for its columns."""
+
+    array: Array
+    names: Names
+
+
+NAMED: ContextVar[Named | None] = ContextVar("NAMED", default=None)
+"""Set where several networks are given one array in place of a table."""
+
+
 def names_of_columns(X: object) -> Names:
-    """Return the names that a table of pandas or polars has for its columns."""
+    """Return the names that a table of pandas or polars has, or had, for its columns."""
+    named = NAMED.get()
+    if named is not None and X is named.array:
+        return named.names
     columns = getattr(X, "columns", None)
     return list(columns) if isinstance(columns, Iterable) else None
 
 
+class Line(NamedTuple):
+    """A line of code, as `warnings.warn_explicit` takes it."""
+
+    filename: str
+    lineno: int
+    module: str
+    registry: dict[Any, Any]
+
+
+CALLER: ContextVar[Line | None] = ContextVar("CALLER", default=None)
+"""Set where a training runs in a thread, which no line outside fastnn has called."""
+
+
+def line_outside() -> Line:
+    """Return the line outside fastnn that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn":
+        frame = frame.f_back
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    module = frame.f_globals.get("__name__") or "<unknown>"
+    return Line(frame.f_code.co_filename, frame.f_lineno, module, registry)
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn, and name the line outside fastnn that led here."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level + 1)
+    line = CALLER.get() or line_outside()
+    warnings.warn_explicit(message, category, *line)
 
 
 def look_at_inputs(layers: Sequence[Layer], X: Array, names: Names) -> None:
@@ -131,12 +167,16 @@ class Watch:
     """
 
     def __init__(self, dtype: np.dtype[Any], data: dict[str, Array], names: Names) -> None:
-        self._dtype, self._data, self._names = dtype, data, names
+        self._dtype, self._names = dtype, names
+        self.go_over_to(data)
         self._has_warned = False
 
-    def go_over_to(self, data: dict[str, Array]) -> None:
-        """Look for the reason in other data from now on."""
-        self._data = data
+    def go_over_to(self, data: dict[str, Array], rows: Mapping[str, Array] | None = None) -> None:
+        """Look for the reason in other data from now on.
+
+        `rows` says which rows of their source they are, in ascending order, where not all are.
+        """
+        self._data, self._rows = data, rows or {}
 
     def loss(self, name: str, value: float) -> None:
         """Warn of a loss, such as the "loss of epoch 1", if it is NaN or infinite."""
@@ -148,9 +188,10 @@ class Watch:
     def _reason(self) -> str:
         for data, values in self._data.items():
             names = self._names if data == "X" else None
-            if where := _non_finite(values, values.dtype, names):
+            rows = self._rows.get(data)
+            if where := _non_finite(values, values.dtype, names, rows):
                 return f"{data} holds NaN or infinity {where}; fill in or leave out such values"
-            if where := _non_finite(values, self._dtype, names):
+            if where := _non_finite(values, self._dtype, names, rows):
                 return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
         return "training has diverged; try a smaller learning rate"
 
@@ -176,8 +217,10 @@ def _often_large(excerpt: Array) -> Array:
     return often
 
 
-def _non_finite(values: Array, dtype: np.dtype[Any], names: Names) -> str | None:
-    """Say where something is that is no finite number in `dtype`."""
+def _non_finite(
+    values: Array, dtype: np.dtype[Any], names: Names, rows: Array | None
+) -> str | None:
+    """Say where something is that is no finite number in `dtype`; `rows` has the rows' numbers."""
     if values.dtype.kind != "f":
         return None
     matrix = values.reshape(len(values), -1)
@@ -191,6 +234,8 @@ def _non_finite(values: Array, dtype: np.dtype[Any], names: Names) -> str | None
     columns = np.flatnonzero(counts)
     if not columns.size:
         return None
+    if rows is not None:
+        first = rows[first]
     places = f"in {_listed('column', columns, names)}, " if len(counts) > 1 else ""
     if counts.sum() == 1:
         return f"{places}in row {first}"

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
@@ -210,6 +211,30 @@ class _NumbersOfClass:
         return () if layer is None else tuple([getattr(layer, name) for name in owner._constants])
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What an elementwise function is in other libraries; "" where it is not to be written there.
+
+    Constants stand in all of them by the names that they have in the layer.
+    """
+
+    torch: str = ""
+    """The module in `torch.nn`, as `"LeakyReLU(negative_slope=slope)"`: each constant by the
+    attribute that has it there, and with their values other options that it must have."""
+    onnx: str = ""
+    """A formula of operators of ONNX applied to x, as `"LeakyRelu(x, alpha=slope)"`, with + - * /
+    and numbers. An argument with a name is an attribute, which holds a float32. A value that stands
+    in it twice has a name: `"e = Exp(x); e * (e + 2)"`."""
+    onnx_in_float64: str = ""
+    """A formula in place of that one in float64, where onnxruntime lacks an operator in it, or the
+    operator has the constant as an attribute."""
+    sklearn: str = ""
+    """The activation of a perceptron of scikit-learn."""
+    javascript: str = ""
+    """An expression of x in JavaScript, as `"x > 0 ? x : slope * x"`. `page.html` has `erf`, and
+    FUNCTIONS has the others by their `_function`."""
+
+
 class Elementwise(Layer):
     """A layer that applies one function to each element.
 
@@ -226,6 +251,8 @@ class Elementwise(Layer):
     """Names of the attributes that are such a constant, in the order of the constructor."""
     _from_output: ClassVar[bool] = False
     """Whether the derivative is computed from the output, not from the input."""
+    _elsewhere: ClassVar[Elsewhere] = Elsewhere()
+    """What the function is in other libraries, which refuse a layer that says nothing of them."""
 
     _numbers = _NumbersOfClass()
     """The constants."""
@@ -280,6 +307,9 @@ class ReLU(Elementwise):
     """
 
     _function = "relu"
+    _elsewhere = Elsewhere(
+        torch="ReLU()", onnx="Relu(x)", sklearn="relu", javascript="Math.max(0, x)"
+    )
 
 
 @BUILT_IN.register
@@ -300,6 +330,11 @@ class Rescaling(Elementwise):
     """
 
     _function = "rescale"
+    _elsewhere = Elsewhere(
+        torch="Rescaling(scale=scale)",  # which is in fastnn/interchange/torch.py
+        onnx="scale * x",
+        javascript="scale * x",
+    )
     scale = ElementwiseConstant("The factor.")
 
     def __init__(self, scale: float) -> None:
@@ -339,6 +374,8 @@ class ParametricLayer(Layer):
     """The last arrays of the vector, where they are no parameters."""
     _decaying: str | None = None
     """The parameters that an optimiser with weight decay shrinks."""
+    _penalty_factor = 1.0
+    """What `penalties_weighed` multiplies the penalty by."""
 
     def __init__(
         self,
@@ -573,7 +610,8 @@ class Dense(ParametricLayer):
         """What the layer adds to the loss of every batch: l2 times the sum of squared weights."""
         if self._l2 == 0.0:
             return 0.0
-        return self._l2 * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
+        factor = self._penalty_factor * self._l2
+        return factor * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return input @ weights + biases; see `Layer.forward`."""
@@ -622,7 +660,8 @@ class Dense(ParametricLayer):
         )
         if self._l2:
             of_weights, weights = gradient.flat("weights"), values.flat("weights")
-            self._backend.add_multiple(of_weights, 2 * self._l2, weights)
+            factor = 2 * self._penalty_factor * self._l2
+            self._backend.add_multiple(of_weights, factor, weights)
         return grad_input, gradient
 
 
@@ -662,6 +701,20 @@ def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
     finally:
         for layer, mode in zip(layers, before, strict=True):
             layer.training = mode
+
+
+@contextmanager
+def penalties_weighed(layers: Iterable[Layer], factor: float) -> Iterator[None]:
+    """Multiply the penalties of `layers` by a factor, as long as this lasts."""
+    penalised = [layer for layer in layers if isinstance(layer, ParametricLayer)]
+    before = [layer._penalty_factor for layer in penalised]
+    for layer in penalised:
+        layer._penalty_factor = factor
+    try:
+        yield
+    finally:
+        for layer, value in zip(penalised, before, strict=True):
+            layer._penalty_factor = value
 
 
 def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:

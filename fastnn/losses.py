@@ -610,9 +610,19 @@ class Poisson(Loss):
         if outputs == 1 and y.shape == (batch,):
             y = y[:, np.newaxis]
         y = checks.shaped(name, y, (batch, outputs))
-        if not (y >= 0).all():
-            raise ValueError(f"{name}: expected numbers of at least 0, got {y.min()}")
-        return np.ascontiguousarray(y, dtype)
+        with np.errstate(over="ignore"):
+            targets = np.ascontiguousarray(y, dtype)
+        wrong = ~(np.isfinite(targets) & (targets >= 0))
+        if wrong.any():
+            at = np.unravel_index(wrong.argmax(), wrong.shape)
+            value = y[at]
+            holds = not np.isfinite(value) or value < 0
+            reason = "" if holds else f", which is infinite in {np.dtype(dtype).name}"
+            raise ValueError(
+                f"{name}: expected finite numbers of at least 0, got {value} at index {at[0]}"
+                f"{reason}"
+            )
+        return targets
 
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return False

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, samples, training
+from fastnn import checks, hints, samples, training
 from fastnn.callbacks import Callback
+from fastnn.checks import Array
 from fastnn.network import Network
 from fastnn.processors import usable
 from fastnn.training import History
@@ -95,6 +96,7 @@ def fit_many(
     )
     workers = usable() if workers is None else checks.integer("workers", workers, minimum=1)
     checks.flag("progress", progress)
+    columns = hints.names_of_columns(X)
     X, y = checks.matrix("X", X), np.asarray(y)
     for number, network in enumerate(networks):
         try:
@@ -103,7 +105,9 @@ def fit_many(
             raise _of_network(number, error) from None
     jobs = [
         partial(
-            network.fit,
+            _fit,
+            network,
+            columns,
             X,
             y,
             epochs=epochs,
@@ -132,6 +136,12 @@ def fit_many(
     return [histories[number] for number in range(len(jobs))]
 
 
+def _fit(network: Network, columns: hints.Names, X: Array, y: Array, **options: Any) -> History:
+    """Train on what was a table with these names of columns, if it has any."""
+    hints.NAMED.set(hints.Named(X, columns))
+    return network.fit(X, y, **options)
+
+
 def in_threads(
     jobs: Iterable[Callable[[], Result]], workers: int
 ) -> Iterator[tuple[int, Future[Result]]]:
@@ -147,8 +157,11 @@ def in_threads(
     stop = threading.Event()
     ended: SimpleQueue[Future[Result]] = SimpleQueue()
 
+    caller = hints.line_outside()
+
     def run(job: Callable[[], Result]) -> Result:
         training.STOP.set(stop)
+        hints.CALLER.set(caller)
         return job()
 
     numbers: dict[Future[Result], int] = {}

@@ -605,7 +605,8 @@ class Network(Sequential):
         """Write prediction to `path` in the ONNX format, which many runtimes and tools read.
 
         The graph takes `input` [batch, input_units], with any number of rows, and gives `output`
-        [batch, output_units], which is what `network(input)` returns, such as logits.
+        [batch, output_units], which is what `network(input)` returns, such as logits, or the
+        logarithms of rates under "poisson".
 
         Parameters
         ----------

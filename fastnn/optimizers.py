@@ -432,21 +432,10 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    learning_rate
-        A number that is not negative, or a schedule (see `fastnn.schedules`).
-    beta1, beta2
-        The shares of the means that are kept, at least 0 and below 1.
-    epsilon
-        What keeps the denominator from 0, above 0.
+    learning_rate, beta1, beta2, epsilon
+        As in `Adam`, whose errors are raised as well.
     weight_decay
         How fast weights shrink, not negative: in a step by this times the learning rate.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
-    TypeError
-        If an argument is of the wrong kind.
 
     References
     ----------

@@ -1,15 +1,14 @@
 """A page to draw digits on, which shows what a network makes of them.
 
-`page.html` is the page without a network. Layers become steps, of which it knows three kinds, as
-`STEPS` in it says: a matrix with biases, a factor and an addend for each unit, and a function of
-each element.
+`page.html` is the page without a network, and without the formulas of elementwise layers, which
+their classes say in JavaScript. Layers become steps, of which it knows three kinds, as `STEPS` in
+it says: a matrix with biases, a factor and an addend for each unit, and a function of each element.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable
 from importlib import resources
 from os import PathLike
@@ -20,6 +19,7 @@ import numpy as np
 
 from fastnn import images, layers
 from fastnn.checks import Array
+from fastnn.interchange.records import said, said_by
 from fastnn.normalization import factors_and_addends
 
 if TYPE_CHECKING:
@@ -71,19 +71,16 @@ def write(network: Network, path: str | PathLike[str], name: str = "") -> None:
     # so that nothing in it, a name perhaps, ends the script that holds it
     text = json.dumps(model, allow_nan=False).replace("<", r"\u003c")
     template = resources.files("fastnn").joinpath("page.html").read_text("utf-8")
-    known = functions(template)
-    for step in computed:
-        if step["kind"] == "elementwise" and step["function"] not in known:
-            raise TypeError(
-                f"can't write {step['layers'][0]} into a page: expected one of {', '.join(known)}"
-            )
+    template = template.replace("{ FORMULAS }", f"{{\n{functions()}\n}}")
     Path(path).write_text(template.replace(">MODEL<", f">{text}<"), "utf-8")
 
 
-def functions(template: str) -> list[str]:
-    """Return the names of the elementwise functions for which the page has a formula."""
-    table = template.partition("const FUNCTIONS = {\n")[2].partition("\n};")[0]
-    return re.findall(r"^  (\w+):", table, re.MULTILINE)
+def functions() -> str:
+    """Return the properties of FUNCTIONS in the page: what elementwise layers say of JavaScript."""
+    return "\n".join(
+        f"  {kind._function}: ({', '.join(('x', *kind._constants))}) => {formula},"
+        for kind, formula in said_by("javascript").items()
+    )
 
 
 def steps(network: Network) -> list[Step]:
@@ -125,7 +122,8 @@ def _batch_norm(layer: Any, _: Any) -> Step:
     return {"kind": "scale", "factors": factors, "addends": addends}
 
 
-def _elementwise(_: Any, described: Any) -> Step:
+def _elementwise(layer: Any, described: Any) -> Step:
+    said("javascript", layer, "a page")
     return {
         "kind": "elementwise",
         "function": described.function,

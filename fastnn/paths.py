@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
+from fastnn.backends.description import PENALTY_FACTOR, RATES
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Dense, Layer, ParametricLayer
+from fastnn.layers import BUILT_IN, Layer, ParametricLayer, penalties_weighed
 from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
@@ -25,6 +26,9 @@ from fastnn.propagation import Layered, step
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
 Order = npt.NDArray[np.int64]
+Factors = float | npt.NDArray[np.float64]
+"""On penalties: of all batches, or [batches]."""
+Repeated = Callable[[Factors], tuple[float, int]]
 
 CAST_ROWS = 4096
 """Samples that are cast at once where compiled code can't read them as they lie."""
@@ -72,13 +76,14 @@ class Path(Protocol):
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
 
-    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+    def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on the samples that `order` holds whenever it is called.
 
-        For who trains epoch after epoch and puts each one's order in the same array: what can be
-        got ready once is. What is called in between may change rates, but no layer and no
-        optimiser. It takes a factor on the layers' penalties and returns the sum of losses and
-        right answers of these samples alone.
+        For who trains epoch after epoch and puts each one's order, and its weights, in the same
+        arrays: what can be got ready once is. What is called in between may change rates, but no
+        layer and no optimiser. It takes a factor on the layers' penalties, one for all batches or
+        one for each of them, and returns the sum of losses and right answers of these samples
+        alone.
         """
 
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
@@ -133,31 +138,28 @@ class LayerPath:
 
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
-        for start in range(0, len(order), self._batch_size):
+        return self._train(order, 1.0)
+
+    def _train(self, order: Order, factors: Factors) -> tuple[float, int]:
+        starts = range(0, len(order), self._batch_size)
+        for start, factor in zip(starts, np.broadcast_to(factors, len(starts)), strict=True):
             excerpt = order[start : start + self._batch_size]
             weights = None if self._weights is None else self._weights[excerpt]
             y = self._y[excerpt]
-            loss, output = step(self._network, self._X[excerpt], y, weights)
+            with penalties_weighed(self._network, float(factor)):
+                loss, output = step(self._network, self._X[excerpt], y, weights)
             self._loss += loss
             # targets that are no classes may look like class ids in one batch
             if self._network._loss.has_classes(y, output.shape[1]):
                 self._correct += self._network._loss.right_answers(output, y)
         return self._loss, self._correct
 
-    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+    def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
-        dense = [layer for layer in self._network if isinstance(layer, Dense)]
-        penalties = [layer.l2 for layer in dense]
 
-        def call(factor: float) -> tuple[float, int]:
+        def call(factors: Factors) -> tuple[float, int]:
             self.start()
-            try:
-                for layer, l2 in zip(dense, penalties, strict=True):
-                    layer._l2 = factor * l2
-                return self.train(order)
-            finally:
-                for layer, l2 in zip(dense, penalties, strict=True):
-                    layer._l2 = l2
+            return self._train(order, factors)
 
         return call
 
@@ -195,8 +197,7 @@ class CompiledPath:
         # Views made once: to make them takes longer than a batch of a tiny network.
         self._padding = [padding for part in self._learned for padding in part.padding()]
         self._threads = self._program.default_threads if threads is None else threads
-        program.penalty_factor = 1.0
-        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, 3))
+        self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, RATES))
         if not program.has_run(self._threads):
             self._train(np.arange(0), None if self._direct else np.arange(1))
 
@@ -210,13 +211,20 @@ class CompiledPath:
 
     def train(self, order: Order) -> tuple[float, int]:
         """Train on the samples of `order`; return the epoch's sum of losses and right answers."""
+        return self._train_all(order, 1.0)
+
+    def _train_all(self, order: Order, factors: Factors) -> tuple[float, int]:
+        """Train on samples that compiled code may not be able to read as they lie."""
         if self._direct:
-            return self._train(order)
+            return self._train(order, factors=factors)
         totals = 0.0, 0
-        rows = max(1, CAST_ROWS // self._batch_size) * self._batch_size
-        for start in range(0, len(order), rows):
-            excerpt = order[start : start + rows]
-            totals = self._train(np.arange(len(excerpt)), excerpt)
+        batches = max(1, CAST_ROWS // self._batch_size)
+        rows = batches * self._batch_size
+        for number, start in enumerate(range(0, len(order), rows)):
+            excerpt, of_these = order[start : start + rows], factors
+            if not isinstance(factors, float):
+                of_these = factors[number * batches : (number + 1) * batches]
+            totals = self._train(np.arange(len(excerpt)), excerpt, of_these)
         return totals
 
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
@@ -225,25 +233,22 @@ class CompiledPath:
         self._X, self._y = X, y = _by_rows(X), y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
 
-    def repeated(self, order: Order) -> Callable[[float], tuple[float, int]]:
+    def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
         ready: _Call | None = None
 
-        def call(factor: float) -> tuple[float, int]:
+        def call(factors: Factors) -> tuple[float, int]:
             nonlocal ready
-            self._program.penalty_factor = factor
-            try:
-                if not self._direct or self._counting:
-                    self.start()
-                    return self.train(order)
-                if ready is None:
-                    self.start()
-                    steps = -(-len(order) // self._batch_size)
-                    ready = self._prepared(order, rates=np.empty((steps, len(self._learned), 3)))
-                self._take_rates(ready.rates)
-                return self._run(ready)
-            finally:
-                self._program.penalty_factor = 1.0
+            if not self._direct or self._counting:
+                self.start()
+                return self._train_all(order, factors)
+            if ready is None:
+                self.start()
+                steps = -(-len(order) // self._batch_size)
+                ready = self._prepared(order, rates=np.empty((steps, len(self._learned), RATES)))
+            self._take_rates(ready.rates)
+            ready.rates[..., PENALTY_FACTOR] = _of_layers(factors)
+            return self._run(ready)
 
         return call
 
@@ -261,22 +266,24 @@ class CompiledPath:
             return
         known, start, ahead = self._ahead
         if known != (optimizer, rate) or not start <= step <= start + len(ahead) - len(rates):
-            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), 3))
+            start, ahead = step, np.empty((max(len(rates), STEPS_AHEAD), RATES))
             ahead[...] = _rates([first], len(ahead))[:, 0]
             self._ahead = (optimizer, rate), start, ahead
         rates[...] = ahead[step - start : step - start + len(rates), np.newaxis]
 
-    def _train(self, order: Order, excerpt: Order | None = None) -> tuple[float, int]:
+    def _train(
+        self, order: Order, excerpt: Order | None = None, factors: Factors = 1.0
+    ) -> tuple[float, int]:
         """Train on the samples of `order`, which counts those of an excerpt."""
-        return self._run(self._prepared(order, excerpt))
+        steps = -(-len(order) // self._batch_size)
+        return self._run(
+            self._prepared(order, excerpt, rates=_rates(self._learned, steps, factors))
+        )
 
     def _prepared(
-        self,
-        order: Order,
-        excerpt: Order | None = None,
-        rates: npt.NDArray[np.float64] | None = None,
+        self, order: Order, excerpt: Order | None = None, *, rates: npt.NDArray[np.float64]
     ) -> _Call:
-        """Return the call that trains on samples of `order`, with these rates or those of now."""
+        """Return the call that trains on samples of `order`, with what stands in `rates` then."""
         network, X, y, weights = self._network, self._X, self._y, self._weights
         if excerpt is not None:
             X, y = np.ascontiguousarray(X[excerpt], self._program.input_dtype), y[excerpt]
@@ -284,8 +291,6 @@ class CompiledPath:
         for part in self._learned:
             part.needed_state()
         steps = -(-len(order) // self._batch_size)
-        if rates is None:
-            rates = _rates(self._learned, steps)
         passes = np.array([layer._passes for layer in self._counting], np.int64)
         run = self._program.prepare(
             X,
@@ -364,6 +369,10 @@ class Programs:
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
         if program.workspace_bytes <= KEPT_BYTES:
             self._training = kind, program
+
+    def forget_training(self) -> None:
+        """Keep no program for the next fit, where none is expected."""
+        self._training = None
 
     @contextmanager
     def for_prediction(
@@ -532,16 +541,27 @@ def _described(network: Trainable) -> list[description.Layer]:
     return layers
 
 
-def _rates(layers: Sequence[LayerParameters], steps: int) -> npt.NDArray[np.float64]:
-    """Return the numbers of the next steps of each layer, [steps, layers, 3].
+def _rates(
+    layers: Sequence[LayerParameters], steps: int, factors: Factors = 1.0
+) -> npt.NDArray[np.float64]:
+    """Return the numbers of the next steps of each layer, [steps, layers, RATES].
+
+    `factors` are those on penalties, of all steps or of each of them.
 
     Where all stay as they are, there is one row for all steps: of a batch of one sample, a table
     would take as long to write and to read as a hundredth of the step.
     """
     numbers = [layer.optimizer._rates(layer.steps, steps) for layer in layers]
     stays = all(isinstance(number, float) for of_layer in numbers for number in of_layer)
-    rates = np.empty((1 if stays else steps, len(layers), 3))
+    stays = stays and isinstance(factors, float)
+    rates = np.empty((1 if stays else steps, len(layers), RATES))
+    rates[..., PENALTY_FACTOR] = _of_layers(factors)
     for number, of_layer in enumerate(numbers):
         for place, of_steps in enumerate(of_layer):
             rates[:, number, place] = of_steps
     return rates
+
+
+def _of_layers(factors: Factors) -> Factors:
+    """Return factors as they are put beside the numbers of each step, the same for all layers."""
+    return factors if isinstance(factors, float) else factors[:, np.newaxis]

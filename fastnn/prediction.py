@@ -67,6 +67,23 @@ def of_csv(network: Network, lines: Iterable[str], name: str) -> Array:
     return np.array(rows)
 
 
+def finite(outputs: Array) -> Array:
+    """Return outputs [rows, outputs], if all are finite numbers.
+
+    Raises
+    ------
+    ValueError
+        Unless they are, as of a network whose training has diverged.
+    """
+    wrong = np.count_nonzero(~np.isfinite(outputs).all(axis=1))
+    if wrong:
+        raise ValueError(
+            f"MODEL: expected a network whose answers are finite numbers, got others for "
+            f"{wrong} of {len(outputs)} rows; its training may have diverged"
+        )
+    return outputs
+
+
 def table(names: Sequence[str], answers: Array, probabilities: Array) -> str:
     """Return a line for each row: its name, its answer, and the probability of each output.
 

@@ -142,7 +142,7 @@ def architecture(network: Savable) -> dict[str, Any]:
     }
 
 
-def replace_file(path: str | PathLike[str], content: bytes) -> None:
+def replace_file(path: str | PathLike[str], content: bytes, what: str = "model") -> None:
     """Write a file so that whoever opens `path`, at any moment, finds all of it or what was there.
 
     Where `path` is a link, the file that it leads to is replaced. What is no regular file, such as
@@ -151,7 +151,7 @@ def replace_file(path: str | PathLike[str], content: bytes) -> None:
     Raises
     ------
     OSError
-        If it can't be written; what was there before is still there.
+        If it can't be written; what was there before is still there. The message says `what`.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -160,7 +160,7 @@ def replace_file(path: str | PathLike[str], content: bytes) -> None:
         else:
             _replace(target, content)
     except OSError as error:
-        reason = f"can't write the model: {error.strerror or error}"
+        reason = f"can't write the {what}: {error.strerror or error}"
         raise type(error)(error.errno, reason, str(path)) from None
 
 

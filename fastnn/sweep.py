@@ -199,6 +199,8 @@ class Results:
         self._path, self._of_data = path, of_data
         self.found: dict[Setting, Record] = {}
         self.others = 0
+        if path.exists() and not path.is_file():  # a device may be read without an end
+            raise ValueError(f"--out: expected a file, got {path}, which is none")
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | BINARY, 0o666)
         try:
             self._lock()
@@ -244,8 +246,9 @@ class Results:
         content = self._path.read_bytes()
         *lines, last = content.split(b"\n")
         for number, line in enumerate(lines, 1):
-            self._take(line, number)
-        if not last:
+            if line.strip():
+                self._take(line, number)
+        if not last.strip():
             return
         try:
             self._take(last, len(lines) + 1)

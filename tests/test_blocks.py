@@ -315,15 +315,17 @@ def test_a_notebook_shows_a_share_once_the_number_of_samples_is_known(monkeypatc
     ("place", "message"),
     [
         (50, "X of block 1 holds NaN .* in row 10;"),
-        (38, "X left over by the block before holds NaN"),
+        (38, "X of block 0 holds NaN .* in row 38;"),  # left over for the next batch
+        (97, "X of block 2 holds NaN .* in row 2;"),  # left over by the last block
     ],
 )
-def test_where_nan_comes_from(place, message):
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_where_nan_comes_from(place, message, shuffle):
     X, y = np.ones((100, WIDTH), np.float32), np.zeros(100, int)
     X[place, 3] = np.nan
-    blocks = [(X[:40], y[:40]), (X[40:], y[40:])]
+    blocks = [(X[:40], y[:40]), (X[40:95], y[40:95]), (X[95:], y[95:])]
     with pytest.warns(RuntimeWarning, match=message):
-        perceptron(WIDTH, CLASSES).fit_blocks(blocks, shuffle=False, batch_size=16)
+        perceptron(WIDTH, CLASSES).fit_blocks(blocks, shuffle=shuffle, batch_size=16)
 
 
 def test_hints_on_the_first_block():

@@ -324,6 +324,20 @@ def test_interrupt_reports_what_was_learned(tmp_path):
     assert model.exists()
 
 
+def test_interrupt_leaves_the_best_weights(small_data, tmp_path):
+    arguments = ["train", "--data", str(small_data), "--learning-rate", "0.5", "--hidden", "16"]
+    stopping = ["--early-stopping", "100000", "--epochs", "100000"]
+    model = ["--save", str(tmp_path / "model")]
+    # long after the training data are known by heart
+    output, code = interrupt([*arguments, *stopping, *model], "epoch     60/", 0.0)
+    assert code == 130
+    (best,) = re.findall(r"the weights are those of epoch (\d+), of the least val loss", output)
+    assert int(best) < 60
+    assert run(*arguments, "--epochs", best, "--save", tmp_path / "same").returncode == 0
+    found, expected = (fastnn.load(tmp_path / name).get_weights() for name in ("model", "same"))
+    assert all(map(np.array_equal, found, expected))
+
+
 def test_interrupt_before_anything_was_learned(tmp_path):
     output, code = interrupt(["train"], "preparing", 1, NUMBA_CACHE_DIR=str(tmp_path))
     assert "accuracy" not in output

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import itertools
 import sys
 
 import numpy as np
 import pytest
-from conftest import BATCHES, at_the_end_of_memory, sum_bound
+from conftest import BATCHES, ROOT, at_the_end_of_memory, sum_bound
 from elementwise import BY_NAME, ROWS, Row, each_row
 
 import fastnn
@@ -65,6 +66,34 @@ def test_the_table_is_whole():
         assert formula.constants == len(constants)
         value = list(inspect.signature(formula.backward).parameters)[1]
         assert value == ("y" if row.layer._from_output else "x")
+
+
+def test_an_activation_stands_in_few_files():
+    """Its equation, its formula, its class; `special.py` has another function in a comment."""
+    inside = ROOT / "fastnn"
+    texts = {path for kind in ("py", "html") for path in inside.rglob(f"*.{kind}")}
+    found = {path for path in texts if "tanh" in path.read_text("utf-8").lower()}
+    assert {path.relative_to(inside).as_posix() for path in found} <= {
+        "__init__.py",
+        "activations.py",
+        "backends/numpy_backend.py",
+        "backends/numba_backend/kernels/activations.py",
+        "backends/numba_backend/kernels/special.py",
+    }
+
+
+@of_each_row
+def test_what_a_class_says_of_other_libraries(row):
+    known = set(row.layer._constants)
+    elsewhere = row.layer._elsewhere
+    if row.torch:
+        assert elsewhere.torch.startswith(row.torch.partition("(")[0] + "(")
+    for text in (elsewhere.torch, elsewhere.onnx, elsewhere.onnx_in_float64):
+        tree = ast.parse(text)
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        named = {ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)}
+        assert names - called - named - {"x"} == (known if text else set())
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 0.3, 3.0, 30.0, 1000.0])

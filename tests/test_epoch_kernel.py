@@ -85,7 +85,7 @@ class Case:
         self.labels = rng.integers(0, sizes[-1], total)
         self.order = rng.permutation(total)[:samples]
         self.rates = np.broadcast_to(
-            [(RATE, 1.0, 0.0)] * len(self.dense), (samples, len(self.dense), 3)
+            [(RATE, 1.0, 0.0, 1.0)] * len(self.dense), (samples, len(self.dense), 4)
         )
 
     def program(self, density=0.3, batch_size=None):
@@ -264,7 +264,7 @@ def test_no_samples_move_nothing():
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_every_step_has_its_own_rate(density, batch_size):
     whole, parts = Case((61, 47, 83, 5), batch_size), Case((61, 47, 83, 5), batch_size)
-    rates = np.ones((len(whole.order), 3, 3))
+    rates = np.ones((len(whole.order), 3, 4))
     rates[..., 0] = np.random.default_rng(0).uniform(0.01, 0.2, rates.shape[:2])
     whole.rates = rates
     whole.run(density=density)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from dataclasses import replace
 
@@ -56,8 +57,8 @@ def moved(rule, rate, correction, shrinking, w, g, states):
 
 
 def rates_of(rules, learning_rates):
-    """Return [steps, layers, 2] for learning rates [steps, layers]."""
-    rates = np.ones((*learning_rates.shape, 3))
+    """Return [steps, layers, 4] for learning rates [steps, layers]."""
+    rates = np.ones((*learning_rates.shape, 4))
     rates[..., 2] = [rule is SHRINKING for rule in rules] * learning_rates
     rates[..., 0] = learning_rates
     t = np.arange(1, len(rates) + 1)
@@ -69,6 +70,13 @@ def rates_of(rules, learning_rates):
 
 
 # ----------------------------------------------------------------------------- operations
+
+
+def test_the_numbers_of_a_rule_have_one_order():
+    asked = list(inspect.signature(kernel_rules.step_by.py_func).parameters)[1:]
+    for rule in kernel_rules.RULES.values():
+        assert list(inspect.signature(rule.kernel._kernel.write).parameters)[1:] == asked
+    assert list(kernel_rules.Numbers._fields) == asked[: len(kernel_rules.Numbers._fields)]
 
 
 @numba.njit
@@ -104,7 +112,7 @@ class Block:
 
     def step(self, rule, rate, correction, blocks=None, shrinking=0.0):
         """Move all rows, in the blocks [start, stop) that are asked for."""
-        region, rates = self.region[0], np.array([rate, correction, shrinking])
+        region, rates = self.region[0], np.array([rate, correction, shrinking, 1.0])
         region["kernel"] = kernel_rules.RULES[rule.kind].kernel.address(self.dtype)
         for name in ("beta1", "beta2", "epsilon"):
             region[name] = getattr(rule, name)
@@ -259,6 +267,7 @@ class Training:
         decay = 0.95 ** np.arange(steps_count)[:, None]
         self.learning_rates = rate * decay * (1 + 0.1 * np.arange(len(pairs)))
         self.rates = rates_of(self.rules, self.learning_rates)
+        self.rates[..., 3] = 1.5 - decay  # and of the penalty
         self.largest_gradient = 0.0
 
     def views(self, vector):
@@ -297,6 +306,7 @@ class Training:
         for step, start in enumerate(range(0, len(self.order), self.batch_size)):
             chosen = self.order[start : start + self.batch_size]
             labels, every = self.labels[chosen], np.arange(len(chosen))
+            penalties = self.l2 * self.rates[step, :, 3]
             hidden, inputs = self.samples[chosen].astype(np.float64), []
             for number, (weights, biases) in enumerate(
                 zip(parameters[::2], parameters[1::2], strict=True)
@@ -305,7 +315,7 @@ class Training:
                 hidden = hidden @ weights + biases
                 if number < len(self.rules) - 1:
                     hidden = np.maximum(hidden, 0)
-                loss += len(chosen) * self.l2[number] * (weights**2).sum()
+                loss += len(chosen) * penalties[number] * (weights**2).sum()
             hidden -= hidden.max(axis=1, keepdims=True)
             powers = np.exp(hidden)
             sums = powers.sum(axis=1)
@@ -316,12 +326,12 @@ class Training:
             for number in reversed(range(len(self.rules))):
                 weights = parameters[2 * number]
                 below = (gradient @ weights.T) * (inputs[number] > 0)
-                by_weights = inputs[number].T @ gradient + 2 * self.l2[number] * weights
+                by_weights = inputs[number].T @ gradient + 2 * penalties[number] * weights
                 by_biases = gradient.sum(axis=0)
                 for place, g in ((2 * number, by_weights), (2 * number + 1, by_biases)):
                     self.largest_gradient = max(self.largest_gradient, np.abs(g).max())
                     parameters[place], new = moved(
-                        self.rules[number], *self.rates[step, number] * [1, 1, place % 2 == 0],
+                        self.rules[number], *self.rates[step, number, :3] * [1, 1, place % 2 == 0],
                         parameters[place], g, states[place],
                     )  # fmt: skip
                     states[place][: len(new)] = new
@@ -447,9 +457,9 @@ def test_wrong_rates_and_states_never_reach_a_kernel():
     rates, states = training.rates, training.states
     for wrong, error, message in [
         (rates.astype(np.float32), TypeError, "rates must be float64, not float32"),
-        (rates[:-1], ValueError, "rates must be 4 x 2 x 3, not of shape"),
-        (rates[..., :2], ValueError, "rates must be 4 x 2 x 3, not of shape"),
-        (rates[:, :1], ValueError, "rates must be 4 x 2 x 3, not of shape"),
+        (rates[:-1], ValueError, "rates must be 4 x 2 x 4, not of shape"),
+        (rates[..., :3], ValueError, "rates must be 4 x 2 x 4, not of shape"),
+        (rates[:, :1], ValueError, "rates must be 4 x 2 x 4, not of shape"),
         (rates[:, ::-1], ValueError, "rates must be C-contiguous in each step"),
     ]:
         training.rates = wrong

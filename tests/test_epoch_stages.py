@@ -115,7 +115,8 @@ class Case:
 
     def run(self, program=None, **kind):
         steps = -(-len(self.order) // self.batch_size)
-        rates = np.stack([self.rates, np.ones_like(self.rates), np.zeros_like(self.rates)], axis=1)
+        ones = np.ones_like(self.rates)
+        rates = np.stack([self.rates, ones, 0 * ones, ones], axis=1)
         return (program or self.program(**kind)).prepare(
             self.samples, self.targets, self.order, self.parameters,
             np.broadcast_to(rates, (steps, *rates.shape)), dropout_steps=self.steps,

@@ -12,14 +12,14 @@ from elementwise import ROWS
 
 import fastnn
 from fastnn import BatchNorm, Dense, Dropout, Network, ReLU, Rescaling
+from fastnn.layers import Elsewhere
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 reference = pytest.importorskip("onnx.reference")
 op_run = pytest.importorskip("onnx.reference.op_run")
-from fastnn.interchange.onnx import _FUNCTIONS  # noqa: E402
 
-KNOWN = [row for row in ROWS if row.layer._function in _FUNCTIONS]
+KNOWN = [row for row in ROWS if row.layer._elsewhere.onnx]
 
 
 def written(network: Network, folder, **options) -> onnx.ModelProto:
@@ -167,10 +167,27 @@ def test_a_layer_of_a_users(layer, name, tmp_path):
         network.to_onnx(tmp_path / "none.onnx")
 
 
-def test_a_function_that_is_not_in_the_table(tmp_path, monkeypatch):
-    monkeypatch.delitem(_FUNCTIONS, "mish")
-    with pytest.raises(TypeError, match=r"write Mish\(\) into an ONNX file: expected one of relu"):
+def test_a_function_that_says_nothing_of_onnx(tmp_path, monkeypatch):
+    monkeypatch.setattr(fastnn.Mish, "_elsewhere", Elsewhere(torch="Mish()"))
+    with pytest.raises(
+        TypeError, match=r"write Mish\(\) into an ONNX file: expected one of ReLU, "
+    ):
         Network([fastnn.Mish()]).to_onnx(tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
+
+
+def test_a_formula(dtype, tmp_path, monkeypatch):
+    formula = "below = Min(x, 0); -alpha * below + Clip(x, 0, 2.5) / 2 - LeakyRelu(x, alpha=0.25)"
+    monkeypatch.setattr(fastnn.ELU, "_elsewhere", Elsewhere(onnx=formula))
+    network = Network([fastnn.ELU(1.5)], dtype=dtype)
+    X = np.array([[-2, -0.5, 0, 1, 4]], dtype)
+    evaluator = reference.ReferenceEvaluator(written(network, tmp_path))
+    (output,) = evaluator.run(["output"], {"input": X})
+    assert output.dtype == dtype
+    np.testing.assert_array_equal(output, [[3.5, 0.875, 0, -0.5, -2.75]])
+    monkeypatch.setattr(fastnn.ELU, "_elsewhere", Elsewhere(onnx="x if alpha else 0"))
+    with pytest.raises(ValueError, match="expected a formula of operators of ONNX, got x if alpha"):
+        network.to_onnx(tmp_path / "none.onnx")
 
 
 def test_bad_arguments(tmp_path):

@@ -218,7 +218,7 @@ def test_estimators_that_are_refused(X):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([Dense(6, 5), fastnn.GELU(), Dense(5, 3)], r"write GELU\(\).*: expected one of relu"),
+        ([Dense(6, 5), fastnn.GELU(), Dense(5, 3)], r"write GELU\(\).*: expected one of ReLU"),
         (
             [Dense(6, 5), ReLU(), Dense(5, 4), Tanh(), Dense(4, 3)],
             r"Tanh.* the same activation, re",

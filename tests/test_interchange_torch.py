@@ -16,9 +16,9 @@ from fastnn import BatchNorm, Dense, Dropout, Network, ReLU, Rescaling
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
-from fastnn.interchange.torch import _FUNCTIONS  # noqa: E402
+prune = pytest.importorskip("torch.nn.utils.prune")
 
-KNOWN = [row for row in ROWS if row.torch and row.layer._function in _FUNCTIONS]
+KNOWN = [row for row in ROWS if row.torch and row.layer._elsewhere.torch]
 
 
 def outputs(module: nn.Module, X: np.ndarray) -> np.ndarray:
@@ -175,6 +175,85 @@ def test_the_numbers_of_modules_that_a_file_has_sorted_as_text(tmp_path, rng):
     np.testing.assert_array_equal(other(X), network(X))
 
 
+def test_names_of_modules_that_a_file_has_sorted_as_text(rng):
+    module = perceptron(*[5] * 12, seed=0).to_torch()
+    linear = [part for part in module if isinstance(part, nn.Linear)]
+    nested = nn.Sequential(nn.Sequential(*linear[:4]), *linear[4:])
+    by_name = nn.ModuleDict({f"fc{i}": part for i, part in enumerate(linear, 1)})
+    for net in (nested, by_name, nn.ModuleDict({"body": by_name})):
+        for state in (net.state_dict(), dict(sorted(net.state_dict().items()))):
+            network = perceptron(*[5] * 12, seed=1)
+            network.load_state_dict(state)
+            for ours, theirs in zip(network[::2], linear, strict=True):
+                np.testing.assert_array_equal(ours.weights, theirs.weight.detach().numpy().T)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Plain(nn.Sequential):
+    """A Sequential by another name."""
+
+
+def test_what_computes_something_else_is_refused(rng):
+    def refused(module, message):
+        with pytest.raises(TypeError, match=message):
+            fastnn.from_torch(module)
+
+    def one():
+        return nn.Linear(3, 3)
+
+    own = "with one of its own; load_state_dict of a network"
+    refused(Residual(one()), f"module: expected the forward of Sequential, got Residual {own}")
+    refused(nn.Sequential(Residual(one())), f"module, 0: expected the forward of .* {own}")
+    changed = nn.Sequential(one())
+    changed[0].forward = torch.relu
+    refused(changed, f"module, 0: expected the forward of Linear, got Linear {own}")
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        hooked = nn.Sequential(one(), nn.ReLU())
+        handle = getattr(hooked[1], register)(lambda *_: None)
+        refused(hooked, "module, 1: expected ReLU without forward hooks.*remove")
+        handle.remove()
+        assert len(fastnn.from_torch(hooked)) == 2
+        handle = getattr(hooked, register)(lambda *_: None)
+        refused(hooked, "module: expected Sequential without forward hooks")
+    assert len(fastnn.from_torch(Plain(one(), Plain(nn.ReLU())))) == 2
+
+
+def test_parameters_computed_of_others(rng):
+    X = rng.standard_normal((7, 3)).astype(np.float32)
+    utils = nn.utils
+    cases = [
+        (utils.parametrizations.weight_norm, "remove_parametrizations", lambda part:
+            utils.parametrize.remove_parametrizations(part, "weight")),
+        (utils.spectral_norm, "remove_spectral_norm", utils.remove_spectral_norm),
+        (lambda part: prune.l1_unstructured(part, "weight", amount=3), "prune.remove",
+            lambda part: prune.remove(part, "weight")),
+    ]  # fmt: skip
+    for change, message, change_back in cases:
+        module = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval()
+        change(module[0])
+        with pytest.raises(TypeError, match=f"(?s)module, 0: .*{message}"):
+            fastnn.from_torch(module)
+        change_back(module[0])
+        network = fastnn.from_torch(module)
+        np.testing.assert_allclose(network(X), outputs(module, X), **tolerance(np.float32))
+
+
+@pytest.mark.filterwarnings("ignore:.*[Ll]azy")
+def test_lazy_modules(rng):
+    module = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.ReLU())
+    with pytest.raises(TypeError, match=r"module, 0: .*LazyLinear.*; give the module a batch"):
+        fastnn.from_torch(module)
+    X = rng.standard_normal((7, 3)).astype(np.float32)
+    module(torch.from_numpy(X))
+    module.eval()
+    network = fastnn.from_torch(module)
+    np.testing.assert_allclose(network(X), outputs(module, X), **tolerance(np.float32))
+
+
 def test_a_state_dict_into_a_network_with_a_layer_of_ones_own(rng):
     module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     network = Network([Dense(4, 3), fastnn.Activation(np.sin, np.cos), Dense(3, 2)])
@@ -208,6 +287,28 @@ def test_state_dicts_of_another_shape(change, message):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: nn.Linear(4, 3, device="meta"),
+            ValueError,
+            "weight: expected a tensor with values",
+        ),
+        (lambda: nn.LazyLinear(3), ValueError, "weight: expected a tensor with values"),
+        (
+            lambda: nn.Linear(4, 3, dtype=torch.complex64),
+            TypeError,
+            "real numbers, got .*complex64",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*[Ll]azy")
+def test_tensors_that_are_no_numbers(make, error, message):
+    with pytest.raises(error, match=message):
+        perceptron(4, 3).load_state_dict(make().state_dict())
+
+
 def test_no_state_dict():
     with pytest.raises(TypeError, match="state_dict: expected a mapping, got Sequential"):
         perceptron(4, 3).load_state_dict(nn.Sequential(nn.Linear(4, 3)))
@@ -236,6 +337,11 @@ SHARED = nn.Linear(3, 3)
             ValueError,
             "track_running_stats=True",
         ),
+        (nn.Sequential(nn.Dropout(1.0)), ValueError, "module, 0, p: .* below 1, got 1.0"),
+        (nn.Sequential(nn.BatchNorm1d(3, eps=0)), ValueError, "module, 0, epsilon: .* positive"),
+        (nn.Sequential(nn.Linear(3, 3, device="meta")), ValueError, "with values, got .* meta"),
+        (nn.Sequential(nn.Softmax(1)), TypeError, "Softmax.*; leave it out"),
+        (nn.Sequential(nn.Linear(3, 3).bfloat16()), TypeError, r"bfloat16; module\.float\(\)"),
         (nn.Sequential(nn.Linear(3, 3).half()), TypeError, "float64, got torch.float16"),
         (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).double()), TypeError, "float32, torch.flo"),
         (nn.Sequential(SHARED, nn.ReLU(), SHARED), ValueError, "its own for each layer"),

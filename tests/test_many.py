@@ -230,3 +230,16 @@ def test_the_page(capsys):
     accuracies = eval(capsys.readouterr().out)
     assert len(accuracies) == 4
     assert min(accuracies) > 0.9
+
+
+def test_hints_are_of_the_table_and_point_to_the_caller(rng):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rng.normal(size=(200, 3)), columns=["age", "height", "income"])
+    frame["income"] *= 40_000
+    networks = [perceptron(3, 2, seed=seed, learning_rate=1e-12) for seed in (0, 1)]
+    with pytest.warns(UserWarning, match=r"such as column 2 \('income'\)") as caught:
+        fastnn.fit_many(networks, frame, np.arange(200) % 2)
+    assert {warning.filename for warning in caught} == {__file__}
+    frame.loc[5, "age"] = np.nan
+    with pytest.warns(RuntimeWarning, match=r"NaN or infinity in column 0 \('age'\), in row 5"):
+        fastnn.fit_many(networks, frame[["age", "height", "height"]], np.arange(200) % 2)

@@ -557,6 +557,44 @@ def test_a_call_repeated(factor, dropout, optimizer, rate, clip_norm, rng):
             np.testing.assert_allclose(a, b, atol=1e-8)
 
 
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("clip_norm", [None, 0.2])
+@pytest.mark.parametrize("dtype", [np.float64, np.int64], ids=["as they lie", "cast"])
+def test_each_batch_has_its_factor_on_penalties(
+    optimizer, dropout, clip_norm, dtype, rng, monkeypatch
+):
+    monkeypatch.setattr(paths, "CAST_ROWS", 20)
+    X, y = rng.integers(-2, 3, (35, 9)).astype(dtype), rng.integers(0, 4, 35)
+    factors = np.array([0.5, 2.0, 0.0, 7.0])
+    expected, *networks = (
+        Network(
+            [Dense(9, 8, l2=0.01), ReLU(), *([Dropout(dropout)] if dropout else []), Dense(8, 4)],
+            optimizer=optimizer(0.05), clip_norm=clip_norm, backend=backend, dtype="f8", seed=0,
+        )
+        for backend in ("numpy", "numpy", "numba")
+    )  # fmt: skip
+    losses = []
+    with fastnn.layers.training_mode(expected.layers, True):
+        for _ in range(2):
+            losses.append(0.0)
+            for factor, start in zip(factors, range(0, 35, 10), strict=True):
+                expected[0]._l2 = 0.01 * factor
+                batch = slice(start, start + 10)
+                losses[-1] += propagation.step(expected, X[batch], y[batch])[0]
+    for network in networks:
+        with (
+            paths.training_path(network, X, y, 10) as path,
+            fastnn.layers.training_mode(network.layers, True),
+        ):
+            call = path.repeated(np.arange(35))
+            np.testing.assert_allclose([call(factors)[0] for _ in range(2)], losses, rtol=1e-12)
+        for a, b in zip(network.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+        weights = network[0].weights
+        assert network[0].penalty == pytest.approx(0.01 * np.vdot(weights, weights))
+
+
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("threads", [2, 4])
 def test_a_factor_on_penalties_reaches_all_threads(threads, clip_norm, rng):

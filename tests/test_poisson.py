@@ -102,8 +102,10 @@ def test_files_hold_the_loss(name, tmp_path, rng):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        ([[1.0, -1.0]], r"y: expected numbers of at least 0, got -1.0"),
-        ([[1.0, np.nan]], r"y: expected numbers of at least 0, got nan"),
+        ([[1.0, -1.0]], r"y: expected finite numbers of at least 0, got -1.0 at index 0"),
+        ([[1.0, np.nan]], r"y: expected finite numbers of at least 0, got nan at index 0"),
+        ([[np.inf, 1.0]], r"y: expected finite numbers of at least 0, got inf at index 0"),
+        ([[1.0, 1e300]], r"got 1e\+300 at index 0, which is infinite in float32"),
         ([[1.0]], r"y: expected shape \(1, 2\), got \(1, 1\)"),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
 import tracemalloc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import fastnn
+from fastnn import paths
 from fastnn.memory import SparseRows
 from fastnn.sklearn import MLPClassifier, MLPRegressor, base, lbfgs
 
@@ -190,6 +193,69 @@ def test_weights_of_samples(kind, name):
             other.best_loss_,
         )
     assert_equal(own, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("power_t", [12, 40.0, 200, 1e6])
+def test_a_rate_that_falls_to_nothing(power_t, dtype):
+    options = {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.1}
+    X, y, own, other = pair("three classes", power_t=power_t, dtype=dtype, **options)
+    own.fit(X, y)
+    if power_t < 100:  # where scikit-learn's does not overflow
+        assert_equal(own, other.fit(X, y), dtype=dtype)
+    else:
+        # no gradient moves a weight after the first epoch, but its velocity does
+        _, _, _, other = pair("three classes", power_t=12, dtype=dtype, **options)
+        assert_equal(own, other.fit(X, y), dtype=dtype)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_what_trains_goes_with_the_last_step(solver, monkeypatch):
+    programs = []
+    taking = paths.CompiledPath.__init__
+
+    def taken(path, *arguments):
+        programs.append(weakref.ref(arguments[3]))
+        taking(path, *arguments)
+
+    monkeypatch.setattr(paths.CompiledPath, "__init__", taken)
+    X, y, own, _ = pair("three classes", solver=solver)
+    own.fit(X, y)
+    own.set_params(warm_start=True).fit(X, y).fit(X, y)
+    gc.collect()
+    first, second, third = (program() for program in programs)
+    assert first is None
+    assert second is third is not None  # more is to come
+    if solver == "adam":
+        own.partial_fit(X, y)
+        assert programs[-1]() is second
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_epoch_is_one_call(weighted, monkeypatch):
+    calls = []
+    run = paths.CompiledPath._run
+
+    def counted(path, call):
+        calls.append(call.steps)
+        return run(path, call)
+
+    monkeypatch.setattr(paths.CompiledPath, "_run", counted)
+    X, y, own, _ = pair("three classes", batch_size=20, max_iter=3)
+    own.fit(X, y, sample_weight=np.arange(len(y)) if weighted else None)
+    assert [steps for steps in calls if steps > 0] == 3 * [6]
+
+
+def test_a_batch_without_weight_counts_for_nothing():
+    X, y, own, _ = pair("three classes", batch_size=20, shuffle=False, alpha=0.5)
+    weights = np.ones(len(y))
+    weights[20:40] = 0
+    other, rest = clone(own), weights > 0
+    own.set_params(solver="sgd", momentum=0.0).fit(X, y, sample_weight=weights)
+    other.set_params(solver="sgd", momentum=0.0).fit(X[rest], y[rest])
+    for a, b in zip(own.coefs_, other.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    assert own.loss_ * len(y) == pytest.approx(other.loss_ * rest.sum())
 
 
 @pytest.mark.parametrize("kind", KINDS)

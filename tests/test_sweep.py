@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -196,6 +197,25 @@ def test_a_file_of_something_else_stays_as_it_is(run, tmp_path, content):
     assert (tmp_path / "mine").read_bytes() == content
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/zero", "/dev/null"])
+def test_a_device_is_no_file_of_results(run, device):
+    status, output = run("--hidden", 4, "--out", device)
+    assert status == 2
+    assert f"--out: expected a file, got {device}, which is none" in output
+
+
+def test_blank_lines_are_no_results(run, records, tmp_path):
+    assert run("--hidden", 4)[0] == 0
+    file = tmp_path / "sweep.jsonl"
+    file.write_text("\n" + file.read_text() + "\n \n  ")
+    status, output = run("--hidden", 4, "--hidden", 5)
+    assert status == 0, output
+    assert "2 trainings, of which sweep.jsonl has 1" in output
+    lines = [line for line in file.read_text().splitlines() if line.strip()]
+    assert [json.loads(line)["hidden"] for line in lines] == [[4], [5]]
+
+
 def test_results_of_before_there_were_all_options(run, records, tmp_path):
     run("--hidden", 8)
     (record,) = records()
@@ -285,6 +305,28 @@ def test_no_scheduler_at_an_address(run, monkeypatch):
     status, output = run("--dask", "tcp://127.0.0.1:1")
     assert status == 2
     assert "--dask: expected a scheduler at tcp://127.0.0.1:1, found none" in output
+
+
+def test_workers_are_told_whole_paths(small_data, tmp_path, monkeypatch):
+    """As they may run in another directory."""
+    pandas = pytest.importorskip("pandas")
+    loads = []
+
+    def on_cluster(settings, load, of_data, address):
+        loads.append((load, of_data))
+        return iter(())
+
+    monkeypatch.setattr(sweep, "on_cluster", on_cluster)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(small_data)
+    (tmp_path / "elsewhere").mkdir()
+    values = np.random.default_rng(0).normal(size=(100, 2))
+    pandas.DataFrame(values, columns=["a", "y"]).to_csv("t.csv", index=False)
+    for options in (["--data", "data"], ["--csv", "t.csv", "--target", "y"]):
+        assert cli.main(["sweep", *options, "--dask", "tcp://127.0.0.1:1"]) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for load, of_data in loads:
+        assert sweep.digest(load()) == of_data
 
 
 def test_a_worker_reads_data_once_and_no_others(digits):

@@ -123,6 +123,53 @@ class TestPreparation:
             X = encoding.inputs(houses.assign(rooms=houses["rooms"].astype(kind)))
             np.testing.assert_array_equal(X[:, 1:7].argmax(axis=1), houses["rooms"] - 1)
 
+    @pytest.mark.parametrize("size", [1e200, 1e300, 1.7e308])
+    @pytest.mark.parametrize("missing", ["mean", "median"])
+    def test_numbers_whose_squares_overflow(self, houses, size, missing):
+        signs = np.where(np.arange(N) % 3 == 0, -1.0, 1.0)
+        large = houses.assign(area=size * signs, price=size * (houses["price"] / 1e7))
+        small = houses.assign(area=signs, price=houses["price"] / 1e7)
+        for frame in (large, small):
+            frame.loc[::10, "area"] = np.nan
+        found, expected = (prepared(f, "price", missing=missing) for f in (large, small))
+        for part, other in zip(found.parts, expected.parts, strict=True):
+            np.testing.assert_allclose(part, other, rtol=1e-6, atol=1e-12)
+        target = found.encoding.target
+        np.testing.assert_allclose(
+            target.decoded(found.parts[1]) / size,
+            expected.encoding.target.decoded(expected.parts[1]),
+            rtol=1e-12,
+        )
+        network = perceptron(found.encoding.width, 1, loss="mse", seed=0)
+        X, y = found.parts[4:]
+        said, same = (of.encoding.target.report(network, X, y) for of in (found, expected))
+        pattern = "R² (?:of )?([-.0-9]+)"
+        found, expected = (re.findall(pattern, " ".join(text)) for text in (said, same))
+        assert len(found) == 2
+        assert found == expected
+
+    def test_lists_of_columns(self, houses):
+        for name in ("ignore", "categorical"):
+            message = f"{name}: expected columns in a list, got 'garden'"
+            with pytest.raises(TypeError, match=message):
+                prepared(houses, "price", **{name: "garden"})
+
+    @pytest.mark.parametrize("task", [None, "regression"])
+    @pytest.mark.parametrize("bad", ["12a3", "1.234,5"])
+    def test_one_bad_number_in_the_target(self, houses, task, bad):
+        houses["price"] = houses["price"].astype(str)
+        houses.loc[7, "price"] = bad
+        message = (
+            r"column price: expected numbers, .* \(if it is of categories: "
+            rf"--task classification\), got '{bad}' in row 8$"
+        )
+        with pytest.raises(ValueError, match=message):
+            prepared(houses, "price", task=task)
+
+    def test_a_seed_below_0(self, houses):
+        with pytest.raises(ValueError, match="seed: expected None, an integer of at least 0"):
+            prepared(houses, "price", seed=-1)
+
     def test_a_constant_column_gives_zeros(self, houses):
         encoding = prepared(houses.assign(area=0.1), "price").encoding
         np.testing.assert_allclose(encoding.inputs(houses.assign(area=0.1))[:, 0], 0, atol=1e-15)
@@ -429,7 +476,7 @@ class TestReading:
         with pytest.raises(ValueError, match=r"t\.csv: expected columns of .* got 'a' twice"):
             tables.read(tmp_path / "t.csv")
 
-    @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1,2,3,4\n", b"a,b\n\xff\xfe,3\n"])
+    @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1,2,3,4\n", b"\x1f\x8bzip"])
     def test_no_table(self, tmp_path, content):
         (tmp_path / "t.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"t\.csv: expected a CSV file whose first line names"):
@@ -444,6 +491,62 @@ class TestReading:
             ValueError, match=r"t\.csv: .* got 3 cells in the first row below 2 nam"
         ):
             tables.read(tmp_path / "t.csv")
+
+    @pytest.mark.parametrize(
+        ("encoding", "message"),
+        [
+            ("latin-1", "got the byte 0xe9 in line 3, so it may be in Latin-1 or Windows-1252; to "
+             "convert it: iconv -f WINDOWS-1252 -t UTF-8 '{}' > NEW"),
+            ("utf-16", "in line 1, so it may be in UTF-16; to convert it: iconv -f UTF-16 "),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("rows", [1, 10_000])  # in the first piece that is read, or later
+    def test_another_encoding(self, tmp_path, encoding, message, rows):
+        file = tmp_path / "my table.csv"
+        file.write_bytes(("a,b\n1,plain\n2,caf\u00e9\n" + "3,x\n" * rows).encode(encoding))
+        with pytest.raises(ValueError, match=re.escape(message.format(file))):
+            tables.read(file)
+        late = "a,b\n" + "3,x\n" * rows + "2,caf\u00e9\n"
+        file.write_bytes(late.encode("latin-1"))
+        with pytest.raises(ValueError, match=f"got the byte 0xe9 in line {rows + 2},"):
+            tables.read(file)
+        stream = io.TextIOWrapper(io.BytesIO(late.encode("latin-1")), errors="surrogateescape")
+        with pytest.raises(ValueError, match=f"standard input: expected a .* line {rows + 2},"):
+            tables.read(stream)
+
+    def test_names_of_rows_as_r_writes_them(self, tmp_path):
+        (tmp_path / "t.csv").write_text('"a","b"\n"1",2,3\n"2",4,5\n')
+        with pytest.raises(ValueError, match=r"write\.csv\(table, FILE, row\.names = FALSE\)"):
+            tables.read(tmp_path / "t.csv")
+        (tmp_path / "t.csv").write_text("a,b\n2,3,\n")
+        with pytest.raises(ValueError, match=r"3 cells in the first row below 2 names of columns$"):
+            tables.read(tmp_path / "t.csv")
+
+    def test_what_is_left_out_is_said(self, houses, tmp_path):
+        houses.to_csv(tmp_path / "t.csv")
+        notes = prepared(tables.read(tmp_path / "t.csv"), "price").notes
+        assert notes[2] == "left out: 1 column without a name"
+        indexed = houses.set_index("city")
+        assert "left out: the index (city)" in prepared(indexed, "price").notes
+        strings = houses.set_index(houses["city"].to_numpy())
+        assert "left out: the index, which has no name" in prepared(strings, "price").notes
+        pytest.importorskip("pyarrow")
+        indexed.to_parquet(tmp_path / "t.parquet")
+        frame = tables.read(tmp_path / "t.parquet")
+        assert list(frame.index) == list(range(N))
+        assert prepared(frame, "price", ignore=["garden"]).notes[2] == "left out: the index (city)"
+        shuffled = houses.sample(frac=1, random_state=0)  # whose index only counts
+        assert not [note for note in prepared(shuffled, "price").notes if "left out" in note]
+
+    def test_columns_of_several_kinds_are_read_as_pandas_reads_them_whole(self, tmp_path):
+        """Which it reads in parts of a quarter of a megabyte."""
+        rows = 200_000
+        content = "a,b,c\n" + "1,2,True\n" * rows + "x,2.5,no\n"
+        (tmp_path / "t.csv").write_text(content)
+        frame = tables.read(tmp_path / "t.csv")
+        whole = pandas.read_csv(tmp_path / "t.csv", low_memory=False)
+        pandas.testing.assert_frame_equal(frame, whole)
+        assert set(frame["a"]) == {"1", "x"}
 
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="expected a table, found no such file"):
@@ -544,6 +647,47 @@ class TestCommands:
         rows = self.run(capsys, "predict", model, table).splitlines()[1:]
         assert [row.split()[2] for row in rows] == ["01", "1"] * 10
 
+    @pytest.mark.parametrize("name", ["flowers.data", "FLOWERS.CSV.GZ", "flowers", "f.parquet.old"])
+    def test_whatever_a_file_is_called(self, flowers, tmp_path, capsys, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        encoding = prepared(flowers, "species").encoding
+        network = perceptron(encoding.width, 3, seed=0)
+        network.metadata[tables.ENTRY] = encoding.as_text()
+        network.save("model")
+        if "parquet" in name:
+            pytest.importorskip("pyarrow")
+            flowers.to_parquet(name)
+        else:
+            compression = "gzip" if name.endswith("GZ") else None
+            flowers.to_csv(name, index=False, compression=compression)
+        assert len(self.run(capsys, "predict", "model", name).splitlines()) == N + 1
+        plain = perceptron(2, 3, seed=0)
+        plain.save("plain")
+        if "parquet" not in name:
+            numbers = flowers[["height (cm)", "petals"]]
+            numbers.to_csv(name, index=False, compression=compression)
+            assert len(self.run(capsys, "predict", "plain", name).splitlines()) == N + 1
+
+    def test_a_network_that_has_diverged(self, flowers, houses, tmp_path, capsys):
+        for frame, target in ((flowers, "species"), (houses, "price")):
+            encoding = prepared(frame, target).encoding
+            of = encoding.target
+            network = perceptron(encoding.width, of.outputs, loss=of.loss, seed=0)
+            network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
+            network.metadata[tables.ENTRY] = encoding.as_text()
+            network.save(tmp_path / "model")
+            frame.to_csv(tmp_path / "t.csv", index=False)
+            assert cli.main(["predict", str(tmp_path / "model"), str(tmp_path / "t.csv")]) == 2
+            printed = capsys.readouterr()
+            assert printed.out == ""
+            assert "MODEL: expected a network whose answers are finite numbers" in printed.err
+        network = perceptron(2, 2, seed=0)
+        network.set_weights([np.full((2, 2), np.nan), np.zeros(2)])
+        network.save(tmp_path / "model")
+        (tmp_path / "t.csv").write_text("1,2\n3,4\n")
+        assert cli.main(["predict", str(tmp_path / "model"), str(tmp_path / "t.csv")]) == 2
+        assert "got others for 2 of 2 rows; its training may have" in capsys.readouterr().err
+
     def test_a_table_of_numbers_for_a_network_of_none(self, tmp_path, capsys):
         network = perceptron(3, 2, seed=0)
         network.save(tmp_path / "model")
@@ -579,6 +723,12 @@ class TestCommands:
             "evaluate model --csv houses.csv": "houses.csv: expected a table with the columns",
             "predict model houses.csv": "houses.csv: expected a table with the columns height (cm)",
             "predict model digit.png": "INPUT: expected a CSV or Parquet file or -, got digit.png",
+            "predict model none.data": "none.data: expected a table, found no such file",
+            "predict model flowers.csv flowers.csv": "INPUT: expected pictures, or one table or - "
+            "alone, got 2 tables",
+            "train --csv flowers.csv --target species --seed -1": "--seed: expected an integer of "
+            "at least 0, got -1",
+            "sweep --csv flowers.csv --target species --seed -1": "--seed: expected an integer",
             "predict model flowers.csv digit.png": "INPUT: expected pictures, or one table",
         }.items():
             assert cli.main(line.split()) == 2

@@ -20,21 +20,21 @@ from test_epoch_stages import Case as StagesCase
 import fastnn
 from fastnn import memory
 from fastnn.backends import description
-from fastnn.backends.numba_backend.epoch import blocks, sharing
+from fastnn.backends.numba_backend.epoch import blocks, meetings, sharing
 from fastnn.backends.numba_backend.epoch import program as program_module
-from fastnn.backends.numba_backend.epoch import threads as team
+from fastnn.backends.numba_backend.epoch import threads as team_threads
 from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.epoch.step import run_batches
 from fastnn.backends.numba_backend.epoch.threads import run_together
 from fastnn.backends.numba_backend.machine import cores as cores_of_machine
 
-pytestmark = pytest.mark.skipif(team.MOST_MEMBERS == 1, reason="no teams on this system")
+pytestmark = pytest.mark.skipif(meetings.MOST_MEMBERS == 1, reason="no teams on this system")
 
 TEAM = "fastnn.backends.numba_backend.epoch.team"
 
 RESTLESS = {
-    team.ENOUGH_TIME: 0, team.ENOUGH_STEPS: 1, team.PAUSE: 0, team.LONGEST_PAUSE: 0,
-    team.ALONE_TIME: 0, team.ALONE_STEPS: 1 << 62,
+    meetings.ENOUGH_TIME: 0, meetings.ENOUGH_STEPS: 1, meetings.PAUSE: 0, meetings.LONGEST_PAUSE: 0,
+    meetings.ALONE_TIME: 0, meetings.ALONE_STEPS: 1 << 62,
 }  # fmt: skip
 """Members believe that the caller is faster alone: they part after every step, and come back."""
 
@@ -112,7 +112,7 @@ def test_same_bits_with_stages_and_rules(
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.prepare(
             case.samples, case.targets, case.order, case.parameters,
-            np.full((4, len(program._structure.learned), 3), 0.01), states,
+            np.tile([0.01, 0.01, 0.01, 2.0], (4, len(program._structure.learned), 1)), states,
             dropout_steps=case.steps, threads=threads,
         )()  # fmt: skip
         vectors = (case.parameters, *states)
@@ -124,13 +124,13 @@ def test_same_bits_with_stages_and_rules(
 def test_a_team_works_together(monkeypatch):
     """A team whose members never came in time would give the right bits as well."""
     said = []
-    keep = team.Signals.keep
+    keep = meetings.Signals.keep
 
     def noting(signals, after):
-        said.append(int(after[team.ARRIVED // 8]))
+        said.append(int(after[meetings.ARRIVED // 8]))
         keep(signals, after)
 
-    monkeypatch.setattr(team.Signals, "keep", noting)
+    monkeypatch.setattr(meetings.Signals, "keep", noting)
     for threads in (2, 4):
         said.clear()
         for _ in range(100):
@@ -180,12 +180,12 @@ def test_a_slow_team_parts():
     for _ in range(100):  # until the others come in time
         case = Case((784, 100, 200, 10), 32, 2000)
         program = case.program()
-        program._signals.settings.update(RESTLESS | {team.PAUSE: 10})
+        program._signals.settings.update(RESTLESS | {meetings.PAUSE: 10})
         totals = program.prepare(
             case.samples, case.labels, case.order, case.parameters, case.rates, threads=2
         )()
         assert (case.parameters.tobytes(), *totals) == expected
-        if program._signals.settings[team.RETURN_AT] > 0:
+        if program._signals.settings[meetings.RETURN_AT] > 0:
             return
     pytest.fail("the team stayed together")
 
@@ -200,18 +200,18 @@ def test_a_pause_is_longer_each_time(alone, first, last):
     program = case.program()
     settings = program._signals.settings
     arguments = case.samples, case.labels, case.order, case.parameters, case.rates
-    settings.update(RESTLESS | {team.PAUSE: first, team.LONGEST_PAUSE: 16})
+    settings.update(RESTLESS | {meetings.PAUSE: first, meetings.LONGEST_PAUSE: 16})
     reached = 0
     for _ in range(1000):  # until the others have come in time
         settings.update(
-            {team.RETURN_AT: 0, team.ALONE_TIME: alone << 20, team.ALONE_STEPS: 1 << 20}
+            {meetings.RETURN_AT: 0, meetings.ALONE_TIME: alone << 20, meetings.ALONE_STEPS: 1 << 20}
         )
         program.prepare(*arguments, threads=2)()
-        assert settings[team.PAUSE] in (1, 2, 4, 8, 16)
-        reached += settings[team.PAUSE] == last
+        assert settings[meetings.PAUSE] in (1, 2, 4, 8, 16)
+        reached += settings[meetings.PAUSE] == last
         if reached == 3:
             return
-    pytest.fail(f"a pause of {settings[team.PAUSE]}")
+    pytest.fail(f"a pause of {settings[meetings.PAUSE]}")
 
 
 def test_a_slow_team_parts_in_short_calls(monkeypatch):
@@ -219,7 +219,7 @@ def test_a_slow_team_parts_in_short_calls(monkeypatch):
     case = Case((784, 800, 800, 10), 32, 8 * 32)
     program = case.program()
     program._signals.settings.update(
-        RESTLESS | {team.ENOUGH_STEPS: 10, team.PAUSE: 1_000_000}  # no call has ten steps
+        RESTLESS | {meetings.ENOUGH_STEPS: 10, meetings.PAUSE: 1_000_000}  # no call has ten steps
     )
     arguments = case.samples, case.labels, case.order, case.parameters, case.rates
     for _ in range(1000):
@@ -243,7 +243,7 @@ def test_members_keep_away_from_the_caller():
         if member == 1:
             found.append(os.sched_getaffinity(0))
 
-    team._pool.run(function, 2, team.Signals().new())
+    team_threads._pool.run(function, 2, meetings.Signals().new())
     assert found[0] < before
     assert os.sched_getaffinity(0) == before
 
@@ -329,8 +329,8 @@ def processor_seconds():
 def test_idle_threads_sleep(digits):
     X, y, _, _ = digits
     weights_after_fit(2, X, y)
-    assert team._pool._threads
-    assert all(thread.daemon for thread in team._pool._threads)
+    assert team_threads._pool._threads
+    assert all(thread.daemon for thread in team_threads._pool._threads)
     start = processor_seconds()
     time.sleep(0.5)
     assert processor_seconds() - start < 0.1
@@ -360,9 +360,9 @@ def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
 
 
 def test_no_threads_left(monkeypatch):
-    """The caller goes on alone, as it does beside another team."""
+    """The caller goes on alone, as it does beside another meetings."""
     expected = result(Case((784, 100, 200, 10)), 1)
-    team._pool.end()
+    team_threads._pool.end()
 
     def start(thread):
         raise RuntimeError("can't start new thread")
@@ -370,17 +370,17 @@ def test_no_threads_left(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         assert result(Case((784, 100, 200, 10)), 2) == expected
-        assert not team._pool._threads
+        assert not team_threads._pool._threads
     assert result(Case((784, 100, 200, 10)), 2) == expected
-    assert team._pool._threads
+    assert team_threads._pool._threads
 
 
 def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
     """Python looks for Ctrl-C when `get` has returned and nobody has what it returned yet."""
-    signals = team.Signals().new()
-    team._pool.run(lambda member: None, 2, signals)  # its threads have queues by now
+    signals = meetings.Signals().new()
+    team_threads._pool.run(lambda member: None, 2, signals)  # its threads have queues by now
 
-    class Losing(team.SimpleQueue):
+    class Losing(team_threads.SimpleQueue):
         def get(self):
             super().get()
             raise KeyboardInterrupt
@@ -389,12 +389,12 @@ def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
 
     def run():
         try:
-            team._pool.run(lambda member: time.sleep(0.1 * member), 2, signals)
+            team_threads._pool.run(lambda member: time.sleep(0.1 * member), 2, signals)
         except KeyboardInterrupt:
             raised.append(True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(team, "SimpleQueue", Losing)
+        patch.setattr(team_threads, "SimpleQueue", Losing)
         caller = threading.Thread(target=run, daemon=True)
         caller.start()
         caller.join(20)
@@ -403,14 +403,14 @@ def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
 
 
 def test_an_exception_of_another_member_is_raised_here():
-    signals = team.Signals().new()
+    signals = meetings.Signals().new()
 
     def function(member):
         if member == 1:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        team._pool.run(function, 2, signals)
+        team_threads._pool.run(function, 2, signals)
 
 
 def test_interrupt_and_exit():
@@ -437,9 +437,9 @@ def test_interrupt_and_exit():
 
 
 def test_words_of_different_writers_share_no_line():
-    assert len(set(team.PLACES.values())) == len(team.PLACES)
-    assert all(place % team.PLACE_BYTES == 0 for place in team.PLACES.values())
-    assert team.Signals().new().nbytes == len(team.PLACES) * team.PLACE_BYTES
+    assert len(set(meetings.PLACES.values())) == len(meetings.PLACES)
+    assert all(place % meetings.PLACE_BYTES == 0 for place in meetings.PLACES.values())
+    assert meetings.Signals().new().nbytes == len(meetings.PLACES) * meetings.PLACE_BYTES
 
 
 class TestChoice:

@@ -12,6 +12,11 @@ from fastnn.backends import numpy_backend
 HIDDEN_DENSITY = 0.5
 """Share of non-zeros expected after ReLU."""
 
+RATES, PENALTY_FACTOR = 4, 3
+"""How many numbers of each step a layer that learns has, float64, and the place of the last one:
+its rate, Adam's correction, the share by which weights shrink, what the penalty is multiplied by.
+"""
+
 
 @dataclass(frozen=True)
 class Rule:

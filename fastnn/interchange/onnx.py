@@ -5,7 +5,7 @@ A file holds prediction: there is no dropout in it, and batch norm takes its run
 
 from __future__ import annotations
 
-import math
+import ast
 import sys
 from collections.abc import Callable
 from os import PathLike
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import checks, saving
-from fastnn.backends import numpy_backend
-from fastnn.interchange.records import Described, described, row
+from fastnn.interchange.records import Described, described, row, said
 from fastnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 
 try:
@@ -140,12 +139,51 @@ def _batch_norm(graph: Graph, part: Described, x: str) -> str:
 
 
 def _elementwise(graph: Graph, part: Described, x: str) -> str:
-    record: Any = part.record
-    function = row(_FUNCTIONS, record.function, part.layer, TARGET)
+    layer: Any = part.layer
+    formula = said("onnx", layer, TARGET)
     if graph.dtype == np.float64:
-        function = _FUNCTIONS_IN_FLOAT64.get(record.function, function)
-    return function(graph, x, *record.constants)
+        formula = layer._elsewhere.onnx_in_float64 or formula
+    return _computed(graph, formula, x, dict(zip(layer._constants, layer._numbers, strict=True)))
 
+
+def _computed(graph: Graph, formula: str, x: str, constants: dict[str, float]) -> str:
+    """Put in a formula as `fastnn.layers.Elsewhere` has it; return the name of its value."""
+    values = {"x": x}
+
+    def number(node: ast.expr) -> float:
+        found: float = constants[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)
+        return found
+
+    def value(node: ast.expr) -> str:
+        match node:
+            case ast.Name(id=name) if name in values:
+                return values[name]
+            case ast.Name() | ast.Constant():
+                return graph.number(number(node))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return graph.node("Neg", value(operand))
+            case ast.BinOp(left=left, op=operator, right=right):
+                return graph.node(_ARITHMETIC[type(operator)], value(left), value(right))
+            case ast.Call(func=ast.Name(id=operator), args=arguments, keywords=keywords):
+                attributes: Any = {str(word.arg): number(word.value) for word in keywords}
+                return graph.node(operator, *map(value, arguments), **attributes)
+        raise ValueError(f"expected a formula of operators of ONNX, got {ast.unparse(node)}")
+
+    *named, last = ast.parse(formula).body
+    for line in named:
+        assert isinstance(line, ast.Assign)
+        values[ast.unparse(line.targets[0])] = value(line.value)
+    assert isinstance(last, ast.Expr)
+    return value(last.value)
+
+
+_ARITHMETIC: dict[type[ast.operator], str] = {
+    ast.Add: "Add",
+    ast.Sub: "Sub",
+    ast.Mult: "Mul",
+    ast.Div: "Div",
+}
+"""The operators of ONNX that Python writes as signs."""
 
 _LAYERS: dict[str, Callable[[Graph, Described, str], str]] = {
     "dense": _dense,
@@ -154,86 +192,3 @@ _LAYERS: dict[str, Callable[[Graph, Described, str], str]] = {
     "dropout": lambda graph, part, x: x,
 }
 """How a layer is put into a graph, by the kind of record with which it describes itself."""
-
-
-def _silu(graph: Graph, x: str) -> str:
-    return graph.node("Mul", x, graph.node("Sigmoid", x))
-
-
-def _gelu(graph: Graph, x: str) -> str:
-    """x (1 + erf(x / √2)) / 2."""
-    erf = graph.node("Erf", graph.node("Mul", x, graph.number(1 / math.sqrt(2))))
-    twice = graph.node("Mul", x, graph.node("Add", erf, graph.number(1)))
-    return graph.node("Mul", twice, graph.number(0.5))
-
-
-def _mish(graph: Graph, x: str) -> str:
-    """x n / (n + 2) with n = e (e + 2) and e = exp(x), as tanh(log(1 + e)) = n / (n + 2).
-
-    From x = 20 on the fraction is 1 in float64 as well, so e need not grow any more.
-    """
-    two = graph.number(2)
-    e = graph.node("Exp", graph.node("Min", x, graph.number(20)))
-    n = graph.node("Mul", e, graph.node("Add", e, two))
-    return graph.node("Mul", x, graph.node("Div", n, graph.node("Add", n, two)))
-
-
-_FUNCTIONS: dict[str, Callable[..., str]] = {
-    "relu": lambda graph, x: graph.node("Relu", x),
-    "sigmoid": lambda graph, x: graph.node("Sigmoid", x),
-    "tanh": lambda graph, x: graph.node("Tanh", x),
-    "leaky_relu": lambda graph, x, slope: graph.node("LeakyRelu", x, alpha=slope),
-    "elu": lambda graph, x, alpha: graph.node("Elu", x, alpha=alpha),
-    "selu": lambda graph, x: graph.node("Selu", x),
-    "silu": _silu,
-    "gelu": _gelu,
-    "softplus": lambda graph, x: graph.node("Softplus", x),
-    "mish": _mish,
-    "rescale": lambda graph, x, scale: graph.node("Mul", x, graph.number(scale)),
-}
-"""The operators of an elementwise function, called with its input and its constants."""
-
-
-def _leaky_relu_in_float64(graph: Graph, x: str, slope: float) -> str:
-    below = graph.node("Mul", graph.node("Min", x, graph.number(0)), graph.number(slope))
-    return graph.node("Add", graph.node("Relu", x), below)
-
-
-def _elu_in_float64(graph: Graph, x: str, alpha: float) -> str:
-    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1), in which nothing cancels near 0."""
-    below = graph.node("Min", x, graph.number(0))
-    tanh = graph.node("Tanh", graph.node("Mul", below, graph.number(0.5)))
-    one_more = graph.node("Add", graph.node("Exp", below), graph.number(1))
-    scaled = graph.node("Mul", graph.node("Mul", tanh, one_more), graph.number(alpha))
-    return graph.node("Add", graph.node("Relu", x), scaled)
-
-
-def _selu_in_float64(graph: Graph, x: str) -> str:
-    elu = _elu_in_float64(graph, x, numpy_backend.SELU_ALPHA)
-    return graph.node("Mul", elu, graph.number(numpy_backend.SELU_SCALE))
-
-
-def _silu_in_float64(graph: Graph, x: str) -> str:
-    """x / (1 + exp(-x)): versions of onnxruntime make a product with a sigmoid one of float32."""
-    exponential = graph.node("Exp", graph.node("Neg", x))
-    return graph.node("Div", x, graph.node("Add", exponential, graph.number(1)))
-
-
-def _softplus_in_float64(graph: Graph, x: str) -> str:
-    """max(0, x) + log(1 + exp(-|x|)), in which nothing overflows."""
-    exponential = graph.node("Exp", graph.node("Neg", graph.node("Abs", x)))
-    logarithm = graph.node("Log", graph.node("Add", exponential, graph.number(1)))
-    return graph.node("Add", graph.node("Relu", x), logarithm)
-
-
-_FUNCTIONS_IN_FLOAT64: dict[str, Callable[..., str]] = {
-    "leaky_relu": _leaky_relu_in_float64,
-    "elu": _elu_in_float64,
-    "selu": _selu_in_float64,
-    "silu": _silu_in_float64,
-    "softplus": _softplus_in_float64,
-}
-"""Functions whose operator onnxruntime does not have in float64, or that takes a float32 constant.
-
-There is none for `gelu`: it lacks Erf in float64, and nothing else makes up for that.
-"""

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from fastnn import layers
 from fastnn.backends import description
-from fastnn.layers import Layer
+from fastnn.layers import Elementwise, Layer
 
 Value = TypeVar("Value")
 
@@ -59,3 +59,21 @@ def row(table: Mapping[str, Value], key: str, layer: Layer, target: str) -> Valu
     if key not in table:
         raise TypeError(f"can't write {layer!r} into {target}: expected one of {', '.join(table)}")
     return table[key]
+
+
+def said_by(library: str) -> dict[type[Elementwise], str]:
+    """Return what the classes of elementwise layers say of a library, by a field of `Elsewhere`."""
+    kinds = (kind for kind in layers.BUILT_IN if issubclass(kind, Elementwise))
+    return {kind: said for kind in kinds if (said := getattr(kind._elsewhere, library))}
+
+
+def said(library: str, layer: Elementwise, target: str) -> str:
+    """Return what the class of a layer says of a library.
+
+    Raises
+    ------
+    TypeError
+        If it says nothing.
+    """
+    table = {kind.__name__: text for kind, text in said_by(library).items()}
+    return row(table, type(layer).__name__, layer, target)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.activations import Sigmoid, Tanh
 from fastnn.checks import Array
-from fastnn.interchange.records import Described, described, row
-from fastnn.layers import Dense, Layer, ReLU
+from fastnn.interchange.records import Described, described, row, said, said_by
+from fastnn.layers import Dense, Layer, Rescaling
 from fastnn.losses import (
     BinaryCrossEntropy,
     HalfSquaredError,
@@ -54,18 +53,16 @@ def read(estimator: Any) -> tuple[list[Layer], str, np.dtype[Any]]:
     layers: list[Layer] = []
     for weights, biases in zip(estimator.coefs_, estimator.intercepts_, strict=True):
         if layers:
-            layers += _ACTIVATIONS[estimator.activation]()
+            layers += [kind() for kind in _ACTIVATIONS[estimator.activation]]
         dense = Dense(*weights.shape)
         dense._parameters.fill({"weights": weights, "biases": biases})
         layers.append(dense)
     return layers, _LOSSES[estimator.out_activation_], estimator.coefs_[0].dtype
 
 
-_ACTIVATIONS: dict[str, Callable[[], list[Layer]]] = {
-    "identity": list,
-    "relu": lambda: [ReLU()],
-    "tanh": lambda: [Tanh()],
-    "logistic": lambda: [Sigmoid()],
+_ACTIVATIONS: dict[str, list[type[Layer]]] = {
+    "identity": [],
+    **{name: [kind] for kind, name in said_by("sklearn").items()},
 }
 """What is between dense layers, by the name of the activation."""
 
@@ -152,15 +149,15 @@ class DenseLayers:
 
     def elementwise(self, part: Described) -> None:
         """Put in a function."""
-        record: Any = part.record
-        if record.function == "rescale":
-            self._scale(np.array(record.constants), np.zeros(1))
+        layer: Any = part.layer
+        if isinstance(layer, Rescaling):
+            self._scale(np.array([layer.scale]), np.zeros(1))
         else:
-            function = row(_FUNCTIONS, record.function, part.layer, TARGET)
+            function = said("sklearn", layer, TARGET)
             if not self._behind_dense:
-                raise _misplaced(part.layer, "a dense layer before each activation")
-            self._put_between(function, part.layer)
-        self._last = part.layer
+                raise _misplaced(layer, "a dense layer before each activation")
+            self._put_between(function, layer)
+        self._last = layer
 
     def finish(self) -> None:
         """Raise unless a dense layer is the last one."""
@@ -192,9 +189,6 @@ _LAYERS: dict[str, Callable[[DenseLayers, Described], None]] = {
     "dropout": lambda layers, part: None,
 }
 """How a layer is put in, by the kind of record with which it describes itself."""
-
-_FUNCTIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
-"""scikit-learn's names of functions."""
 
 
 def _of_classes(layers: DenseLayers, dtype: np.dtype[Any], classes: Any) -> MLPClassifier:

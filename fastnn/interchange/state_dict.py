@@ -75,13 +75,21 @@ def arrays(
     values = {names[name]: np.full(shapes[names[name]], optional[name]) for name in lacking}
     for name in found:
         shape = shapes[names[name]]
-        values[names[name]] = checks.shaped(f"{where}.{name}", _array(state[name]), shape[::-1]).T
+        array = _array(state[name], f"{where}.{name}")
+        values[names[name]] = checks.shaped(f"{where}.{name}", array, shape[::-1]).T
     return values
 
 
-def _array(value: Any) -> Any:
+def _array(value: Any, where: str) -> Any:
     """Return what NumPy can read: a tensor may need its gradient, or live on another device."""
-    return value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
+    if not hasattr(value, "detach"):
+        return value
+    # as a lazy module has none before its first batch, and the device meta has none at all
+    if value.is_meta or type(value).__name__.startswith("Uninitialized"):
+        raise ValueError(f"{where}: expected a tensor with values, got one without")
+    if value.is_complex():
+        raise TypeError(f"{where}: expected real numbers, got {value.dtype}")
+    return value.detach().cpu().double().numpy()
 
 
 def load(network: Network, state_dict: Mapping[str, Any]) -> None:
@@ -108,8 +116,9 @@ def load(network: Network, state_dict: Mapping[str, Any]) -> None:
 def _by_module(state_dict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the state of each module, in the order in which they compute.
 
-    That of the modules of a `torch.nn.Sequential` is in their numbers; files may have sorted them
-    as text. Else it is the order of a state dict, in which modules have been made.
+    Where all modules in another have numbers, as in a `torch.nn.Sequential`, it is that of the
+    numbers, as files may have sorted them as text. Else it is the order of the state dict, in which
+    modules have been made; in one sorted as text that of the numbers at the end of names.
     """
     parts: dict[str, dict[str, Any]] = {}
     for key, value in state_dict.items():
@@ -117,8 +126,28 @@ def _by_module(state_dict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise TypeError(f"state_dict: expected names, got {key!r}")
         module, _, name = key.rpartition(".")
         parts.setdefault(module, {})[name] = value
-    numbers = {module: module.rpartition(".")[2] for module in parts}
-    outside = {module.rpartition(".")[0] for module in parts}
-    if len(outside) == 1 and all(number.isdecimal() for number in numbers.values()):
-        return {module: parts[module] for module in sorted(parts, key=lambda m: int(numbers[m]))}
-    return parts
+    inside: dict[str, dict[str, None]] = {}
+    for module in parts:
+        steps = module.split(".")
+        for depth, name in enumerate(steps):
+            inside.setdefault(".".join(steps[:depth]), {})[name] = None
+    as_text = list(state_dict) == sorted(state_dict)
+    places: dict[tuple[str, str], int] = {}
+    for outer, names in inside.items():
+        ordered = list(names)
+        if all(name.isdecimal() for name in names):
+            ordered.sort(key=int)
+        elif as_text:
+            ordered.sort(key=_text_and_number)
+        places |= {(outer, name): place for place, name in enumerate(ordered)}
+
+    def place(module: str) -> list[int]:
+        steps = module.split(".")
+        return [places[".".join(steps[:depth]), name] for depth, name in enumerate(steps)]
+
+    return {module: parts[module] for module in sorted(parts, key=place)}
+
+
+def _text_and_number(name: str) -> tuple[str, int]:
+    text = name.rstrip("0123456789")
+    return text, int(name[len(text) :] or 0)

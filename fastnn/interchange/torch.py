@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from fastnn.activations import ELU, GELU, SELU, LeakyReLU, Mish, Sigmoid, SiLU, Softplus, Tanh
 from fastnn.dropout import Dropout
 from fastnn.interchange import state_dict
-from fastnn.interchange.records import Described, described, row
-from fastnn.layers import Dense, Layer, ParametricLayer, ReLU
-from fastnn.layers import Rescaling as OwnRescaling
+from fastnn.interchange.records import Described, described, row, said, said_by
+from fastnn.layers import Dense, Elementwise, Layer, ParametricLayer
 from fastnn.normalization import BatchNorm
 
 try:
     import torch
     from torch import nn
+    from torch.nn.utils import parametrize
 except ImportError:
     raise ImportError('PyTorch is needed: pip install "fastnn[torch]"') from None
 
 if TYPE_CHECKING:
     from fastnn.network import Network
+
+Made = TypeVar("Made", bound=Layer)
 
 TARGET = "a PyTorch module"
 
@@ -47,6 +48,31 @@ class Rescaling(nn.Module):
     def extra_repr(self) -> str:
         """Return what stands between the brackets of the module's repr."""
         return repr(self.scale)
+
+
+class Written(NamedTuple):
+    """A module as `fastnn.layers.Elsewhere` writes it."""
+
+    kind: type[nn.Module]
+    constants: dict[str, str]
+    """Names of the layer's constants, by PyTorch's."""
+    options: dict[str, Any]
+    """Other options, which must have these values."""
+
+
+def written(text: str) -> Written:
+    """Read what the class of a layer says of PyTorch."""
+    call = ast.parse(text, mode="eval").body
+    assert isinstance(call, ast.Call)
+    name = ast.unparse(call.func)
+    constants, options = {}, {}
+    for keyword in call.keywords:
+        if isinstance(keyword.value, ast.Name):
+            constants[str(keyword.arg)] = keyword.value.id
+        else:
+            options[str(keyword.arg)] = ast.literal_eval(keyword.value)
+    kind = Rescaling if name == Rescaling.__name__ else getattr(nn, name)
+    return Written(kind, constants, options)
 
 
 # To PyTorch
@@ -91,8 +117,9 @@ def _other_momentum(momentum: float) -> float:
 
 
 def _function(part: Described, _: torch.dtype) -> nn.Module:
-    record: Any = part.record
-    return row(_FUNCTIONS, record.function, part.layer, TARGET)(*record.constants)
+    layer: Any = part.layer
+    kind, constants, options = written(said("torch", layer, TARGET))
+    return kind(**{theirs: getattr(layer, ours) for theirs, ours in constants.items()}, **options)
 
 
 _MODULES: dict[str, Callable[[Described, torch.dtype], nn.Module]] = {
@@ -102,22 +129,6 @@ _MODULES: dict[str, Callable[[Described, torch.dtype], nn.Module]] = {
     "dropout": lambda part, _: nn.Dropout(part.layer.p),  # type: ignore[attr-defined]
 }
 """How the module of a layer is made, by the kind of record with which it describes itself."""
-
-_FUNCTIONS: dict[str, Callable[..., nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    # from its threshold on it is the identity: at 20 that is 2e-9 too little
-    "softplus": partial(nn.Softplus, threshold=40.0),
-    "mish": nn.Mish,
-    "rescale": Rescaling,
-}
-"""The module of an elementwise function, called with its constants."""
 
 
 # From PyTorch
@@ -130,6 +141,7 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
             f"module: expected a torch.nn.Sequential, got {type(module).__name__}; "
             "load_state_dict of a network takes the parameters of any module"
         )
+    found = _checked(module)
     parameters = list(module.named_parameters(remove_duplicate=False))
     if len({id(parameter) for _, parameter in parameters}) < len(parameters):
         raise ValueError("module: expected parameters of its own for each layer, got shared ones")
@@ -139,20 +151,62 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
             "module: expected parameters in float32 or in float64, "
             f"got {', '.join(sorted(map(str, dtypes)))}; module.float() makes all of them float32"
         )
+    if any(parameter.is_meta for _, parameter in parameters):
+        raise ValueError("module: expected parameters with values, got those of the device meta")
+    made = (_LAYERS[type(part)](where, part) for where, part in found)
+    return [layer for layer in made if layer is not None], DTYPES[dtypes.pop()]
+
+
+def _checked(module: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Return the modules that become layers, and where they are, if each computes what it is for.
+
+    Raises
+    ------
+    TypeError
+        If one is of a class without a layer, or computes something else by its own `forward` or by
+        a hook.
+    """
     found = []
     for name, part in module.named_modules(remove_duplicate=False):
-        where = f"module, {name}"
-        if type(part) is nn.Sequential or part is module:
-            continue
-        if type(part) not in _LAYERS:
+        where = f"module, {name}" if name else "module"
+        hooks = part._forward_pre_hooks.values()
+        computing = {base.__name__ for hook in hooks for base in type(hook).mro()}
+        for kind in computing & _REMEDIES.keys():
+            raise TypeError(
+                f"{where}: expected parameters of its own, got those that {kind} computes; "
+                f"call torch.nn.utils.{_REMEDIES[kind]} first"
+            )
+        known: Any = nn.Sequential if isinstance(part, nn.Sequential) else type(part)
+        if known is not nn.Sequential and known not in _LAYERS:
             raise TypeError(
                 f"{where}: expected one of {', '.join(kind.__name__ for kind in _LAYERS)}, "
-                f"got {part}{_HINTS.get(type(part), '')}"
+                f"got {part}{_hint(part)}"
             )
-        layer = _LAYERS[type(part)](where, part)
-        if layer is not None:
-            found.append(layer)
-    return found, DTYPES[dtypes.pop()]
+        changed = (
+            type(part).forward is not known.forward or type(part).__call__ is not known.__call__
+        )
+        if changed or "forward" in vars(part):
+            raise TypeError(
+                f"{where}: expected the forward of {known.__name__}, got {type(part).__name__} "
+                "with one of its own; load_state_dict of a network takes the parameters of any "
+                "module"
+            )
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise TypeError(
+                f"{where}: expected {known.__name__} without forward hooks, which would be lost; "
+                "remove them first, by remove() of what register_forward_hook returned"
+            )
+        if known is not nn.Sequential:
+            found.append((where, part))
+    return found
+
+
+def _hint(part: nn.Module) -> str:
+    if isinstance(part, nn.modules.lazy.LazyModuleMixin):
+        return "; give the module a batch first, which makes its parameters"
+    if parametrize.is_parametrized(part):
+        return "; torch.nn.utils.parametrize.remove_parametrizations makes it a plain one"
+    return _HINTS.get(type(part), "")
 
 
 def _read(layer: ParametricLayer, where: str, part: nn.Module) -> Layer:
@@ -161,6 +215,14 @@ def _read(layer: ParametricLayer, where: str, part: nn.Module) -> Layer:
     values = state_dict.arrays(layer, record.kind, part.state_dict(), where)
     layer._parameters.fill(values)
     return layer
+
+
+def _made(kind: type[Made], where: str, *arguments: Any, **options: Any) -> Made:
+    """Make a layer; an error says of which module it is."""
+    try:
+        return kind(*arguments, **options)
+    except ValueError as error:
+        raise ValueError(f"{where}, {error}") from None
 
 
 def _expect(where: str, part: Any, **options: object) -> None:
@@ -182,21 +244,28 @@ def _batch_norm(where: str, part: Any) -> Layer:
     if part.momentum is None:
         raise ValueError(f"{where}: expected BatchNorm1d with a number for momentum, got None")
     momentum = _other_momentum(part.momentum)
-    return _read(BatchNorm(part.num_features, momentum=momentum, epsilon=part.eps), where, part)
+    layer = _made(BatchNorm, where, part.num_features, momentum=momentum, epsilon=part.eps)
+    return _read(layer, where, part)
 
 
-def _gelu(where: str, part: Any) -> Layer:
-    _expect(where, part, approximate="none")
-    return GELU()
+def _elementwise(made: type[Elementwise], text: str) -> Callable[[str, Any], Layer]:
+    """Return what makes a layer of the module of which its class says `text`."""
+    _, constants, options = written(text)
 
+    def make(where: str, part: Any) -> Layer:
+        if isinstance(part, nn.Softplus):
+            if part.threshold < 20:
+                raise ValueError(
+                    f"{where}: expected Softplus with a threshold of at least 20, "
+                    f"got {part.threshold}"
+                )
+            _expect(where, part, beta=options["beta"])
+        else:
+            _expect(where, part, **options)
+        values = {ours: getattr(part, theirs) for theirs, ours in constants.items()}
+        return _made(made, where, **values)
 
-def _softplus(where: str, part: Any) -> Layer:
-    _expect(where, part, beta=1)
-    if part.threshold < 20:
-        raise ValueError(
-            f"{where}: expected Softplus with a threshold of at least 20, got {part.threshold}"
-        )
-    return Softplus()
+    return make
 
 
 def _flatten(where: str, part: Any) -> None:
@@ -206,22 +275,22 @@ def _flatten(where: str, part: Any) -> None:
 _LAYERS: dict[type[nn.Module], Callable[[str, Any], Layer | None]] = {
     nn.Linear: _dense,
     nn.BatchNorm1d: _batch_norm,
-    nn.Dropout: lambda where, part: Dropout(part.p),
-    nn.ReLU: lambda where, part: ReLU(),
-    nn.Sigmoid: lambda where, part: Sigmoid(),
-    nn.Tanh: lambda where, part: Tanh(),
-    nn.LeakyReLU: lambda where, part: LeakyReLU(part.negative_slope),
-    nn.ELU: lambda where, part: ELU(part.alpha),
-    nn.SELU: lambda where, part: SELU(),
-    nn.SiLU: lambda where, part: SiLU(),
-    nn.GELU: _gelu,
-    nn.Softplus: _softplus,
-    nn.Mish: lambda where, part: Mish(),
+    nn.Dropout: lambda where, part: _made(Dropout, where, part.p),
     nn.Flatten: _flatten,
     nn.Identity: lambda where, part: None,
-    Rescaling: lambda where, part: OwnRescaling(part.scale),
+    **{written(text).kind: _elementwise(made, text) for made, text in said_by("torch").items()},
 }
 """How the layer of a module is made; None where it does nothing to rows of numbers."""
+
+_REMEDIES = {
+    "WeightNorm": "remove_weight_norm",
+    "SpectralNorm": "remove_spectral_norm",
+    "BasePruningMethod": "prune.remove",
+}
+"""What makes a plain parameter of one that a hook computes of others, by the hook's class.
+
+By its name, as PyTorch means to do without some of these classes.
+"""
 
 _HINTS: dict[type[nn.Module], str] = dict.fromkeys(
     (nn.Softmax, nn.LogSoftmax), "; leave it out: the loss has the softmax in it"

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -129,6 +129,43 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
     # Fitting
 
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
+    ) -> Self:
+        """Train on X until the loss, or the score on validation data, improves no more.
+
+        Parameters
+        ----------
+        X : array, frame or CSR matrix of shape [samples, features]
+            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
+            made dense but for a batch at a time.
+        y : array of shape [samples], or [samples, outputs]
+            Of a classifier classes, or 0 and 1 for each of several labels; of a regressor numbers.
+        sample_weight : array of shape [samples], optional
+            A weight of each sample, at least 0.
+        X_val, y_val : optional
+            Validation data: the score on them after each epoch goes to `validation_scores_`. With
+            `early_stopping` they take the place of a part of X.
+
+        Returns
+        -------
+        MLPClassifier or MLPRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, or what is handed in, is refused.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the training ended as `max_iter` was reached.
+        """
+        self._fit(X, y, sample_weight, X_val, y_val)
+        return self
+
     def _fit(
         self,
         X: Any,
@@ -165,6 +202,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             self._fit_stochastic(X, targets, weights, samples, validation, incremental, first_pass)
         else:
             lbfgs.fit(self, X, targets, weights)
+        if not (incremental or self.warm_start):
+            # a fitted estimator is kept to predict, often as one of many
+            self.network_._programs.forget_training()
         if not np.isfinite(self.network_._parameters.vector).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may"
@@ -480,7 +520,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             self._validate(history, *validation)
         self._count_no_improvement()
         if self._has_rate("invscaling"):
-            self._change_rate(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+            self._change_rate(self._inversely_scaled_rate())
 
     def _validate(self, history: History, X: Any, targets: Array, weights: Array | None) -> None:
         """Score the network on validation data."""
@@ -540,6 +580,19 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _has_rate(self, kind: str) -> bool:
         """Say whether the learning rate is of a kind that changes by itself."""
         return self.learning_rate == kind and self.solver == "sgd" and self.optimizer is None
+
+    def _inversely_scaled_rate(self) -> float:
+        """Return the rate 'invscaling' of the next epoch.
+
+        One that moves no weight any more is kept from 0: the velocity is over the rate.
+        """
+        limits = np.finfo(self.network_.dtype)
+        smallest = float(limits.tiny / limits.eps)
+        try:
+            rate = float(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+        except OverflowError:
+            return smallest
+        return max(rate, smallest)
 
     def _change_rate(self, rate: float) -> None:
         """Go on with another rate.

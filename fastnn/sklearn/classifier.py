@@ -33,8 +33,8 @@ max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_m
 early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `sklearn.neural_network.MLPClassifier`.
     activation : str, `fastnn.Layer`, or a list of one for each hidden layer
-        "identity", "logistic", "tanh" or "relu"; "elu", "gelu", "leaky_relu", "mish", "selu",
-        "silu" or "softplus"; or a layer, such as `LeakyReLU(0.2)`, which is copied.
+        A name that scikit-learn has, such as "logistic", or one of `fastnn.activations.BY_NAME`,
+        such as "gelu"; or a layer, such as `LeakyReLU(0.2)`, which is copied.
     class_weight : {"balanced"}, dict, list of dict, or None
         Weights of classes, by which those of samples are multiplied, as other classifiers of
         scikit-learn take them. `partial_fit` takes no "balanced", which is of a whole training set.
@@ -57,7 +57,8 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, 
     Attributes
     ----------
     network_ : fastnn.Network
-        What has been trained; its output is the logits.
+        What has been trained; its output is the logits. After a stochastic solver its layers have
+        l2 = alpha / (2 batch_size), the penalty of a whole batch without weights.
     coefs_, intercepts_ : list of arrays
         Weights [inputs, outputs] and biases [outputs] of each layer: views of those of the network.
     classes_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, \
@@ -151,42 +152,6 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         self.callbacks = callbacks
         self.threads = threads
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
-    ) -> MLPClassifier:
-        """Train on X until the loss, or the score on validation data, improves no more.
-
-        Parameters
-        ----------
-        X : array, frame or CSR matrix of shape [samples, features]
-            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
-            made dense but for a batch at a time.
-        y : classes of shape [samples], or 0 and 1 of shape [samples, labels]
-        sample_weight : array of shape [samples], optional
-            A weight of each sample, at least 0.
-        X_val, y_val : optional
-            Validation data: the score on them after each epoch goes to `validation_scores_`. With
-            `early_stopping` they take the place of a part of X.
-
-        Returns
-        -------
-        MLPClassifier
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a parameter, or what is handed in, is refused.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the training ended as `max_iter` was reached.
-        """
-        self._fit(X, y, sample_weight, X_val, y_val)
-        return self
-
     @available_if(lambda estimator: estimator._check_solver())  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -203,17 +168,12 @@ t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
 
         Parameters
         ----------
-        X : array, frame or CSR matrix of shape [samples, features]
-            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
-            made dense but for a batch at a time.
-        y : classes of shape [samples], or 0 and 1 of shape [samples, labels]
-        sample_weight : array of shape [samples], optional
-            A weight of each sample, at least 0.
+        X, y, sample_weight
+            As in `fit`.
         classes : array of shape [classes]
             All classes that there will be, in the first call; later ones need not repeat them.
-        X_val, y_val : optional
-            Validation data: the score on them after each epoch goes to `validation_scores_`. With
-            `early_stopping` they take the place of a part of X.
+        X_val, y_val
+            As in `fit`.
 
         Returns
         -------

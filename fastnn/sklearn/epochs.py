@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from fastnn.checks import Array
 from fastnn.layers import Dense
 from fastnn.memory import SparseRows
 from fastnn.network import Network
-from fastnn.paths import Path, threads_asked, training_path
+from fastnn.paths import Path, Repeated, threads_asked, training_path
 
 CALL_WORK = 5e9
 """Weights times samples of one call, a tenth to half of a second; Ctrl-C is heard between calls."""
@@ -37,28 +36,35 @@ class Epochs:
         What trains on samples, in batches of `batch_size`.
     weights
         Of all samples, None for no weights.
+    balanced
+        What the path takes for the weights. In each epoch they are the weights over the mean of
+        their batch, by which no mean changes, and the loss of a batch counts as often as it has
+        samples.
     count
         Samples in an epoch; the attribute `samples` as well.
     """
 
     def __init__(
-        self, network: Network, path: Path, weights: Array | None, batch_size: int, count: int
+        self,
+        network: Network,
+        path: Path,
+        weights: Array | None,
+        balanced: Array | None,
+        batch_size: int,
+        count: int,
     ) -> None:
-        self._weights, self._batch_size = weights, batch_size
+        self._weights, self._balanced = weights, balanced
         self.samples = count
         self._order = np.empty(count, np.int64)
+        self._starts = np.arange(0, count, batch_size)
+        self._counts = np.minimum(batch_size, count - self._starts)
+        self._factors = batch_size / self._counts
         parameters = max(network.parameter_count, 1)
-        rows = batch_size * max(1, int(CALL_WORK / parameters / batch_size))
-        if weights is not None:
-            rows = batch_size
-        whole = count // batch_size * batch_size
-        starts = [*range(0, whole, rows), *([whole] if whole < count else []), count]
-        if all(layer.l2 == 0 for layer in network if isinstance(layer, Dense)) and weights is None:
-            starts = [*range(0, count, rows), count]
-        self._calls: list[tuple[slice, Callable[[float], tuple[float, int]]]] = []
-        for start, stop in pairwise(starts):
-            part = slice(start, stop)
-            self._calls.append((part, path.repeated(self._order[part])))
+        batches = max(1, int(CALL_WORK / parameters / batch_size))
+        self._calls: list[tuple[slice, Repeated]] = []
+        for first in range(0, len(self._starts), batches):
+            part = self._order[first * batch_size : (first + batches) * batch_size]
+            self._calls.append((slice(first, first + batches), path.repeated(part)))
 
     def run(self, order: Order) -> tuple[float, int]:
         """Train on samples in this order; return the sum of losses, and right answers.
@@ -66,17 +72,18 @@ class Epochs:
         The loss of a batch with weights counts as often as it has samples.
         """
         self._order[...] = order
+        factors = self._factors
+        if self._weights is not None and self._balanced is not None:
+            weights = self._weights[order]
+            sums = np.add.reduceat(weights, self._starts)
+            inverse_means = np.zeros(len(sums))
+            np.divide(self._counts, sums, out=inverse_means, where=sums > 0)
+            self._balanced[order] = weights * np.repeat(inverse_means, self._counts)
+            factors = factors * inverse_means
         loss, correct = 0.0, 0
-        for part, call in self._calls:
-            count = part.stop - part.start
-            share = 1.0 if count >= self._batch_size else self._batch_size / count
-            by_weight = 1.0
-            if self._weights is not None:
-                weight = float(self._weights[self._order[part]].sum())
-                share = self._batch_size / weight if weight > 0 else 0.0
-                by_weight = count / weight if weight > 0 else 0.0
-            of_call, answers = call(share)
-            loss += of_call * by_weight
+        for batches, call in self._calls:
+            of_call, answers = call(factors[batches])
+            loss += of_call
             correct += answers
         return loss, correct
 
@@ -106,8 +113,9 @@ def epochs_of(
         if isinstance(layer, Dense):
             layer._l2 = alpha / (2 * batch_size)
     samples, asked = readable(network, X), threads_asked(threads)
-    with training_path(network, samples, targets, batch_size, asked, weights) as path:
-        yield Epochs(network, path, weights, batch_size, count)
+    balanced = None if weights is None else weights.copy()
+    with training_path(network, samples, targets, batch_size, asked, balanced) as path:
+        yield Epochs(network, path, weights, balanced, batch_size, count)
 
 
 class Shuffled:

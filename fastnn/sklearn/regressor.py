@@ -39,17 +39,10 @@ early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, 
     network_ : fastnn.Network
         What has been trained; its output is the predicted value, or its logarithm with
         loss="poisson".
-    coefs_, intercepts_ : list of arrays
-        Weights [inputs, outputs] and biases [outputs] of each layer: views of those of the network.
-    loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_, \
-n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
-        As in scikit-learn; validation scores also where `fit` is given validation data.
-
-    Raises
-    ------
-    ValueError
-        By `fit` and `partial_fit`, if a parameter is out of range or does not go with another, or
-        data are refused, as scikit-learn refuses them.
+    coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, \
+best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, \
+feature_names_in_
+        As those of `MLPClassifier`, whose errors `fit` and `partial_fit` raise as well.
 
     Notes
     -----
@@ -131,42 +124,6 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         self.callbacks = callbacks
         self.threads = threads
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
-    ) -> MLPRegressor:
-        """Train on X until the loss, or the score on validation data, improves no more.
-
-        Parameters
-        ----------
-        X : array, frame or CSR matrix of shape [samples, features]
-            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
-            made dense but for a batch at a time.
-        y : numbers of shape [samples], or [samples, targets]
-        sample_weight : array of shape [samples], optional
-            A weight of each sample, at least 0.
-        X_val, y_val : optional
-            Validation data: the score on them after each epoch goes to `validation_scores_`. With
-            `early_stopping` they take the place of a part of X.
-
-        Returns
-        -------
-        MLPRegressor
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a parameter, or what is handed in, is refused.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the training ended as `max_iter` was reached.
-        """
-        self._fit(X, y, sample_weight, X_val, y_val)
-        return self
-
     @available_if(lambda estimator: estimator._check_solver())  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -176,15 +133,8 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
 
         Parameters
         ----------
-        X : array, frame or CSR matrix of shape [samples, features]
-            It is computed in float32 where it is of that dtype, otherwise in float64. CSR is never
-            made dense but for a batch at a time.
-        y : numbers of shape [samples], or [samples, targets]
-        sample_weight : array of shape [samples], optional
-            A weight of each sample, at least 0.
-        X_val, y_val : optional
-            Validation data: the score on them after each epoch goes to `validation_scores_`. With
-            `early_stopping` they take the place of a part of X.
+        X, y, sample_weight, X_val, y_val
+            As in `fit`.
 
         Returns
         -------
@@ -240,17 +190,16 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         return X, y
 
     def _targets(self, name: str, y: Any) -> Array:
-        rows = y.reshape(-1, 1) if y.ndim == 1 else y
+        rows: Array = y.reshape(-1, 1) if y.ndim == 1 else y
         if rows.shape[1] != self.n_outputs_:
             raise ValueError(
                 f"{name}: expected {self.n_outputs_} targets a sample, got {rows.shape[1]}"
             )
-        targets = np.ascontiguousarray(rows, self.network_.dtype)
-        if self.loss == "poisson" and targets.min() < 0:
+        if self.loss == "poisson" and rows.min() < 0:
             raise ValueError(
-                f"{name}: expected numbers of at least 0 with loss='poisson', got {targets.min()}"
+                f"{name}: expected numbers of at least 0 with loss='poisson', got {rows.min()}"
             )
-        return targets
+        return rows
 
     def _outputs_of(self, y: Any) -> int:
         return 1 if y.ndim == 1 else int(y.shape[1])

@@ -240,64 +240,27 @@ def smoothed_cross_entropy_gradient(logits: Array, labels: Labels, smoothing: fl
 
 
 def binary_cross_entropy(logits: Array, target: Array) -> Array:
-    dtype = logits.dtype
-    entry = _binary_cross_entropy[dtype]
-    values = _empty(len(logits), dtype)
-    if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
-        Z, T = plain(logits), plain(target, dtype)
-        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
-    return values
+    return _loss_values(_binary_cross_entropy, logits, target)
 
 
 def binary_cross_entropy_gradient(logits: Array, target: Array) -> Array:
-    dtype = logits.dtype
-    entry = _binary_cross_entropy_gradient[dtype]
-    gradient = _empty(logits.shape, dtype)
-    if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
-        Z, T = plain(logits), plain(target, dtype)
-        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
-    return gradient
+    return _loss_gradient(_binary_cross_entropy_gradient, 1, len(logits), logits, target)
 
 
 def poisson_loss(logits: Array, target: Array) -> Array:
-    dtype = logits.dtype
-    entry = _poisson[dtype]
-    values = _empty(len(logits), dtype)
-    if entry(1.0, logits.itemsize, id(logits), id(target), id(values)):
-        Z, T = plain(logits), plain(target, dtype)
-        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(values)), Z, T)
-    return values
+    return _loss_values(_poisson, logits, target)
 
 
 def poisson_loss_gradient(logits: Array, target: Array) -> Array:
-    dtype = logits.dtype
-    entry = _poisson_gradient[dtype]
-    gradient = _empty(logits.shape, dtype)
-    if entry(1.0, logits.itemsize, id(logits), id(target), id(gradient)):
-        Z, T = plain(logits), plain(target, dtype)
-        raise_if_refused(entry(1.0, Z.itemsize, id(Z), id(T), id(gradient)), Z, T)
-    return gradient
+    return _loss_gradient(_poisson_gradient, 1, len(logits), logits, target)
 
 
 def mean_squared_error(output: Array, target: Array) -> Array:
-    dtype = output.dtype
-    entry = _squared_error[dtype]
-    values = _empty(len(output), dtype)
-    if entry(1.0, output.itemsize, id(output), id(target), id(values)):
-        Y, T = plain(output), plain(target, dtype)
-        raise_if_refused(entry(1.0, Y.itemsize, id(Y), id(T), id(values)), Y, T)
-    return values
+    return _loss_values(_squared_error, output, target)
 
 
 def mean_squared_error_gradient(output: Array, target: Array) -> Array:
-    dtype = output.dtype
-    entry = _squared_error_gradient[dtype]
-    factor = 2 / output.size
-    gradient = _empty(output.shape, dtype)
-    if entry(factor, output.itemsize, id(output), id(target), id(gradient)):
-        Y, T = plain(output), plain(target, dtype)
-        raise_if_refused(entry(factor, Y.itemsize, id(Y), id(T), id(gradient)), Y, T)
-    return gradient
+    return _loss_gradient(_squared_error_gradient, 2, output.size, output, target)
 
 
 def add_multiple(target: Array, factor: float, source: Array) -> None:
@@ -401,6 +364,31 @@ def _elementwise(
         output = _empty_like(X)
         raise_if_refused(entry(a, b, kernel, X.itemsize, id(X), id(G), id(output)), X, G)
     return output
+
+
+def _loss_values(entries: Entries, output: Array, target: Array) -> Array:
+    """Run the entry of a loss on outputs and numeric targets; return the loss of each row."""
+    dtype = output.dtype
+    entry = entries[dtype]
+    values = _empty(len(output), dtype)
+    if entry(1.0, output.itemsize, id(output), id(target), id(values)):
+        Y, T = plain(output), plain(target, dtype)
+        raise_if_refused(entry(1.0, Y.itemsize, id(Y), id(T), id(values)), Y, T)
+    return values
+
+
+def _loss_gradient(
+    entries: Entries, multiple: int, count: int, output: Array, target: Array
+) -> Array:
+    """Run the entry of a loss's derivative; return multiple / count times the derivative."""
+    dtype = output.dtype
+    entry = entries[dtype]
+    factor = multiple / (count or 1)
+    gradient = _empty(output.shape, dtype)
+    if entry(factor, output.itemsize, id(output), id(target), id(gradient)):
+        Y, T = plain(output), plain(target, dtype)
+        raise_if_refused(entry(factor, Y.itemsize, id(Y), id(T), id(gradient)), Y, T)
+    return gradient
 
 
 def _normalized(

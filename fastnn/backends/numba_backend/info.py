@@ -6,7 +6,7 @@ import os
 
 from llvmlite import binding
 
-from .epoch.threads import MOST_MEMBERS
+from .epoch.meetings import MOST_MEMBERS
 from .layerwise.dense import product
 from .machine import MACHINE, model_name, usable_cores
 

@@ -18,7 +18,7 @@ from ..kernels.rows import integer_at, put_real, real_at, span
 from ..kernels.squares import add_squares
 from ..language import Int, Kernel, Matrix, Real
 from ..microkernel import microkernel, shifted, submatrix
-from .optimizers import RATE_BYTES, ROWS_AT_ONCE
+from .optimizers import RATE_BYTES, ROWS_AT_ONCE, penalty_factor
 
 SMALLEST_NORM = 1e-6
 """What is added to a norm before it divides, as in PyTorch."""
@@ -87,7 +87,8 @@ def collect(
     of = record_at(record, 0)
     place = of.parameters.address + first * of.parameters.row_stride
     W = submatrix(shifted(of.parameters, parameters), first, 0, rows, of.parameters.columns)
-    collect_rows(type(one)(of.decay), W, gradient, of.collected + place)
+    decay = type(one)(of.decay * penalty_factor(rates))
+    collect_rows(decay, W, gradient, of.collected + place)
     if of.squares != 0:
         numbers = rows * of.parameters.row_stride // of.parameters.column_stride
         add_squares(one, of.collected + place, numbers, of.squares)

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import call, operation, record_at
+from fastnn.backends.description import PENALTY_FACTOR, RATES
+
+from ..jit import jit_part, operation, record_at
+from ..kernels.optimizers import step_by
 from ..kernels.rows import real_at
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix
@@ -43,8 +46,14 @@ REGION = np.dtype(
 )  # fmt: skip
 """Where a matrix or a vector of parameters lies, and the numbers of its rule."""
 
-RATE_BYTES = 24
-"""Of the three float64, rate, correction and shrinking, of a learned layer in one step."""
+RATE_BYTES = 8 * RATES
+"""Of the numbers of a learned layer in one step."""
+
+
+@jit_part
+def penalty_factor(rates):
+    """What a layer's penalty is multiplied by in the step whose numbers are at `rates`."""
+    return real_at(0.0, rates + 8 * PENALTY_FACTOR)
 
 
 @operation
@@ -53,18 +62,18 @@ def move(
 ):  # fmt: skip
     """Move rows `first` to `first + rows` of a REGION.
 
-    `rates` is the address of the rate of this step, of Adam's correction, and of the share by which
-    weights shrink, `parameters` that of the flat vector, to which the states are parallel, and
-    `gradient` that of the gradient of the first row, whose rows are as far apart as those of the
-    parameters.
+    `rates` is the address of the numbers of this step, `parameters` that of the flat vector, to
+    which the states are parallel, and `gradient` that of the gradient of the first row, whose rows
+    are as far apart as those of the parameters.
     """
     of, real = record_at(record, 0), type(one)
     place = of.parameters.address + first * of.parameters.row_stride
     moved = submatrix(shifted(of.parameters, parameters), first, 0, rows, of.parameters.columns)
-    call(
-        of.kernel, real(real_at(0.0, rates)), real(real_at(0.0, rates + 8)),
-        real(of.beta1), real(1.0 - of.beta1), real(of.beta2), real(1.0 - of.beta2),
-        real(of.epsilon), real(real_at(0.0, rates + 16) if of.shrinks != 0 else 0.0),
-        real(of.decay),
-        moved, gradient, first_state + place, second_state + place, of.squares,
+    step_by(
+        of.kernel, rate=real(real_at(0.0, rates)), correction=real(real_at(0.0, rates + 8)),
+        beta1=real(of.beta1), rest1=real(1.0 - of.beta1),
+        beta2=real(of.beta2), rest2=real(1.0 - of.beta2), epsilon=real(of.epsilon),
+        shrinking=real(real_at(0.0, rates + 16) if of.shrinks != 0 else 0.0),
+        decay=real(of.decay * penalty_factor(rates)), parameters=moved, gradient=gradient,
+        first_state=first_state + place, second_state=second_state + place, squares=of.squares,
     )  # fmt: skip

@@ -12,17 +12,17 @@ from functools import cached_property, partial
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.description import Dense, Layer, Learned
+from fastnn.backends.description import RATES, Dense, Layer, Learned
 from fastnn.memory import SparseRows
 
 from ..kernels.optimizers import RULES
 from ..machine import usable_cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
+from .meetings import MOST_MEMBERS, Signals
 from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team
-from .threads import MOST_MEMBERS, Signals
 
 __all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
 
@@ -96,8 +96,6 @@ class Program:
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
         self.loss = loss
-        self.penalty_factor = 1.0
-        """What the layers' penalties are multiplied by in the calls from now on."""
         self._totals = 0.0, 0
         self._signals = Signals()
         self._take(layers)
@@ -198,8 +196,8 @@ class Program:
         `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
         `states`, as many vectors parallel to it as the rules ask for. `rates` [steps, learned
-        layers, 3] holds, in float64, what each step of each layer has for `rate`, `correction` and
-        `shrinking`, see `optimizers.py`; what stays for all steps may come as those of one.
+        layers, RATES] holds, in float64, the numbers of each step of each layer; what stays for
+        all steps may come as those of one.
         `dropout_steps`, int64, says for each Dropout layer how many batches went through it before;
         0 if left out.
         `sample_weights` are float64 [n], given if and only if the program is `weighted`; the
@@ -258,18 +256,15 @@ class Program:
         else:
             run = partial(team.run_batches, self._signals, scale, arguments, count)
         read = samples, targets, order, parameters, rates, states, sample_weights
-        return partial(self._run, run, tables, members, read)
+        return partial(self._run, run, members, read)
 
     def _run(
         self,
         run: Callable[[], tuple[float, int]],
-        tables: Sequence[Table],
         members: int,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
-        for table in tables:
-            table.weigh_penalties(self.penalty_factor)
         loss, correct = run()
         self._totals = float(loss), int(correct)
         self._has_run.add(members)
@@ -356,7 +351,7 @@ def _check_rates(rates: np.ndarray, steps: int, learned: int) -> None:
     if rates.dtype != np.float64:
         raise TypeError(f"rates must be float64, not {rates.dtype}")
     too_few = len(rates) < steps and len(rates) != 1
-    if rates.ndim != 3 or too_few or rates.shape[1:] != (learned, 3):
-        raise ValueError(f"rates must be {steps} x {learned} x 3, not of shape {rates.shape}")
+    if rates.ndim != 3 or too_few or rates.shape[1:] != (learned, RATES):
+        raise ValueError(f"rates must be {steps} x {learned} x {RATES}, not of shape {rates.shape}")
     if not rates[:1].flags.c_contiguous:
         raise ValueError(f"rates must be C-contiguous in each step, not of strides {rates.strides}")

@@ -33,7 +33,7 @@ from fastnn import memory
 from ..kernels.rows import MESSAGE_FIELDS
 
 MEMBER = np.dtype([(name, np.int64) for name in ("signals", "member", "members")])
-"""What a member knows of its team: the address of its signals (see `threads.py`), who it is."""
+"""What a member knows of its team: the address of its signals (see `meetings.py`), who it is."""
 
 MESSAGE = np.dtype([(name, np.int64) for name in MESSAGE_FIELDS])
 

@@ -45,28 +45,29 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
-from .one_sample import nothing_waits
-from .optimizers import RATE_BYTES
-from .threads import (
+from .meetings import (
     END,
-    answer,
     arrive,
     call_members,
     clock,
     consider_parting,
+    meet,
     note_alone,
     parted,
     wait,
+    wait_for_call,
 )
+from .one_sample import nothing_waits
+from .optimizers import RATE_BYTES, penalty_factor
 
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
 
-DENSE, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
+EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
 every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
-BY_COLUMNS, BY_ROWS, NONE = 0, 1, 2
+BY_COLUMNS, BY_ROWS, NO_GRADIENT = 0, 1, 2
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
@@ -271,7 +272,7 @@ def multiply_rows(one, layer, parameters, count):
         Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
         if first == last:
             clear(one, Z)
-        elif layer.forward_by == DENSE:
+        elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
             matmul(one, X, W, Z, 0)
@@ -423,7 +424,7 @@ def update_weights(
             target = submatrix(layer.gradient_rows, 0, 0, units, columns)
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
-            if layer.update_by == DENSE:
+            if layer.update_by == EVERY_NUMBER:
                 X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, 0, count, columns)
                 matmul(factor, transposed(X), G, target, keep)
@@ -509,8 +510,8 @@ def put_rows(one, record, order, start, count, present):
 
 
 @operation
-def add_penalties(one, record, blocks, chunks, target):
-    """The penalty of all W before the step: 0.5 decay * (sum of squares), for each of them.
+def add_penalties(one, record, blocks, chunks, rates, target):
+    """The penalty of all W before the step: 0.5 decay * factor * (sum of squares), for each.
 
     Squares are added over rows that move together, then chunk by chunk and layer by layer, whoever
     moved which.
@@ -522,16 +523,9 @@ def add_penalties(one, record, blocks, chunks, target):
             squares = 0.0
             for chunk in range(chunks):
                 squares += real_at(0.0, layer.penalty_squares + 8 * chunk)
-            total += 0.5 * real_at(0.0, layer.decay) * squares
+            decay = real_at(0.0, layer.decay) * penalty_factor(rates + RATE_BYTES * layer.learned)
+            total += 0.5 * decay * squares
     put_real(total, target)
-
-
-@jit_part
-def meet(signals, member, members, meeting):
-    """Come to the next meeting and wait for the other members; return its number."""
-    meeting = arrive(signals, member, meeting)
-    wait(signals, members, meeting)
-    return meeting
 
 
 @jit_part
@@ -562,8 +556,7 @@ def run_batches(
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
-    (rate, correction, shrinking) for each learned layer; the next step's is `rates_stride` bytes
-    further.
+    the numbers of the step for each learned layer; the next step's is `rates_stride` bytes further.
     `loss` and `correct` are the sums before, which go on from call to call.
 
     `tables` holds the records of the blocks for a thread that works alone and, second, for it as a
@@ -592,7 +585,7 @@ def run_batches(
             if members == 1:
                 member = team[0].member
                 if member != 0:
-                    called = answer(signals, member, called)
+                    called = wait_for_call(signals, member, called)
                     if called == END:
                         break
                     start = called - 1
@@ -680,7 +673,7 @@ def run_batches(
             if team is not None and members > 1 and number >= first_dense:
                 wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
-            if number >= first_dense and layer.gradient_by != NONE:
+            if number >= first_dense and layer.gradient_by != NO_GRADIENT:
                 below = layers[number - 1]
                 by_columns = layer.gradient_by == BY_COLUMNS
                 if by_columns:
@@ -698,7 +691,10 @@ def run_batches(
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
-            call(shared.add_penalties, one, shared.layers, last + 1, shared.chunks, shared.penalty)
+            call(
+                shared.add_penalties, one, shared.layers, last + 1, shared.chunks, step_rates,
+                shared.penalty,
+            )  # fmt: skip
             weight = float(count)
             if shared.sample_weights != 0:
                 weight = real_at(0.0, shared.batch_weight)

@@ -31,10 +31,10 @@ from .step import (
     BY_ROWS,
     BY_SAMPLE,
     BY_UNIT,
-    DENSE,
+    EVERY_NUMBER,
     GROUP_SAMPLES,
     LAYER,
-    NONE,
+    NO_GRADIENT,
     ONE_SAMPLE,
     SHARED,
     add_penalties,
@@ -104,7 +104,7 @@ class Table:
                 may_wait = training and number == 0 and plain
                 choose_kernels(layer, self.dtype, batch_size, number == 0, density, may_wait)
                 if self._learned == 0:
-                    layer["gradient_by"] = NONE
+                    layer["gradient_by"] = NO_GRADIENT
                 if training:
                     self.owners += [(number, "weights"), (number, "biases")]
                     self._describe_step(layer, block.dense)
@@ -130,14 +130,6 @@ class Table:
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
-        self._penalized = self.collecting if self.clipping else self.regions
-        self._decays, self._penalty_factor = self._penalized["decay"].copy(), 1.0
-
-    def weigh_penalties(self, factor: float) -> None:
-        """Multiply what the description says of the penalties by a factor, for steps to come."""
-        if factor != self._penalty_factor:
-            np.multiply(self._decays, factor, out=self._penalized["decay"])
-            self._penalty_factor = factor
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -504,13 +496,13 @@ def choose_kernels(
     elif batch_size <= FEW_SAMPLES:  # nothing is transposed
         layer["forward_by"] = layer["update_by"] = BY_SAMPLE
     elif density >= SPARSE_BELOW:
-        layer["forward_by"] = layer["update_by"] = DENSE
+        layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     elif first:
         layer["forward_by"] = layer["update_by"] = BY_UNIT
     elif vectors >= NARROW_VECTORS:
         layer["forward_by"], layer["update_by"] = BY_SAMPLE, BY_UNIT
     else:
-        layer["forward_by"] = layer["update_by"] = DENSE
+        layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     # vectors along output units end with adding up their lanes, vectors of samples are padded
     by_rows = batch_size * (vectors + width.bit_length())
     padded = memory.round_up(batch_size, sample_group(width))

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from .blocks import Structure
+from .meetings import Signals
 from .sharing import MEMBER, Messages, share_out
 from .step import run_batches
 from .table import Table, share_parts
-from .threads import Signals, run_together
+from .threads import run_together
 
 
 class Team:

@@ -2,7 +2,7 @@
 
 A formula takes vectors of parameters w, their gradient g and their state, and returns the new
 parameters and the new state; `numpy_backend.py` has the equations of the same names. `RULES` makes
-a kernel of each, which both wings call through its address.
+a kernel of each, which both wings call through its address by `step_by`.
 
 State that falls below the smallest normal number becomes zero. It would stay denormal for ever,
 since 0.9 times the smallest number of all is rounded to that number again. Where gradients are
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..jit import KernelOperation
+from ..jit import KernelOperation, call, jit_part
 from ..language import DOUBLE, FLOAT, Int, Kernel, Matrix, Real, Vector
 
 
@@ -174,3 +174,20 @@ RULES = {
     for formula, states in ((sgd, 0), (momentum, 1), (nesterov, 1), (rmsprop, 1), (adam, 2))
 }
 """Each kind of rule, by its name in `description.Rule`."""
+
+
+@jit_part
+def step_by(
+    kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, shrinking, decay,
+    parameters, gradient, first_state, second_state, squares,
+):  # fmt: skip
+    """Call the kernel of a rule, which lies at an address.
+
+    The arguments are those of `write` in `_pass`, in its order. A call through an address checks
+    neither order nor count of them, so this is the only place that makes one, and who comes here
+    gives the numbers by name.
+    """
+    call(
+        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, shrinking, decay,
+        parameters, gradient, first_state, second_state, squares,
+    )  # fmt: skip

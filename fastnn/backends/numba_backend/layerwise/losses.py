@@ -242,11 +242,16 @@ def smoothed_cross_entropy_gradient(smoothing, itemsize, Z, labels, int64, dZ):
     return DONE
 
 
-# --------------------------------------------------------------------- binary cross-entropy
+# --------------------------------------------------------- losses of outputs and numeric targets
 
 
 Formula = Callable[[Kernel, Vector, Vector], tuple[Vector, Vector]]
-"""Loss and derivative by an output, of the output and the target."""
+"""Loss and derivative by an output, of the output and the target.
+
+Tried and lost: kernels that are called through their addresses, by one entry for all formulas.
+Compiled without Numba, products and sums of the losses are fused at other places, and their last
+bits change.
+"""
 
 
 def sums_of_losses(k: Kernel, formula: Formula, Z: Matrix, T: Matrix, losses: Int) -> None:
@@ -283,6 +288,15 @@ def derivatives(k: Kernel, formula: Formula, scale: Real, Z: Matrix, T: Matrix, 
         span(k, Z.columns, body)
 
 
+@jit_part
+def are_comparable(itemsize, Y, T):
+    """Say whether outputs and targets are matrices of one shape and dtype, with contiguous rows."""
+    return is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)
+
+
+# --------------------------------------------------------------------- binary cross-entropy
+
+
 @microkernel
 def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
     """losses_n = Σ_k of binary cross-entropy; see `sums_of_losses`."""
@@ -298,18 +312,18 @@ def binary_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix) 
 @jit
 def binary_cross_entropy(one, itemsize, Z, T, values):
     """values_n = Σ_k of the losses of row n; the arguments are array objects."""
-    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+    if not are_comparable(itemsize, Z, T):
         return REFUSED
     binary_losses_of_rows(one, matrix(Z), matrix(T), data(values))
     return DONE
 
 
 @jit
-def binary_cross_entropy_gradient(one, itemsize, Z, T, D):
-    """D = (σ(Z) - T) / batch; the arguments are array objects."""
-    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+def binary_cross_entropy_gradient(factor, itemsize, Z, T, D):
+    """D = factor (σ(Z) - T); the arguments are array objects."""
+    if not are_comparable(itemsize, Z, T):
         return REFUSED
-    binary_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
+    binary_derivatives(factor, matrix(Z), matrix(T), matrix(D))
     return DONE
 
 
@@ -331,18 +345,18 @@ def poisson_derivatives(k: Kernel, scale: Real, Z: Matrix, T: Matrix, D: Matrix)
 @jit
 def poisson_loss(one, itemsize, Z, T, values):
     """values_n = Σ_k of the losses of row n; the arguments are array objects."""
-    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+    if not are_comparable(itemsize, Z, T):
         return REFUSED
     poisson_losses_of_rows(one, matrix(Z), matrix(T), data(values))
     return DONE
 
 
 @jit
-def poisson_loss_gradient(one, itemsize, Z, T, D):
-    """D = (exp(Z) - T) / batch; the arguments are array objects."""
-    if not (is_rows(itemsize, Z) and is_rows(itemsize, T) and are_alike(Z, T)):
+def poisson_loss_gradient(factor, itemsize, Z, T, D):
+    """D = factor (exp(Z) - T); the arguments are array objects."""
+    if not are_comparable(itemsize, Z, T):
         return REFUSED
-    poisson_derivatives(one / type(one)(length(Z, 0)), matrix(Z), matrix(T), matrix(D))
+    poisson_derivatives(factor, matrix(Z), matrix(T), matrix(D))
     return DONE
 
 
@@ -385,7 +399,7 @@ def scaled_difference(k: Kernel, factor: Real, Y: Matrix, T: Matrix, D: Matrix) 
 @jit
 def squared_error(one, itemsize, Y, T, values):
     """values_n = Σ_k (Y_nk - T_nk)² / K; the arguments are array objects."""
-    if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
+    if not are_comparable(itemsize, Y, T):
         return REFUSED
     squares_of_rows(one / type(one)(length(Y, 1)), matrix(Y), matrix(T), data(values))
     return DONE
@@ -394,7 +408,7 @@ def squared_error(one, itemsize, Y, T, values):
 @jit
 def squared_error_gradient(factor, itemsize, Y, T, D):
     """D = factor (Y - T); the arguments are array objects."""
-    if not (is_rows(itemsize, Y) and is_rows(itemsize, T) and are_alike(Y, T)):
+    if not are_comparable(itemsize, Y, T):
         return REFUSED
     scaled_difference(factor, matrix(Y), matrix(T), matrix(D))
     return DONE

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..jit import call, jit, jit_part
+from ..jit import jit, jit_part
+from ..kernels.optimizers import step_by
 from ..kernels.squares import add_squares
 from ..language import Int, Kernel, Real
 from ..microkernel import matrix_at, microkernel
@@ -102,9 +103,11 @@ def momentum(rate, beta1, kernel, itemsize, parameters, gradient, velocity):
     if not can_move(itemsize, parameters, gradient, velocity):
         return REFUSED
     none = type(rate)(0)
-    call(
-        kernel, rate, none, beta1, none, none, none, none, none, none,
-        vector_as_row(itemsize, parameters), data(gradient), data(velocity), 0, 0,
+    step_by(
+        kernel, rate=rate, correction=none, beta1=beta1, rest1=none,
+        beta2=none, rest2=none, epsilon=none, shrinking=none, decay=none,
+        parameters=vector_as_row(itemsize, parameters), gradient=data(gradient),
+        first_state=data(velocity), second_state=0, squares=0,
     )  # fmt: skip
     return DONE
 
@@ -115,9 +118,11 @@ def rmsprop(rate, rho, rest, epsilon, kernel, itemsize, parameters, gradient, me
     if not can_move(itemsize, parameters, gradient, mean_square):
         return REFUSED
     none = type(rate)(0)
-    call(
-        kernel, rate, none, rho, rest, none, none, epsilon, none, none,
-        vector_as_row(itemsize, parameters), data(gradient), data(mean_square), 0, 0,
+    step_by(
+        kernel, rate=rate, correction=none, beta1=rho, rest1=rest,
+        beta2=none, rest2=none, epsilon=epsilon, shrinking=none, decay=none,
+        parameters=vector_as_row(itemsize, parameters), gradient=data(gradient),
+        first_state=data(mean_square), second_state=0, squares=0,
     )  # fmt: skip
     return DONE
 
@@ -135,9 +140,11 @@ def adam(
     ):
         return REFUSED
     none = type(rate)(0)
-    call(
-        kernel, rate, correction, beta1, rest1, beta2, rest2, epsilon, none, none,
-        vector_as_row(itemsize, parameters), data(gradient), data(mean), data(mean_square), 0,
+    step_by(
+        kernel, rate=rate, correction=correction, beta1=beta1, rest1=rest1,
+        beta2=beta2, rest2=rest2, epsilon=epsilon, shrinking=none, decay=none,
+        parameters=vector_as_row(itemsize, parameters), gradient=data(gradient),
+        first_state=data(mean), second_state=data(mean_square), squares=0,
     )  # fmt: skip
     return DONE
 

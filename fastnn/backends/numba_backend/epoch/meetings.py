@@ -1,0 +1,241 @@
+"""How the members of a team meet, inside a compiled function: what they tell each other, and when.
+
+The members of a team, member 0 of which is the caller, run the same compiled function, without the
+interpreter's lock. It divides its work by the member's number, and its members wait for each other
+at meetings. They tell each other by signals, 64-bit integers, each in cache lines of its own. Only
+one of them writes a signal, but for `ready`, which the caller takes back:
+
+    arrived     of each member: how many meetings it has come to
+    ready       of each member: whether it waits to be called
+    called      by the caller: the number of the step that all begin with, or END
+    parting     by the caller: the number of the step after which all part
+
+The caller works alone until every member is ready, calls them, and waits for none before they
+have come. So nobody waits for a thread that is starting, or that the operating system has put aside
+in favour of another program. While they are together, the caller compares how long their steps take
+with how long its own took. Where steps together are slower, because another program takes the
+core of a member, because two members share one, or because messages take longer than the work
+that they save, the members part at the end of a step, the caller goes on alone, and they come back
+after the time that was lost; if that is lost again, after twice as long each time, up to sixteen
+times what was lost. So in the long run hardly more than a sixteenth of the time is lost, and what
+passes soon costs little: the threads of another library's matrix products, which wait some
+hundredths of a second for the next one, are often at work just before a training begins.
+Tried and lost: sixteen times from the first, which after a fit of scikit-learn cost a network of
+784-100-10 two of its first four epochs together; parting when somebody has been waited for longer
+than a millisecond, as happens often where a machine is shared: the step must wait all the same.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from fastnn import memory
+
+from ..jit import jit_part
+from ..language import Int, Kernel
+from ..machine import HAS_POSIX
+from ..microkernel import microkernel
+
+MOST_MEMBERS = 4 if HAS_POSIX else 1
+"""Members of the largest team."""
+
+PLACE_BYTES = 128
+"""Between signals of different writers: processors fetch cache lines in pairs."""
+
+POLLS = 1000
+"""Looks at a signal before the processor is offered to others."""
+
+END = -1
+"""What the caller calls at the end: there is no step to come."""
+
+PLACES = {
+    name: PLACE_BYTES * number
+    for number, name in enumerate(
+        (
+            *(f"arrived {member}" for member in range(4)),
+            *(f"ready {member}" for member in range(4)),
+            "called", "parting", "return at",
+            # what the caller notes for itself
+            "since", "time", "steps", "alone time", "alone steps",
+            # settings
+            "pause", "enough time", "enough steps", "longest pause",
+        )
+    )
+}  # fmt: skip
+"""Where each signal lies, in bytes from the first."""
+
+ARRIVED, READY = PLACES["arrived 0"], PLACES["ready 0"]
+CALLED, PARTING, RETURN_AT = PLACES["called"], PLACES["parting"], PLACES["return at"]
+SINCE, TIME, STEPS = PLACES["since"], PLACES["time"], PLACES["steps"]
+ALONE_TIME, ALONE_STEPS = PLACES["alone time"], PLACES["alone steps"]
+ENOUGH_TIME, ENOUGH_STEPS = PLACES["enough time"], PLACES["enough steps"]
+PAUSE, LONGEST_PAUSE = PLACES["pause"], PLACES["longest pause"]
+
+SETTINGS = {
+    # nanoseconds and steps together after which they are compared with those alone
+    ENOUGH_TIME: 20_000_000,
+    ENOUGH_STEPS: 4,
+    # how many times as long as the time lost together the members stay apart, at the most
+    LONGEST_PAUSE: 16,
+    # handed on from call to call; PAUSE is how many times as long it would be now
+    PAUSE: 1,
+    RETURN_AT: 0,
+    TIME: 0,
+    STEPS: 0,
+    ALONE_TIME: 0,
+    ALONE_STEPS: 0,
+}
+
+
+@microkernel
+def signal_at(k: Kernel, address: Int) -> Int:
+    """The signal at an address."""
+    return k.load_shared(address)
+
+
+@microkernel
+def put_signal(k: Kernel, number: Int, address: Int) -> None:
+    """Change the signal at an address."""
+    k.store_shared(number, address)
+
+
+@microkernel
+def clock(k: Kernel) -> Int:
+    """Nanoseconds since some moment."""
+    return k.clock()
+
+
+@microkernel
+def wait(k: Kernel, signals: Int, members: Int, meeting: Int) -> None:
+    """Wait until all members have come to a meeting.
+
+    Why it is fast: each member writes one signal, in a cache line that it alone writes; so a
+    meeting costs one transfer of a line to each other member. A member that has waited for some
+    microseconds offers its processor to others: the one for which it waits may need it.
+    """
+    with k.loop(0, members) as other:
+        signal = signals + ARRIVED + other * PLACE_BYTES
+        polls = k.variable(k.integer(0))
+        with k.loop_while(lambda: k.load_shared(signal) < meeting):
+            polls[0] = polls[0] + 1
+            with k.when(polls[0] > POLLS):
+                k.yield_processor()
+
+
+@microkernel
+def wait_for_call(k: Kernel, signals: Int, member: Int, last: Int) -> Int:
+    """A member, until the caller calls: stay away while it is to, be ready, return what is called.
+
+    `last` is what was called before. Who stays away sleeps a millisecond at a time, so that
+    the end is heard soon; who is ready waits for a step of the caller, at most.
+    """
+    called = signals + CALLED
+
+    def go_on():
+        return k.load_shared(called).differs(END)
+
+    with k.loop_while(lambda: go_on() & (k.clock() < k.load_shared(signals + RETURN_AT))):
+        k.sleep(1000)
+    k.store_shared(1, signals + READY + member * PLACE_BYTES)
+    polls = k.variable(k.integer(0))
+    with k.loop_while(lambda: k.load_shared(called).equals(last)):
+        polls[0] = polls[0] + 1
+        with k.when(polls[0] > POLLS):
+            k.yield_processor()
+    return k.load_shared(called)
+
+
+@jit_part
+def call_members(signals, members, step):
+    """Call the members to begin with a step if all of them are ready; return whether they are."""
+    for other in range(1, members):
+        if signal_at(signals + READY + other * PLACE_BYTES) == 0:
+            return False
+    for other in range(1, members):
+        put_signal(0, signals + READY + other * PLACE_BYTES)
+    put_signal(clock(), signals + SINCE)
+    put_signal(step, signals + CALLED)
+    return True
+
+
+@jit_part
+def arrive(signals, member, meeting):
+    """Come to the next meeting, without waiting for the others; return its number."""
+    put_signal(meeting + 1, signals + ARRIVED + member * PLACE_BYTES)
+    return meeting + 1
+
+
+@jit_part
+def meet(signals, member, members, meeting):
+    """Come to the next meeting and wait for the other members; return its number."""
+    meeting = arrive(signals, member, meeting)
+    wait(signals, members, meeting)
+    return meeting
+
+
+@jit_part
+def note_alone(signals, nanoseconds):
+    """The caller, after a step that it took alone: add up what those of late took."""
+    time = signal_at(signals + ALONE_TIME) + nanoseconds
+    steps = signal_at(signals + ALONE_STEPS) + 1
+    if time > 4 * signal_at(signals + ENOUGH_TIME):
+        time //= 2
+        steps = (steps + 1) // 2
+    put_signal(time, signals + ALONE_TIME)
+    put_signal(steps, signals + ALONE_STEPS)
+
+
+@jit_part
+def consider_parting(signals, step):
+    """The caller, before the last meeting of a step: have all part after it if that is better.
+
+    Time and steps together are added up over calls: those of a short epoch are too few to tell.
+    """
+    steps = signal_at(signals + STEPS) + 1
+    now = clock()
+    time = signal_at(signals + TIME) + now - signal_at(signals + SINCE)
+    if steps >= signal_at(signals + ENOUGH_STEPS) and time >= signal_at(signals + ENOUGH_TIME):
+        alone = signal_at(signals + ALONE_TIME) * steps // max(signal_at(signals + ALONE_STEPS), 1)
+        pause = 1
+        if alone < time and signal_at(signals + ALONE_STEPS) != 0:
+            pause = signal_at(signals + PAUSE)
+            put_signal(now + pause * (time - alone), signals + RETURN_AT)
+            put_signal(step, signals + PARTING)
+            pause = min(2 * pause, signal_at(signals + LONGEST_PAUSE))
+        put_signal(pause, signals + PAUSE)
+        time = steps = 0
+    put_signal(now, signals + SINCE)
+    put_signal(time, signals + TIME)
+    put_signal(steps, signals + STEPS)
+
+
+@jit_part
+def parted(signals, step):
+    """Whether the caller has decided, before a meeting of this step, that all part after it."""
+    return signal_at(signals + PARTING) == step
+
+
+class Signals:
+    """The signals of one network's teams. Each call has its own; some are handed on."""
+
+    def __init__(self) -> None:
+        self.settings = dict(SETTINGS)
+
+    def new(self) -> np.ndarray:
+        """Return signals for one call."""
+        signals = memory.aligned_zeros(len(PLACES) * PLACE_BYTES // 8, np.dtype(np.int64))
+        for place, value in self.settings.items():
+            signals[place // 8] = value
+        return signals
+
+    def keep(self, signals: np.ndarray) -> None:
+        """Remember from a call how long the members stay away, and how long steps took."""
+        for place in (RETURN_AT, PAUSE, TIME, STEPS, ALONE_TIME, ALONE_STEPS):
+            self.settings[place] = int(signals[place // 8])
+
+    def apart(self) -> bool:
+        """Return whether it is not yet time for the members to come back."""
+        later = self.settings[RETURN_AT]
+        return later > 0 and time.clock_gettime_ns(time.CLOCK_MONOTONIC) < later

@@ -1,0 +1,29 @@
+"""`fastnn bench`: fastnn beside other libraries."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from fastnn import bench
+from fastnn.cli.arguments import HelpFormatter
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to a parser's."""
+    parser = commands.add_parser(
+        "bench",
+        help="compare speed with the NumPy backend and with other libraries",
+        description="Train the same network with fastnn and with its peers on this machine, "
+        "in interleaved rounds, and print medians and ratios.",
+        formatter_class=HelpFormatter,
+    )
+    bench.add_arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
+    print(bench.as_markdown(report))
+    return 1 if report.failures else 0

@@ -1,0 +1,56 @@
+"""`fastnn evaluate`: how good a saved network is."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import fastnn
+from fastnn import images, tables
+from fastnn.cli import arguments, sources
+from fastnn.cli.arguments import HelpFormatter
+from fastnn.settings import PIXEL_SCALE
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to a parser's."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="report the test accuracy of a saved network",
+        description="Read a network that `fastnn train --save` wrote, or Network.save, "
+        "and report its loss and accuracy on the test images, or on all rows of a table.",
+        formatter_class=HelpFormatter,
+    )
+    arguments.add_model(parser)
+    arguments.add_backend(parser)
+    arguments.add_data(parser)
+    arguments.add_table(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    network = fastnn.load(options.model, backend=options.backend)
+    file = options.csv or options.parquet
+    if file is not None:
+        with sources.naming(options.model):
+            encoding = tables.Encoding.of(network)
+        frame = sources.table_of(options, encoding.texts)
+        with sources.naming(file):
+            known = encoding.with_target(frame)
+            X_test, y_test = encoding.inputs(known, network.dtype), encoding.targets(known)
+        if len(known) < len(frame):
+            print(f"left out: {len(frame) - len(known)} rows without {encoding.target.name}")
+        print(*encoding.target.report(network, X_test, y_test), sep="\n")
+        return 0
+    if tables.ENTRY in network.metadata:
+        with sources.naming(options.model):
+            names = tables.Encoding.of(network).names
+        raise ValueError(
+            f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
+            f"{', '.join(names)}"
+        )
+    X_test, y_test = sources.pixels(options)[4:]
+    if not images.takes_raw_pixels(network):
+        X_test = X_test * network.dtype.type(PIXEL_SCALE)
+    print(*sources.tested(network, X_test, y_test), sep="\n")
+    return 0

@@ -1,0 +1,129 @@
+"""Columns that a network answers, and how good its answers are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import prediction
+from fastnn.checks import Array
+from fastnn.tables import cells
+
+if TYPE_CHECKING:
+    from fastnn.network import Network
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A target that is one of several classes."""
+
+    name: str
+    classes: tuple[str, ...]
+    most_frequent: str
+
+    loss = "softmax_cross_entropy"
+
+    def __post_init__(self) -> None:
+        cells.check_texts("name", (self.name,))
+        cells.check_texts("classes", self.classes)
+        if self.most_frequent not in self.classes:
+            raise ValueError(f"most_frequent: expected a class, got {self.most_frequent!r}")
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of the network."""
+        return len(self.classes)
+
+    def encoded(self, column: Any) -> npt.NDArray[np.int64]:
+        """Return class ids, [n]."""
+        return cells.places(column, self.name, self.classes, None)
+
+    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+        """Return lines on loss and accuracy, and on what needs no network."""
+        test = network.evaluate(X, y)
+        baseline = np.mean(y == self.classes.index(self.most_frequent))
+        return [
+            f"test loss {test.loss:.4f}",
+            f"test accuracy {test.accuracy:.4f}",
+            f"baseline: the most frequent class, {self.most_frequent!r}, has an accuracy of "
+            f"{baseline:.4f}",
+        ]
+
+    def predictions(self, network: Network, X: Array) -> str:
+        """Return a line for each row: the likeliest class, and the probability of each."""
+        rows = [["", self.name, *self.classes]]
+        for number, p in enumerate(prediction.finite(network.predict_proba(X)), 1):
+            rows.append([f"row {number}", self.classes[p.argmax()], *(f"{x:.4f}" for x in p)])
+        return prediction.aligned(rows)
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
+        return f"{self.name}, {len(self.classes)} classes: {shown}"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A target that is a number; mean and deviation are those of the training rows."""
+
+    name: str
+    mean: float
+    deviation: float
+
+    outputs = 1
+    loss = "mse"
+
+    def __post_init__(self) -> None:
+        cells.check_texts("name", (self.name,))
+        cells.check_scale(self.mean, self.deviation)
+
+    def encoded(self, column: Any) -> npt.NDArray[np.float64]:
+        """Return the standardised target, [n]."""
+        values = cells.numbers(column, self.name)
+        cells.refuse(np.isnan(values), self.name, "a number in every row", column)
+        return cells.standardised(values, self.mean, self.deviation)
+
+    def decoded(self, output: Array) -> npt.NDArray[np.float64]:
+        """Return numbers in the unit of the target."""
+        return output.astype(np.float64) * self.deviation + self.mean
+
+    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+        """Return lines on the loss and errors in the target's unit, and on what needs no network.
+
+        R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where ȳ is the mean of `y`, the rows that are tested.
+        """
+        loss = network.evaluate(X, y).loss
+        y = self.decoded(y)
+        p = self.decoded(network.predict(X)[:, 0])
+        return [
+            f"test loss {loss:.4f}",
+            f"test R² {_r_squared(y, p):.4f}, {_errors(y, p)}",
+            f"baseline: the mean of the training rows, {self.mean:.6g}, has an R² of "
+            f"{_r_squared(y, self.mean):.4f}, {_errors(y, self.mean)}",
+        ]
+
+    def predictions(self, network: Network, X: Array) -> str:
+        """Return a line for each row: the answer in the unit of the target."""
+        answers = self.decoded(prediction.finite(network.predict(X))[:, 0])
+        rows = [[f"row {number}", f"{p:.6g}"] for number, p in enumerate(answers, 1)]
+        return prediction.aligned([["", self.name], *rows])
+
+    def __str__(self) -> str:
+        return f"{self.name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
+
+
+def _r_squared(y: Array, p: Array | float) -> float:
+    unit = cells.unit_of(y, p)
+    y, p = y / unit, p / unit
+    total = float(np.square(y - y.mean()).sum())
+    return 1 - float(np.square(y - p).sum()) / total if total > 0 else math.nan
+
+
+def _errors(y: Array, p: Array | float) -> str:
+    unit = cells.unit_of(y, p)
+    difference = y / unit - p / unit
+    root, mean = math.sqrt(np.square(difference).mean()) * unit, np.abs(difference).mean() * unit
+    return f"root mean squared error {root:.6g}, mean absolute error {mean:.6g}"
