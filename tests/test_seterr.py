@@ -11,7 +11,11 @@ from fastnn import SGD, Adam, BatchNorm, Dense, Dropout, Network, ReLU, RMSprop,
 pytestmark = [
     pytest.mark.usefixtures("backend"),
     pytest.mark.filterwarnings(
-        "ignore:X. 6 of 6 columns", "ignore:the loss", "ignore:the validation loss"
+        "ignore:X. 6 of 6 columns",
+        "ignore:the loss",
+        "ignore:the validation loss",
+        "ignore:Stochastic Optimizer",
+        "ignore:lbfgs failed",
     ),
 ]
 
@@ -58,3 +62,15 @@ def test_losses_under_strict_rules(loss, scale, rng):
     network.evaluate(X, y)
     network.predict(X)
     assert np.geterr() == dict.fromkeys(("divide", "over", "under", "invalid"), "raise")
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("scale", [1.0, 1e-42])
+def test_estimators_under_strict_rules(solver, scale, rng):
+    estimators = pytest.importorskip("fastnn.sklearn")
+    X = rng.normal(size=(70, 6)) * scale
+    options = {"hidden_layer_sizes": (9,), "solver": solver, "max_iter": 3, "random_state": 0}
+    classifier = estimators.MLPClassifier(**options)
+    classifier.fit(X, np.arange(70) % 3).predict_log_proba(X)
+    regressor = estimators.MLPRegressor(**options)
+    regressor.fit(X, X[:, :2], sample_weight=np.full(70, 0.5)).predict(X)

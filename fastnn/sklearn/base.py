@@ -628,7 +628,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if sparse.issparse(X):
             X = X.tocsr()
         self._sync()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             return self._output(X)
 
     # Beside scikit-learn
