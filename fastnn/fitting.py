@@ -93,6 +93,7 @@ def on_samples(
         validation = X[others], y[others]
     if saved is None:
         _give_hints(network, X, y, columns, whole=True)
+        hints.look_at_batches(network._layers, min(options.batch_size, count))
     in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
     training = Training(
         network,
@@ -143,6 +144,7 @@ def on_blocks(
     )
     X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
     _give_hints(network, X, y, None, whole=False)
+    hints.look_at_batches(network._layers, options.batch_size)
     return Training(
         network,
         options,

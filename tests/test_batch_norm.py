@@ -76,16 +76,13 @@ def test_a_constant_column_gives_shift(value, rows, dtype):
     layer.shift = np.arange(19)
     X = np.full((rows, 19), value, dtype)
     np.testing.assert_array_equal(layer.forward(X), np.tile(np.arange(19), (rows, 1)))
-    in_epoch = Network([Dense(1, 19), BatchNorm(19, momentum=0), Dense(19, 2)], dtype=dtype, seed=0)
-    in_epoch[0].biases, in_epoch[0].weights, in_epoch[0].learning_rate = (
-        X[0],
-        np.zeros((1, 19)),
-        0.0,
-    )
-    in_epoch.fit(np.zeros((rows, 1)), np.arange(rows) % 2, batch_size=rows)
     if rows > 1:
-        np.testing.assert_array_equal(in_epoch[1].running_mean, X[0])
-        np.testing.assert_array_equal(in_epoch[1].running_variance, np.zeros(19))
+        dense, norm = Dense(1, 19, 0.0, weights="zeros"), BatchNorm(19, momentum=0)
+        in_epoch = Network([dense, norm, Dense(19, 2)], dtype=dtype, seed=0)
+        dense.biases = X[0]
+        in_epoch.fit(np.zeros((rows, 1)), np.arange(rows) % 2, batch_size=rows)
+        np.testing.assert_array_equal(norm.running_mean, X[0])
+        np.testing.assert_array_equal(norm.running_variance, np.zeros(19))
 
 
 def test_a_large_mean_loses_no_digits(rng, dtype):
@@ -227,3 +224,13 @@ def test_infinity_stays_in_no_state(rng, dtype):
         parameters = layer._parameters
         for vector in parameters.state:
             assert all((part == 0).all() for part in parameters.layout.padding(vector))
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(20, 1), (1, 32)])
+def test_batches_of_one_are_told(rows, batch_size):
+    network = Network([BatchNorm(3), Dense(3, 2)])
+    with pytest.warns(
+        UserWarning, match=r"batch_size: expected 2 or more with BatchNorm\(3, .*got 1"
+    ):
+        network.fit(np.ones((rows, 3)), np.arange(rows) % 2, batch_size=batch_size)
+    Network([Dense(3, 2)]).fit(np.ones((rows, 3)), np.arange(rows) % 2, batch_size=batch_size)
