@@ -34,8 +34,7 @@ ELEMENTWISE = [*elementwise.FORWARD.values(), *elementwise.BACKWARD.values()]
 STEPS = [rule.kernel for rule in RULES.values()]
 CALLED = {
     ("layerwise/elementwise.py", "kernel"): ELEMENTWISE,
-    ("layerwise/optimizers.py", "kernel"): STEPS,
-    ("epoch/optimizers.py", "kernel"): STEPS,
+    ("kernels/optimizers.py", "kernel"): STEPS,
     ("epoch/stages.py", "function"): ELEMENTWISE,
     ("epoch/stages.py", "derivative"): ELEMENTWISE,
     ("epoch/stages.py", "forward"): [
