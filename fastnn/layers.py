@@ -705,16 +705,18 @@ def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
 
 @contextmanager
 def penalties_weighed(layers: Iterable[Layer], factor: float) -> Iterator[None]:
-    """Multiply the penalties of `layers` by a factor, as long as this lasts."""
+    """Multiply the penalties of `layers` by a factor, as long as this lasts.
+
+    A network that trains makes sure in the end that it is 1, should Ctrl-C come in between.
+    """
     penalised = [layer for layer in layers if isinstance(layer, ParametricLayer)]
-    before = [layer._penalty_factor for layer in penalised]
-    for layer in penalised:
-        layer._penalty_factor = factor
     try:
+        for layer in penalised:
+            layer._penalty_factor = factor
         yield
     finally:
-        for layer, value in zip(penalised, before, strict=True):
-            layer._penalty_factor = value
+        for layer in penalised:
+            layer._penalty_factor = 1.0
 
 
 def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:

@@ -27,7 +27,7 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, training_mode
+from fastnn.layers import Gradients, Layer, ParametricLayer, training_mode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
 from fastnn.sequential import Sequential
@@ -289,7 +289,7 @@ class Network(Sequential):
                 if classes:
                     correct += self._loss.right_answers(output, targets)
                 start += len(output)
-            loss = loss / (len(y) if weights is None else weights.sum())
+            loss = float(loss / (len(y) if weights is None else weights.sum()))
             loss += propagation.penalty(self._layers)
         return Evaluation(loss, correct / len(y) if classes else None)
 
@@ -776,8 +776,16 @@ class Network(Sequential):
         self._history, self._fitting = history, True
         try:
             yield
+        except KeyboardInterrupt:
+            history.trim()
+            raise
         finally:
             self._fitting = False
+            # Ctrl-C may come anywhere, also between what a `with` changes and what it puts back
+            for layer in self._layers:
+                layer.training = False
+                if isinstance(layer, ParametricLayer):
+                    layer._penalty_factor = 1.0
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Have NumPy keep to itself what it has to say of overflow and the like.

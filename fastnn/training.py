@@ -96,6 +96,12 @@ class History:
         """Return a copy of the lists that hold something, by name."""
         return {name: list(values) for name, values in self.columns.items()}
 
+    def trim(self) -> None:
+        """Leave out an epoch of which not all columns are there, as Ctrl-C may have it."""
+        epochs = min(map(len, self.columns.values()), default=0)
+        for values in self.columns.values():
+            del values[epochs:]
+
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write a line for each epoch, below one with the names of the columns.
 
@@ -268,7 +274,7 @@ class Training:
                 record = self._train(path, order, offset)
                 offset += len(order)
         record |= self._evaluations()
-        # All columns at once, so that Ctrl-C never leaves them of different lengths.
+        # Should Ctrl-C come in between, `History.trim` makes all of one length.
         for name, value in record.items():
             getattr(history, name).append(value)
         if progress is not None:

@@ -423,6 +423,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 self._run_epochs(epochs, orders, history, validation, callbacks, incremental)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
+            for callback in callbacks:  # as best weights are to be put back
+                callback.on_train_end(network, history)
         if self.early_stopping and not incremental:
             network.set_weights(self._best_weights)
 
