@@ -15,7 +15,7 @@ from fastnn.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, Red
 from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
 from fastnn.dropout import Dropout
 from fastnn.functional import forward, predict, train
-from fastnn.gradcheck import eval_numerical_gradient
+from fastnn.gradcheck import check_gradients, eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.loading import from_sklearn, from_torch, load, resume
 from fastnn.losses import (
@@ -64,6 +64,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "available_backends",
     "binary_crossentropy_with_logits",
+    "check_gradients",
     "eval_numerical_gradient",
     "fit_many",
     "forward",

@@ -289,7 +289,7 @@ def read(path: str | PathLike[str]) -> Saved:
         return _read(path)
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
-        reason = f"{type(error).__name__}: {error}"
+        reason = saving.damage(error)
         raise ValueError(f"{path}: expected a checkpoint of fastnn, got {reason}") from error
 
 

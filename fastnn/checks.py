@@ -36,6 +36,14 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     return number
 
 
+def steps(name: str, value: object) -> int:
+    """Return `value` as a count of steps: at most 2^53, so that floats count on, and kernels."""
+    number = integer(name, value, minimum=0)
+    if number > 2**53:
+        raise ValueError(f"{name}: expected an integer of at most 2^53, got {number}")
+    return number
+
+
 def real(name: str, value: object, *, minimum: float = -math.inf, below: float = math.inf) -> float:
     """Return `value` as a finite float that is at least `minimum` and less than `below`."""
     expected = "a finite number" + ("" if minimum == -math.inf else f" of at least {minimum:g}")
@@ -110,21 +118,39 @@ def generator(name: str, seed: object) -> np.random.Generator:
 
 
 def numeric(name: str, value: npt.ArrayLike) -> Array:
-    """Return `value` as an array of real numbers, of any shape."""
+    """Return `value` as an array of real numbers, of any shape.
+
+    Tables of pandas whose columns are numbers of several types, or may lack some, are float64 with
+    NaN for what is missing.
+    """
     if type(value) is np.ndarray and value.dtype.kind in "biuf":
         return value
+    if hasattr(value, "nnz") and hasattr(value, "toarray"):
+        raise TypeError(
+            f"{name}: expected a dense array, got a sparse one; write {name}.toarray(), or "
+            "train an estimator of fastnn.sklearn, which takes sparse data as they are"
+        )
     if np.ma.is_masked(value):
         raise TypeError(f"{name}: expected an array without masked elements")
     try:
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected a regular array of numbers, got ragged data") from None
+    if array.dtype.kind == "O" and _has_columns_of_numbers(value):
+        return value.to_numpy(np.float64, na_value=np.nan)  # type: ignore[no-any-return, union-attr]
     if array.dtype.kind not in "biuf":
         hint = ""
         if array.ndim == 2 and array.dtype.kind in "OSUT":
             hint = f"; of a table with text write pandas.get_dummies({name}).astype(float)"
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype}{hint}")
     return array
+
+
+def _has_columns_of_numbers(value: object) -> bool:
+    """Say whether `value` is a table or a column of pandas that holds numbers alone."""
+    dtypes = getattr(value, "dtypes", None)
+    kinds = [getattr(dtype, "kind", "O") for dtype in np.atleast_1d(np.asarray(dtypes, object))]
+    return hasattr(value, "to_numpy") and all(kind in "biuf" for kind in kinds)
 
 
 def matrix(name: str, value: npt.ArrayLike, *, units: int | None = None) -> Array:

@@ -122,10 +122,9 @@ class Dropout(Layer):
 
     def _resume(self, *, key: int, step: int) -> None:  # type: ignore[override]
         """Go on with the masks of a saved layer."""
-        for name, value, bits in (("key", key, 64), ("step", step, 63)):
-            if checks.integer(name, value, minimum=0) >= 2**bits:
-                raise ValueError(f"{name}: expected an integer of at most {bits} bits, got {value}")
-        self._key, self._passes = key, step
+        if checks.integer("key", key, minimum=0) >= 2**64:
+            raise ValueError(f"key: expected an integer of at most 64 bits, got {key}")
+        self._key, self._passes = key, checks.steps("step", step)
 
     def _changed_by_forward(self) -> int:
         return self._passes

@@ -91,8 +91,14 @@ def on_samples(
         drawn = drawing.permutation(len(y))
         chosen, others = np.sort(drawn[kept_out:]), np.sort(drawn[:kept_out])
         validation = X[others], y[others]
+        if weights is not None and not weights[chosen].any():
+            raise ValueError(
+                "sample_weight: expected a weight above 0 among the training samples, got none; "
+                "all that have one are kept out by validation_split"
+            )
     if saved is None:
         _give_hints(network, X, y, columns, whole=True)
+        hints.look_at_batches(network._layers, min(options.batch_size, count))
     in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
     training = Training(
         network,
@@ -143,6 +149,7 @@ def on_blocks(
     )
     X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
     _give_hints(network, X, y, None, whole=False)
+    hints.look_at_batches(network._layers, options.batch_size)
     return Training(
         network,
         options,
@@ -217,7 +224,8 @@ def _give_hints(network: Network, X: Array, y: Array, columns: hints.Names, *, w
     if network._loss not in losses.BUILT_IN:
         return
     if y.dtype.kind != "i":
-        hints.look_at_targets(y)
+        if not isinstance(network._loss, losses.Poisson):  # counts, which are not standardised
+            hints.look_at_targets(y)
     elif whole:
         hints.look_at_classes(y, samples.output_units(network, X))
 

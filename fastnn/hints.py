@@ -13,6 +13,7 @@ import numpy as np
 
 from fastnn.checks import Array
 from fastnn.layers import Dense, Layer
+from fastnn.normalization import BatchNorm
 
 Names = Sequence[object] | None
 """Of the columns of a table, if it has any."""
@@ -151,6 +152,18 @@ def look_at_classes(y: Array, classes: int) -> None:
         f"and the {classes} outputs are for classes 0 to {classes - 1}; {hint}",
         UserWarning,
     )
+
+
+def look_at_batches(layers: Sequence[Layer], batch_size: int) -> None:
+    """Warn of batches of one sample, from which batch norm learns nothing."""
+    for layer in layers:
+        if batch_size == 1 and isinstance(layer, BatchNorm):
+            warn(
+                f"batch_size: expected 2 or more with {layer!r}, got 1; one sample has no "
+                "variance, so each unit gives its shift, and no layer below learns",
+                UserWarning,
+            )
+            return
 
 
 class Watch:

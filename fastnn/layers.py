@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
 import numpy as np
@@ -23,7 +24,7 @@ from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Initializer, Shape
 from fastnn.optimizers import SGD, Optimizer
-from fastnn.parameters import LayerParameters, NamedVector
+from fastnn.parameters import LayerParameters, NamedVector, ParameterViews
 from fastnn.registry import Registry
 from fastnn.schedules import Rate
 
@@ -107,8 +108,16 @@ class Layer:
         ValueError
             By fastnn's own layers, if a shape is wrong.
         TypeError
-            By these, if either does not hold real numbers.
+            By these, if either does not hold real numbers; by a layer of your own that says what
+            `forward` is and not what `backward` is.
         """
+        kind = type(self)
+        own = kind.forward is not Layer.forward or "forward" in vars(self)
+        if own and kind.backward is Layer.backward and "backward" not in vars(self):
+            raise TypeError(
+                f"{self!r}: expected a backward that goes with its forward, got that of the "
+                "identity; fastnn.check_gradients(network, X, y) checks the one you write"
+            )
         return grad_output
 
     def gradients(self, input: Array, grad_output: Array) -> tuple[Array, Gradients]:
@@ -126,7 +135,7 @@ class Layer:
     @property
     def parameters(self) -> Mapping[str, Array]:
         """The parameters by name, as live views."""
-        return {}
+        return MappingProxyType({})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -430,13 +439,13 @@ class ParametricLayer(Layer):
         return 0.0
 
     @property
-    def parameters(self) -> Mapping[str, Array]:
+    def parameters(self) -> ParameterViews:
         """The parameters by name, as live views (their rows are padded, so they may be strided).
 
-        They stay live until the layer joins a network, or the network takes in another layer with
-        parameters.
+        Assigning to a name copies in. The views stay live until the layer joins a network, or the
+        network takes in another layer with parameters.
         """
-        return {name: self._parameters.view(name) for name in self._parameters.learned}
+        return ParameterViews(self._parameters)
 
     def backward(self, input: npt.ArrayLike, grad_output: npt.ArrayLike) -> Array:
         """Return dL/dinput, taken before the layer's parameters move; see `Layer.backward`.
@@ -696,16 +705,18 @@ def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
 
 @contextmanager
 def penalties_weighed(layers: Iterable[Layer], factor: float) -> Iterator[None]:
-    """Multiply the penalties of `layers` by a factor, as long as this lasts."""
+    """Multiply the penalties of `layers` by a factor, as long as this lasts.
+
+    A network that trains makes sure in the end that it is 1, should Ctrl-C come in between.
+    """
     penalised = [layer for layer in layers if isinstance(layer, ParametricLayer)]
-    before = [layer._penalty_factor for layer in penalised]
-    for layer in penalised:
-        layer._penalty_factor = factor
     try:
+        for layer in penalised:
+            layer._penalty_factor = factor
         yield
     finally:
-        for layer, value in zip(penalised, before, strict=True):
-            layer._penalty_factor = value
+        for layer in penalised:
+            layer._penalty_factor = 1.0
 
 
 def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:
@@ -726,4 +737,7 @@ def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Arr
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return `array` in `dtype`, itself where it is."""
-    return array if array.dtype is dtype else array.astype(dtype, copy=False)
+    if array.dtype is dtype:
+        return array
+    with np.errstate(all="ignore"):  # infinity tells of a number that is too large
+        return array.astype(dtype, copy=False)

@@ -54,7 +54,7 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
-        reason = f"{type(error).__name__}: {error}"
+        reason = saving.damage(error)
         raise ValueError(f"{path}: expected a model saved by fastnn, got {reason}") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from fastnn import checks, hints, samples, training
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.network import Network
+from fastnn.processors import usable
 from fastnn.training import History
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def fit_many(
     told: list[Any] = (
         [() for _ in networks] if callbacks is None else _one_each(callbacks, networks)
     )
-    workers = processors() if workers is None else checks.integer("workers", workers, minimum=1)
+    workers = usable() if workers is None else checks.integer("workers", workers, minimum=1)
     checks.flag("progress", progress)
     columns = hints.names_of_columns(X)
     X, y = checks.matrix("X", X), np.asarray(y)
@@ -140,13 +140,6 @@ def _fit(network: Network, columns: hints.Names, X: Array, y: Array, **options: 
     """Train on what was a table with these names of columns, if it has any."""
     hints.NAMED.set(hints.Named(X, columns))
     return network.fit(X, y, **options)
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_threads(

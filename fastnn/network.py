@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, training_mode
+from fastnn.layers import Gradients, Layer, ParametricLayer, training_mode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
 from fastnn.sequential import Sequential
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
+
+
+_NOTHING = nullcontext()
 
 
 class Evaluation(NamedTuple):
@@ -202,7 +205,8 @@ class Network(Sequential):
         TypeError
             If `X` does not hold real numbers.
         """
-        return propagation.activations(self, samples.inputs(self, X))
+        with self._quiet():
+            return propagation.activations(self, samples.inputs(self, X))
 
     def __call__(self, X: npt.ArrayLike) -> Array:
         """Return the last layer's output, such as logits, for each row of `X`, in inference.
@@ -248,9 +252,10 @@ class Network(Sequential):
             If the loss is another, so that outputs are no logits.
         """
         backend = backends.load(self._backend_name)
-        return np.concatenate(
-            [self._loss.probabilities(backend, output) for output in self._outputs(X)]
-        )
+        with self._quiet():
+            return np.concatenate(
+                [self._loss.probabilities(backend, output) for output in self._outputs(X)]
+            )
 
     def evaluate(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
@@ -274,18 +279,19 @@ class Network(Sequential):
         backend = backends.load(self._backend_name)
         classes = samples.has_classes(self, X, y)
         loss, correct, start = 0.0, 0, 0
-        for output in self._outputs(X):
-            rows = slice(start, start + len(output))
-            targets = y[rows]
-            loss += self._loss.total(
-                backend, output, targets, None if weights is None else weights[rows]
-            )
-            if classes:
-                correct += self._loss.right_answers(output, targets)
-            start += len(output)
-        accuracy = correct / len(y) if classes else None
-        share = len(y) if weights is None else weights.sum()
-        return Evaluation(loss / share + propagation.penalty(self._layers), accuracy)
+        with self._quiet():
+            for output in self._outputs(X):
+                rows = slice(start, start + len(output))
+                targets = y[rows]
+                loss += self._loss.total(
+                    backend, output, targets, None if weights is None else weights[rows]
+                )
+                if classes:
+                    correct += self._loss.right_answers(output, targets)
+                start += len(output)
+            loss = float(loss / (len(y) if weights is None else weights.sum()))
+            loss += propagation.penalty(self._layers)
+        return Evaluation(loss, correct / len(y) if classes else None)
 
     # Training
 
@@ -308,7 +314,7 @@ class Network(Sequential):
         """
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
-        with training_mode(self._layers, True):
+        with self._quiet(), training_mode(self._layers, True):
             loss, _ = propagation.step(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum()))
 
@@ -340,7 +346,8 @@ class Network(Sequential):
         """
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
-        loss, gradients = propagation.gradients(self, X, y, weights)
+        with self._quiet():
+            loss, gradients = propagation.gradients(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum())), gradients
 
     def fit(
@@ -369,7 +376,8 @@ class Network(Sequential):
         Parameters
         ----------
         X : array of shape [n, input_units]
-            Any real dtype; it is cast batch by batch, never whole.
+            Any real dtype; it is cast batch by batch, never whole. What lies by columns, as tables
+            of pandas do, is copied once to lie by rows, unless it lies in a file.
         y : targets, one a sample; see `use`
         epochs
             Passes over the data.
@@ -767,11 +775,24 @@ class Network(Sequential):
         """Be a network that trains, as `history` records."""
         self._history, self._fitting = history, True
         try:
-            # Overflow is reported by the loss that it leads to, on every backend alike.
-            with np.errstate(over="ignore", invalid="ignore"):
-                yield
+            yield
+        except KeyboardInterrupt:
+            history.trim()
+            raise
         finally:
             self._fitting = False
+            # Ctrl-C may come anywhere, also between what a `with` changes and what it puts back
+            for layer in self._layers:
+                layer.training = False
+                if isinstance(layer, ParametricLayer):
+                    layer._penalty_factor = 1.0
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        """Have NumPy keep to itself what it has to say of overflow and the like.
+
+        Results tell, as on the Numba backend, whatever `np.seterr` has been told.
+        """
+        return np.errstate(all="ignore") if self._backend_name == "numpy" else _NOTHING
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
         """Yield the last layer's output, some rows of `X` at a time, in inference."""
@@ -779,4 +800,6 @@ class Network(Sequential):
         with self._programs.for_prediction(self, X) as compiled:
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
-                yield output_of(X[start : start + INFERENCE_BATCH])
+                with self._quiet():
+                    output = output_of(X[start : start + INFERENCE_BATCH])
+                yield output

@@ -23,7 +23,8 @@ class BatchNorm(ParametricLayer):
 
     In training, mean and (biased) variance are those of the batch, and enter running ones:
     running <- momentum running + (1 - momentum) batch. In prediction they are the running ones.
-    A batch of one sample is normalised to 0, so it gives `shift`.
+    A batch of one sample is normalised to 0, so it gives `shift`; as it has no variance, the
+    running statistics stay.
 
     Parameters
     ----------
@@ -138,9 +139,12 @@ class BatchNorm(ParametricLayer):
             mean, variance = (views[name] for name in self._statistics)
             return self._backend.batch_norm_inference(X, scale, shift, mean, variance, self.epsilon)
         output, *of_batch = self._backend.batch_norm_forward(X, scale, shift, self.epsilon)
+        if len(X) == 1:
+            return output
         own = self._parameters.drawn().views
-        for name, batch in zip(self._statistics, of_batch, strict=True):
-            own[name][...] = self.momentum * own[name] + (1 - self.momentum) * batch
+        with np.errstate(all="ignore"):  # as of the backends
+            for name, batch in zip(self._statistics, of_batch, strict=True):
+                own[name][...] = self.momentum * own[name] + (1 - self.momentum) * batch
         return output
 
     def __repr__(self) -> str:

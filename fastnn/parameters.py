@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,36 @@ class NamedVector:
         for name, view in self.views.items():
             cast.views[name][...] = view
         return cast
+
+
+class ParameterViews(MutableMapping[str, Array]):
+    """The learned parameters of a layer by name, as live views; assigning copies in."""
+
+    def __init__(self, parameters: LayerParameters) -> None:
+        self._parameters = parameters
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._parameters.learned:
+            raise KeyError(name)
+        return self._parameters.view(name)
+
+    def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
+        if name not in self._parameters.learned:
+            known = ", ".join(self._parameters.learned)
+            raise KeyError(f"{name}: expected the name of a parameter, one of {known}")
+        self._parameters.assign(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name}: a layer can't lose a parameter")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters.learned)
+
+    def __len__(self) -> int:
+        return len(self._parameters.learned)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 class LayerParameters:

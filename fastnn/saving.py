@@ -198,6 +198,13 @@ def _replace(target: Path, content: bytes) -> None:
         raise
 
 
+def damage(error: Exception) -> str:
+    """Return what an error says of the file that it comes from."""
+    if isinstance(error, KeyError):
+        return f"a file without {error}, or where that is unknown"
+    return f"{type(error).__name__}: {error}"
+
+
 def read(
     path: str | PathLike[str],
 ) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss, float | None]:
@@ -282,7 +289,7 @@ def _built(
         parameters = layer._parameters
         parameters.fill(_taken(tensors, prefix, parameters.shapes))
         if "optimizer" in description:
-            steps = checks.integer("steps", description["steps"], minimum=0)
+            steps = checks.steps("steps", description["steps"])
             learned = {name: parameters.shapes[name] for name in parameters.learned}
             of_state = layer.optimizer.state_names if steps else ()
             state = [_taken(tensors, prefix, learned, f".{kind}") for kind in of_state]
@@ -313,11 +320,14 @@ def _taken(
     tensors: dict[str, Any], prefix: str, shapes: Mapping[str, tuple[int, ...]], suffix: str = ""
 ) -> dict[str, Any]:
     """Take an array for each name out of the tensors."""
-    # Before any memory is taken: a damaged header can ask for any size.
-    return {
-        name: checks.shaped(name, tensors.pop(f"{prefix}{name}{suffix}"), shape)
-        for name, shape in shapes.items()
-    }
+    taken = {}
+    for name, shape in shapes.items():
+        key = f"{prefix}{name}{suffix}"
+        if key not in tensors:
+            raise ValueError(f"no array {key!r}")
+        # Before any memory is taken: a damaged header can ask for any size.
+        taken[name] = checks.shaped(name, tensors.pop(key), shape)
+    return taken
 
 
 def _described_loss(network: Savable) -> str | dict[str, Any]:

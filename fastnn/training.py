@@ -6,11 +6,12 @@ import csv
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from os import PathLike
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,17 +82,25 @@ class History:
         return (self[epoch] for epoch in range(len(self)))
 
     @property
-    def columns(self) -> dict[str, list[float]]:
-        """The lists that hold something, by name."""
-        return {
-            item.name: values
-            for item in fields(self)
-            if isinstance(values := getattr(self, item.name), list) and values
-        }
+    def columns(self) -> Mapping[str, list[float]]:
+        """The lists that hold something, by name; the mapping is read-only."""
+        return MappingProxyType(
+            {
+                item.name: values
+                for item in fields(self)
+                if isinstance(values := getattr(self, item.name), list) and values
+            }
+        )
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return a copy of the lists that hold something, by name."""
         return {name: list(values) for name, values in self.columns.items()}
+
+    def trim(self) -> None:
+        """Leave out an epoch of which not all columns are there, as Ctrl-C may have it."""
+        epochs = min(map(len, self.columns.values()), default=0)
+        for values in self.columns.values():
+            del values[epochs:]
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write a line for each epoch, below one with the names of the columns.
@@ -265,7 +274,7 @@ class Training:
                 record = self._train(path, order, offset)
                 offset += len(order)
         record |= self._evaluations()
-        # All columns at once, so that Ctrl-C never leaves them of different lengths.
+        # Should Ctrl-C come in between, `History.trim` makes all of one length.
         for name, value in record.items():
             getattr(history, name).append(value)
         if progress is not None:
@@ -310,7 +319,8 @@ class Training:
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
-            position.loss, position.correct = path.train(stretch)
+            with np.errstate(all="ignore"):  # as `Network._quiet`
+                position.loss, position.correct = path.train(stretch)
             position.done += len(stretch)
             position.step += -(-len(stretch) // batch_size)
             history.samples_seen += len(stretch)

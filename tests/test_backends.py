@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import inspect
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -578,3 +581,70 @@ class TestChoice:
         network = fastnn.Network([fastnn.Dense(2, 2)], backend="numpy")
         with fastnn.use_backend("numba"):
             assert network[0]._backend is reference
+
+
+WITHOUT_NUMBA = {
+    "a debugger or coverage": ("NUMBA_DISABLE_JIT", "NUMBA_DISABLE_JIT is set"),
+    "not installed": ("BROKEN", r"Numba can't be imported (ImportError: Numba needs NumPy 1.0)"),
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_NUMBA)
+def test_numpy_stands_in_where_numba_compiles_nothing(how, tmp_path):
+    """Before, `jit.py` ended in an AttributeError. There is one warning, which says why."""
+    variable, reason = WITHOUT_NUMBA[how]
+    (tmp_path / "numba").mkdir()
+    text = "raise ImportError('Numba needs NumPy 1.0')"
+    (tmp_path / "numba/__init__.py").write_text(text)
+    program = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy as np, fastnn
+    X, y = np.random.default_rng(0).normal(size=(200, 5)), np.arange(200) % 3
+    answers = []
+    for backend in (None, "numba", "numpy"):
+        layers = [fastnn.Dense(5, 4), fastnn.ReLU(), fastnn.Dense(4, 3)]
+        network = fastnn.Network(layers, seed=0, backend=backend)
+        network.fit(X, y, epochs=2)
+        network.train_step(X[:5], y[:5])
+        answers.append(network.predict_proba(X).tobytes())
+    assert answers[0] == answers[1] == answers[2]
+    fastnn.Dense(2, 2).forward(np.ones((1, 2)))
+    print(fastnn.Network([fastnn.Dense(5, 3)]).explain())
+    from fastnn.cli import main
+    assert main(["info"]) == 0
+print(*[str(warning.message) for warning in caught], sep="\\n")
+"""
+    environment = {**os.environ, variable: "1"}
+    environment["PYTHONPATH"] = str(ROOT)
+    if variable == "BROKEN":
+        environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+        program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{program}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("computes in its place") == 1
+    assert f"layer path: {reason}" in done.stdout
+    assert f"nothing: {reason}" in done.stdout
+
+
+def test_without_source_files_the_warning_says_so(tmp_path):
+    """A directory for the cache is not what is missing there."""
+    shutil.copytree(
+        ROOT / "fastnn", tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__", "data")
+    )
+    compileall.compile_dir(tmp_path / "fastnn", quiet=1, legacy=True)
+    for source in (tmp_path / "fastnn").rglob("*.py"):
+        source.unlink()
+    program = "import numpy as np, fastnn; print(fastnn.Dense(3, 2).forward(np.ones((1, 3))).shape)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout == "(1, 2)\n", done.stderr
+    assert done.stderr.count("compiles its kernels anew") == 1
+    assert "install the .py files" in done.stderr
+    assert "NUMBA_CACHE_DIR" not in done.stderr

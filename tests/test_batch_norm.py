@@ -52,7 +52,50 @@ def test_a_batch_of_one_gives_shift(rng):
     X, G = rng.normal(size=(2, 1, 4))
     np.testing.assert_array_equal(layer.forward(X), [[1, 2, 3, 4]])
     np.testing.assert_array_equal(layer.backward(X, G), np.zeros((1, 4)))
-    np.testing.assert_array_equal(layer.running_variance, np.full(4, 0.9))
+    # one sample has no variance: 0 would be taken for that of the data
+    np.testing.assert_array_equal(layer.running_mean, np.zeros(4))
+    np.testing.assert_array_equal(layer.running_variance, np.ones(4))
+
+
+@pytest.mark.parametrize("left_over", [0, 1])
+def test_a_last_batch_of_one_spoils_no_statistics(left_over, rng):
+    """In the compiled epoch and on the layer path the running variance is that of whole batches."""
+    X = rng.normal(size=(96 + left_over, 5)).astype(np.float32)
+    y = rng.integers(0, 3, len(X))
+    network = Network([BatchNorm(5), Dense(5, 3)], seed=0)
+    network.fit(X, y, epochs=20, batch_size=32)
+    # an average of about ten batches of 32: of each the variance is known to √(2 / 31)
+    error = 5 * np.sqrt(2 / 31 / 10) * X.var(0)
+    np.testing.assert_array_less(np.abs(network[0].running_variance - X.var(0) * 31 / 32), error)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 32, 49, 100])
+@pytest.mark.parametrize("value", [12345.678, 1000.0, 0.1, -3e7, 1e-40, 1.7e38])
+def test_a_constant_column_gives_shift(value, rows, dtype):
+    layer = trained(BatchNorm(19, epsilon=1e-30))
+    layer.shift = np.arange(19)
+    X = np.full((rows, 19), value, dtype)
+    np.testing.assert_array_equal(layer.forward(X), np.tile(np.arange(19), (rows, 1)))
+    if rows > 1:
+        dense, norm = Dense(1, 19, 0.0, weights="zeros"), BatchNorm(19, momentum=0)
+        in_epoch = Network([dense, norm, Dense(19, 2)], dtype=dtype, seed=0)
+        dense.biases = X[0]
+        in_epoch.fit(np.zeros((rows, 1)), np.arange(rows) % 2, batch_size=rows)
+        np.testing.assert_array_equal(norm.running_mean, X[0])
+        np.testing.assert_array_equal(norm.running_variance, np.zeros(19))
+
+
+def test_a_large_mean_loses_no_digits(rng, dtype):
+    """Differences of neighbouring numbers are exact, whatever they are added to."""
+    eps, rows = np.finfo(dtype).eps, 100
+    steps = rng.integers(-50, 50, (rows, 5))
+    X = (1 + eps * steps).astype(dtype)
+    layer = trained(BatchNorm(5, momentum=0, epsilon=1e-30))
+    layer.forward(X)
+    exact = steps.mean(axis=0)
+    # the mean is rounded once, to a number beside 1
+    found = (layer.running_mean.astype(np.float64) - 1) / eps
+    np.testing.assert_allclose(found, exact, atol=0.5 + 50 * rows * eps)
 
 
 def test_a_step_moves_scale_and_shift_alone(rng):
@@ -181,3 +224,13 @@ def test_infinity_stays_in_no_state(rng, dtype):
         parameters = layer._parameters
         for vector in parameters.state:
             assert all((part == 0).all() for part in parameters.layout.padding(vector))
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(20, 1), (1, 32)])
+def test_batches_of_one_are_told(rows, batch_size):
+    network = Network([BatchNorm(3), Dense(3, 2)])
+    with pytest.warns(
+        UserWarning, match=r"batch_size: expected 2 or more with BatchNorm\(3, .*got 1"
+    ):
+        network.fit(np.ones((rows, 3)), np.arange(rows) % 2, batch_size=batch_size)
+    Network([Dense(3, 2)]).fit(np.ones((rows, 3)), np.arange(rows) % 2, batch_size=batch_size)

@@ -365,3 +365,13 @@ class TestHistory:
         assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
         assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
         np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [3.0, 2.0])
+
+
+def test_a_history_cut_short_has_whole_epochs():
+    history = History(loss=[3.0, 2.0, 1.0], val_loss=[3.0, 2.0], seconds=[1.0, 1.0, 1.0])
+    history.trim()
+    assert history.to_dict() == {"loss": [3, 2], "val_loss": [3, 2], "seconds": [1, 1]}
+    assert len(list(history)) == 2
+    empty = History()
+    empty.trim()
+    assert len(empty) == 0

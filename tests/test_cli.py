@@ -21,6 +21,7 @@ from drawing import as_file, drawn
 
 import fastnn
 from fastnn import tables
+from fastnn.cli import main
 from fastnn.images import read as read_picture
 
 COMMAND = [sys.executable, "-m", "fastnn"]
@@ -427,3 +428,15 @@ def test_the_progress_bar_fits_a_terminal():
     assert states
     for state in states:
         assert re.search(r"epoch 1/1 .*samples/s.*loss \d\.\d{4}, accuracy \d\.\d{4}", state)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a directory that nobody can write to")
+@pytest.mark.parametrize("option", ["--save", "--plot", "--checkpoint"])
+def test_what_can_not_be_written_is_refused_before_training(option, capsys):
+    """`os.access` says yes to root, and the network was lost when it had been trained."""
+    name = "x.png" if option == "--plot" else "x"
+    assert main(["train", option, f"/proc/{name}"]) == 2
+    message = f"{option}: expected a file that can be written, got /proc/{name}: "
+    output = capsys.readouterr()
+    assert message in output.err
+    assert "epoch" not in output.out + output.err

@@ -307,3 +307,9 @@ class TestBlocks:
 
     def test_not_of_classes_that_come_later(self):
         assert self.warned(network(), (TABLE, 0 * LABELS), (TABLE, LABELS)) == []
+
+
+def test_counts_are_not_to_be_standardised(rng):
+    """What Poisson's loss would refuse."""
+    X = rng.normal(size=(50, 3))
+    fastnn.Network([fastnn.Dense(3, 1)], loss="poisson").fit(X, rng.integers(20, 50, 50))

@@ -13,8 +13,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "markdown", "registry"},
-    {"memory", "backends", "datasets", "gradcheck", "initializers", "schedules"},
+    {"checks", "markdown", "processors", "registry"},
+    {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
     {"layers"},
@@ -26,7 +26,7 @@ FLOORS = [
     {"checkpoints"},
     {"fitting"},
     {"network"},
-    {"functional", "loading", "many", "settings"},
+    {"functional", "gradcheck", "loading", "many", "settings"},
     {"bench", "images", "page", "prediction", "sheet", "sklearn", "sweep", "tables"},
     {"cli"},
     {"__main__"},

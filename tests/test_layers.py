@@ -10,7 +10,7 @@ import pytest
 from conftest import BATCHES, SHAPES
 
 import fastnn
-from fastnn import Dense, Layer, ReLU, Rescaling, eval_numerical_gradient
+from fastnn import BatchNorm, Dense, Layer, Network, ReLU, Rescaling, eval_numerical_gradient
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -287,3 +287,35 @@ def test_what_a_layer_remembers_of_its_memory_follows_it(rng):
     np.testing.assert_array_equal(layer.forward(X), np.zeros((5, 3)) + layer.biases)
     layer.backward(X, G)
     np.testing.assert_allclose(layer.weights, -0.5 * X.T @ G)
+
+
+def test_parameters_by_name_are_live_and_take_values(rng):
+    """Assigning to the mapping was lost without a word."""
+    layer = Dense(3, 2)
+    network = Network([layer])
+    values = rng.normal(size=(3, 2))
+    network[0].parameters["weights"] = values
+    np.testing.assert_array_equal(layer.weights, values.astype(np.float32))
+    layer.parameters["biases"] += 1
+    np.testing.assert_array_equal(layer.biases, np.ones(2))
+    assert list(layer.parameters) == ["weights", "biases"]
+    norm = BatchNorm(4)
+    norm.parameters.update(scale=np.arange(4), shift=[5, 6, 7, 8])
+    np.testing.assert_array_equal(norm.scale, np.arange(4))
+    with pytest.raises(ValueError, match=r"weights: expected shape \(3, 2\), got \(2, 3\)"):
+        layer.parameters["weights"] = values.T
+    for name in ("running_mean", "bias"):
+        with pytest.raises(KeyError, match=f"{name}: expected the name of a parameter"):
+            norm.parameters[name] = np.zeros(4)
+    with pytest.raises(TypeError, match="can't lose a parameter"):
+        del layer.parameters["weights"]
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        ReLU().parameters["slope"] = 1
+
+
+def test_columns_of_a_history_are_read_only():
+    history = Network([Dense(3, 2)]).fit(np.ones((4, 3)), [0, 1, 0, 1])
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        history.columns["loss"] = [0.0]
+    history.to_dict()["loss"].clear()
+    assert len(history) == 1

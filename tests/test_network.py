@@ -16,7 +16,17 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fastnn
-from fastnn import Dense, Layer, Network, ReLU, Rescaling, eval_numerical_gradient, schedules
+from fastnn import (
+    Adam,
+    Dense,
+    Dropout,
+    Layer,
+    Network,
+    ReLU,
+    Rescaling,
+    eval_numerical_gradient,
+    schedules,
+)
 
 
 def parameters(network: Network) -> list[np.ndarray]:
@@ -165,6 +175,9 @@ class TestInference:
             def forward(self, input):
                 seen.append(self.training)
                 return input
+
+            def backward(self, input, grad_output):
+                return grad_output
 
         network = Network([Spy(), Dense(3, 2)], seed=0)
         X, y = rng.normal(size=(4, 3)), [0, 1, 0, 1]
@@ -490,6 +503,50 @@ class TestFiles:
         rewrite(path, **{entry: value})
         with pytest.raises(ValueError, match=r"model: expected a model saved by fastnn"):
             fastnn.load(path)
+
+    @pytest.mark.parametrize("name", ["0.biases", "0.weights", "0.weights.mean"])
+    def test_an_array_that_is_missing_is_named(self, tmp_path, name):
+        path = tmp_path / "model"
+        network = Network([Dense(2, 2)], optimizer=Adam())
+        network.train_step(np.ones((2, 2)), [0, 1])
+        network.save(path)
+        header, tensors = header_and_tensors(path)
+        del tensors[name]
+        save_file(tensors, path, header)
+        with pytest.raises(ValueError, match=f"got ValueError: no array '{name}'"):
+            fastnn.load(path)
+
+    def test_an_entry_that_is_missing_is_named(self, tmp_path):
+        path = tmp_path / "model"
+        Network([Dense(2, 2)]).save(path)
+        header, tensors = header_and_tensors(path)
+        del header["layers"]
+        save_file(tensors, path, header)
+        with pytest.raises(ValueError, match="got a file without 'layers', or where"):
+            fastnn.load(path)
+
+    @pytest.mark.parametrize("step", [2**53 - 9, 2**53 + 1, 2**63 - 1, 2**63, 2**70, -1, 1.0, True])
+    @pytest.mark.parametrize("of", [0, 1])
+    def test_counts_of_steps_can_go_on(self, tmp_path, of, step):
+        """What loads can be trained, saved and loaded again: 2^63 - 1 passes could not."""
+        path = tmp_path / "model"
+        network = Network([Dense(2, 2), Dropout(0.5), Dense(2, 2)], optimizer=Adam(), seed=0)
+        X, y = np.ones((8, 2)), [0, 1] * 4
+        network.fit(X, y)
+        network.save(path)
+        layers = json.loads(header_and_tensors(path)[0]["layers"])
+        layers[of]["steps" if of == 0 else "step"] = step
+        rewrite(path, layers=json.dumps(layers))
+        if step != 2**53 - 9:
+            with pytest.raises(ValueError, match=r"steps?: expected an integer of at (most|least)"):
+                fastnn.load(path)
+            return
+        loaded = fastnn.load(path)
+        loaded.fit(X, y)
+        assert np.isfinite(loaded.predict_proba(X)).all()
+        loaded.save(path)
+        loaded = fastnn.load(path)
+        assert (loaded[0].steps, loaded[1]._passes)[of] == step + 1
 
     def test_a_header_of_the_first_version(self, tmp_path):
         """Without l2 and optimisers, which came later. What else is missing has no default."""

@@ -802,3 +802,14 @@ class TestMetadata:
         network.metadata.update(metadata)
         with pytest.raises(TypeError, match="metadata: expected a dict of str to str, got"):
             network.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", ["integer beyond 64 bits", "decimals"])
+def test_numbers_that_pandas_keeps_as_objects(kind):
+    """Before, the column was one of sixty categories."""
+    from decimal import Decimal
+
+    values = [Decimal(i) / 4 for i in range(60)] if kind == "decimals" else [2**64, *range(59)]
+    frame = pandas.DataFrame({"a": pandas.Series(values, dtype=object), "y": [0, 1] * 30})
+    prepared = tables.prepare(frame, target="y", seed=0)
+    assert prepared.encoding.width == 1

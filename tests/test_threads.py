@@ -453,7 +453,7 @@ class TestChoice:
         ).default_threads  # fmt: skip
 
     def test_by_work(self, monkeypatch):
-        monkeypatch.setattr(program_module, "cores", lambda: [{n} for n in range(64)])
+        monkeypatch.setattr(program_module, "usable_cores", lambda: 64)
         assert self.chosen(784, 10) == 1
         assert self.chosen(784, 100, 200, 10) == 1
         assert self.chosen(784, 100, 200, 10, batch_size=128) == 2
@@ -462,12 +462,12 @@ class TestChoice:
 
     @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 2)])
     def test_never_more_than_cores(self, cores, threads, monkeypatch):
-        monkeypatch.setattr(program_module, "cores", lambda: [{n} for n in range(cores)])
+        monkeypatch.setattr(program_module, "usable_cores", lambda: cores)
         assert self.chosen(784, 2048, 2048, 10, batch_size=512) == threads
 
     def test_a_tiny_fit_looks_for_no_cores(self, monkeypatch):
         """That reads a file for each processor, which takes as long as the fit."""
-        monkeypatch.setattr(program_module, "cores", lambda: pytest.fail("looked for cores"))
+        monkeypatch.setattr(program_module, "usable_cores", lambda: pytest.fail("looked for cores"))
         assert self.chosen(2, 4, 2) == 1
 
     @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores")

@@ -219,3 +219,23 @@ def test_a_loss_of_a_users_own_takes_none(rng):
     net.use(lambda t, p: ((t - p) ** 2).mean(), lambda t, p: 2 * (p - t) / p.size)
     with pytest.raises(TypeError, match="sample_weight: expected none beside a loss of your own"):
         net.fit(X, y, sample_weight=np.ones(9))
+
+
+def test_weights_that_validation_keeps_out(rng):
+    """Before, it trained on nothing, with losses of 0."""
+    X, y, weights = rng.normal(size=(40, 3)), np.arange(40) % 2, np.zeros(40)
+    twin = np.random.default_rng(5)
+    network = Network([Dense(3, 2, seed=1)], seed=5)
+    weights[twin.permutation(40)[:10]] = 1.0
+    with pytest.raises(
+        ValueError, match="sample_weight: expected a weight above 0 among the train"
+    ):
+        network.fit(X, y, validation_split=0.25, sample_weight=weights)
+
+
+def test_weighted_losses_are_plain_numbers(rng):
+    X, y, weights = rng.normal(size=(40, 3)), np.arange(40) % 2, np.arange(40)
+    network = Network([Dense(3, 2)])
+    history = network.fit(X, y, sample_weight=weights, train_accuracy=True)
+    assert type(network.evaluate(X, y, sample_weight=weights).loss) is float
+    assert {type(value) for column in history.columns.values() for value in column} == {float}

@@ -7,8 +7,10 @@ hands in; layers, losses and networks have done that.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -258,19 +260,41 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def load(name: str | None = None) -> Backend:
-    """Return the backend `name`, or the one in force; Numba is imported when first asked for."""
+    """Return the backend `name`, or the one in force; Numba is imported when first asked for.
+
+    Where Numba compiles nothing, the NumPy backend stands in for it, after a warning.
+    """
     name = name or get_backend()
     backend = _loaded.get(name)
     if backend is None:
-        module: Any = importlib.import_module(_MODULES[name])
-        backend = _loaded[name] = cast(Backend, module)
+        if name == "numba" and (reason := why_not_numba()) is not None:
+            warnings.warn(
+                f"{reason}; the NumPy backend computes in its place, several times slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            backend = load("numpy")
+        else:
+            module: Any = importlib.import_module(_MODULES[name])
+            backend = cast(Backend, module)
+        _loaded[name] = backend
     return backend
+
+
+@functools.cache
+def why_not_numba() -> str | None:
+    """Return why Numba compiles nothing in this process, None if it does."""
+    try:
+        config: Any = importlib.import_module("numba").config
+    except Exception as error:  # of a Python, a NumPy or an LLVM that do not go together
+        return f"Numba can't be imported ({type(error).__name__}: {error})"
+    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
 
 
 def epoch_module(name: str) -> Any | None:
     """Return the module that compiles whole epochs for backend `name`, None where there is none."""
     global _epoch_module
-    if name != "numba":
+    if name != "numba" or why_not_numba() is not None:
         return None
     if _epoch_module is None:
         _epoch_module = importlib.import_module("fastnn.backends.numba_backend.epoch.program")
@@ -279,6 +303,8 @@ def epoch_module(name: str) -> Any | None:
 
 def describe_numba() -> dict[str, str]:
     """Return facts about the compiled backend on this machine: CPU, vectors, cache."""
+    if (reason := why_not_numba()) is not None:
+        return {"compiled": f"nothing: {reason}"}
     module: Any = importlib.import_module("fastnn.backends.numba_backend.info")
     return cast(dict[str, str], module.describe())
 

@@ -240,14 +240,24 @@ def dropout(input: Array, p: float, key: int, step: int) -> Array:
 def batch_norm_forward(
     input: Array, scale: Array, shift: Array, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """Y = scale (X - μ) / √(σ² + ε) + shift, with μ = Σ_n X_n / N and σ² = Σ_n (X_n - μ)² / N.
+    """Y = scale (X - μ) / √(σ² + ε) + shift, with μ and σ² from `_column_statistics`.
 
     Returns Y, μ and σ².
     S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing
     internal covariate shift", ICML 2015, algorithm 1.
     """
-    mean, variance = input.mean(axis=0), input.var(axis=0)
+    mean, variance = _column_statistics(input)
     return batch_norm_inference(input, scale, shift, mean, variance, epsilon), mean, variance
+
+
+def _column_statistics(input: Array) -> tuple[Array, Array]:
+    """μ = X_0 + Σ_n (X_n - X_0) / N and σ² = Σ_n (X_n - μ)² / N.
+
+    That is Σ_n X_n / N, but exact for a column of one number, whose sum is rounded, and close where
+    numbers are large beside their differences.
+    """
+    mean = input[0] + (input - input[0]).mean(axis=0)
+    return mean, np.square(input - mean).mean(axis=0)
 
 
 def batch_norm_inference(
@@ -271,7 +281,7 @@ def batch_norm_backward(
     With X̂ = (X - μ) / √(σ² + ε): dL/dscale = Σ_n G_n X̂_n, dL/dshift = Σ_n G_n, and, as μ and σ²
     depend on X, dL/dX = scale (G - dL/dshift / N - X̂ dL/dscale / N) / √(σ² + ε).
     """
-    mean, variance = input.mean(axis=0), input.var(axis=0)
+    mean, variance = _column_statistics(input)
     direct = batch_norm_inference_backward(
         input, grad_output, scale, mean, variance, epsilon, out_grad_scale, out_grad_shift
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterable
 from importlib import util
 from pathlib import Path
@@ -36,5 +38,14 @@ def check_file(option: str, path: Path) -> None:
     """Refuse a file that can't be written."""
     if not path.absolute().parent.is_dir() or path.is_dir():
         raise ValueError(f"{option}: expected a file in an existing directory, got {path}")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise ValueError(f"{option}: expected a file that can be written, got {path}")
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, "Permission denied")
+        else:  # which is written beside it, and renamed
+            tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.").close()
+    except OSError as error:
+        raise ValueError(
+            f"{option}: expected a file that can be written, got {path}: {error.strerror}"
+        ) from None

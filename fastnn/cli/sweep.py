@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastnn import checks, many, sweep
+from fastnn import checks, sweep
 from fastnn.cli import arguments, console, outputs, sources
 from fastnn.cli.arguments import BATCH_NORM, OF_DATA, HelpFormatter
 from fastnn.cli.console import FAILED, INTERRUPTED
 from fastnn.cli.train import defaults as train_defaults
+from fastnn.processors import usable
 from fastnn.settings import Setting
 
 
@@ -82,7 +83,7 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     outputs.check((options.csv, options.parquet), plot=options.plot, out=options.out)
-    workers = many.processors()
+    workers = usable()
     if options.workers is not None:
         workers = checks.integer("--workers", options.workers, minimum=1)
     settings = _settings(options)

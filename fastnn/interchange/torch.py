@@ -221,8 +221,8 @@ def _made(kind: type[Made], where: str, *arguments: Any, **options: Any) -> Made
     """Make a layer; an error says of which module it is."""
     try:
         return kind(*arguments, **options)
-    except ValueError as error:
-        raise ValueError(f"{where}, {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}, {error}") from None
 
 
 def _expect(where: str, part: Any, **options: object) -> None:

@@ -423,6 +423,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                 self._run_epochs(epochs, orders, history, validation, callbacks, incremental)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
+            for callback in callbacks:  # as best weights are to be put back
+                callback.on_train_end(network, history)
         if self.early_stopping and not incremental:
             network.set_weights(self._best_weights)
 
@@ -628,7 +630,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if sparse.issparse(X):
             X = X.tocsr()
         self._sync()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             return self._output(X)
 
     # Beside scikit-learn

@@ -81,10 +81,11 @@ class Epochs:
             self._balanced[order] = weights * np.repeat(inverse_means, self._counts)
             factors = factors * inverse_means
         loss, correct = 0.0, 0
-        for batches, call in self._calls:
-            of_call, answers = call(factors[batches])
-            loss += of_call
-            correct += answers
+        with np.errstate(all="ignore"):  # what overflows shows in the loss
+            for batches, call in self._calls:
+                of_call, answers = call(factors[batches])
+                loss += of_call
+                correct += answers
         return loss, correct
 
 

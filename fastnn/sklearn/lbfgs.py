@@ -36,7 +36,7 @@ def fit(estimator: Any, X: Any, targets: Array, weights: Array | None) -> None:
     try:
         with (
             training_mode(network.layers, True),
-            np.errstate(over="ignore", invalid="ignore"),
+            np.errstate(all="ignore"),
             training_path(network, samples, targets, rows, threads, weights) as path,
         ):
             objective = Objective(network, path, len(samples), rows, weights, estimator.alpha)

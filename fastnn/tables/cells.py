@@ -18,7 +18,11 @@ Frame = Any
 
 
 def is_number(column: Any) -> bool:
+    """Say whether a column holds numbers, decimal fractions and integers of any size included."""
     types = load_pandas().api.types
+    if column.dtype == object:
+        kind = types.infer_dtype(column, skipna=True)
+        return kind in ("integer", "floating", "mixed-integer-float", "decimal")
     return bool(
         types.is_numeric_dtype(column.dtype)
         and not types.is_bool_dtype(column.dtype)

@@ -8,7 +8,7 @@ from llvmlite import binding
 
 from .epoch.meetings import MOST_MEMBERS
 from .layerwise.dense import product
-from .machine import MACHINE, cores, model_name
+from .machine import MACHINE, model_name, usable_cores
 
 
 def describe() -> dict[str, str]:
@@ -18,7 +18,7 @@ def describe() -> dict[str, str]:
     return {
         "cpu": f"{model_name()} ({binding.get_host_cpu_name()})",
         "vectors": f"{MACHINE.vector_bits} bits",
-        "threads": f"{min(2, len(cores()))} for training steps that are large enough; "
+        "threads": f"{min(2, usable_cores())} for training steps that are large enough; "
         f"FASTNN_NUM_THREADS asks for up to {MOST_MEMBERS}",
         "cache": f"{cache} ({'writable' if writable else 'NOT writable'})"
         if cache

@@ -52,9 +52,9 @@ FLAGS: dict[str, Any] = {
 
 
 def _digest_of_sources() -> str:
-    """Return a short digest of every source file of this backend."""
+    """Return a short digest of every source file of this backend, or what is there in its place."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob(f"*{Path(__file__).suffix}")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -423,9 +423,12 @@ def _warn_of_no_cache(error: Exception) -> None:
     global _warned
     if not _warned:
         _warned = True
+        advice = "Set NUMBA_CACHE_DIR to a directory that can be written"
+        if Path(__file__).suffix != ".py":
+            advice = "Numba keeps code for source files alone: install the .py files, not only .pyc"
         warnings.warn(
             f"fastnn compiles its kernels anew in this process, as their cache failed: {error}. "
-            "Set NUMBA_CACHE_DIR to a directory that can be written",
+            f"{advice}",
             RuntimeWarning,
             stacklevel=2,
         )

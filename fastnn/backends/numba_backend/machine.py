@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from llvmlite import binding
 
+from fastnn.processors import processors, usable
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -74,14 +76,6 @@ def lanes(itemsize: int) -> int:
     return MACHINE.vector_bits // 8 // itemsize
 
 
-def processors() -> set[int]:
-    """Return the processors on which this thread may run."""
-    try:
-        return os.sched_getaffinity(0)
-    except AttributeError:  # not on this system
-        return set(range(os.cpu_count() or 1))
-
-
 def cores() -> list[set[int]]:
     """Return the processors on which this thread may run, those of one core together."""
     found: dict[str, set[int]] = {}
@@ -94,6 +88,11 @@ def cores() -> list[set[int]]:
             core = str(processor)
         found.setdefault(core, set()).add(processor)
     return list(found.values())
+
+
+def usable_cores() -> int:
+    """Return how many cores this process can keep busy."""
+    return min(len(cores()), usable())
 
 
 def model_name() -> str:

@@ -16,7 +16,7 @@ from fastnn.backends.description import RATES, Dense, Layer, Learned
 from fastnn.memory import SparseRows
 
 from ..kernels.optimizers import RULES
-from ..machine import cores
+from ..machine import usable_cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
@@ -147,7 +147,7 @@ class Program:
             density = density_after(block, density)
         if work * self.batch_size < WORK_FOR_TWO:
             return 1  # to look for cores would take as long as a tiny fit
-        return self.members(min(2, len(cores())))
+        return self.members(min(2, usable_cores()))
 
     def members(self, threads: int) -> int:
         """Return how many threads form a team: a power of two, at most one for each chunk."""

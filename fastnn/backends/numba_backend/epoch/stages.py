@@ -173,7 +173,7 @@ def dropout_backward(one, record, parameters, first, stop, count, step):
 
 @operation
 def batch_norm_forward(one, record, parameters, first, stop, count, step):
-    """Normalise by the batch's statistics; the running ones move."""
+    """Normalise by the batch's statistics; the running ones move, but not for one sample."""
     stage, real = record_at(record, 0), type(one)
     columns, offset = stop - first, first * stage.itemsize
     vectors, mean, variance = parameters + offset, stage.mean + offset, stage.variance + offset
@@ -183,11 +183,11 @@ def batch_norm_forward(one, record, parameters, first, stop, count, step):
         real(stage.epsilon), X, submatrix(stage.target, 0, first, count, columns),
         vectors + stage.scale, vectors + stage.shift, mean, variance,
     )  # fmt: skip
-    kept = real(stage.momentum)
-    rest = real(1 - stage.momentum)
-    for place in range(0, columns * stage.itemsize, stage.lanes * stage.itemsize):
-        move_average(kept, rest, vectors + stage.running_mean + place, mean + place)
-        move_average(kept, rest, vectors + stage.running_variance + place, variance + place)
+    if count > 1:
+        kept, rest = real(stage.momentum), real(1 - stage.momentum)
+        for place in range(0, columns * stage.itemsize, stage.lanes * stage.itemsize):
+            move_average(kept, rest, vectors + stage.running_mean + place, mean + place)
+            move_average(kept, rest, vectors + stage.running_variance + place, variance + place)
 
 
 @operation

@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from ..machine import cores, processors
+from fastnn.processors import processors
+
+from ..machine import cores
 from .meetings import CALLED, END
 
 

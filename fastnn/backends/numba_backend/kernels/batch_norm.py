@@ -48,23 +48,26 @@ def _column_sums(k: Kernel, rows: Int, count: int, size: int, terms: Terms) -> l
 def column_statistics(
     k: Kernel, row_share: Real, X: Matrix, mean: Int, variance: Int, grouped: Int
 ) -> None:
-    """mean = row_share Σ_n X_n, variance = row_share Σ_n (X_n - mean)², row_share = 1 / rows.
+    """mean = X_0 + row_share Σ_n (X_n - X_0), variance = row_share Σ_n (X_n - mean)².
 
-    Two passes: the sum of squares less the square of the sum would cancel.
+    row_share is 1 / rows. Two passes: the sum of squares less the square of the sum would cancel.
+    From the first row on, as the NumPy backend's says why.
     """
     row_shares = k.broadcast(row_share)
 
     def body(offset: Int, count: int, load, store) -> None:
         at = [offset + j * k.vector_bytes for j in range(count)]
 
-        def number(row: Int, j: int) -> tuple[Vector]:
-            return (load(X.row(row) + at[j]),)
+        first = [load(X.row(0) + a) for a in at]
 
-        (totals,) = _column_sums(k, X.rows, count, 1, number)
-        means = [row_shares * total for total in totals]
+        def difference(row: Int, j: int) -> tuple[Vector]:
+            return (load(X.row(row) + at[j]) - first[j],)
+
+        (totals,) = _column_sums(k, X.rows, count, 1, difference)
+        means = [row_shares * total + number for total, number in zip(totals, first, strict=True)]
 
         def square(row: Int, j: int) -> tuple[Vector]:
-            deviation = number(row, j)[0] - means[j]
+            deviation = load(X.row(row) + at[j]) - means[j]
             return (deviation * deviation,)
 
         (totals,) = _column_sums(k, X.rows, count, 1, square)

@@ -1,0 +1,71 @@
+"""How much of the machine this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def processors() -> set[int]:
+    """Return the processors on which this thread may run."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # not on this system
+        return set(range(os.cpu_count() or 1))
+
+
+def usable() -> int:
+    """Return how many processors this process can keep busy.
+
+    Those on which it may run, or fewer where its cgroup has a quota, as containers have: threads
+    beyond that only wait for each other.
+    """
+    return max(1, math.floor(min(len(processors()), quota())))
+
+
+def quota() -> float:
+    """Return how many processors' time the cgroups of this process allow, infinity for no bound."""
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:  # not on this system
+        return math.inf
+    found = [math.inf]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            found += [_quota_of_version_2(group) for group in _upwards(CGROUPS, path)]
+        elif "cpu" in controllers.split(","):
+            root = CGROUPS / controllers if (CGROUPS / controllers).is_dir() else CGROUPS / "cpu"
+            found += [_quota_of_version_1(group) for group in _upwards(root, path)]
+    return min(found)
+
+
+def _upwards(root: Path, path: str) -> Iterator[Path]:
+    """Return a group and those that it is in, each of which may set a bound."""
+    group = root / path.strip("/")
+    while group != root and root in group.parents:
+        yield group
+        group = group.parent
+    yield root
+
+
+def _quota_of_version_2(group: Path) -> float:
+    try:
+        time, period = (group / "cpu.max").read_text().split()
+        return math.inf if time == "max" else int(time) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # none here
+        return math.inf
+
+
+def _quota_of_version_1(group: Path) -> float:
+    try:
+        time = int((group / "cpu.cfs_quota_us").read_text())
+        period = int((group / "cpu.cfs_period_us").read_text())
+        return math.inf if time < 0 else time / period
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf

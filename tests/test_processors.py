@@ -1,0 +1,78 @@
+"""How much of the machine a process may use, by its affinity and by the quotas of its cgroups."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import pytest
+
+from fastnn import processors
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch):
+    """Return a function that makes the files of some groups, and puts this process in one."""
+    monkeypatch.setattr(processors, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(processors, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(processors, "processors", lambda: set(range(8)))
+
+    def make(own: str, files: dict[str, str]) -> None:
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            file = tmp_path / "groups" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("files", "quota", "usable"),
+    [
+        ({"cpu.max": "100000 100000\n"}, 1.0, 1),
+        ({"cpu.max": "max 100000\n"}, math.inf, 8),
+        ({"cpu.max": "50000 100000\n"}, 0.5, 1),
+        ({"cpu.max": "max 100000\n", "a/b/cpu.max": "250000 100000\n"}, 2.5, 2),
+        # the narrowest of all groups that it is in
+        ({"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "400000 100000\n"}, 3.0, 3),
+        ({"c/cpu.max": "100000 100000\n"}, math.inf, 8),
+        ({"cpu.max": "1600000 100000\n"}, 16.0, 8),
+        ({"cpu.max": "nonsense"}, math.inf, 8),
+        ({"cpu.max": "1 0"}, math.inf, 8),
+        ({}, math.inf, 8),
+    ],
+)
+def test_version_2(cgroups, files, quota, usable):
+    cgroups("0::/a/b\n", files)
+    assert (processors.quota(), processors.usable()) == (quota, usable)
+
+
+@pytest.mark.parametrize("folder", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(("time", "usable"), [("-1", 8), ("100000", 1), ("350000", 3)])
+def test_version_1(cgroups, folder, time, usable):
+    own = f"4:memory:/pod\n3:{folder}:/pod\n0::/\n"
+    period = {f"{folder}/pod/cpu.cfs_period_us": "100000\n"}
+    cgroups(own, period | {f"{folder}/pod/cpu.cfs_quota_us": f"{time}\n"})
+    assert processors.usable() == usable
+
+
+def test_no_cgroups(cgroups, tmp_path):
+    assert processors.quota() == math.inf
+    assert processors.usable() == 8
+
+
+def test_affinity(monkeypatch):
+    monkeypatch.setattr(processors, "quota", lambda: math.inf)
+    if hasattr(os, "sched_getaffinity"):
+        assert processors.usable() == len(os.sched_getaffinity(0))
+        monkeypatch.delattr(os, "sched_getaffinity")
+    assert processors.usable() == os.cpu_count()
+
+
+def test_a_quota_of_one_core_means_one_thread(cgroups):
+    """Two threads of a team on one core's time would wait for each other."""
+    from fastnn.backends.numba_backend.machine import usable_cores
+
+    cgroups("0::/\n", {"cpu.max": "100000 100000\n"})
+    assert usable_cores() == 1
