@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..jit import KernelOperation, call, jit_part
-from ..language import FLOAT, Int, Kernel, Matrix, Real, Vector
-from .squares import store_wide_sum, wide_square, wide_zero
+from ..language import DOUBLE, FLOAT, Int, Kernel, Matrix, Real, Vector
 
 
 class Numbers(NamedTuple):
@@ -113,14 +112,14 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         `squares` is the address of a float64 for the sum of the squares of the parameters before
         they move, or 0.
         Why it is fast: what moves is read and written once, without temporary vectors. Decay and
-        squares, which are added up in float64, are done while the pass waits for memory.
+        sum of squares are two multiply-adds, done while the pass waits for memory.
         """
         numbers = rate, correction, beta1, rest1, beta2, rest2, epsilon, shrinking
         by, decays = Numbers(*map(k.broadcast, numbers)), k.broadcast(decay)
         penalty = decays.differs(0.0)
         moved = [parameters.address, first_state, second_state][: 1 + states]
         columns = parameters.columns
-        sums = k.variables(wide_zero(k), UNROLL)
+        sums = k.variables(k.zero(), UNROLL)
         whole = columns // k.lanes
         chosen = k.lane_before(columns - whole * k.lanes)
 
@@ -131,7 +130,7 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
             for i, (place, g, (w, *state)) in enumerate(
                 zip(places, gradients, before, strict=True)
             ):
-                sums[i] = sums[i] + wide_square(k, w)
+                sums[i] = k.fma(w, w, sums[i])
                 # without a penalty nothing is added: 0 times an infinite parameter would be NaN
                 g = k.where(penalty, k.fma(decays, w, g), g)
                 for address, vector in zip(moved, formula(k, by, w, g, *state), strict=True):
@@ -149,7 +148,10 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
             with k.when(columns > whole * k.lanes):
                 move(start + whole * k.vector_bytes, 1, *k.masked(chosen))
         with k.when(squares.differs(0)):
-            store_wide_sum(k, (sums[0] + sums[1]) + (sums[2] + sums[3]), squares)
+            total = k.lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3])).code
+            if k.element != DOUBLE:
+                total = k.builder.fpext(total, DOUBLE)
+            k.store_as(total, squares, 8)
 
     return write
 
