@@ -211,8 +211,9 @@ def dense(X, weights, biases, number):
 
 def norm(X, scale, shift, running_mean, running_variance, number):
     mean, variance = X.mean(axis=0), X.var(axis=0)
-    running_mean[:] = MOMENTUM * running_mean + (1 - MOMENTUM) * mean
-    running_variance[:] = MOMENTUM * running_variance + (1 - MOMENTUM) * variance
+    if len(X) > 1:  # one sample has no variance
+        running_mean[:] = MOMENTUM * running_mean + (1 - MOMENTUM) * mean
+        running_variance[:] = MOMENTUM * running_variance + (1 - MOMENTUM) * variance
     deviation = np.sqrt(variance + EPSILON)
     normal = (X - mean) / deviation
     output = scale * normal + shift

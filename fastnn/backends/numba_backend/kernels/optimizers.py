@@ -113,6 +113,8 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         they move, or 0.
         Why it is fast: what moves is read and written once, without temporary vectors. Decay and
         sum of squares are two multiply-adds, done while the pass waits for memory.
+        Tried and lost: squares added up in float64, where those of 1e20 are finite. It took 3 % of
+        a step with Adam, and 9 % with momentum in batches of one.
         """
         numbers = rate, correction, beta1, rest1, beta2, rest2, epsilon, shrinking
         by, decays = Numbers(*map(k.broadcast, numbers)), k.broadcast(decay)
