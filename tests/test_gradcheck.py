@@ -85,7 +85,7 @@ class OwnDense(Layer):
 
     def gradients(self, input, grad_output):
         gradient = input.T @ grad_output
-        gradient[1, 2] *= 1 + self.error
+        gradient[1, 2] += self.error * np.abs(gradient).max()
         return grad_output @ self.W.T, {"W": gradient}
 
     def backward(self, input, grad_output):
@@ -126,11 +126,11 @@ def test_gradients_of_losses(loss, y):
 
 def test_a_wrong_derivative_is_found():
     right = [Dense(5, 4), Sine(), OwnDense()]
-    check_gradients(Network(right), *SAMPLES)
+    check_gradients(Network(right, seed=0), *SAMPLES)
     with pytest.raises(AssertionError, match=r"Sine\(\): the derivative by input is .* at \["):
-        check_gradients(Network([Dense(5, 4), Sine(1.001), OwnDense()]), *SAMPLES)
+        check_gradients(Network([Dense(5, 4), Sine(1.001), OwnDense()], seed=0), *SAMPLES)
     with pytest.raises(AssertionError, match=r"OwnDense\(\): the derivative by W is .* \[1, 2\]"):
-        check_gradients(Network([Dense(5, 4), Sine(), OwnDense(0.001)]), *SAMPLES)
+        check_gradients(Network([Dense(5, 4), Sine(), OwnDense(0.001)], seed=0), *SAMPLES)
 
 
 def test_a_wrong_derivative_of_a_loss_is_found():
