@@ -27,7 +27,7 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, ParametricLayer, training_mode
+from fastnn.layers import Gradients, Layer, training_mode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
 from fastnn.sequential import Sequential
@@ -786,8 +786,6 @@ class Network(Sequential):
             # Ctrl-C may come anywhere, also between what a `with` changes and what it puts back
             for layer in self._layers:
                 layer.training = False
-                if isinstance(layer, ParametricLayer):
-                    layer._penalty_factor = 1.0
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Have NumPy keep to itself what it has to say of overflow and the like.
