@@ -97,8 +97,7 @@ def on_samples(
                 "all that have one are kept out by validation_split"
             )
     if saved is None:
-        _give_hints(network, X, y, columns, whole=True)
-        hints.look_at_batches(network._layers, min(options.batch_size, count))
+        _give_hints(network, X, y, columns, whole=True, batch_size=min(options.batch_size, count))
     in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
     training = Training(
         network,
@@ -148,8 +147,7 @@ def on_blocks(
         drop_last=options.drop_last,
     )
     X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
-    _give_hints(network, X, y, None, whole=False)
-    hints.look_at_batches(network._layers, options.batch_size)
+    _give_hints(network, X, y, None, whole=False, batch_size=options.batch_size)
     return Training(
         network,
         options,
@@ -218,8 +216,11 @@ def _kept_out(count: int, validation_split: object, *, beside: object) -> int:
     return number
 
 
-def _give_hints(network: Network, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
-    """Warn of data that training can hardly do something with; they may not be all."""
+def _give_hints(
+    network: Network, X: Array, y: Array, columns: hints.Names, *, whole: bool, batch_size: int
+) -> None:
+    """Warn of what training can hardly do something with; the samples may not be all."""
+    hints.look_at_batches(network._layers, batch_size)
     hints.look_at_inputs(network._layers, X, columns)
     if network._loss not in losses.BUILT_IN:
         return

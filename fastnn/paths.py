@@ -18,7 +18,7 @@ from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.backends.description import PENALTY_FACTOR, RATES
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer, penalties_weighed
+from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
@@ -146,8 +146,9 @@ class LayerPath:
             excerpt = order[start : start + self._batch_size]
             weights = None if self._weights is None else self._weights[excerpt]
             y = self._y[excerpt]
-            with penalties_weighed(self._network, float(factor)):
-                loss, output = step(self._network, self._X[excerpt], y, weights)
+            loss, output = step(
+                self._network, self._X[excerpt], y, weights, penalty_factor=float(factor)
+            )
             self._loss += loss
             # targets that are no classes may look like class ids in one batch
             if self._network._loss.has_classes(y, output.shape[1]):
