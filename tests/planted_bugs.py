@@ -68,6 +68,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "tree"
         self._caches = folder / "caches"
+        shutil.rmtree(self.root, ignore_errors=True)  # of a run before, whose caches stay
         ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
         for name in COPIED:
             if (ROOT / name).is_dir():
@@ -119,7 +120,7 @@ class Tree:
             output, _ = process.communicate()
         if process.returncode == 0:
             return ""
-        if failed := re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE):
+        if failed := re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE):
             return failed[1]
         if not how and process.returncode in (4, 5):
             raise RuntimeError(f"there are no tests {' '.join(tests)}:\n{output[-2000:]}")
@@ -134,6 +135,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say what there is, and plant nothing")
     parser.add_argument("--whole", action="store_true", help="whole suite where its tests fail")
     parser.add_argument("--no-first-run", action="store_true", help="trust the tests as they are")
+    parser.add_argument("--folder", type=Path, help="where the copy and its caches stay")
     options = parser.parse_args()
     chosen = [bug for bug in bugs() if options.only is None or bug.name in options.only]
     if options.only is not None and len(chosen) < len(set(options.only)):
@@ -144,7 +146,7 @@ def main() -> int:
         return 0
     survived = []
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        tree = Tree(Path(folder))
+        tree = Tree((options.folder or Path(folder)).resolve())
         if not options.no_first_run:
             every = dict.fromkeys(test for bug in chosen for test in bug.tests)
             # those of a file that is there as a whole would be left out of it
