@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import sys
 import threading
 
 import numpy as np
@@ -194,6 +195,19 @@ def test_training_in_a_thread_that_flushes_to_zero(register, rng):
         thread.start()
         thread.join()
     assert weights[0] == weights[1]
+
+
+@of_x86
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="as the page says of Linux")
+def test_a_thread_gets_the_modes_of_who_starts_it(register):
+    read, _ = register
+    modes = []
+    with flushing(register):
+        thread = threading.Thread(target=lambda: modes.append(read()))
+        thread.start()
+    thread.join()
+    assert modes[0] & (FLUSH_RESULTS | FLUSH_OPERANDS) == FLUSH_RESULTS | FLUSH_OPERANDS
+    assert not read() & (FLUSH_RESULTS | FLUSH_OPERANDS)
 
 
 def test_what_falls_below_the_smallest_normal_number(numba_backend, dtype):

@@ -6,6 +6,10 @@ of all exponents, and those places.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
+
 import mpmath
 import numpy as np
 import pytest
@@ -111,6 +115,36 @@ def test_special_values(name, dtype):
         np.testing.assert_allclose(result, expected, rtol=8 * np.finfo(dtype).eps, atol=tiny)
 
 
+def test_the_page_has_the_bounds():
+    """`python tests/ulps.py --page` writes them."""
+    text = ulps.PAGE.read_text("utf-8")
+    assert ulps.page(text) == text
+
+
+def bits_of_results() -> str:
+    """A digest of what the kernels give for a sample."""
+    whole = hashlib.sha256()
+    for function in ulps.functions().values():
+        for dtype in (np.float32, np.float64) if "numba" in function.by else ():
+            x = ulps.inside(function, ulps.sample(np.dtype(dtype), 16))
+            whole.update(function.by["numba"](x).tobytes())
+    return whole.hexdigest()
+
+
+def test_bits_of_other_widths():
+    expected = os.environ.get("FASTNN_TEST_BITS")
+    if expected is None:
+        pytest.skip("told of no other width")
+    assert bits_of_results() == expected
+
+
 @pytest.mark.parametrize("bits", [256, 128])
 def test_other_widths_of_vectors(bits):
-    run_again([__file__], bits, "test_errors")
+    run_again([__file__], bits, "test_errors or test_bits", FASTNN_TEST_BITS=bits_of_results())
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
+def test_a_processor_without_fused_multiply_add():
+    features = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+    machine = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": features}
+    run_again([__file__], 128, "test_errors", **machine)

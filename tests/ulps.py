@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
 import platform
 import sys
 import time
@@ -27,11 +26,13 @@ from typing import Any
 
 import numpy as np
 from elementwise import ROWS, Row, gaussian, normal_distribution
+from sums import KERNELS
 
 from fastnn import backends
 from fastnn.backends import numpy_backend as reference
 
 FOUND = Path(__file__).with_name("ulps.json")
+PAGE = Path(__file__).parent.parent / "docs" / "numbers.md"
 CHUNK = 2**16
 LONGER = {np.dtype(np.float32): np.dtype(np.float64), np.dtype(np.float64): np.dtype(np.longdouble)}
 """What results are compared with."""
@@ -344,6 +345,49 @@ def exhaustive(names: list[str], doubles: int, singles: bool, jobs: int) -> None
             print(f"{name}: {shown} {seconds:.0f} s", flush=True)
 
 
+def tables() -> dict[str, str]:
+    """The tables of `docs/numbers.md`."""
+    found = known()
+    lines = {"activations": [], "pieces": []}
+    for name, function in functions().items():
+        bound = f"{function.ulps:g}"
+        cells = []
+        for dtype in ("float32", "float64"):
+            for backend in BACKENDS:
+                of = found[dtype].get(name, {}).get(backend)
+                cells.append("" if of is None else f"{of['ulps']:.2f} at {_written(of, dtype)}")
+        piece = name.endswith(" (piece)")
+        shown = f"`{name.removesuffix(' (piece)')}`"
+        lines["pieces" if piece else "activations"].append([shown, bound, *cells])
+    head = ["bound", *(f"{dtype}, {of}" for dtype in ("float32", "float64") for of in BACKENDS)]
+    kernels = [[f"`{kernel.compute.__name__}`", kernel.bound] for kernel in KERNELS]
+    return {
+        "activations": _table(["function", *head], lines["activations"]),
+        "pieces": _table(["function", *head], lines["pieces"]),
+        "kernels": _table(["operation", "how far off a number is, at most"], kernels),
+    }
+
+
+def _written(of: dict[str, Any], dtype: str) -> str:
+    number = np.dtype(dtype).type(float.fromhex(of["at"][0]))
+    return f"{number:.9g}" if dtype == "float32" else f"{number:.17g}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(text: str) -> str:
+    """Return the text of the page with its tables as they should be."""
+    for name, table in tables().items():
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = before + begin + table + end + after
+    return text
+
+
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -351,14 +395,15 @@ def main() -> None:
     parser.add_argument("--exhaustive", action="store_true")
     parser.add_argument("--doubles", type=int, default=2**22, help="numbers of float64")
     parser.add_argument("--no-singles", action="store_true", help="leave float32 out")
+    parser.add_argument("--page", action="store_true", help="write the tables of docs/numbers.md")
     parser.add_argument("--digest", action="store_true", help="print digests of all results")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
-    if hasattr(os, "nice"):
-        os.nice(10)
     names = options.names or list(functions())
     if options.exhaustive:
         exhaustive(names, options.doubles, not options.no_singles, options.jobs)
+    if options.page:
+        PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
     if options.digest:
         for name in names:
             if "numba" in functions()[name].by:
