@@ -11,7 +11,6 @@ import json
 import math
 import os
 import statistics
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +23,11 @@ import numpy as np
 
 from fastnn import __version__, many
 from fastnn.callbacks import EarlyStopping
+from fastnn.locks import locked
 from fastnn.markdown import markdown_table
 from fastnn.network import Network
 from fastnn.plotting import BLUE, GREY, ORANGE
 from fastnn.settings import Setting, Task, has_diverged
-
-if sys.platform != "win32":
-    import fcntl
 
 Record = dict[str, Any]
 
@@ -231,16 +228,14 @@ class Results:
         return self._take(line, len(self.found) + self.others + 1)
 
     def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            alone = locked(self._file)
+        except OSError:  # a file system without locks
+            return
+        if not alone:
             raise ValueError(
                 f"--out: expected a file that no other sweep writes to, got {self._path}"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            )
 
     def _read(self) -> None:
         content = self._path.read_bytes()
