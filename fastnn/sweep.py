@@ -25,13 +25,11 @@ import numpy as np
 from fastnn import __version__, checks, many, samples
 from fastnn.callbacks import EarlyStopping
 from fastnn.divergence import DivergenceError
+from fastnn.locks import locked
 from fastnn.markdown import markdown_table
 from fastnn.network import Evaluation, Network
 from fastnn.plotting import BLUE, GREY, ORANGE
 from fastnn.settings import Setting, Task
-
-if sys.platform != "win32":
-    import fcntl
 
 Record = dict[str, Any]
 
@@ -244,16 +242,14 @@ class Results:
         return self._take(line, len(self.found) + self.others + 1)
 
     def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            alone = locked(self._file)
+        except OSError:  # a file system without locks
+            return
+        if not alone:
             raise ValueError(
                 f"--out: expected a file that no other sweep writes to, got {self._path}"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            )
 
     def _read(self) -> None:
         content = self._path.read_bytes()

@@ -26,6 +26,7 @@ from fastnn.backends.numba_backend.kernels.exponential import exponential
 from fastnn.backends.numba_backend.language import Int, Kernel, Matrix, Real
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
+from fastnn.locks import locked
 
 RATE = 0.1
 SIZES = [
@@ -607,7 +608,7 @@ def test_a_turn_that_is_not_given_back_is_waited_for_once(tmp_path, monkeypatch)
     monkeypatch.setattr(jit, "_cache_directory", lambda: tmp_path)
     turn = jit._Turn()
     with (tmp_path / "fastnn.lock").open("ab") as other:
-        assert jit._locked(other)
+        assert locked(other.fileno())
         with pytest.warns(RuntimeWarning, match="no longer waits for it"):
             turn.take()
         for _ in range(3):  # without a warning, which would be an error

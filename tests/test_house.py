@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "markdown", "processors", "registry", "unpacking"},
+    {"checks", "locks", "markdown", "processors", "registry", "unpacking"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
@@ -35,7 +35,7 @@ FLOORS = [
 """From the cellar up. A module imports from lower floors, or its own floor."""
 
 NUMBA_FLOORS = [
-    {"machine"},
+    {"machine", "system"},
     {"language"},
     {"microkernel"},
     {"jit"},

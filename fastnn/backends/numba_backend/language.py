@@ -27,14 +27,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from llvmlite import ir
 
-from .machine import HAS_POSIX, MACHINE, lanes
+from . import system
+from .machine import MACHINE, lanes
 
 V = TypeVar("V", bound="Value")
 Number = TypeVar("Number", "Int", "Vector")
@@ -368,30 +368,15 @@ class Kernel:
 
     def yield_processor(self) -> None:
         """Let another thread that is ready run on this processor."""
-        if HAS_POSIX:
-            self._system("sched_yield")
+        system.SYSTEM.yield_processor(self.builder)
 
     def sleep(self, microseconds: int) -> None:
         """Leave the processor for a while."""
-        if HAS_POSIX:
-            self._system("usleep", ir.Constant(INT32, microseconds))
+        system.SYSTEM.sleep(self.builder, microseconds)
 
     def clock(self) -> Int:
-        """Nanoseconds, as `time.monotonic_ns` counts them."""
-        if not HAS_POSIX:
-            return self.integer(0)
-        with self.builder.goto_entry_block():
-            pair = self.builder.alloca(ir.ArrayType(INT64, 2))
-        seconds = self.builder.bitcast(pair, INT64.as_pointer())
-        self._system("clock_gettime", ir.Constant(INT32, time.CLOCK_MONOTONIC), seconds)
-        fraction = self.builder.gep(seconds, [ir.Constant(INT32, 1)])
-        whole = Int(self, self.builder.load(seconds))
-        return whole * 1_000_000_000 + Int(self, self.builder.load(fraction))
-
-    def _system(self, name: str, *codes: ir.Value) -> None:
-        """Call a function of the C library."""
-        signature = ir.FunctionType(INT32, [code.type for code in codes])
-        self.builder.call(_declare(self.builder.module, name, signature), codes)
+        """Nanoseconds since some moment."""
+        return Int(self, system.SYSTEM.clock(self.builder))
 
     # arithmetic
 

@@ -27,18 +27,16 @@ than a millisecond, as happens often where a machine is shared: the step must wa
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from fastnn import memory
 
 from ..jit import jit_part
 from ..language import Int, Kernel
-from ..machine import HAS_POSIX
 from ..microkernel import microkernel
+from ..system import SYSTEM
 
-MOST_MEMBERS = 4 if HAS_POSIX else 1
+MOST_MEMBERS = 4
 """Members of the largest team."""
 
 PLACE_BYTES = 128
@@ -238,4 +236,4 @@ class Signals:
     def apart(self) -> bool:
         """Return whether it is not yet time for the members to come back."""
         later = self.settings[RETURN_AT]
-        return later > 0 and time.clock_gettime_ns(time.CLOCK_MONOTONIC) < later
+        return later > 0 and SYSTEM.now() < later
