@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "markdown", "processors", "registry"},
+    {"checks", "guards", "markdown", "processors", "registry"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
@@ -36,6 +36,7 @@ FLOORS = [
 NUMBA_FLOORS = [
     {"machine"},
     {"language"},
+    {"checked"},
     {"microkernel"},
     {"jit"},
     {"kernels"},
