@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_again
 
-from fastnn import memory
+from fastnn import guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
@@ -203,13 +203,13 @@ def test_wide_and_deep_layers_in_chunks():
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_workspace_holds_nothing_that_matters(batch_size, density, dtype):
     results = []
-    for poison in (0, 255):
+    for value in guards.FILLS:
         case = Case((61, 47, 83, 5), batch_size, 230, dtype)
         program = case.program(density)
-        program.training.workspace[:] = poison
+        program.training.fill(value)
         loss, correct = case.run(program)
         results.append((case.parameters.tobytes(), loss, correct))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("batch_size", [1, 32])

@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "locks", "markdown", "processors", "registry", "unpacking"},
+    {"checks", "guards", "locks", "markdown", "processors", "registry", "unpacking"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
@@ -37,6 +37,7 @@ FLOORS = [
 NUMBA_FLOORS = [
     {"machine", "system"},
     {"language"},
+    {"checked"},
     {"microkernel"},
     {"jit"},
     {"kernels"},

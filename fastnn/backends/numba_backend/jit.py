@@ -4,8 +4,9 @@ Compiled code is kept on disk, so that a process compiles only what no process
 before it has compiled. Numba looks up a cached function by its name, signature and
 CPU, and drops it when its own source file changes. It doesn't see that a function
 which it calls lives in another file that changed, nor that an environment variable
-asked for narrower vectors. `jit` therefore writes both into the function's qualified
-name: a digest of every source file of this backend, and the vector width.
+asked for narrower vectors, or for the checked build. `jit` therefore writes all of it into the
+function's qualified name: a digest of every source file of this backend, the vector width, and
+whether kernels are checked.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
+from fastnn.guards import CHECKED
 from fastnn.locks import locked
 
 from .language import DOUBLE, FLOAT
@@ -56,7 +58,7 @@ def _digest_of_sources() -> str:
     return digest.hexdigest()[:12]
 
 
-_VARIANT = f"v{MACHINE.vector_bits}_{_digest_of_sources()}"
+_VARIANT = f"v{MACHINE.vector_bits}{'_checked' if CHECKED else ''}_{_digest_of_sources()}"
 _warned = False
 
 
