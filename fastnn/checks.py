@@ -19,6 +19,9 @@ Floating = npt.NDArray[np.floating[Any]]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+LONGEST_TEXT = 1000
+"""In a message: characters of what a file holds."""
+
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -281,6 +284,18 @@ def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
     if dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected data that computes in float32 or float64, got {dtype}")
     return dtype
+
+
+def printable(text: str) -> str:
+    """Return a text from elsewhere, as a file, so that a terminal shows it and obeys nothing in it.
+
+    What does not show is escaped, as by `repr`, and of a long text the middle is left out.
+    """
+    if len(text) > LONGEST_TEXT:
+        text = f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _describe(value: object) -> str:

@@ -46,11 +46,13 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
-        dtype, rng, optimizer, layers, loss, clip_norm = saving.read(path)
+        header, tensors = saving.opened(path)
+        own = {key: array for key, array in tensors.items() if not key.startswith(saving.ASIDE)}
+        dtype, rng, optimizer, layers, loss, clip_norm = saving.built(header, own)
         network = Network._restored(
             layers, optimizer, loss=loss, clip_norm=clip_norm, backend=name, dtype=dtype, seed=rng
         )
-        network.metadata = saving.metadata(path)
+        network.metadata = saving.metadata(header)
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
@@ -68,6 +70,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    on_divergence: str = "raise",
     progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, History], object]] = (),
 ) -> Network:
@@ -85,7 +88,7 @@ def resume(
     epochs
         Where given, how many in all; by default as many as were asked for before. So a training
         that has come to its end can go on.
-    threads, progress
+    threads, on_divergence, progress
         As `fit` takes them; they change no bit.
     callbacks
         Of the same classes in the same order. Those of fastnn go on with what they remember, and so
@@ -106,7 +109,7 @@ def resume(
     """
     saved = checkpoints.read(path)
     network = Network._of_checkpoint(saved, *saving.made(saved.terms.network))
-    network.metadata = saving.metadata(path)
+    network.metadata = saved.metadata
     network.fit(
         X,
         y,
@@ -115,6 +118,7 @@ def resume(
         sample_weight=sample_weight,
         class_weight=class_weight,
         validation_data=validation_data,
+        on_divergence=on_divergence,
         progress=progress,
         callbacks=callbacks,
         checkpoint=path,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn import guards
 from fastnn.checks import Array
 
 LINE_BYTES = 64
@@ -113,6 +114,8 @@ def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
     """Return a flat array of `size` zeros whose address is a multiple of `LINE_BYTES`."""
     nbytes = size * dtype.itemsize
+    if guards.CHECKED:
+        return guards.guarded(nbytes, LINE_BYTES).view(dtype)
     buffer = np.zeros(nbytes + LINE_BYTES, np.uint8)
     start = -buffer.ctypes.data % LINE_BYTES
     return buffer[start : start + nbytes].view(dtype)

@@ -92,6 +92,9 @@ class Path(Protocol):
         A path that was made for uint8 takes uint8 alone.
         """
 
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+
 
 @contextmanager
 def training_path(
@@ -168,6 +171,10 @@ class LayerPath:
         """Take samples without weights from other arrays."""
         self._X, self._y = _by_rows(X), y
 
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+        return self._X[order], self._y[order]
+
 
 class _Call(NamedTuple):
     """A call of a compiled function, the rates that it reads, and how many steps it takes."""
@@ -233,6 +240,10 @@ class CompiledPath:
         self._program.check_class_ids(y)
         self._X, self._y = X, y = _by_rows(X), y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
+
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+        return self._X[order], self._y[order]
 
     def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""

@@ -168,6 +168,16 @@ def gradients(
     return loss, found[::-1]
 
 
+def first_not_finite(network: Layered, X: Array) -> int | None:
+    """Return the place of the first layer that gives NaN or infinity; layers may be training."""
+    activation = cast(X, network.dtype)
+    for number, layer in enumerate(network._layers):
+        activation = _output(layer, activation, network.dtype)
+        if not np.isfinite(activation).all():
+            return number
+    return None
+
+
 def penalty(layers: Sequence[Layer]) -> float:
     """Return what the layers add to the loss of every batch."""
     return sum([layer.penalty for layer in layers if isinstance(layer, ParametricLayer)])

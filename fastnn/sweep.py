@@ -22,15 +22,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastnn import __version__, many
+from fastnn import __version__, checks, many, samples
 from fastnn.callbacks import EarlyStopping
+from fastnn.divergence import DivergenceError
+from fastnn.locks import locked
 from fastnn.markdown import markdown_table
-from fastnn.network import Network
+from fastnn.network import Evaluation, Network
 from fastnn.plotting import BLUE, GREY, ORANGE
-from fastnn.settings import Setting, Task, has_diverged
-
-if sys.platform != "win32":
-    import fcntl
+from fastnn.settings import Setting, Task
 
 Record = dict[str, Any]
 
@@ -94,30 +93,42 @@ def train(setting: Setting, task: Task, of_data: str) -> Record:
     """Train by `setting` on one thread; return the record. `of_data` is the digest of the data."""
     X_train, y_train, X_val, y_val, X_test, y_test = task.parts
     network, stopping = _made(setting, task)
-    history = network.fit(
-        X_train,
-        y_train,
-        epochs=setting.epochs,
-        batch_size=setting.batch_size,
-        threads=1,
-        validation_data=(X_val, y_val),
-        callbacks=[has_diverged, *([] if stopping is None else [stopping])],
-    )
-    # none is the best where the first one has diverged
-    best = (stopping.best_epoch if stopping is not None else 0) or len(history)
-    test = network.evaluate(X_test, y_test)
+    diverged = False
+    try:
+        network.fit(
+            X_train,
+            y_train,
+            epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            threads=1,
+            validation_data=(X_val, y_val),
+            callbacks=[] if stopping is None else [stopping],
+        )
+    except DivergenceError:
+        diverged = True
+    history = network.history
+    assert history is not None
+    if diverged:
+        classes = samples.has_classes(network, X_val, y_val)
+        best, test = 0, Evaluation(math.nan, math.nan if classes else None)
+        validation = test
+    else:
+        best = (stopping.best_epoch if stopping is not None else 0) or len(history)
+        accuracy = history.val_accuracy[best - 1] if history.val_accuracy else None
+        validation = Evaluation(history.val_loss[best - 1], accuracy)
+        test = network.evaluate(X_test, y_test)
     columns = history.to_dict()
-    seconds = sum(columns.pop("seconds"))
-    del columns["samples_per_second"]
+    seconds = sum(columns.pop("seconds", []))
+    columns.pop("samples_per_second", None)
     return {
         "fastnn": __version__,
         "data": of_data,
         **asdict(setting),
         "parameters": network.parameter_count,
-        "diverged": has_diverged(network, history),
+        "diverged": diverged,
         "best_epoch": best,
-        "val_loss": history.val_loss[best - 1],
-        "val_accuracy": history.val_accuracy[best - 1] if history.val_accuracy else None,
+        "val_loss": validation.loss,
+        "val_accuracy": validation.accuracy,
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
         "seconds": round(seconds, 3),
@@ -231,16 +242,14 @@ class Results:
         return self._take(line, len(self.found) + self.others + 1)
 
     def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            alone = locked(self._file)
+        except OSError:  # a file system without locks
+            return
+        if not alone:
             raise ValueError(
                 f"--out: expected a file that no other sweep writes to, got {self._path}"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            )
 
     def _read(self) -> None:
         content = self._path.read_bytes()
@@ -262,14 +271,14 @@ class Results:
     def _take(self, line: bytes, number: int) -> Record:
         """Remember the record in a line."""
         try:
-            record: Record = json.loads(line)
+            record: Record = json.loads(line, parse_constant=_no_number)
             _check_record(record)
             setting = setting_of(record)
             hash(setting)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"--out: expected a file of results that `fastnn sweep` wrote, got {self._path}, "
-                f"line {number}: {error}"
+                f"line {number}: {checks.printable(str(error))}"
             ) from error
         of_these = record["data"] == self._of_data
         if of_these:
@@ -291,6 +300,10 @@ _KINDS: dict[str, Any] = {
 """Of the entries of a record beside its setting."""
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"expected finite numbers, got {text}")
+
+
 def _check_record(record: Any) -> None:
     if not isinstance(record, dict):
         raise TypeError(f"expected the entries of a result, got {type(record).__name__}")
@@ -299,11 +312,17 @@ def _check_record(record: Any) -> None:
     if absent:
         raise ValueError(f"expected the entries of a result, found no {', '.join(absent)}")
     for name, kind in _KINDS.items():
-        if not isinstance(record[name], kind):
-            raise TypeError(f"{name}: expected another value than {record[name]!r}")
+        value = record[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected another value than {value!r}")
+        if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{name}: expected a finite number, got {value!r}")
     for measure in MEASURES:
-        if record[f"val_{measure}"] is not None and f"val_{measure}" not in record["history"]:
-            raise ValueError(f"history: expected val_{measure}, found none")
+        if record[f"val_{measure}"] is None:
+            continue
+        curve = record["history"].get(f"val_{measure}")
+        if not isinstance(curve, list) or not all(isinstance(x, _NUMBER) for x in curve):
+            raise ValueError(f"history: expected numbers of val_{measure}, found {curve!r}")
 
 
 def setting_of(record: Record) -> Setting:
@@ -366,7 +385,9 @@ def rows(records: Sequence[Record]) -> list[Row]:
 
 def measures(records: Sequence[Record]) -> Sequence[str]:
     """Return what records hold of validation and test, the one that ranks them first."""
-    return MEASURES if records[0]["val_accuracy"] is not None else MEASURES[1:]
+    # there is none of a training that has diverged
+    accuracy = any(record["val_accuracy"] is not None for record in records)
+    return MEASURES if accuracy else MEASURES[1:]
 
 
 def varying(settings: Sequence[Setting]) -> list[str]:
@@ -449,7 +470,8 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
     by_setting.set_xlabel(f"validation {measure}: each seed, and their mean")
     for row, color in zip(shown, CURVE_COLORS, strict=False):
         for record in row.records:
-            curve = [math.nan if x is None else x for x in record["history"][f"val_{measure}"]]
+            values = record["history"].get(f"val_{measure}", [])  # none if it diverged at once
+            curve = [math.nan if x is None else x for x in values]
             epochs = range(1, len(curve) + 1)
             by_epoch.plot(epochs, curve, color=color, linewidth=1, marker="o", markersize=3)
     by_epoch.set_xlabel(f"epoch, of the best {min(len(shown), len(CURVE_COLORS))}")

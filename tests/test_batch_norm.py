@@ -192,7 +192,7 @@ def test_a_diverged_loss_is_reported(rng):
     X[4, 1] = np.nan
     network = Network([BatchNorm(3), Dense(3, 2)], seed=0)
     with pytest.warns(RuntimeWarning, match="loss of epoch 1 is nan"):
-        network.fit(X, y)
+        network.fit(X, y, on_divergence="warn")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "markdown", "processors", "registry"},
+    {"checks", "guards", "locks", "markdown", "processors", "registry", "unpacking"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
@@ -22,6 +22,7 @@ FLOORS = [
     {"paths", "samples", "saving"},
     {"blocks", "sequential"},
     {"callbacks", "hints", "interchange", "plotting", "progress"},
+    {"divergence"},
     {"training"},
     {"checkpoints"},
     {"fitting"},
@@ -34,8 +35,9 @@ FLOORS = [
 """From the cellar up. A module imports from lower floors, or its own floor."""
 
 NUMBA_FLOORS = [
-    {"machine"},
+    {"machine", "system"},
     {"language"},
+    {"checked"},
     {"microkernel"},
     {"jit"},
     {"kernels"},

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from fastnn import guards
+
+from ..checked import Range, watched
 from .blocks import Structure
 from .meetings import Signals
 from .sharing import MEMBER, Messages, share_out
@@ -55,6 +60,15 @@ class Team:
             parts[name] = caller.parts[name]
         share_parts(parts, caller.owners, layers, caller.dtype.itemsize)
 
+    def _ranges(self, member: int) -> list[Range]:
+        """Return what kernels may touch for a member: its table, messages, the caller's sums."""
+        sums = [part for part in self.tables[0].workspace_parts() if "squares" in part.name]
+        return [
+            *sums,
+            *self.tables[member].ranges(),
+            *self._messages.ranges(),
+        ]
+
     @staticmethod
     def _cut_biases(layer: np.void, regions: np.ndarray) -> int:
         """Make the first of `regions`, the biases of a layer, that of a member's own columns.
@@ -69,9 +83,16 @@ class Team:
         return int(regions.ctypes.data)
 
     def run_batches(
-        self, signals: Signals, scale: Any, arguments: tuple[Any, ...], count: int
+        self,
+        signals: Signals,
+        scale: Any,
+        arguments: tuple[Any, ...],
+        count: int,
+        ranges: Sequence[Range] = (),
     ) -> tuple[float, int]:
         """Run `count` steps on all members; return what the caller's returned.
+
+        `ranges` are those of the arguments, in the checked build.
 
         In a single step the caller is alone: it waits for nobody, and who is woken would be late.
         So it is in a call that begins while the members are to stay away: to end a short call, they
@@ -84,10 +105,16 @@ class Team:
         results: dict[int, tuple[float, int]] = {}
 
         def work(member: int) -> None:
-            results[member] = run_batches(
-                scale, self.tables[member].shared, self._layers[member], *arguments,
+            run = partial(
+                run_batches, scale, self.tables[member].shared, self._layers[member], *arguments,
                 records[member : member + 1],
             )  # fmt: skip
+            if guards.CHECKED:
+                with watched([*ranges, *self._ranges(member), Range.of(said, "signals")]):
+                    results[member] = run()
+                self.tables[member].check_canaries()
+            else:
+                results[member] = run()
 
         if count > 1 and not signals.apart():
             run_together(work, len(self.tables), said)
