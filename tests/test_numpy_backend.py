@@ -284,3 +284,11 @@ class TestLayers:
             Y = reference.dropout(X, p, 7, 3)
             np.testing.assert_allclose(Y, kept * X / (1 - p), rtol=4 * np.finfo(dtype).eps)
             assert Y.dtype == dtype
+
+    def test_a_word_that_is_the_threshold(self, dtype, backend):
+        """Kept: those below it are p of all. (One more or less shows in no statistics.)"""
+        (word,) = np.random.Philox(key=7, counter=[0, 3, 0, 0]).random_raw(1)
+        p = int(word) % 2**32 / 2**32
+        X = np.ones((1, 1), dtype)
+        assert backends.load(backend).dropout(X, p, 7, 3)[0, 0] > 0
+        assert backends.load(backend).dropout(X, np.nextafter(p + 2**-32, 1), 7, 3)[0, 0] == 0
