@@ -152,17 +152,17 @@ class TestSteps:
         assert w[0] == 1.0 - 0.5 * direction
 
     def test_rmsprop(self):
-        w, g, s = self.state(1.0, 2.0, 16.0)
+        w, g, s = self.state(1.0, 3.0, 16.0)
         reference.rmsprop_step(w, g, s, 0.5, 0.75, 0.25)
-        assert s[0] == 13.0
-        assert w[0] == pytest.approx(1.0 - 0.5 * 2.0 / (math.sqrt(13.0) + 0.25), rel=1e-15)
+        assert s[0] == 14.25
+        assert w[0] == pytest.approx(1.0 - 0.5 * 3.0 / (math.sqrt(14.25) + 0.25), rel=1e-15)
 
     def test_adam(self):
-        w, g, m, s = self.state(1.0, 2.0, 4.0, 16.0)
-        reference.adam_step(w, g, m, s, 0.5, 0.5, 0.75, 0.25, 2)  # its third step
-        assert m[0] == 3.0
-        assert s[0] == 13.0
-        mean, square = 3.0 / (1 - 0.5**3), 13.0 / (1 - 0.75**3)
+        w, g, m, s = self.state(1.0, 3.0, 4.0, 16.0)
+        reference.adam_step(w, g, m, s, 0.5, 0.25, 0.75, 0.25, 2)  # its third step
+        assert m[0] == 3.25
+        assert s[0] == 14.25
+        mean, square = 3.25 / (1 - 0.25**3), 14.25 / (1 - 0.75**3)
         assert w[0] == pytest.approx(1.0 - 0.5 * mean / (math.sqrt(square) + 0.25), rel=1e-15)
 
     def test_clipping(self):
@@ -222,12 +222,12 @@ class TestLosses:
         np.testing.assert_allclose(gradient[0], [0.25, q - 0.25, -q, 0], rtol=16 * eps)
 
     def test_poisson(self, dtype):
-        z, t = np.array([[0.0, -INF], [1.0, 0.0]], dtype), np.array([[2.0, 0.0], [3.0, 1.0]], dtype)
+        z, t = np.array([[0.0, -INF], [1.0, 1.0]], dtype), np.array([[2.0, 0.0], [3.0, 0.5]], dtype)
         eps = float(np.finfo(dtype).eps)
         losses = reference.poisson_loss(z, t)
-        np.testing.assert_allclose(losses, [1.0, math.e - 3.0 + 1.0], rtol=16 * eps)
+        np.testing.assert_allclose(losses, [1.0, 2 * math.e - 3.5], rtol=16 * eps)
         gradient = reference.poisson_loss_gradient(z, t)
-        expected = [[-0.5, 0.0], [(math.e - 3) / 2, 0.0]]
+        expected = [[-0.5, 0.0], [(math.e - 3) / 2, (math.e - 0.5) / 2]]
         np.testing.assert_allclose(gradient, expected, rtol=16 * eps)
 
     def test_squared_error(self, dtype):
