@@ -235,7 +235,9 @@ def installed() -> Iterator[Rounding]:
         del backends._MODULES["rounding"], backends._loaded["rounding"]
 
 
-def spread(values: list[np.ndarray], around: np.ndarray) -> float:
-    """Return how far any of the arrays is from that one; infinite where one is not finite."""
-    widths = [float(np.max(np.abs(value - around), initial=0.0)) for value in values]
-    return max((width if math.isfinite(width) else math.inf for width in widths), default=0.0)
+def spread(values: list[np.ndarray]) -> float:
+    """Return how far apart arrays are anywhere; infinite where one is not finite."""
+    if len(values) < 2:
+        return 0.0
+    width = float(np.max(np.ptp(values, axis=0), initial=0.0))
+    return width if math.isfinite(width) else math.inf
