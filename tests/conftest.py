@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,11 +35,16 @@ settings.register_profile(
     database=None,
     derandomize=True,
     max_examples=60,
+    phases=[Phase.explicit, Phase.generate],
     stateful_step_count=8,
     suppress_health_check=list(HealthCheck),
 )
 settings.register_profile(
-    "long", settings.get_profile("default of fastnn"), derandomize=False, max_examples=5000
+    "long",
+    settings.get_profile("default of fastnn"),
+    derandomize=False,
+    max_examples=5000,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 settings.load_profile("default of fastnn")
 
