@@ -13,6 +13,7 @@ from fastnn.activations import *  # noqa: F403
 from fastnn.backends import available_backends, get_backend, set_backend, use_backend
 from fastnn.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, ReduceOnPlateau
 from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
+from fastnn.divergence import DivergenceError
 from fastnn.dropout import Dropout
 from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import check_gradients, eval_numerical_gradient
@@ -49,6 +50,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "Dense",
+    "DivergenceError",
     "Dropout",
     "EarlyStopping",
     "Evaluation",

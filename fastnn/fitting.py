@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checkpoints, checks, hints, losses, paths, propagation, samples
+from fastnn import checkpoints, checks, divergence, hints, losses, paths, propagation, samples
 from fastnn.blocks import Blocks, BlockSource
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
@@ -32,6 +32,7 @@ def checked_options(
     shuffle: bool,
     drop_last: bool,
     train_accuracy: bool = False,
+    on_divergence: str,
     progress: bool | Progress,
     callbacks: Iterable[Callback | Callable[[Network, History], object]],
 ) -> Options:
@@ -44,6 +45,7 @@ def checked_options(
         shuffle=checks.flag("shuffle", shuffle),
         drop_last=checks.flag("drop_last", drop_last),
         train_accuracy=checks.flag("train_accuracy", train_accuracy),
+        on_divergence=divergence.checked(on_divergence),
         progress=checked_progress(progress),
         callbacks=checked_callbacks(callbacks),
     )
@@ -97,9 +99,9 @@ def on_samples(
                 "all that have one are kept out by validation_split"
             )
     if saved is None:
-        _give_hints(network, X, y, columns, whole=True)
-        hints.look_at_batches(network._layers, min(options.batch_size, count))
+        _give_hints(network, X, y, columns, whole=True, batch_size=min(options.batch_size, count))
     in_use = {"X": X, "y": y} | dict(zip(_VALIDATION, validation or (), strict=False))
+    silent = options.on_divergence == "ignore"
     training = Training(
         network,
         options,
@@ -108,7 +110,7 @@ def on_samples(
         weights=weights,
         chosen=chosen,
         validation=validation,
-        watch=hints.Watch(network.dtype, in_use, columns),
+        watch=hints.Watch(network.dtype, in_use, columns, silent=silent),
         history=History() if saved is None else saved.history,
         position=checkpoints.Position() if saved is None else saved.position,
         states=None if saved is None else [state for _, state in saved.callbacks],
@@ -148,8 +150,8 @@ def on_blocks(
         drop_last=options.drop_last,
     )
     X, y = stream.first_rows(paths.TRAINING_DENSITY_ROWS)
-    _give_hints(network, X, y, None, whole=False)
-    hints.look_at_batches(network._layers, options.batch_size)
+    _give_hints(network, X, y, None, whole=False, batch_size=options.batch_size)
+    silent = options.on_divergence == "ignore"
     return Training(
         network,
         options,
@@ -157,7 +159,7 @@ def on_blocks(
         y,
         blocks=stream,
         validation=validation,
-        watch=hints.Watch(network.dtype, {}, None),
+        watch=hints.Watch(network.dtype, {}, None, silent=silent),
         history=History(),
         position=checkpoints.Position(),
     )
@@ -218,8 +220,11 @@ def _kept_out(count: int, validation_split: object, *, beside: object) -> int:
     return number
 
 
-def _give_hints(network: Network, X: Array, y: Array, columns: hints.Names, *, whole: bool) -> None:
-    """Warn of data that training can hardly do something with; they may not be all."""
+def _give_hints(
+    network: Network, X: Array, y: Array, columns: hints.Names, *, whole: bool, batch_size: int
+) -> None:
+    """Warn of what training can hardly do something with; the samples may not be all."""
+    hints.look_at_batches(network._layers, batch_size)
     hints.look_at_inputs(network._layers, X, columns)
     if network._loss not in losses.BUILT_IN:
         return

@@ -177,12 +177,21 @@ class Watch:
         Inputs and targets, by the names that the caller has for them.
     names
         Of the columns of the inputs, if they have any.
+    silent
+        Warn of nothing.
     """
 
-    def __init__(self, dtype: np.dtype[Any], data: dict[str, Array], names: Names) -> None:
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        data: dict[str, Array],
+        names: Names,
+        *,
+        silent: bool = False,
+    ) -> None:
         self._dtype, self._names = dtype, names
         self.go_over_to(data)
-        self._has_warned = False
+        self._has_warned = silent
 
     def go_over_to(self, data: dict[str, Array], rows: Mapping[str, Array] | None = None) -> None:
         """Look for the reason in other data from now on.
@@ -196,9 +205,11 @@ class Watch:
         if math.isfinite(value) or self._has_warned:
             return
         self._has_warned = True
-        warn(f"the {name} is {value}: {self._reason()}", RuntimeWarning)
+        reason = self.reason_in_data() or "training has diverged; try a smaller learning rate"
+        warn(f"the {name} is {value}: {reason}", RuntimeWarning)
 
-    def _reason(self) -> str:
+    def reason_in_data(self) -> str | None:
+        """Say where the data are not finite, and what to do; None where they are."""
         for data, values in self._data.items():
             names = self._names if data == "X" else None
             rows = self._rows.get(data)
@@ -206,7 +217,7 @@ class Watch:
                 return f"{data} holds NaN or infinity {where}; fill in or leave out such values"
             if where := _non_finite(values, self._dtype, names, rows):
                 return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
-        return "training has diverged; try a smaller learning rate"
+        return None
 
 
 def _large_excerpt(values: Array) -> Array | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -374,8 +374,6 @@ class ParametricLayer(Layer):
     """The last arrays of the vector, where they are no parameters."""
     _decaying: str | None = None
     """The parameters that an optimiser with weight decay shrinks."""
-    _penalty_factor = 1.0
-    """What `penalties_weighed` multiplies the penalty by."""
 
     def __init__(
         self,
@@ -484,18 +482,28 @@ class ParametricLayer(Layer):
         return not own
 
     def _step(
-        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+        self,
+        input: npt.ArrayLike,
+        grad_output: npt.ArrayLike,
+        *,
+        input_gradient: bool,
+        penalty_factor: float = 1.0,
     ) -> Array | None:
         grad_input, gradient = self._backpropagated(
-            input, grad_output, input_gradient=input_gradient
+            input, grad_output, input_gradient=input_gradient, penalty_factor=penalty_factor
         )
         self._parameters.step(self._backend, gradient)
         return grad_input
 
     def _backpropagated(
-        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+        self,
+        input: npt.ArrayLike,
+        grad_output: npt.ArrayLike,
+        *,
+        input_gradient: bool,
+        penalty_factor: float = 1.0,
     ) -> tuple[Array | None, NamedVector]:
-        """Return dL/dinput and dL/dparameters."""
+        """Return dL/dinput and dL/dparameters, where L has the penalty so many times."""
         raise TypeError(f"{type(self).__name__} does not say how its gradients are computed")
 
     def _draw(self, rng: np.random.Generator) -> None:
@@ -610,8 +618,7 @@ class Dense(ParametricLayer):
         """What the layer adds to the loss of every batch: l2 times the sum of squared weights."""
         if self._l2 == 0.0:
             return 0.0
-        factor = self._penalty_factor * self._l2
-        return factor * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
+        return self._l2 * self._backend.sum_of_squares(self._parameters.drawn().flat("weights"))
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return input @ weights + biases; see `Layer.forward`."""
@@ -643,7 +650,12 @@ class Dense(ParametricLayer):
         )
 
     def _backpropagated(
-        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+        self,
+        input: npt.ArrayLike,
+        grad_output: npt.ArrayLike,
+        *,
+        input_gradient: bool,
+        penalty_factor: float = 1.0,
     ) -> tuple[Array | None, NamedVector]:
         X = checks.matrix("input", input, units=self.input_units)
         G = checks.shaped("grad_output", grad_output, (len(X), self.output_units))
@@ -660,8 +672,7 @@ class Dense(ParametricLayer):
         )
         if self._l2:
             of_weights, weights = gradient.flat("weights"), values.flat("weights")
-            factor = 2 * self._penalty_factor * self._l2
-            self._backend.add_multiple(of_weights, factor, weights)
+            self._backend.add_multiple(of_weights, 2 * penalty_factor * self._l2, weights)
         return grad_input, gradient
 
 
@@ -701,22 +712,6 @@ def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
     finally:
         for layer, mode in zip(layers, before, strict=True):
             layer.training = mode
-
-
-@contextmanager
-def penalties_weighed(layers: Iterable[Layer], factor: float) -> Iterator[None]:
-    """Multiply the penalties of `layers` by a factor, as long as this lasts.
-
-    A network that trains makes sure in the end that it is 1, should Ctrl-C come in between.
-    """
-    penalised = [layer for layer in layers if isinstance(layer, ParametricLayer)]
-    try:
-        for layer in penalised:
-            layer._penalty_factor = factor
-        yield
-    finally:
-        for layer in penalised:
-            layer._penalty_factor = 1.0
 
 
 def floating_pair(input: npt.ArrayLike, grad_output: npt.ArrayLike) -> tuple[Array, Array]:

@@ -68,6 +68,7 @@ def resume(
     sample_weight: npt.ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | npt.ArrayLike | None = None,
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    on_divergence: str = "raise",
     progress: bool | Progress = False,
     callbacks: Iterable[Callback | Callable[[Network, History], object]] = (),
 ) -> Network:
@@ -85,7 +86,7 @@ def resume(
     epochs
         Where given, how many in all; by default as many as were asked for before. So a training
         that has come to its end can go on.
-    threads, progress
+    threads, on_divergence, progress
         As `fit` takes them; they change no bit.
     callbacks
         Of the same classes in the same order. Those of fastnn go on with what they remember, and so
@@ -115,6 +116,7 @@ def resume(
         sample_weight=sample_weight,
         class_weight=class_weight,
         validation_data=validation_data,
+        on_divergence=on_divergence,
         progress=progress,
         callbacks=callbacks,
         checkpoint=path,

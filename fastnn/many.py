@@ -44,6 +44,7 @@ def fit_many(
     validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     validation_split: float | None = None,
     train_accuracy: bool = False,
+    on_divergence: str = "raise",
     progress: bool = False,
     callbacks: Sequence[Iterable[Callback | Callable[[Network, History], object]]] | None = None,
 ) -> list[History]:
@@ -58,7 +59,7 @@ def fit_many(
         Of any layers, losses and optimisers. They share no random generator.
     X, y, epochs, batch_size, shuffle, drop_last, sample_weight, class_weight
         As `Network.fit` takes them, for every network.
-    validation_data, validation_split, train_accuracy
+    validation_data, validation_split, train_accuracy, on_divergence
         Likewise.
     workers
         How many networks train at a time; by default as many as the process may use processors.
@@ -78,6 +79,8 @@ def fit_many(
     ValueError, TypeError
         As `Network.fit`, with a note that says which network it was; before any training, where
         the data do not suit a network. And if a network or a generator is given twice.
+    DivergenceError
+        As `Network.fit`, with such a note. Under "warn" the other networks train on.
     KeyboardInterrupt
         On Ctrl-C, when all have stopped.
 
@@ -120,6 +123,7 @@ def fit_many(
             validation_data=validation_data,
             validation_split=validation_split,
             train_accuracy=train_accuracy,
+            on_divergence=on_divergence,
             callbacks=of_network,
         )
         for network, of_network in zip(networks, told, strict=True)

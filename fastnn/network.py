@@ -27,7 +27,7 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, ParametricLayer, training_mode
+from fastnn.layers import Gradients, Layer, training_mode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
 from fastnn.sequential import Sequential
@@ -216,7 +216,8 @@ class Network(Sequential):
         ValueError, TypeError
             As `forward`.
         """
-        return np.concatenate(list(self._outputs(X)))
+        with self._quiet():
+            return np.concatenate(list(self._outputs(X)))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return an answer for each row of `X` [n, input_units].
@@ -233,7 +234,8 @@ class Network(Sequential):
         ValueError, TypeError
             As `forward`.
         """
-        return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
+        with self._quiet():
+            return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return probabilities [n, outputs] for each row of `X` [n, input_units].
@@ -365,6 +367,7 @@ class Network(Sequential):
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         validation_split: float | None = None,
         train_accuracy: bool = False,
+        on_divergence: str = "raise",
         progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
         checkpoint: str | PathLike[str] | None = None,
@@ -410,6 +413,14 @@ class Network(Sequential):
             generator, at random.
         train_accuracy
             Evaluate the training data after each epoch as well.
+        on_divergence : {"raise", "warn", "ignore"}
+            What becomes of a loss, or of parameters, that turn NaN or infinite. By default a
+            `DivergenceError` says at which step, in which layer and at which learning rate, and the
+            network has its last good parameters, those before the update that spoiled it. Training
+            goes on under "warn", after one warning, and under "ignore". To go back takes a copy of
+            parameters and optimisers' states, after a while two, and a hundredth of the time;
+            neither of the others takes any. What layers and optimisers of your own remember is
+            copied by `copy.deepcopy`.
         progress
             Show loss, accuracy and samples/s: in a terminal by a bar, and a line for each epoch
             that is over; in a log file or a pipe by the lines; in a notebook by a table. Bars and
@@ -445,6 +456,9 @@ class Network(Sequential):
         FileNotFoundError
             If there is no checkpoint to go on from; a `ValueError` if it is damaged, or if it is of
             another network, of other data or of other arguments.
+        DivergenceError
+            Where training diverges, as `on_divergence` says. Epochs that were over stay in
+            `history`, callbacks' `on_train_end` is not called, and a checkpoint is that of before.
         OSError
             If a checkpoint can't be written; a `TypeError` if the network can't be saved, as it
             has a layer, a loss, an optimiser or a schedule that is not one of fastnn's own.
@@ -452,7 +466,8 @@ class Network(Sequential):
         Warns
         -----
         RuntimeWarning
-            Once, when a loss is NaN or infinite: of NaN in the data, with its place.
+            Once, unless `on_divergence` is "ignore", when a validation loss is NaN or infinite,
+            or, under "warn", any loss: of NaN in the data, with its place.
         UserWarning
             Before the training: of inputs of a first `Dense` layer that often go beyond 10, such
             as raw pixels, of real targets that do so, and of class ids that no sample has, such as
@@ -466,6 +481,7 @@ class Network(Sequential):
             shuffle=shuffle,
             drop_last=drop_last,
             train_accuracy=train_accuracy,
+            on_divergence=on_divergence,
             progress=progress,
             callbacks=callbacks,
         )
@@ -493,6 +509,7 @@ class Network(Sequential):
         shuffle: bool = True,
         drop_last: bool = False,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        on_divergence: str = "raise",
         progress: bool | Progress = False,
         callbacks: Iterable[Callback | Callable[[Network, training.History], object]] = (),
     ) -> training.History:
@@ -517,8 +534,10 @@ class Network(Sequential):
             are sorted by class are to be mixed beforehand.
         drop_last
             Leave out the last batch of an epoch where it is shorter.
-        validation_data, progress, callbacks
-            As `fit` takes them.
+        validation_data, on_divergence, progress, callbacks
+            As `fit` takes them. What one block has made of the network can't be told in the next:
+            where a block spoils the step after its last one, the network goes back to what it was
+            at the beginning of that block, or of one before it.
 
         Returns
         -------
@@ -530,7 +549,7 @@ class Network(Sequential):
         ValueError, TypeError
             As `fit`; if `blocks` can be gone through but once and there are more epochs, or an
             epoch has no sample, or a block is no pair, which may show in the midst of training.
-        RuntimeError
+        RuntimeError, DivergenceError
             As `fit`.
 
         Warns
@@ -549,6 +568,7 @@ class Network(Sequential):
             threads=threads,
             shuffle=shuffle,
             drop_last=drop_last,
+            on_divergence=on_divergence,
             progress=progress,
             callbacks=callbacks,
         )
@@ -733,7 +753,8 @@ class Network(Sequential):
         backend.prepare(self._dtype, sorted(operations.union(self._loss.operations)))
         for layer in self._learned():
             optimizers.prepare(layer.optimizer, backend, self._dtype)
-        propagation.penalty(self._layers)
+        with self._quiet():
+            propagation.penalty(self._layers)
 
     def _go_on_from(self, saved: checkpoints.Saved) -> None:
         """Become the network of a checkpoint, which is of the same layers."""
@@ -784,8 +805,6 @@ class Network(Sequential):
             # Ctrl-C may come anywhere, also between what a `with` changes and what it puts back
             for layer in self._layers:
                 layer.training = False
-                if isinstance(layer, ParametricLayer):
-                    layer._penalty_factor = 1.0
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Have NumPy keep to itself what it has to say of overflow and the like.
@@ -795,11 +814,12 @@ class Network(Sequential):
         return np.errstate(all="ignore") if self._backend_name == "numpy" else _NOTHING
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
-        """Yield the last layer's output, some rows of `X` at a time, in inference."""
+        """Yield the last layer's output, some rows of `X` at a time, in inference.
+
+        To be called where `_quiet` holds.
+        """
         X = samples.inputs(self, X)
         with self._programs.for_prediction(self, X) as compiled:
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
-                with self._quiet():
-                    output = output_of(X[start : start + INFERENCE_BATCH])
-                yield output
+                yield output_of(X[start : start + INFERENCE_BATCH])

@@ -162,7 +162,12 @@ class BatchNorm(ParametricLayer):
         )
 
     def _backpropagated(
-        self, input: npt.ArrayLike, grad_output: npt.ArrayLike, *, input_gradient: bool
+        self,
+        input: npt.ArrayLike,
+        grad_output: npt.ArrayLike,
+        *,
+        input_gradient: bool,
+        penalty_factor: float = 1.0,
     ) -> tuple[Array | None, NamedVector]:
         X = checks.matrix("input", input, units=self.units)
         G = checks.shaped("grad_output", grad_output, X.shape)

@@ -18,7 +18,7 @@ from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.backends.description import PENALTY_FACTOR, RATES
 from fastnn.checks import Array
-from fastnn.layers import BUILT_IN, Layer, ParametricLayer, penalties_weighed
+from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.propagation import Layered, step
@@ -92,6 +92,9 @@ class Path(Protocol):
         A path that was made for uint8 takes uint8 alone.
         """
 
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+
 
 @contextmanager
 def training_path(
@@ -146,8 +149,9 @@ class LayerPath:
             excerpt = order[start : start + self._batch_size]
             weights = None if self._weights is None else self._weights[excerpt]
             y = self._y[excerpt]
-            with penalties_weighed(self._network, float(factor)):
-                loss, output = step(self._network, self._X[excerpt], y, weights)
+            loss, output = step(
+                self._network, self._X[excerpt], y, weights, penalty_factor=float(factor)
+            )
             self._loss += loss
             # targets that are no classes may look like class ids in one batch
             if self._network._loss.has_classes(y, output.shape[1]):
@@ -166,6 +170,10 @@ class LayerPath:
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._X, self._y = _by_rows(X), y
+
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+        return self._X[order], self._y[order]
 
 
 class _Call(NamedTuple):
@@ -232,6 +240,10 @@ class CompiledPath:
         self._program.check_class_ids(y)
         self._X, self._y = X, y = _by_rows(X), y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
+
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+        return self._X[order], self._y[order]
 
     def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""

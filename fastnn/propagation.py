@@ -69,39 +69,58 @@ def infer(network: Layered, X: Array) -> Array:
     return activation
 
 
-def step(network: Layered, X: Array, y: Array, weights: Array | None = None) -> tuple[float, Array]:
+def step(
+    network: Layered,
+    X: Array,
+    y: Array,
+    weights: Array | None = None,
+    *,
+    penalty_factor: float = 1.0,
+) -> tuple[float, Array]:
     """Take one gradient step; return the sum of the losses and the last layer's output before it.
 
-    Where samples have weights, the loss is the weighted mean, and the sum a weighted one.
-    Layers have been told that they train.
+    Where samples have weights, the loss is the weighted mean, and the sum a weighted one. It has
+    the layers' penalties `penalty_factor` times. Layers have been told that they train.
     """
     layers = network._layers
     if network.clip_norm is not None:
         check_clipping(layers)
-    inputs, loss, output, gradient = _forward_and_loss(network, X, y, weights)
+    inputs, loss, output, gradient = _forward_and_loss(network, X, y, weights, penalty_factor)
     first = _first_that_learns(layers)
     if network.clip_norm is not None:
-        _step_clipped(network, network.clip_norm, inputs, gradient, first)
+        _step_clipped(network, network.clip_norm, inputs, gradient, first, penalty_factor)
         return loss, output
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
-        if i == first and isinstance(layer, ParametricLayer) and layer._steps_by_gradients():
-            layer._step(input, gradient, input_gradient=False)
+        below: Array | None
+        if isinstance(layer, ParametricLayer) and layer._steps_by_gradients():
+            below = layer._step(
+                input, gradient, input_gradient=i != first, penalty_factor=penalty_factor
+            )
+            if below is None:
+                break
         else:
-            gradient = layer.backward(input, gradient)
-            gradient = _returned(layer, "backward", gradient, input.shape, network.dtype)
+            below = layer.backward(input, gradient)
+        gradient = _returned(layer, "backward", below, input.shape, network.dtype)
     return loss, output
 
 
 def _step_clipped(
-    network: Layered, clip_norm: float, inputs: Sequence[Array], gradient: Array, first: int
+    network: Layered,
+    clip_norm: float,
+    inputs: Sequence[Array],
+    gradient: Array,
+    first: int,
+    penalty_factor: float,
 ) -> None:
     """Go back through the layers, then move their parameters: the norm is that of all gradients."""
     layers, waiting = network._layers, []
     for i in range(len(layers) - 1, first - 1, -1):
         layer, input = layers[i], inputs[i]
         if isinstance(layer, ParametricLayer):
-            below, of_parameters = layer._backpropagated(input, gradient, input_gradient=i != first)
+            below, of_parameters = layer._backpropagated(
+                input, gradient, input_gradient=i != first, penalty_factor=penalty_factor
+            )
             waiting.append((layer, of_parameters))
             if below is None:
                 break
@@ -149,13 +168,23 @@ def gradients(
     return loss, found[::-1]
 
 
+def first_not_finite(network: Layered, X: Array) -> int | None:
+    """Return the place of the first layer that gives NaN or infinity; layers may be training."""
+    activation = cast(X, network.dtype)
+    for number, layer in enumerate(network._layers):
+        activation = _output(layer, activation, network.dtype)
+        if not np.isfinite(activation).all():
+            return number
+    return None
+
+
 def penalty(layers: Sequence[Layer]) -> float:
     """Return what the layers add to the loss of every batch."""
     return sum([layer.penalty for layer in layers if isinstance(layer, ParametricLayer)])
 
 
 def _forward_and_loss(
-    network: Layered, X: Array, y: Array, weights: Array | None
+    network: Layered, X: Array, y: Array, weights: Array | None, penalty_factor: float = 1.0
 ) -> tuple[list[Array], float, Array, Array]:
     """Return every layer's input, the sum of the losses, the output, and dL/doutput."""
     backend = backends.load(network.backend)
@@ -164,7 +193,8 @@ def _forward_and_loss(
         inputs.append(activation)
         activation = _output(layer, activation, network.dtype)
     total = len(y) if weights is None else float(weights.sum())
-    loss = network._loss.total(backend, activation, y, weights) + total * penalty(network._layers)
+    loss = network._loss.total(backend, activation, y, weights)
+    loss += total * penalty_factor * penalty(network._layers)
     gradient = network._loss.weighted_gradient(backend, activation, y, weights)
     return inputs, loss, activation, gradient
 

@@ -140,6 +140,6 @@ class Setting:
         return optimizer
 
 
-def has_diverged(_: Network, history: History) -> bool:
-    """Say whether the last epoch led to NaN or infinity; as a callback, end the training there."""
-    return not math.isfinite(history.loss[-1])
+def has_diverged(history: History) -> bool:
+    """Say whether the last epoch led to NaN or infinity."""
+    return bool(history) and not math.isfinite(history.loss[-1])

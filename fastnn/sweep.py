@@ -22,12 +22,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastnn import __version__, many
+from fastnn import __version__, many, samples
 from fastnn.callbacks import EarlyStopping
+from fastnn.divergence import DivergenceError
 from fastnn.markdown import markdown_table
-from fastnn.network import Network
+from fastnn.network import Evaluation, Network
 from fastnn.plotting import BLUE, GREY, ORANGE
-from fastnn.settings import Setting, Task, has_diverged
+from fastnn.settings import Setting, Task
 
 if sys.platform != "win32":
     import fcntl
@@ -94,30 +95,42 @@ def train(setting: Setting, task: Task, of_data: str) -> Record:
     """Train by `setting` on one thread; return the record. `of_data` is the digest of the data."""
     X_train, y_train, X_val, y_val, X_test, y_test = task.parts
     network, stopping = _made(setting, task)
-    history = network.fit(
-        X_train,
-        y_train,
-        epochs=setting.epochs,
-        batch_size=setting.batch_size,
-        threads=1,
-        validation_data=(X_val, y_val),
-        callbacks=[has_diverged, *([] if stopping is None else [stopping])],
-    )
-    # none is the best where the first one has diverged
-    best = (stopping.best_epoch if stopping is not None else 0) or len(history)
-    test = network.evaluate(X_test, y_test)
+    diverged = False
+    try:
+        network.fit(
+            X_train,
+            y_train,
+            epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            threads=1,
+            validation_data=(X_val, y_val),
+            callbacks=[] if stopping is None else [stopping],
+        )
+    except DivergenceError:
+        diverged = True
+    history = network.history
+    assert history is not None
+    if diverged:
+        classes = samples.has_classes(network, X_val, y_val)
+        best, test = 0, Evaluation(math.nan, math.nan if classes else None)
+        validation = test
+    else:
+        best = (stopping.best_epoch if stopping is not None else 0) or len(history)
+        accuracy = history.val_accuracy[best - 1] if history.val_accuracy else None
+        validation = Evaluation(history.val_loss[best - 1], accuracy)
+        test = network.evaluate(X_test, y_test)
     columns = history.to_dict()
-    seconds = sum(columns.pop("seconds"))
-    del columns["samples_per_second"]
+    seconds = sum(columns.pop("seconds", []))
+    columns.pop("samples_per_second", None)
     return {
         "fastnn": __version__,
         "data": of_data,
         **asdict(setting),
         "parameters": network.parameter_count,
-        "diverged": has_diverged(network, history),
+        "diverged": diverged,
         "best_epoch": best,
-        "val_loss": history.val_loss[best - 1],
-        "val_accuracy": history.val_accuracy[best - 1] if history.val_accuracy else None,
+        "val_loss": validation.loss,
+        "val_accuracy": validation.accuracy,
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
         "seconds": round(seconds, 3),
@@ -366,7 +379,9 @@ def rows(records: Sequence[Record]) -> list[Row]:
 
 def measures(records: Sequence[Record]) -> Sequence[str]:
     """Return what records hold of validation and test, the one that ranks them first."""
-    return MEASURES if records[0]["val_accuracy"] is not None else MEASURES[1:]
+    # there is none of a training that has diverged
+    accuracy = any(record["val_accuracy"] is not None for record in records)
+    return MEASURES if accuracy else MEASURES[1:]
 
 
 def varying(settings: Sequence[Setting]) -> list[str]:
@@ -449,7 +464,8 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
     by_setting.set_xlabel(f"validation {measure}: each seed, and their mean")
     for row, color in zip(shown, CURVE_COLORS, strict=False):
         for record in row.records:
-            curve = [math.nan if x is None else x for x in record["history"][f"val_{measure}"]]
+            values = record["history"].get(f"val_{measure}", [])  # none if it diverged at once
+            curve = [math.nan if x is None else x for x in values]
             epochs = range(1, len(curve) + 1)
             by_epoch.plot(epochs, curve, color=color, linewidth=1, marker="o", markersize=3)
     by_epoch.set_xlabel(f"epoch, of the best {min(len(shown), len(CURVE_COLORS))}")

@@ -19,6 +19,7 @@ import numpy as np
 from fastnn import plotting, samples, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
+from fastnn.divergence import Keeper
 from fastnn.hints import Watch
 from fastnn.layers import training_mode
 from fastnn.paths import Order, Path, Trainable, training_path
@@ -161,6 +162,7 @@ class Options:
     shuffle: bool
     drop_last: bool
     train_accuracy: bool
+    on_divergence: str
     progress: Progress | None
     callbacks: Sequence[Callback]
 
@@ -214,6 +216,7 @@ class Training:
         self._every = np.arange(len(self.y)) if self.chosen is None else self.chosen
         left_out = len(self._every) % self._batch_size if self.options.drop_last else 0
         self._samples = len(self._every) - left_out
+        self._keeper: Keeper | None = None
 
     def run(self) -> History:
         """Train, and return the history."""
@@ -233,6 +236,12 @@ class Training:
                     )
                 )
                 history.compile_seconds += time.perf_counter() - start
+                if options.on_divergence == "raise":
+                    self._keeper = Keeper(
+                        network, path, self._batch_size, history, position, self.watch
+                    )
+                    if self.writer is not None:
+                        self._keeper.refuse_to_write()
                 if self.writer is not None:
                     self.writer.write(position)
                 while position.epoch <= options.epochs and not position.ended:
@@ -303,6 +312,11 @@ class Training:
         `offset` samples of the epoch come before those of `order`.
         """
         history, position, weights = self.history, self.position, self.weights
+        keeper = self._keeper
+        if keeper is not None:
+            # between epochs callbacks may change the network, and blocks go as they come
+            apart = bool(self.options.callbacks) or self.blocks is not None
+            keeper.begin(order, offset, apart=apart)
         batch_size, progress, writer = self._batch_size, self.options.progress, self.writer
         # By the epoch before; the first one begins with a single batch.
         speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
@@ -316,6 +330,8 @@ class Training:
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
             before = now
+            if keeper is not None and before >= keeper.due:
+                keeper.keep()
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
@@ -327,6 +343,8 @@ class Training:
             now = time.perf_counter()
             position.seconds += now - before
             if not math.isfinite(position.loss):
+                if keeper is not None:
+                    raise keeper.error()
                 if progress is not None:
                     progress.hide()
                 self.watch.loss(f"loss of epoch {position.epoch}", position.loss)
@@ -344,8 +362,12 @@ class Training:
                 and position.done < offset + len(order)
                 and writer.is_due_in_epoch(position.step)
             ):
+                if keeper is not None:
+                    keeper.check()
                 writer.write(position)
                 now = time.perf_counter()
+        if keeper is not None:
+            keeper.check()
         record = {
             "loss": _mean(position.loss, position.done, shares),
             "seconds": position.seconds,

@@ -27,6 +27,9 @@ AMPLITUDE = 4.0
 """Of the moves, in units in the last place."""
 
 
+MIXING = ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53))
+
+
 class Rounding:
     """The operations of `fastnn.backends.Backend`, rounded at random."""
 
@@ -37,9 +40,18 @@ class Rounding:
         """Make nothing ready."""
 
     def moved(self, array):
-        """Return an array whose numbers are a little larger or smaller."""
-        array = np.asarray(array)
-        noise = self.rng.random(array.shape) * 2 - 1
+        """Return an array whose numbers are a little larger or smaller, equal ones by as much.
+
+        As they are where one function is applied to all: so columns of one number stay such, whose
+        variance is 0.
+        """
+        array = np.ascontiguousarray(array)
+        words = array.view(f"u{array.itemsize}").astype(np.uint64)
+        words += self.rng.integers(2**64, dtype=np.uint64)
+        for shift, factor in MIXING:  # the finaliser of MurmurHash3, by A. Appleby
+            words ^= words >> np.uint64(shift)
+            words *= np.uint64(factor)
+        noise = (words >> np.uint64(11)) * 2.0**-52 - 1
         return (array * (1 + AMPLITUDE * np.finfo(array.dtype).eps * noise)).astype(array.dtype)
 
     def by(self, array):
@@ -72,7 +84,6 @@ class Rounding:
         return self.moved(exact.dropout(input, p, key, step))
 
     def _statistics(self, input):
-        """The input itself is not moved here: of a column of one number the variance is 0."""
         mean, variance = exact._column_statistics(input)
         constant = (input == input[0]).all(axis=0)
         mean = np.where(constant, mean, self.moved(mean))

@@ -325,7 +325,9 @@ def test_where_nan_comes_from(place, message, shuffle):
     X[place, 3] = np.nan
     blocks = [(X[:40], y[:40]), (X[40:95], y[40:95]), (X[95:], y[95:])]
     with pytest.warns(RuntimeWarning, match=message):
-        perceptron(WIDTH, CLASSES).fit_blocks(blocks, shuffle=shuffle, batch_size=16)
+        perceptron(WIDTH, CLASSES).fit_blocks(
+            blocks, shuffle=shuffle, batch_size=16, on_divergence="warn"
+        )
 
 
 def test_hints_on_the_first_block():

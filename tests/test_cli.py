@@ -350,9 +350,26 @@ def test_interrupt_before_anything_was_learned(tmp_path):
 def test_divergence_ends_the_training(small_data):
     done = run("train", "--learning-rate", 1e6, "--data", small_data, "--epochs", 5)
     assert done.returncode == 1
-    assert "training has diverged" in done.stdout
+    assert "training has diverged in epoch 1, step " in done.stdout
     assert done.stderr == ""
-    assert done.stdout.count("epoch ") == 1
+    assert "test accuracy" in done.stdout
+    assert "nan" not in done.stdout.partition("the last good ones")[2]
+
+
+def test_going_on_in_spite_of_divergence(small_data, tmp_path):
+    options = ["--learning-rate", 1e6, "--data", small_data, "--epochs", 3, "--hidden", 8]
+    for choice, said in (("warn", "fastnn: warning: the loss of epoch "), ("ignore", "")):
+        model = tmp_path / f"{choice}.model"
+        done = run("train", *options, "--on-divergence", choice, "--save", model)
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+        assert bool(said) == bool(done.stderr)
+        assert done.stdout.count("epoch ") == 3
+        done = run("evaluate", model, "--data", small_data)
+        assert done.returncode == 1
+        assert "test loss nan" in done.stdout
+        assert done.stderr.startswith(f"fastnn: error: {model}: the loss is nan: network[")
+        assert " holds NaN or infinity in " in done.stderr
 
 
 def test_no_output_takes_the_place_of_an_input_or_of_another(tmp_path):

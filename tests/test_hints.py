@@ -34,7 +34,7 @@ def warned(net: Network, X, y, **options) -> list[warnings.WarningMessage]:
     """Return the warnings of a training of two epochs."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        net.fit(X, y, **({"epochs": 2} | options))
+        net.fit(X, y, **({"epochs": 2, "on_divergence": "warn"} | options))
     return found
 
 
@@ -134,7 +134,7 @@ class TestNonFinite:
 
         net = Network([Dense(4, 3), Counting()], seed=0)
         with pytest.raises(RuntimeWarning, match="X holds NaN or infinity 200 times, in column 0"):
-            net.fit(X, LABELS, batch_size=20, epochs=10)
+            net.fit(X, LABELS, batch_size=20, epochs=10, on_divergence="warn")
         assert len(steps) < 10
 
 

@@ -22,6 +22,7 @@ FLOORS = [
     {"paths", "samples", "saving"},
     {"blocks", "sequential"},
     {"callbacks", "hints", "interchange", "plotting", "progress"},
+    {"divergence"},
     {"training"},
     {"checkpoints"},
     {"fitting"},

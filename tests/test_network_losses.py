@@ -202,7 +202,13 @@ class TestSquaredError:
     def test_divergence_is_reported(self, rng):
         network = Network([Dense(3, 20, 1e6), Dense(20, 1, 1e6)], loss="mse", seed=0)
         with pytest.warns(RuntimeWarning, match="training has diverged"):
-            network.fit(rng.normal(size=(64, 3)), rng.normal(size=64), epochs=1, batch_size=1)
+            network.fit(
+                rng.normal(size=(64, 3)),
+                rng.normal(size=64),
+                epochs=1,
+                batch_size=1,
+                on_divergence="warn",
+            )
 
     def test_a_user_layer_whose_width_only_running_it_tells(self, blobs):
         class Halves(Layer):

@@ -708,7 +708,7 @@ class TestPenalty:
         bad = X.copy()
         bad[3, 2] = np.nan
         with pytest.warns(RuntimeWarning, match="nan"):
-            network.fit(bad, y)
+            network.fit(bad, y, on_divergence="warn")
         for layer, values in zip(network, good, strict=True):
             for name, value in values.items():
                 setattr(layer, name, value)

@@ -343,7 +343,7 @@ def test_diverging_loss_is_reported_by_both():
     X, y = np.full((64, 9), np.nan, np.float32), np.arange(64) % 4
     for network in both_paths("hidden"):
         with pytest.warns(RuntimeWarning, match="nan"):
-            network.fit(X, y)
+            network.fit(X, y, on_divergence="warn")
 
 
 @pytest.mark.parametrize("restore", ["setter", "view"])
@@ -355,7 +355,7 @@ def test_one_bad_batch_leaves_nothing_behind_restored_weights(rng, restore):
     bad[7, 3] = np.nan
     for network in (compiled, layered):
         with pytest.warns(RuntimeWarning, match="nan"):
-            network.fit(bad, y)
+            network.fit(bad, y, on_divergence="warn")
         for layer, saved in zip(network, good, strict=False):
             for name, values in saved.items():
                 if restore == "setter":
@@ -446,7 +446,7 @@ def test_a_row_with_nan_is_no_right_answer():
         X, y = np.ones((39, 9), np.float32), np.zeros(39, int)
         assert network.evaluate(X, y).accuracy == 0.0
         with pytest.warns(RuntimeWarning, match="nan"):
-            assert network.fit(X, y).accuracy == [0.0]
+            assert network.fit(X, y, on_divergence="warn").accuracy == [0.0]
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

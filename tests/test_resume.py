@@ -270,7 +270,9 @@ class TestBits:
     def test_a_training_that_diverges(self, file, checkpoints, blobs, backend):
         make = lambda: regular(optimizer=SGD(1e30))  # noqa: E731
         with pytest.warns(RuntimeWarning, match="diverged"):
-            resumed_everywhere(make, file, checkpoints, *blobs, epochs=2, batch_size=30)
+            resumed_everywhere(
+                make, file, checkpoints, *blobs, epochs=2, batch_size=30, on_divergence="warn"
+            )
 
     def test_more_epochs_after_the_end(self, file, blobs, backend):
         whole, network = regular(), regular()

@@ -320,6 +320,21 @@ def test_fork(digits):
     assert weights_after_fit(2, X, y) == expected
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_fork_beside_a_team_at_work(digits):
+    """Another thread trains meanwhile: its threads and its lock are not in the child."""
+    X, y, _, _ = digits
+    expected = weights_after_fit(2, X, y)
+    with team_threads._lock, warnings.catch_warnings():  # as the other thread would hold it
+        warnings.simplefilter("ignore")  # of a fork beside threads
+        child = os.fork()
+    if child == 0:
+        alone = not team_threads._pool._threads and not team_threads._lock.locked()
+        os._exit(0 if alone and weights_after_fit(2, X, y) == expected else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 def processor_seconds():
     """Seconds that this process has computed."""
     times = os.times()

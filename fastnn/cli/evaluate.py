@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import fastnn
-from fastnn import images, tables
+from fastnn import divergence, images, tables
+from fastnn.checks import Array
 from fastnn.cli import arguments, sources
 from fastnn.cli.arguments import HelpFormatter
+from fastnn.cli.console import FAILED
 from fastnn.settings import PIXEL_SCALE
 
 
@@ -41,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
         if len(known) < len(frame):
             print(f"left out: {len(frame) - len(known)} rows without {encoding.target.name}")
         print(*encoding.target.report(network, X_test, y_test), sep="\n")
-        return 0
+        return _status(network, options.model, X_test, y_test)
     if tables.ENTRY in network.metadata:
         with sources.naming(options.model):
             names = tables.Encoding.of(network).names
@@ -53,4 +58,21 @@ def _run(options: argparse.Namespace) -> int:
     if not images.takes_raw_pixels(network):
         X_test = X_test * network.dtype.type(PIXEL_SCALE)
     print(*sources.tested(network, X_test, y_test), sep="\n")
-    return 0
+    return _status(network, options.model, X_test, y_test)
+
+
+def _status(network: fastnn.Network, model: Path, X_test: Array, y_test: Array) -> int:
+    """Return the exit status; say why it is none of success where the loss is not finite."""
+    loss = network.evaluate(X_test, y_test).loss
+    if math.isfinite(loss):
+        return 0
+    reason = "its parameters are finite, but what they give is not"
+    held = divergence.first_held(network)
+    if held is not None:
+        layer, names = held
+        reason = f"{divergence.named(network, layer)}, holds NaN or infinity in {names}"
+    print(
+        f"fastnn: error: {model}: the loss is {loss}: {reason}; its training has diverged",
+        file=sys.stderr,
+    )
+    return FAILED

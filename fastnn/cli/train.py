@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastnn
-from fastnn import checks, progress
+from fastnn import checks, divergence, progress
 from fastnn.cli import arguments, console, outputs, sources
 from fastnn.cli.arguments import BATCH_NORM, HelpFormatter
 from fastnn.cli.console import DIVERGED, INTERRUPTED
@@ -85,6 +85,13 @@ def add_to(commands: Any) -> None:
         help="go on from a checkpoint, as if the training had never stopped; give the other "
         "options as before, but --epochs may be more",
     )
+    parser.add_argument(
+        "--on-divergence",
+        choices=divergence.CHOICES,
+        default="raise",
+        help="what becomes of a loss that turns NaN or infinite: raise ends the training with the "
+        "last good parameters, the others go on",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -118,14 +125,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")
-    callbacks: list[Any] = [has_diverged]
-    if stopping is not None:
-        callbacks.append(stopping)
-    interrupted = False
+    interrupted, error = False, None
     try:
         with warnings.catch_warnings():
-            # Divergence is reported below, in words of the command.
-            warnings.simplefilter("ignore", RuntimeWarning)
             warnings.showwarning = console.show_warning
             network.fit(
                 X_train,
@@ -134,24 +136,32 @@ def _run(options: argparse.Namespace) -> int:
                 batch_size=options.batch_size,
                 threads=options.threads,
                 validation_data=(X_val, y_val),
+                on_divergence=options.on_divergence,
                 progress=progress.on(sys.stdout, bars=sys.stderr),
-                callbacks=callbacks,
+                callbacks=[] if stopping is None else [stopping],
                 checkpoint=options.checkpoint,
                 checkpoint_every=options.checkpoint_every,
                 resume=options.resume,
             )
     except KeyboardInterrupt:
         interrupted = True
+    except divergence.DivergenceError as found:
+        error = found
+        print(f"training has diverged in {error}")
     history = network.history
-    if history is None or history.samples_seen == 0:
-        raise KeyboardInterrupt  # nothing was learned yet
+    if history is None or history.samples_seen == 0:  # nothing was learned yet
+        if error is not None:
+            return DIVERGED
+        raise KeyboardInterrupt
     if interrupted:
         done, rest = divmod(history.samples_seen, len(y_train))
         print(f"interrupted after {done} epochs and {rest:,} {task.unit}; as far as it came:")
         if stopping is not None:
             stopping.on_train_end(network, history)
-    diverged = bool(history) and has_diverged(network, history)
-    if diverged:
+    diverged = error is not None or has_diverged(history)
+    if error is not None:
+        print("the weights are the last good ones:")
+    elif diverged:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and stopping.best_epoch:
         print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")

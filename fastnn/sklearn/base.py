@@ -205,12 +205,16 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if not (incremental or self.warm_start):
             # a fitted estimator is kept to predict, often as one of many
             self.network_._programs.forget_training()
+        self._check_weights()
+        return self
+
+    def _check_weights(self, of_training: str = "") -> None:
+        """Raise unless the parameters are finite."""
         if not np.isfinite(self.network_._parameters.vector).all():
             raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may"
+                f"Solver produced non-finite parameter weights{of_training}. The input data may"
                 " contain large values and need to be preprocessed."
             )
-        return self
 
     def _structure(self, hidden: int) -> dict[str, Any]:
         """Return the parameters that a network of so many hidden layers is built with."""
@@ -520,6 +524,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
         if validation is not None:
             self._validate(history, *validation)
+        if not np.isfinite(self.loss_):
+            rate = self._optimizer.rate(self.network_._learned()[0].steps)
+            self._check_weights(f" in iteration {self.n_iter_}, at learning rate {rate:g}")
         self._count_no_improvement()
         if self._has_rate("invscaling"):
             self._change_rate(self._inversely_scaled_rate())
