@@ -27,7 +27,7 @@ AMPLITUDE = 4.0
 """Of the moves, in units in the last place."""
 
 
-MIXING = ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53))
+MIXING = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 
 
 class Rounding:
@@ -47,10 +47,10 @@ class Rounding:
         """
         array = np.ascontiguousarray(array)
         words = array.view(f"u{array.itemsize}").astype(np.uint64)
-        words += self.rng.integers(2**64, dtype=np.uint64)
-        for shift, factor in MIXING:  # the finaliser of MurmurHash3, by A. Appleby
-            words ^= words >> np.uint64(shift)
-            words *= np.uint64(factor)
+        words ^= self.rng.integers(2**64, dtype=np.uint64)
+        words *= MIXING[0]  # as the finaliser of MurmurHash3 does, by A. Appleby
+        words ^= words >> np.uint64(33)
+        words *= MIXING[1]
         noise = (words >> np.uint64(11)) * 2.0**-52 - 1
         return (array * (1 + AMPLITUDE * np.finfo(array.dtype).eps * noise)).astype(array.dtype)
 
