@@ -1,9 +1,9 @@
 """Every argument of every public entry point against what it can't be: one table.
 
 `ENTRIES` has a call that works for each entry point, `ARGUMENTS` says of each argument which kind
-of thing it is, and `BAD` what is none of that kind. A new public name, or a new argument, that is in
-none of them fails a test. Refusals are a `ValueError` or a `TypeError` that names the argument and
-says what was expected, the same one on both backends.
+of thing it is, and `BAD` what is none of that kind. A public name, or an argument, that is in none
+of them fails a test. Refusals are a `ValueError` or a `TypeError` that names the argument and says
+what was expected, the same one on both backends.
 """
 
 from __future__ import annotations
