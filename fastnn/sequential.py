@@ -151,6 +151,8 @@ class Sequential(Sequence[Layer]):
         TypeError
             If one does not hold real numbers.
         """
+        if not isinstance(weights, Iterable):
+            raise TypeError(f"weights: expected a list of arrays, got {weights!r}")
         parts = [layer._parameters for layer in self._learned()]
         places = [(part, name) for part in parts for name in part.shapes]
         arrays = list(weights)
