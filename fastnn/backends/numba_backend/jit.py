@@ -364,7 +364,7 @@ class KernelOperation:
 
 
 _linking = threading.Lock()
-"""Held while code is linked: there is one engine, and it is not for two threads at once."""
+"""Held while code is linked, so that no two threads link the same kernel."""
 
 if hasattr(os, "register_at_fork"):
     # a child would wait for ever for a thread that it doesn't have
@@ -375,7 +375,6 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-@functools.cache
 def _target_machine() -> Any:
     """Return LLVM's description of this CPU, or of the one that Numba is told to compile for."""
     target = binding.Target.from_triple(binding.get_process_triple())
@@ -390,31 +389,36 @@ def _target_machine() -> Any:
     )
 
 
-@functools.cache
-def _engine() -> Any:
-    """Return what keeps linked code in memory."""
-    return binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
-
-
 def _compiled_code(kernel: Microkernel, element: ir.Type) -> bytes:
     """Compile a kernel to an object file."""
     module = ir.Module(kernel.name(element))
     module.triple = binding.get_process_triple()
     kernel.define(module, element)
-    parsed = binding.parse_assembly(str(module))
+    parsed, machine = binding.parse_assembly(str(module)), _target_machine()
     builder = binding.create_pass_builder(
-        _target_machine(), binding.create_pipeline_tuning_options(speed_level=2)
+        machine, binding.create_pipeline_tuning_options(speed_level=2)
     )
     builder.getModulePassManager().run(parsed, builder)
-    code: bytes = _target_machine().emit_object(parsed)
+    code: bytes = machine.emit_object(parsed)
     return code
 
 
+_engines: list[Any] = []
+"""What keeps linked code in memory."""
+
+
 def _link(code: bytes, name: str) -> int:
-    """Put an object file into memory; return the address of a function in it."""
-    _engine().add_object_file(binding.object_file.ObjectFileRef.from_data(code))
-    _engine().finalize_object()
-    return int(_engine().get_function_address(name))
+    """Put an object file into memory; return the address of a function in it.
+
+    Each has an engine of its own. Of several objects in one engine, the second that calls a
+    function of another library, as those of the checked build do, finds constants of the first in
+    the place of its own (LLVM's linker counts both from the table of addresses of the first).
+    """
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine.add_object_file(binding.object_file.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address(name))
 
 
 def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
