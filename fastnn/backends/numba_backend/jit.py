@@ -367,12 +367,13 @@ _linking = threading.Lock()
 """Held while code is linked, so that no two threads link the same kernel."""
 
 if hasattr(os, "register_at_fork"):
-    # a child would wait for ever for a thread that it doesn't have
-    os.register_at_fork(
-        before=_linking.acquire,
-        after_in_parent=_linking.release,
-        after_in_child=_linking.release,
-    )
+    # a child would wait for ever for a thread that it doesn't have; Numba's lock is not for it
+    for _lock in (_linking, global_compiler_lock):
+        os.register_at_fork(
+            before=_lock.acquire,
+            after_in_parent=_lock.release,
+            after_in_child=_lock.release,
+        )
 
 
 def _target_machine() -> Any:
