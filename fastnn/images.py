@@ -8,6 +8,7 @@ the start.
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
@@ -110,8 +111,8 @@ def read(path: str | PathLike[str]) -> Array:
     OSError
         If the file can't be read.
     ValueError
-        If it is no picture, or one of more than 25 million pixels (of JPEG more may be in it, if
-        they need not be held at once); `NoStrokeError`, which is one, if no stroke is found in it.
+        If it is no picture, or one of more than 25 million pixels (a JPEG may have more, unless it
+        is progressive); `NoStrokeError`, which is one, if no stroke is found in it.
     """
     image = _pillow()
     image.init()
@@ -131,11 +132,11 @@ def read(path: str | PathLike[str]) -> Array:
         if error.errno is not None:  # of the system, which names the file
             raise
         raise ValueError(
-            f"{path}: expected a whole picture, got {checks.printable(str(error))}"
+            f"{path}: expected a whole picture, got {checks.message(str(error))}"
         ) from None
     except Exception as error:  # damage shows in many ways
         raise ValueError(
-            f"{path}: expected a picture that can be read, got {checks.printable(str(error))}"
+            f"{path}: expected a picture that can be read, got {checks.message(str(error))}"
         ) from None
     for side in WORKING_SIDES:
         with contextlib.suppress(NoStrokeError):
@@ -236,12 +237,9 @@ def _shares(length: int, scale: float, start: float) -> Array:
 def _check_size(opened: Image) -> None:
     """Raise if there are too many pixels; of a JPEG have fewer decoded, where there are many."""
     width, height = opened.size
-    if width * height > 2 * MOST_PIXELS or not opened.info.get("progressive"):
-        opened.draft(None, (4 * WORKING_SIDES[0], 4 * WORKING_SIDES[0]))
-    held = width * height
-    if not opened.info.get("progressive"):  # of which the decoder holds all
-        held = opened.size[0] * opened.size[1]
-    if held > MOST_PIXELS:
+    opened.draft(None, (4 * WORKING_SIDES[0], 4 * WORKING_SIDES[0]))
+    held = opened.size[0] * opened.size[1]
+    if max(held, width * height * bool(opened.info.get("progressive"))) > MOST_PIXELS:
         raise ValueError(
             f"{width} by {height} pixels; {MOST_PIXELS:,} are read at most, so make it smaller"
         )
@@ -276,13 +274,16 @@ def _in_bytes(opened: Image, boxes: Sequence[tuple[int, int, int, int]]) -> Iter
     """Yield parts of a picture of 16 bits and more, from its least value to its greatest."""
     from PIL import Image
 
-    parts = [np.asarray(opened.crop(box)) for box in boxes]  # of at most four bytes each
-    low = min(float(values.min()) for values in parts)
-    high = max(float(values.max()) for values in parts)
-    if not np.isfinite(high - low):
+    limits = [(float(v.min()), float(v.max())) for v in _values(opened, boxes)]
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    if not all(map(math.isfinite, (*sum(limits, ()), high - low))):
         raise ValueError(f"values from {low} to {high}")
-    for values in parts:
+    for values in _values(opened, boxes):
         yield Image.fromarray(np.uint8((values - low) * (255 / ((high - low) or 1.0))))
+
+
+def _values(opened: Image, boxes: Sequence[tuple[int, int, int, int]]) -> Iterator[Array]:
+    return (np.asarray(opened.crop(box), np.float64) for box in boxes)
 
 
 def _shrunk(grey: Array, side: int) -> Array:

@@ -198,8 +198,8 @@ def _replace(target: Path, content: bytes) -> None:
 def damage(error: Exception) -> str:
     """Return what an error says of the file that it comes from."""
     if isinstance(error, KeyError):
-        return checks.printable(f"a file without {error}, or where that is unknown")
-    return checks.printable(f"{type(error).__name__}: {error}")
+        return checks.message(f"a file without {error}, or where that is unknown")
+    return checks.message(f"{type(error).__name__}: {error}")
 
 
 def opened(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -278,7 +278,7 @@ class Results:
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"--out: expected a file of results that `fastnn sweep` wrote, got {self._path}, "
-                f"line {number}: {checks.printable(str(error))}"
+                f"line {number}: {checks.message(str(error))}"
             ) from error
         of_these = record["data"] == self._of_data
         if of_these:

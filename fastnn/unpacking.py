@@ -17,21 +17,25 @@ RATIO = 100
 than a tenth; gzip can pack to a thousandth, Parquet to nothing."""
 
 
-def most(size: int) -> int:
+ALWAYS_OF_TEXT = 16 * 2**20
+"""The same of text, of which a byte or two may become a number of eight."""
+
+
+def most(size: int, always: int = ALWAYS) -> int:
     """Return how many bytes are unpacked from a file of so many."""
-    return max(ALWAYS, RATIO * size)
+    return max(always, RATIO * size)
 
 
-def refusal(size: int) -> str:
+def refusal(size: int, always: int = ALWAYS) -> str:
     """Return what is said of a file of so many bytes that holds more."""
     return (
-        f"more than the {most(size):,} bytes that are unpacked of {size:,}; "
+        f"more than the {most(size, always):,} bytes that are unpacked of {size:,}; "
         "if it is no mistake, unpack the file before"
     )
 
 
-def unzipped(content: bytes) -> bytes:
-    """Return what is in a gzip file.
+def text(content: bytes) -> bytes:
+    """Return the text in a gzip file.
 
     Raises
     ------
@@ -40,8 +44,9 @@ def unzipped(content: bytes) -> bytes:
     OSError, EOFError, zlib.error
         If it is damaged.
     """
+    longest = most(len(content), ALWAYS_OF_TEXT)
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        unpacked = file.read(most(len(content)) + 1)
-    if len(unpacked) > most(len(content)):
-        raise ValueError(refusal(len(content)))
+        unpacked = file.read(longest + 1)
+    if len(unpacked) > longest:
+        raise ValueError(refusal(len(content), ALWAYS_OF_TEXT))
     return unpacked

@@ -311,6 +311,11 @@ def of_lines(rng: Rng, content: bytes, _: list[bytes]) -> bytes:
     return b"\n".join(lines)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of PNG."""
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
 def of_chunks(rng: Rng, content: bytes, others: list[bytes]) -> bytes:
     """Change a chunk of PNG, whose checksum is made right again; pixels are packed again."""
     chunks, start = [], 8
@@ -338,11 +343,7 @@ def of_chunks(rng: Rng, content: bytes, others: list[bytes]) -> bytes:
         chunks[at] = kind, zlib.compress(rng.choice(ANY)(rng, inner, [inner]), 1)
     else:
         chunks[at] = kind, rng.choice((flip, cut, number, extend))(rng, data, [data])
-    packed = [
-        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-        for kind, data in chunks
-    ]
-    return content[:8] + b"".join(packed)
+    return content[:8] + b"".join([chunk(kind, data) for kind, data in chunks])
 
 
 def of_segments(rng: Rng, content: bytes, _: list[bytes]) -> bytes:
@@ -762,7 +763,9 @@ def outcome(of: Format, path: Path, folder: Path) -> str:
         rest = text.replace(str(path), "")
         if len(rest) > 2000:
             return f"a message of {len(rest)} characters: {text[:200]!r}"
-        if any(unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" for c in rest):
+        kinds = {unicodedata.bidirectional(c) for c in rest}
+        obeyed = any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in rest)
+        if obeyed or kinds & {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}:
             return f"characters that a terminal obeys: {text[:300]!r}"
         return "refused"
     except BaseException as error:
@@ -783,15 +786,25 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:300]!r} in {' '.join(frames[-4:])}"
 
 
+class Peak:
+    """How much memory the process took, beyond what it had, while a `with` statement ran."""
+
+    used = 0
+
+    def __enter__(self) -> Peak:
+        self._before = _status("VmRSS")
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")  # forgets the peak
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.used = _status("VmHWM") - self._before
+
+
 def _status(name: str) -> int:
     """Return a number of bytes that the system tells of this process."""
     with open("/proc/self/status", encoding="ascii") as file:
         return 1024 * int(next(line for line in file if line.startswith(name)).split()[1])
-
-
-def _forget_peak() -> None:
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
 
 
 def work(name: str, first: int, count: int, log: Path) -> None:
@@ -816,10 +829,9 @@ def work(name: str, first: int, count: int, log: Path) -> None:
             fastnn.set_backend(backends[which % len(backends)])
             told.write(f"{which} ")
             faulthandler.dump_traceback_later(SECONDS, exit=True)
-            before = _status("VmRSS")
-            _forget_peak()
-            came = outcome(of, path, folder)
-            used = _status("VmHWM") - before
+            with Peak() as peak:
+                came = outcome(of, path, folder)
+            used = peak.used
             faulthandler.cancel_dump_traceback_later()
             if came in ("loaded", "refused") and used > MOST_BYTES:
                 came = f"memory: {used / 1e6:.0f} MB"

@@ -97,7 +97,7 @@ def naming(file: Path | str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{file}: {checks.printable(str(error))}") from None
+        raise ValueError(f"{file}: {checks.message(str(error))}") from None
 
 
 def model_of_images(model: Path, backend: str | None = None) -> fastnn.Network:

@@ -57,7 +57,7 @@ class Encoding:
             encoding = cls(columns, _built(entry["target"], Classes, Quantity))
             encoding._check_fits(network)
         except Exception as error:  # damage shows in many ways
-            reason = checks.printable(f"{type(error).__name__}: {error}")
+            reason = checks.message(f"{type(error).__name__}: {error}")
             raise ValueError(
                 f"expected what `fastnn train` wrote of a table in the entry {ENTRY!r} of the "
                 f"metadata, got a damaged one: {reason}"

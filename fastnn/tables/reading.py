@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from fastnn import checks, unpacking
 from fastnn.tables import cells
@@ -30,8 +30,8 @@ _SEPARATORS = ",;\t"
 _OF_PARQUET, _MARK = b"PAR1", b"\xef\xbb\xbf"
 """How such files begin."""
 
-_MOST_COLUMNS = 100_000
-"""pandas needs some kB and a hundredth of a millisecond for each, however small a file."""
+_MOST_COLUMNS = 50_000
+"""pandas needs two kB and a tenth of a millisecond for each, however small a file."""
 
 _CSV_FILE = "a CSV file whose first line names its columns"
 
@@ -178,7 +178,7 @@ def _as_table(name: str, kind: str) -> Iterator[None]:
     except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{name}: expected {kind}, got {checks.printable(str(error))}") from error
+        raise ValueError(f"{name}: expected {kind}, got {checks.message(str(error))}") from error
 
 
 @contextmanager
@@ -208,15 +208,14 @@ def _of_parquet(name: str) -> Frame:
     """Return the table in a file of Parquet."""
     pandas = cells.load_pandas()
     try:
-        import pyarrow.parquet
+        import pyarrow
     except ImportError as error:
         needed = "reading Parquet needs pyarrow: pip install 'fastnn[tables]'"
         raise ImportError(needed) from error
     expected = f"{name}: expected a Parquet file"
     try:
         if Path(name).is_file():
-            with pyarrow.parquet.ParquetFile(name) as file:
-                _check_size(file.metadata, os.stat(name).st_size)
+            _check_size(name)
         frame = pandas.read_parquet(name, engine="pyarrow")
         for place in range(frame.shape[1]):
             values = frame.iloc[:, place].array
@@ -229,24 +228,35 @@ def _of_parquet(name: str) -> Frame:
             raise
         told = isinstance(error, (ValueError, OSError)) and not isinstance(error, UnicodeError)
         reason = str(error) if told else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{expected}, got {checks.printable(reason)}") from error
+        raise ValueError(f"{expected}, got {checks.message(reason)}") from error
     return _named(frame, name, frame.columns)
 
 
-def _check_size(metadata: Any, size: int) -> None:
-    """Raise if a file of so many bytes, of which Parquet can say much in few, holds too much."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    held = max(
-        8 * metadata.num_rows * max(metadata.num_columns, 1),
-        8 * sum(group.num_rows for group in groups) * max(metadata.num_columns, 1),
-        sum(group.total_byte_size for group in groups),
-    )
-    if metadata.num_columns > _MOST_COLUMNS:
-        raise ValueError(f"{metadata.num_columns:,} columns; {_MOST_COLUMNS:,} are read at most")
+def _check_size(name: str) -> None:
+    """Raise if a file of Parquet, which can say much in few bytes, holds too much for its size."""
+    from pyarrow import compute, parquet
+
+    size = os.stat(name).st_size
+    with parquet.ParquetFile(name) as file:
+        of = file.metadata
+    groups = [of.row_group(i) for i in range(of.num_row_groups)]
+    rows = max(of.num_rows, sum(group.num_rows for group in groups))
+    held = max(8 * rows * of.num_columns, sum(group.total_byte_size for group in groups))
+    if of.num_columns > _MOST_COLUMNS:
+        raise ValueError(f"{of.num_columns:,} columns; {_MOST_COLUMNS:,} are read at most")
+    columns = [of.schema.column(i) for i in range(of.num_columns)]
+    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    if texts and held <= unpacking.most(size):
+        # as they are in the file, where a long one is there once, however many rows have it
+        with parquet.ParquetFile(name, read_dictionary=texts) as file:
+            for batch in file.iter_batches(columns=texts):
+                for column in batch.columns:
+                    if hasattr(column, "dictionary"):
+                        lengths = compute.binary_length(column.dictionary)
+                        held += compute.sum(lengths.take(column.indices)).as_py() or 0
     if held > unpacking.most(size):
         raise ValueError(
-            f"{metadata.num_rows:,} rows of {metadata.num_columns:,} columns, which take "
-            f"{unpacking.refusal(size)}"
+            f"{rows:,} rows of {of.num_columns:,} columns, which take {unpacking.refusal(size)}"
         )
 
 
@@ -312,7 +322,7 @@ def _content(source: str | os.PathLike[str] | TextIO) -> bytes:
         return source.read().encode("utf-8", "surrogateescape").removeprefix(_MARK)
     content = Path(source).read_bytes()
     if content[:2] == unpacking.GZIP:
-        content = unpacking.unzipped(content)
+        content = unpacking.text(content)
     return content.removeprefix(_MARK)
 
 
