@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "markdown", "processors", "registry"},
+    {"checks", "interrupts", "markdown", "processors", "registry"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},

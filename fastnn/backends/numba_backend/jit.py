@@ -35,6 +35,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
+from fastnn.interrupts import held_uncut
+
 from .language import DOUBLE, FLOAT
 from .machine import MACHINE
 from .microkernel import Microkernel, flattened, intrinsic
@@ -186,6 +188,7 @@ class _ForgivingCache:
             _warn_of_no_cache(error)
 
 
+@held_uncut
 def _load(cache: Any, signature: Any, target: Any) -> Any:
     """Return what the cache holds, ready to run, or None.
 
@@ -285,9 +288,12 @@ class KernelOperation:
             element = DOUBLE if dtype == np.float64 else FLOAT
             with _linking:
                 if dtype not in self._addresses:  # no other thread was sooner
-                    code = _cached_code(self._kernel, element)
-                    self._addresses[dtype] = _link(code, self._kernel.name(element))
+                    self._addresses[dtype] = self._linked(element)
         return self._addresses[dtype]
+
+    @held_uncut
+    def _linked(self, element: ir.Type) -> int:
+        return _link(_cached_code(self._kernel, element), self._kernel.name(element))
 
 
 _linking = threading.Lock()

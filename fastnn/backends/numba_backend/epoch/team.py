@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from itertools import starmap
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +15,17 @@ from .sharing import MEMBER, Messages, share_out
 from .step import run_batches
 from .table import Table, share_parts
 from .threads import run_together
+
+Result = TypeVar("Result")
+
+
+def note_end(function: Callable[[], Result], ended: list[Result]) -> None:
+    """Call a function and put what it returns into a list.
+
+    The interpreter, which may raise what a signal asks for as soon as a call has ended, has no part
+    in what happens in between.
+    """
+    ended.extend(starmap(function, ((),)))
 
 
 class Team:
@@ -69,9 +83,14 @@ class Team:
         return int(regions.ctypes.data)
 
     def run_batches(
-        self, signals: Signals, scale: Any, arguments: tuple[Any, ...], count: int
-    ) -> tuple[float, int]:
-        """Run `count` steps on all members; return what the caller's returned.
+        self,
+        signals: Signals,
+        scale: Any,
+        arguments: tuple[Any, ...],
+        count: int,
+        ended: list[tuple[float, int]],
+    ) -> None:
+        """Run `count` steps on all members; put what the caller's returned into `ended`.
 
         In a single step the caller is alone: it waits for nobody, and who is woken would be late.
         So it is in a call that begins while the members are to stay away: to end a short call, they
@@ -81,17 +100,16 @@ class Team:
         # of this call alone: an interrupt may leave a member behind that is still about to begin
         records = self._records.copy()
         records["signals"] = said.ctypes.data
-        results: dict[int, tuple[float, int]] = {}
 
         def work(member: int) -> None:
-            results[member] = run_batches(
-                scale, self.tables[member].shared, self._layers[member], *arguments,
+            run = partial(
+                run_batches, scale, self.tables[member].shared, self._layers[member], *arguments,
                 records[member : member + 1],
             )  # fmt: skip
+            note_end(run, ended if member == 0 else [])
 
         if count > 1 and not signals.apart():
             run_together(work, len(self.tables), said)
         else:
             work(0)
         signals.keep(said)
-        return results[0]
