@@ -196,7 +196,7 @@ class Saved:
 
     Attributes
     ----------
-    rng, optimizer, layers
+    rng, optimizer, layers, metadata
         As the network had them.
     epochs, every
         How many epochs `fit` was asked for, and the steps between checkpoints.
@@ -208,6 +208,7 @@ class Saved:
     rng: np.random.Generator
     optimizer: Optimizer | None
     layers: list[Layer]
+    metadata: dict[str, str]
     terms: Terms
     epochs: int
     every: int | None
@@ -295,6 +296,7 @@ def read(path: str | PathLike[str]) -> Saved:
 
 def _read(path: str | PathLike[str]) -> Saved:
     header, tensors = saving.opened(path)
+    metadata = saving.metadata(header)
     if ENTRY not in header:
         raise ValueError("a model without the training; fastnn.load reads it")
     kept = {key: tensors.pop(key) for key in list(tensors) if key.startswith(saving.ASIDE)}
@@ -317,6 +319,7 @@ def _read(path: str | PathLike[str]) -> Saved:
         rng=rng,
         optimizer=optimizer,
         layers=layers,
+        metadata=metadata,
         terms=terms,
         epochs=checks.integer("epochs", entry["epochs"], minimum=1),
         every=None if every is None else checks.integer("checkpoint_every", every, minimum=1),

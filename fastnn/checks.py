@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +19,13 @@ Array = npt.NDArray[Any]
 Floating = npt.NDArray[np.floating[Any]]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+LONGEST_TEXT = 1000
+"""In a message: characters of what a file holds."""
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -281,6 +289,22 @@ def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
     if dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected data that computes in float32 or float64, got {dtype}")
     return dtype
+
+
+def printable(text: str) -> str:
+    """Return a text from elsewhere, as a file, so that a terminal shows it and obeys nothing in it.
+
+    What a terminal would obey is escaped, as by `repr`; that is control characters but ends of
+    lines, those that change the direction of what follows, and halves of a pair of UTF-16.
+    """
+    return _OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def message(text: str) -> str:
+    """Return what is said of a text from elsewhere: printable, and of a long one the ends."""
+    if len(text) > LONGEST_TEXT:
+        text = f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
+    return printable(text)
 
 
 def _describe(value: object) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnn import checks
+from fastnn import checks, unpacking
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -27,11 +27,6 @@ __all__ = ["iterate_minibatches", "load_dataset", "normalize", "standardize"]
 
 _CHUNK_BYTES = 1 << 18
 """Bytes converted at a time: few enough to stay in cache between reading and scaling."""
-
-_MAX_DEFLATE_RATIO = 1032
-"""Deflate never shrinks data by more than this factor."""
-
-_GZIP_MAGIC = b"\x1f\x8b"
 
 _TYPES: dict[str, tuple[int, np.dtype[Any]]] = {
     "ubyte": (8, np.dtype(np.uint8)),
@@ -632,17 +627,16 @@ def _read_idx(file: Traversable, name: str, dtype: np.dtype[Any]) -> NDArray[Any
     Unsigned bytes are scaled to [0, 1] if `dtype` is floating.
     """
     with cast(BinaryIO, file.open("rb")) as stream:
-        max_bytes = stream.seek(0, os.SEEK_END)
+        size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
-        zipped = stream.read(2) == _GZIP_MAGIC
+        zipped = stream.read(2) == unpacking.GZIP
         stream.seek(0)
         try:
             if zipped:
                 with gzip.GzipFile(fileobj=stream) as unzipped:
-                    return _parse_idx(
-                        cast(BinaryIO, unzipped), max_bytes * _MAX_DEFLATE_RATIO, name, dtype
-                    )
-            return _parse_idx(stream, max_bytes, name, dtype)
+                    most, otherwise = unpacking.most(size), unpacking.refusal(size)
+                    return _parse_idx(cast(BinaryIO, unzipped), most, otherwise, name, dtype)
+            return _parse_idx(stream, size, "too many for its size", name, dtype)
         except (gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{file}: corrupt gzip data: {error}") from error
         except EOFError as error:
@@ -651,8 +645,10 @@ def _read_idx(file: Traversable, name: str, dtype: np.dtype[Any]) -> NDArray[Any
             raise ValueError(f"{file}: {error}") from error
 
 
-def _parse_idx(stream: BinaryIO, max_bytes: int, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Parse a stream that can't hold more than `max_bytes`.
+def _parse_idx(
+    stream: BinaryIO, most: int, otherwise: str, name: str, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Parse a stream of at most so many bytes; `otherwise` is said of one that promises more.
 
     The format: two zero bytes, the type of the elements (8: unsigned byte, 12: integer of 32 bits),
     the number of dimensions; each dimension as a big-endian 32-bit integer; the elements, big
@@ -676,8 +672,8 @@ def _parse_idx(stream: BinaryIO, max_bytes: int, name: str, dtype: np.dtype[Any]
     size = math.prod(shape)
     promised = f"its header promises {_by(shape)} {'bytes' if stored.itemsize == 1 else 'integers'}"
     # Before allocating: a damaged header can ask for more memory than there is.
-    if size * stored.itemsize > max_bytes:
-        raise ValueError(f"truncated: {promised}, too many for its size")
+    if size * stored.itemsize > most:
+        raise ValueError(f"{promised}, {otherwise}")
 
     elements = np.empty(size, dtype)
     for start in range(0, size, _CHUNK_BYTES):

@@ -114,6 +114,7 @@ def on_samples(
         history=History() if saved is None else saved.history,
         position=checkpoints.Position() if saved is None else saved.position,
         states=None if saved is None else [state for _, state in saved.callbacks],
+        checkpoint="" if saved is None else saved.path,
     )
     if has_file:
         terms = _terms(training, validation_split, split)

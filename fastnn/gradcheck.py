@@ -144,7 +144,7 @@ def check_gradients(
     def mean_loss() -> Array:
         return np.array([loss.total(backend, input, y) / len(y)])
 
-    mean_loss()
+    mean_loss()  # as in training: a loss may keep something for its derivative
     found = loss.gradient(backend, input, y)
     place = f"{loss!r}: the derivative by the output"
     _compare(place, mean_loss, input, found, tolerance, numbers, rng)

@@ -8,6 +8,9 @@ the start.
 from __future__ import annotations
 
 import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import checks
 from fastnn.checks import Array
 from fastnn.layers import Rescaling, keeps_width
 
@@ -39,6 +43,16 @@ SPECK = 0.03
 HAIRLINE, PEN = 0.04, 0.08
 """Widths of a stroke over the longer side of its digit: thinner than the one, it is made as thick
 as the other. Those of MNIST are about 0.12."""
+
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "HEIF")
+"""Those of cameras and of programs that draw. Pillow reads more, one of them by running another
+program."""
+
+MOST_PIXELS, STRIP_PIXELS = 25_000_000, 1_000_000
+"""That are in memory at a time, of four bytes each; and copied at a time."""
+
+ORIENTATION = 0x0112
+"""The entry of EXIF that says how a camera was held."""
 
 NOTHING = "expected a picture of a drawn digit, found no stroke in it"
 
@@ -83,7 +97,7 @@ def read(path: str | PathLike[str]) -> Array:
     Parameters
     ----------
     path
-        Of a PNG, a JPEG, or another file that Pillow reads. One digit of any size, anywhere, dark
+        Of a PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF. One digit of any size, anywhere, dark
         on light or light on dark. Light may fall unevenly on the paper.
 
     Returns
@@ -97,20 +111,33 @@ def read(path: str | PathLike[str]) -> Array:
     OSError
         If the file can't be read.
     ValueError
-        If it is no picture; `NoStrokeError`, which is one, if no stroke is found in it.
+        If it is no picture, or one of more than 25 million pixels (a JPEG may have more, unless it
+        is progressive); `NoStrokeError`, which is one, if no stroke is found in it.
     """
     image = _pillow()
+    image.init()
     try:
-        with image.open(path) as opened:
-            picture = _grey(opened)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of sizes, which are refused below, and of small damage
+            with image.open(
+                path, formats=[kind for kind in FORMATS if kind in image.OPEN]
+            ) as opened:
+                _check_size(opened)
+                picture = _grey(opened)
     except image.UnidentifiedImageError:
         raise ValueError(f"{path}: expected a picture, such as PNG or JPEG, got none") from None
-    except (image.DecompressionBombError, SyntaxError, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: expected a picture that can be read, got {error}") from None
     except OSError as error:
         if error.errno is not None:  # of the system, which names the file
             raise
-        raise ValueError(f"{path}: expected a whole picture, got {error}") from None
+        raise ValueError(
+            f"{path}: expected a whole picture, got {checks.message(str(error))}"
+        ) from None
+    except Exception as error:  # damage shows in many ways
+        raise ValueError(
+            f"{path}: expected a picture that can be read, got {checks.message(str(error))}"
+        ) from None
     for side in WORKING_SIDES:
         with contextlib.suppress(NoStrokeError):
             return centred(ink(_shrunk(picture, side)))
@@ -207,24 +234,56 @@ def _shares(length: int, scale: float, start: float) -> Array:
     return shares
 
 
+def _check_size(opened: Image) -> None:
+    """Raise if there are too many pixels; of a JPEG have fewer decoded, where there are many."""
+    width, height = opened.size
+    opened.draft(None, (4 * WORKING_SIDES[0], 4 * WORKING_SIDES[0]))
+    held = opened.size[0] * opened.size[1]
+    if max(held, width * height * bool(opened.info.get("progressive"))) > MOST_PIXELS:
+        raise ValueError(
+            f"{width} by {height} pixels; {MOST_PIXELS:,} are read at most, so make it smaller"
+        )
+
+
 def _grey(opened: Image) -> Array:
     """Return a picture in shades of grey from 0 to 1, upright, on paper."""
     from PIL import Image, ImageOps
 
-    picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith(("I", "F")):  # 16 bits and more
-        values = np.asarray(picture, np.float64)
-        spread = values.max() - values.min()
-        picture = Image.fromarray(np.uint8(255 * (values - values.min()) / (spread or 1.0)))
-    picture = picture.convert("RGBA")
+    width, height = opened.size
     # in whole pixels and bytes first: a photo has millions of them
-    picture = picture.reduce(max(1, max(picture.size) // (2 * WORKING_SIDES[0])))
+    factor = max(1, max(width, height) // (2 * WORKING_SIDES[0]))
+    step = factor * max(1, STRIP_PIXELS // (factor * width))
+    boxes = [(0, top, width, min(height, top + step)) for top in range(0, height, step)]
+    strips: Iterator[Any] = (opened.crop(box) for box in boxes)
+    if opened.mode.startswith(("I", "F")):  # 16 bits and more
+        strips = _in_bytes(opened, boxes)
+    picture = Image.new("RGBA", (-(-width // factor), -(-height // factor)))
+    for (_, top, _, _), strip in zip(boxes, strips, strict=True):
+        picture.paste(strip.convert("RGBA").reduce(factor), (0, top // factor))
+    picture.getexif()[ORIENTATION] = opened.getexif().get(ORIENTATION, 1)
+    picture = ImageOps.exif_transpose(picture)
     alpha = np.asarray(picture.getchannel("A"), np.float64) / 255
     grey: Array = np.asarray(picture.convert("L"), np.float64) / 255
     if alpha.min() < 1:  # transparent: what is drawn stands out on paper of the other shade
         drawn = float((grey * alpha).sum() / max(alpha.sum(), 1e-9))
         grey = grey * alpha + (drawn < 0.5) * (1 - alpha)
     return grey
+
+
+def _in_bytes(opened: Image, boxes: Sequence[tuple[int, int, int, int]]) -> Iterator[Image]:
+    """Yield parts of a picture of 16 bits and more, from its least value to its greatest."""
+    from PIL import Image
+
+    limits = [(float(v.min()), float(v.max())) for v in _values(opened, boxes)]
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    if not all(map(math.isfinite, (*sum(limits, ()), high - low))):
+        raise ValueError(f"values from {low} to {high}")
+    for values in _values(opened, boxes):
+        yield Image.fromarray(np.uint8((values - low) * (255 / ((high - low) or 1.0))))
+
+
+def _values(opened: Image, boxes: Sequence[tuple[int, int, int, int]]) -> Iterator[Array]:
+    return (np.asarray(opened.crop(box), np.float64) for box in boxes)
 
 
 def _shrunk(grey: Array, side: int) -> Array:

@@ -46,11 +46,13 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
-        dtype, rng, optimizer, layers, loss, clip_norm = saving.read(path)
+        header, tensors = saving.opened(path)
+        own = {key: array for key, array in tensors.items() if not key.startswith(saving.ASIDE)}
+        dtype, rng, optimizer, layers, loss, clip_norm = saving.built(header, own)
         network = Network._restored(
             layers, optimizer, loss=loss, clip_norm=clip_norm, backend=name, dtype=dtype, seed=rng
         )
-        network.metadata = saving.metadata(path)
+        network.metadata = saving.metadata(header)
         return network
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
@@ -107,7 +109,7 @@ def resume(
     """
     saved = checkpoints.read(path)
     network = Network._of_checkpoint(saved, *saving.made(saved.terms.network))
-    network.metadata = saving.metadata(path)
+    network.metadata = saved.metadata
     network.fit(
         X,
         y,

@@ -216,7 +216,8 @@ class Network(Sequential):
         ValueError, TypeError
             As `forward`.
         """
-        return np.concatenate(list(self._outputs(X)))
+        with self._quiet():
+            return np.concatenate(list(self._outputs(X)))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return an answer for each row of `X` [n, input_units].
@@ -233,7 +234,8 @@ class Network(Sequential):
         ValueError, TypeError
             As `forward`.
         """
-        return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
+        with self._quiet():
+            return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return probabilities [n, outputs] for each row of `X` [n, input_units].
@@ -817,11 +819,12 @@ class Network(Sequential):
         return np.errstate(all="ignore") if self._backend_name == "numpy" else _NOTHING
 
     def _outputs(self, X: npt.ArrayLike) -> Iterator[Array]:
-        """Yield the last layer's output, some rows of `X` at a time, in inference."""
+        """Yield the last layer's output, some rows of `X` at a time, in inference.
+
+        To be called where `_quiet` holds.
+        """
         X = samples.inputs(self, X)
         with self._programs.for_prediction(self, X) as compiled:
             output_of = compiled or partial(propagation.infer, self)
             for start in range(0, len(X), INFERENCE_BATCH):
-                with self._quiet():
-                    output = output_of(X[start : start + INFERENCE_BATCH])
-                yield output
+                yield output_of(X[start : start + INFERENCE_BATCH])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,9 +43,9 @@ def of_csv(network: Network, lines: Iterable[str], name: str) -> Array:
         no finite number, or there is no row; `name` is called the source.
     """
     width = images.input_width(network)
-    rows = []
+    rows: list[list[float]] = []
     reader = csv.reader(lines)
-    for cells in reader:
+    for cells in _records(reader, name):
         if reader.line_num == 1 and cells:
             cells[0] = cells[0].removeprefix("\ufeff")  # what some programs begin a file with
         if not cells:
@@ -54,17 +54,29 @@ def of_csv(network: Network, lines: Iterable[str], name: str) -> Array:
         if reader.line_num == 1 and not any(map(math.isfinite, numbers)):
             continue
         place = f"{name}, line {reader.line_num}"
+        if rows:  # a network may take any number of columns, but not several
+            width = len(rows[0])
         if width not in (None, len(cells)):
             raise ValueError(f"{place}: expected {width} columns, got {len(cells)}")
         if not all(map(math.isfinite, numbers)):
             at = next(i for i, number in enumerate(numbers) if not math.isfinite(number))
             raise ValueError(
-                f"{place}: expected finite numbers, got {cells[at]!r} in column {at + 1}"
+                f"{place}: expected finite numbers, got {cells[at]!r:.60} in column {at + 1}"
             )
         rows.append(numbers)
     if not rows:
         raise ValueError(f"{name}: expected at least one row of numbers, got none")
     return np.array(rows)
+
+
+def _records(reader: Any, name: str) -> Iterator[list[str]]:
+    """Yield the cells of each line; a ValueError that names the file where they are none."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(
+            f"{name}, line {reader.line_num}: expected rows of numbers, got {error}"
+        ) from None
 
 
 def finite(outputs: Array) -> Array:

@@ -112,14 +112,11 @@ def _written(metadata: Mapping[str, str]) -> str:
     return json.dumps(metadata)
 
 
-def metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """Return what `Network.metadata` was when a file was written, without reading the tensors."""
+def metadata(header: Mapping[str, str]) -> dict[str, str]:
+    """Return what `Network.metadata` was when a file of that header was written."""
     import json
 
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        found = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    found = json.loads(header.get(METADATA, "{}"))
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise ValueError(f"metadata: expected a dict of str to str, got {found!r}")
     return found
@@ -201,19 +198,8 @@ def _replace(target: Path, content: bytes) -> None:
 def damage(error: Exception) -> str:
     """Return what an error says of the file that it comes from."""
     if isinstance(error, KeyError):
-        return f"a file without {error}, or where that is unknown"
-    return f"{type(error).__name__}: {error}"
-
-
-def read(
-    path: str | PathLike[str],
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss, float | None]:
-    """Return dtype, random generator, optimiser, layers, loss and clip_norm of a saved network.
-
-    Raises whatever a damaged file leads to.
-    """
-    header, tensors = opened(path)
-    return built(header, {key: a for key, a in tensors.items() if not key.startswith(ASIDE)})
+        return checks.message(f"a file without {error}, or where that is unknown")
+    return checks.message(f"{type(error).__name__}: {error}")
 
 
 def opened(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:

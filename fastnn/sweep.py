@@ -22,16 +22,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastnn import __version__, many, samples
+from fastnn import __version__, checks, many, samples
 from fastnn.callbacks import EarlyStopping
 from fastnn.divergence import DivergenceError
+from fastnn.locks import locked
 from fastnn.markdown import markdown_table
 from fastnn.network import Evaluation, Network
 from fastnn.plotting import BLUE, GREY, ORANGE
 from fastnn.settings import Setting, Task
-
-if sys.platform != "win32":
-    import fcntl
 
 Record = dict[str, Any]
 
@@ -244,16 +242,14 @@ class Results:
         return self._take(line, len(self.found) + self.others + 1)
 
     def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            alone = locked(self._file)
+        except OSError:  # a file system without locks
+            return
+        if not alone:
             raise ValueError(
                 f"--out: expected a file that no other sweep writes to, got {self._path}"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            )
 
     def _read(self) -> None:
         content = self._path.read_bytes()
@@ -275,14 +271,14 @@ class Results:
     def _take(self, line: bytes, number: int) -> Record:
         """Remember the record in a line."""
         try:
-            record: Record = json.loads(line)
+            record: Record = json.loads(line, parse_constant=_no_number)
             _check_record(record)
             setting = setting_of(record)
             hash(setting)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"--out: expected a file of results that `fastnn sweep` wrote, got {self._path}, "
-                f"line {number}: {error}"
+                f"line {number}: {checks.message(str(error))}"
             ) from error
         of_these = record["data"] == self._of_data
         if of_these:
@@ -304,6 +300,10 @@ _KINDS: dict[str, Any] = {
 """Of the entries of a record beside its setting."""
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"expected finite numbers, got {text}")
+
+
 def _check_record(record: Any) -> None:
     if not isinstance(record, dict):
         raise TypeError(f"expected the entries of a result, got {type(record).__name__}")
@@ -312,11 +312,17 @@ def _check_record(record: Any) -> None:
     if absent:
         raise ValueError(f"expected the entries of a result, found no {', '.join(absent)}")
     for name, kind in _KINDS.items():
-        if not isinstance(record[name], kind):
-            raise TypeError(f"{name}: expected another value than {record[name]!r}")
+        value = record[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected another value than {value!r}")
+        if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{name}: expected a finite number, got {value!r}")
     for measure in MEASURES:
-        if record[f"val_{measure}"] is not None and f"val_{measure}" not in record["history"]:
-            raise ValueError(f"history: expected val_{measure}, found none")
+        if record[f"val_{measure}"] is None:
+            continue
+        curve = record["history"].get(f"val_{measure}")
+        if not isinstance(curve, list) or not all(isinstance(x, _NUMBER) for x in curve):
+            raise ValueError(f"history: expected numbers of val_{measure}, found {curve!r}")
 
 
 def setting_of(record: Record) -> Setting:

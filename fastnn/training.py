@@ -182,7 +182,7 @@ class Training:
         Is filled.
     position
         Where it begins. If it is that of a checkpoint, network and history are as they were there,
-        and `states` are those of the callbacks.
+        and `states` are those of the callbacks, from the file `checkpoint`.
     weights
         Those of the samples, float64.
     chosen
@@ -203,6 +203,7 @@ class Training:
     history: History
     position: Position
     states: Sequence[dict[str, Any]] | None = None
+    checkpoint: str = ""
     weights: Array | None = None
     chosen: Order | None = None
     validation: tuple[Array, Array] | None = None
@@ -264,8 +265,10 @@ class Training:
                 callback.on_train_resume(self.network, self.history, state)
             except (KeyError, TypeError, ValueError) as error:
                 kind = type(callback).__name__
+                reason = saving.damage(error)
                 raise ValueError(
-                    f"{kind}: can't go on from its state in the checkpoint: {error}"
+                    f"{self.checkpoint}: {kind}: can't go on from its state in the checkpoint: "
+                    f"{reason}"
                 ) from error
 
     def _run_epoch(self, path: Path) -> None:

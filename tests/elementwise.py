@@ -6,12 +6,12 @@ epoch and threads read the table.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 from fastnn import ELU, GELU, SELU, LeakyReLU, Mish, ReLU, Rescaling, Sigmoid, SiLU, Softplus, Tanh
 from fastnn.layers import Elementwise
@@ -51,17 +51,40 @@ def sech_squared(x):
     return 4 * np.exp(-2 * np.abs(x)) / (1 + np.exp(-2 * np.abs(x))) ** 2
 
 
+def pi(dtype):
+    return 4 * np.arctan(dtype.type(1))
+
+
+def gaussian(x):
+    """exp(-x² / 2); the rounding of a square would be multiplied by it, so it is in two parts."""
+    x = np.clip(x, -200, 200)
+    high = np.rint(x * 2**16) / 2**16
+    return np.exp(-high * high / 2) * np.exp((high - x) * (high + x) / 2)
+
+
 def density(x):
-    return np.exp(-x * x / 2) / np.sqrt(2 * x.dtype.type(np.pi))
+    return gaussian(x) / np.sqrt(2 * pi(x.dtype))
 
 
-@np.vectorize(otypes=[np.longdouble])
 def normal_distribution(x):
-    """erfc(-x / sqrt(2)) / 2; what rounding takes off the argument goes by the derivative."""
-    argument = -x / np.sqrt(np.longdouble(2))
-    rest = argument - float(argument)
-    slope = -2 / math.sqrt(math.pi) * math.exp(-(float(argument) ** 2))
-    return (math.erfc(argument) + slope * rest) / 2
+    """erfc(-x / √2) / 2: SciPy's in float64, from series and fraction in higher precision.
+
+    M. Abramowitz and I. Stegun, "Handbook of Mathematical Functions", 26.2.11 and 26.2.14.
+    """
+    if x.dtype == np.float64:
+        tail = scipy.special.erfc(np.abs(x) / np.sqrt(2)) / 2
+    else:
+        size = np.abs(x)
+        near, far = np.minimum(size, 1.5), np.clip(size, 1.5, 200)
+        total = term = near
+        for n in range(1, 40):
+            term = term * near * near / (2 * n + 1)
+            total = total + term
+        fraction = far
+        for n in range(250, 0, -1):
+            fraction = far + n / fraction
+        tail = np.where(size < 1.5, 0.5 - density(near) * total, density(far) / fraction)
+    return np.where(x > 0, 1 - tail, tail)
 
 
 def elu(x, alpha):

@@ -404,7 +404,7 @@ class TestBadFiles:
             n_dims = 3 if "images" in name else 1
             file.write_bytes(struct.pack(f">BBBB{n_dims}I", 0, 0, 8, n_dims, *[2**32 - 1] * n_dims))
             file = gzip_file(file) if zipped else file
-            self.assert_refused(directory, file, "truncated: its header promises 4294967295")
+            self.assert_refused(directory, file, "its header promises 4294967295")
 
     @pytest.mark.parametrize("zipped", [False, True])
     def test_trailing_bytes(self, directory, name, zipped):
@@ -580,7 +580,7 @@ def test_knows_nothing_of_networks():
         elif isinstance(node, ast.ImportFrom):
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     ours = {name for name in imported if name.startswith("fastnn") or name.startswith("None")}
-    assert ours == {"fastnn.checks"}
+    assert ours == {"fastnn.checks", "fastnn.unpacking"}
     others = {name.partition(".")[0] for name in imported - ours}
     assert others - sys.stdlib_module_names == {"numpy"}
 

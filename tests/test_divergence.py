@@ -163,7 +163,7 @@ def test_the_step_and_the_parameters_before_it(kind, optimizer, dtype, pause):
         {"checkpoint_every": 4},
         {"train_accuracy": True, "progress": fastnn.progress.Progress()},
     ],
-    ids=str,
+    ids=" ".join,
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_however_it_is_trained(kind, options, pause, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_again
 
-from fastnn import memory
+from fastnn import guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
@@ -26,6 +26,7 @@ from fastnn.backends.numba_backend.kernels.exponential import exponential
 from fastnn.backends.numba_backend.language import Int, Kernel, Matrix, Real
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
+from fastnn.locks import locked
 
 RATE = 0.1
 SIZES = [
@@ -202,13 +203,13 @@ def test_wide_and_deep_layers_in_chunks():
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_workspace_holds_nothing_that_matters(batch_size, density, dtype):
     results = []
-    for poison in (0, 255):
+    for value in guards.FILLS:
         case = Case((61, 47, 83, 5), batch_size, 230, dtype)
         program = case.program(density)
-        program.training.workspace[:] = poison
+        program.training.fill(value)
         loss, correct = case.run(program)
         results.append((case.parameters.tobytes(), loss, correct))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("batch_size", [1, 32])
@@ -607,7 +608,7 @@ def test_a_turn_that_is_not_given_back_is_waited_for_once(tmp_path, monkeypatch)
     monkeypatch.setattr(jit, "_cache_directory", lambda: tmp_path)
     turn = jit._Turn()
     with (tmp_path / "fastnn.lock").open("ab") as other:
-        assert jit._locked(other)
+        assert locked(other.fileno())
         with pytest.warns(RuntimeWarning, match="no longer waits for it"):
             turn.take()
         for _ in range(3):  # without a warning, which would be an error
@@ -712,7 +713,10 @@ def test_transpose(dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("keep", [0, 1])
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 20), (8, 600, 70), (33, 17, 250)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(1, 1, 1), (5, 3, 20), (8, 600, 70), (33, 17, 250), (3, 2 * MACHINE.block_inner + 5, 40)],
+)
 def test_matmul(m, k, n, keep, transposed, dtype):
     rng = np.random.default_rng(0)
     a = aligned(rng.standard_normal((k, m) if transposed else (m, k)), dtype)

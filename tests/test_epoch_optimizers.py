@@ -407,12 +407,13 @@ def test_wide_layers():
 @pytest.mark.parametrize("kind", RULES)
 def test_no_bit_depends_on_calls_or_on_the_workspace(kind, batch_size, density, l2):
     results = []
-    for poison, calls in ((0, [(0, None)]), (255, [(0, 1), (1, 4), (4, None)])):
+    whole, parts = [(0, None)], [(0, 1), (1, 4), (4, None)]
+    for value, calls in (("00", whole), ("ff", parts), ("nan", whole)):
         training = Training((61, 47, 83, 5), [RULES[kind]], [l2], batch_size, 100, density=density)
         program = training.program()
-        program.training.workspace[:] = poison
+        program.training.fill(value)
         results.append(training.everything(training.run(program, calls)))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

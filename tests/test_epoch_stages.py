@@ -9,7 +9,7 @@ import pytest
 from conftest import run_again
 from elementwise import BY_NAME
 
-from fastnn import memory
+from fastnn import guards, memory
 from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise
 from fastnn.backends.numba_backend import jit as jit_module
 from fastnn.backends.numba_backend.epoch import blocks, stages
@@ -356,12 +356,12 @@ def test_label_smoothing(batch_size, units, loss, dtype):
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_workspace_holds_nothing_that_matters(batch_size, loss, dtype):
     results = []
-    for poison in (0, 255):
+    for value in guards.FILLS:
         case = Case(30, "norm", *MIXED[1:], loss=loss, batch_size=batch_size, dtype=dtype)
         program = case.program()
-        program.training.workspace[:] = poison
+        program.training.fill(value)
         results.append((*case.run(program), case.parameters.tobytes()))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 def test_a_stretch_in_two_calls_gives_the_same_bits():

@@ -183,3 +183,15 @@ def test_a_forward_without_a_backward_does_not_train():
         replaced.fit(*SAMPLES)
     for layer in (Logged(), StraightThrough(), Layer()):
         Network([Dense(5, 4), layer, Dense(4, 3)]).fit(*SAMPLES)
+
+
+def test_a_loss_may_keep_something_for_its_derivative(rng):
+    kept = []
+
+    def loss(y, z):
+        kept[:] = [z - y]
+        return np.mean(kept[0] ** 2)
+
+    network = Network([Dense(3, 2)], seed=0)
+    network.use(loss, lambda y, z: 2 * kept[0] / z.size)
+    check_gradients(network, rng.normal(size=(4, 3)), rng.normal(size=(4, 2)))

@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "interrupts", "markdown", "processors", "registry"},
+    {"checks", "guards", "interrupts", "locks", "markdown", "processors", "registry", "unpacking"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},
@@ -35,8 +35,9 @@ FLOORS = [
 """From the cellar up. A module imports from lower floors, or its own floor."""
 
 NUMBA_FLOORS = [
-    {"machine"},
+    {"machine", "system"},
     {"language"},
+    {"checked"},
     {"microkernel"},
     {"jit"},
     {"kernels"},

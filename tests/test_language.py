@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import numba
 import numpy as np
 import pytest
 from llvmlite import ir
 
 from fastnn import memory
+from fastnn.backends.numba_backend.epoch import meetings
 from fastnn.backends.numba_backend.language import FLOAT, Int, Kernel, Real
 from fastnn.backends.numba_backend.machine import lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
@@ -40,6 +44,26 @@ def test_vectors_and_integers_do_not_mix(kernel):
     ):
         with pytest.raises(TypeError, match=r"expected (Vector|Int) beside its like, got"):
             mixed()
+
+
+def test_signals_are_acquired_and_released(kernel):
+    """On x86 any order works unless the compiler changes it; on Arm processors do as well.
+
+    What a member stored before its signal is to be seen by whoever has seen the signal.
+    """
+    kernel.load_shared(kernel.integer(0))
+    kernel.store_shared(1, kernel.integer(0))
+    code = str(kernel.builder.function)
+    assert re.search(r"load atomic i64, i64\* .* acquire, align 8", code)
+    assert re.search(r"store atomic i64 1, i64\* .* release, align 8", code)
+
+
+def test_members_of_a_team_look_at_signals_by_no_other_way():
+    """A plain load in a loop may be made once, before the loop."""
+    source = inspect.getsource(meetings)
+    assert "load_integer" not in source
+    assert "store_integer" not in source
+    assert "_at(" not in source.replace("signal_at(", "")
 
 
 @microkernel

@@ -440,3 +440,13 @@ def test_learning_curves_without_accuracy(blobs, tmp_path):
         history.plot(tmp_path / "curves.svg")
         sizes.append((tmp_path / "curves.svg").read_text().count('id="axes_'))
     assert sizes == [1, 2]
+
+
+def test_losses_are_added_up_in_float64(backend):
+    """One of 1e8 hides none of those beside it: a sum in float32 would lose some of the ones."""
+    network = fastnn.Network([fastnn.Rescaling(1.0)], loss="mse", backend=backend)
+    X = np.ones((128, 1), np.float32)
+    X[5] = 1e4
+    y = np.zeros((128, 1), np.float32)
+    assert network.evaluate(X, y).loss == (1e8 + 127) / 128
+    assert network.train_step(X, y) == (1e8 + 127) / 128

@@ -18,7 +18,7 @@ from test_epoch_stages import MIXED, D
 from test_epoch_stages import Case as StagesCase
 
 import fastnn
-from fastnn import memory
+from fastnn import guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend.epoch import blocks, meetings, sharing
 from fastnn.backends.numba_backend.epoch import program as program_module
@@ -55,9 +55,16 @@ STAGED = {
 }
 
 
-def result(case: Case, threads: int, density: float = 0.3, settings=None, poison: int = 0):
+def _of_members(program, threads):
+    """The tables of the other members of a team."""
+    members = program.members(threads)
+    return program._team(members).tables[1:] if members > 1 else []
+
+
+def result(case: Case, threads: int, density: float = 0.3, settings=None, value: str = "00"):
     program = case.program(density)
-    program.training.workspace[:] = poison
+    for table in [program.training, *_of_members(program, threads)]:
+        table.fill(value)
     program._signals.settings.update(settings or {})
     totals = program.prepare(
         case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
@@ -76,7 +83,8 @@ def test_same_bits(sizes, batch_size, density, dtype, settings):
         input_dtype = np.float32 if batch_size == 7 else np.uint8
         case = Case(sizes, batch_size, min(10 * batch_size, 150), dtype, input_dtype, density)
         # what lay in the workspace before doesn't matter either
-        results.append(result(case, threads, density, settings, poison=255 * (threads % 2)))
+        value = guards.FILLS[threads % 3]
+        results.append(result(case, threads, density, settings, value))
     assert len(set(results)) == 1
 
 
@@ -318,6 +326,21 @@ def test_fork(digits):
         pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(status) == 0
     assert weights_after_fit(2, X, y) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_fork_beside_a_team_at_work(digits):
+    """Another thread trains meanwhile: its threads and its lock are not in the child."""
+    X, y, _, _ = digits
+    expected = weights_after_fit(2, X, y)
+    with team_threads._lock, warnings.catch_warnings():  # as the other thread would hold it
+        warnings.simplefilter("ignore")  # of a fork beside threads
+        child = os.fork()
+    if child == 0:
+        alone = not team_threads._pool._threads and not team_threads._lock.locked()
+        os._exit(0 if alone and weights_after_fit(2, X, y) == expected else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def processor_seconds():

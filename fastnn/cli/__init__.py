@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import fastnn
-from fastnn.cli import bench, evaluate, info, page, predict, show, sweep, train
+from fastnn.cli import bench, console, evaluate, info, page, predict, show, sweep, train
 from fastnn.cli.console import INTERRUPTED
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
-        print(f"fastnn: error: {error or type(error).__name__}", file=sys.stderr)
+        console.say(f"fastnn: error: {error or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 import fastnn
 from fastnn import divergence, images, tables
 from fastnn.checks import Array
-from fastnn.cli import arguments, sources
+from fastnn.cli import arguments, console, sources
 from fastnn.cli.arguments import HelpFormatter
 from fastnn.cli.console import FAILED
 from fastnn.settings import PIXEL_SCALE
@@ -44,8 +44,9 @@ def _run(options: argparse.Namespace) -> int:
             known = encoding.with_target(frame)
             X_test, y_test = encoding.inputs(known, network.dtype), encoding.targets(known)
         if len(known) < len(frame):
-            print(f"left out: {len(frame) - len(known)} rows without {encoding.target.name}")
-        print(*encoding.target.report(network, X_test, y_test), sep="\n")
+            left_out = len(frame) - len(known)
+            console.say(f"left out: {left_out} rows without {encoding.target.name}")
+        console.say("\n".join(encoding.target.report(network, X_test, y_test)))
         return _status(network, options.model, X_test, y_test)
     if tables.ENTRY in network.metadata:
         with sources.naming(options.model):

@@ -11,7 +11,7 @@ from typing import Any
 
 import fastnn
 from fastnn import prediction, tables
-from fastnn.cli import arguments, sources
+from fastnn.cli import arguments, console, sources
 from fastnn.cli.arguments import HelpFormatter
 
 
@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     if tables.ENTRY in network.metadata:
         with sources.naming(options.model):
             encoding = tables.Encoding.of(network)
-        print(_of_table(network, encoding, options.images[0]))
+        console.say(_of_table(network, encoding, options.images[0]))
         return 0
     if options.images == ["-"]:
         X = prediction.of_csv(network, sys.stdin, "standard input")
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         X, names = prediction.of_pictures(network, options.images), options.images
     probabilities = prediction.finite(network.predict_proba(X))
-    print(prediction.table(names, network.predict(X), probabilities))
+    console.say(prediction.table(names, network.predict(X), probabilities))
     return 0
 
 

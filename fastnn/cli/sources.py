@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import fastnn
-from fastnn import datasets, tables
+from fastnn import checks, datasets, tables
 from fastnn.checks import Array
 from fastnn.cli import arguments
 from fastnn.settings import PIXEL_SCALE, Task
@@ -30,18 +30,19 @@ def task(options: argparse.Namespace) -> Task:
         raise ValueError(
             f"--target: expected the column to predict, one of {', '.join(frame.columns)}"
         )
-    encoding, parts, notes = tables.prepare(
-        frame,
-        options.target,
-        task=options.task,
-        missing=options.missing,
-        ignore=options.ignore or (),
-        categorical=options.categorical or (),
-        validation_share=options.validation_share,
-        test_share=options.test_share,
-        seed=options.seed,
-        dtype=options.dtype,
-    )
+    with naming(options.csv or options.parquet):
+        encoding, parts, notes = tables.prepare(
+            frame,
+            options.target,
+            task=options.task,
+            missing=options.missing,
+            ignore=options.ignore or (),
+            categorical=options.categorical or (),
+            validation_share=options.validation_share,
+            test_share=options.test_share,
+            seed=options.seed,
+            dtype=options.dtype,
+        )
     of = encoding.target
     metadata = {tables.ENTRY: encoding.as_text()}
     return Task(parts, of.outputs, "rows", None, of.loss, metadata, notes, of.report)
@@ -96,7 +97,7 @@ def naming(file: Path | str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file}: {checks.message(str(error))}") from None
 
 
 def model_of_images(model: Path, backend: str | None = None) -> fastnn.Network:

@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     digest = sweep.digest(task)
     with sweep.Results(options.out, digest) as results:
         missing = [setting for setting in settings if setting not in results.found]
-        print(*task.notes, sep="\n", end="\n" * bool(task.notes))
+        console.say("".join(f"{note}\n" for note in task.notes), end="")
         _print_sweep(settings, len(missing), options.out)
         if options.dask is None:
             place = f"{workers} at a time, each on one thread"

@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     widths = [X_train.shape[1], *options.hidden, task.outputs]
     network = Setting.of(vars(options)).network(task)
     shape = "-".join(map(str, widths))
-    print(*task.notes, sep="\n", end="\n" * bool(task.notes))
+    console.say("".join(f"{note}\n" for note in task.notes), end="")
     print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test {task.unit}")
     print(
         f"{shape}, {_hidden(options)}, {network.parameter_count:,} parameters, "
@@ -166,7 +166,7 @@ def _run(options: argparse.Namespace) -> int:
     elif stopping is not None and stopping.best_epoch:
         print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")
     report = task.report(network, X_test, y_test)
-    print(*report, sep="\n")
+    console.say("\n".join(report))
     print(
         f"time {sum(history.seconds):.2f} s training, and {history.compile_seconds:.2f} s before "
         "it to compile kernels or read them from the cache"

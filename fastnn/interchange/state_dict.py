@@ -70,7 +70,8 @@ def arrays(
     optional = OPTIONAL.get(kind, {})
     if not set(found) <= names.keys() or not set(lacking) <= optional.keys():
         raise ValueError(
-            f"{where}: expected {', '.join(names)} for {layer!r}, got {', '.join(found)}"
+            f"{where}: expected {', '.join(names)} for {layer!r}, "
+            f"got {checks.message(', '.join(found))}"
         )
     values = {names[name]: np.full(shapes[names[name]], optional[name]) for name in lacking}
     for name in found:
@@ -101,12 +102,12 @@ def load(network: Network, state_dict: Mapping[str, Any]) -> None:
     if len(parts) != len(learned):
         raise ValueError(
             f"state_dict: expected parameters of {len(learned)} layers, got those of {len(parts)}: "
-            f"{', '.join(map(repr, parts))}"
+            f"{checks.message(', '.join(map(repr, parts)))}"
         )
     values = []
     for layer, (module, state) in zip(learned, parts.items(), strict=True):
         record: Any = layer._describe(0)
-        where = f"state_dict, {module}" if module else "state_dict"
+        where = f"state_dict, {checks.message(module)}" if module else "state_dict"
         values.append(arrays(layer, record.kind, state, where))
     for layer, of_layer in zip(learned, values, strict=True):
         for name, array in of_layer.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import checks
 from fastnn.checks import Array
 from fastnn.layers import Dense
 from fastnn.tables.cells import Frame
@@ -55,10 +56,11 @@ class Encoding:
             columns = tuple(_built(of, Number, Category) for of in entry["columns"])
             encoding = cls(columns, _built(entry["target"], Classes, Quantity))
             encoding._check_fits(network)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # damage shows in many ways
+            reason = checks.message(f"{type(error).__name__}: {error}")
             raise ValueError(
                 f"expected what `fastnn train` wrote of a table in the entry {ENTRY!r} of the "
-                f"metadata, got a damaged one: {type(error).__name__}: {error}"
+                f"metadata, got a damaged one: {reason}"
             ) from error
         return encoding
 

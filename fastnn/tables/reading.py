@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import os
 import re
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from fastnn import checks, unpacking
 from fastnn.tables import cells
 from fastnn.tables.cells import Frame
 from fastnn.tables.encoding import Encoding
@@ -27,8 +27,13 @@ _ENDINGS = (".csv", ".tsv", ".txt", *_PARQUET)
 
 _SEPARATORS = ",;\t"
 
-_GZIP, _OF_PARQUET, _MARK = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
+_OF_PARQUET, _MARK = b"PAR1", b"\xef\xbb\xbf"
 """How such files begin."""
+
+_MOST_COLUMNS = 50_000
+"""pandas needs two kB and a tenth of a millisecond for each, however small a file."""
+
+_CSV_FILE = "a CSV file whose first line names its columns"
 
 _STANDARD_INPUT = "standard input"
 
@@ -46,7 +51,7 @@ def holds_rows(path: str | os.PathLike[str]) -> bool:
     if is_table(path):
         return True
     begin = _beginning(path)
-    if begin[:2] == _GZIP or begin[:4] == _OF_PARQUET:
+    if begin[:2] == unpacking.GZIP or begin[:4] == _OF_PARQUET:
         return True
     # of pictures all have a byte of 0 soon, but for those that are markup
     return bool(begin.strip()) and b"\0" not in begin and not begin.lstrip().startswith(b"<")
@@ -81,7 +86,7 @@ def read(
     ImportError
         If pandas, or pyarrow for Parquet, is not installed.
     """
-    pandas = cells.load_pandas()
+    cells.load_pandas()
     if not isinstance(source, str | os.PathLike):
         return _of_csv(_content(source), _STANDARD_INPUT, texts)
     name = os.fspath(source)
@@ -92,17 +97,11 @@ def read(
         parquet = ending in _PARQUET or (
             ending not in _ENDINGS and _beginning(name)[:4] == _OF_PARQUET
         )
-    if not parquet:
-        with _as_table(name, "a CSV file whose first line names its columns"):
-            content = _content(source)
-        return _of_csv(content, name, texts)
-    with _as_table(name, "a Parquet file"):
-        try:
-            frame = pandas.read_parquet(source)
-        except ImportError as error:
-            needed = "reading Parquet needs pyarrow: pip install 'fastnn[tables]'"
-            raise ImportError(needed) from error
-    return _named(frame, name, frame.columns)
+    if parquet:
+        return _of_parquet(name)
+    with _as_table(name, _CSV_FILE):
+        content = _content(source)
+    return _of_csv(content, name, texts)
 
 
 def read_rows(source: TextIO, encoding: Encoding) -> Frame:
@@ -139,7 +138,8 @@ def text(path: str | os.PathLike[str]) -> str:
     ValueError
         If it is no text in UTF-8.
     """
-    content = _content(path)
+    with _as_table(os.fspath(path), "a text, gzipped or not"):
+        content = _content(path)
     with _in_utf8(os.fspath(path), content):
         return content.decode()
 
@@ -178,7 +178,7 @@ def _as_table(name: str, kind: str) -> Iterator[None]:
     except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{name}: expected {kind}, got {error}") from error
+        raise ValueError(f"{name}: expected {kind}, got {checks.message(str(error))}") from error
 
 
 @contextmanager
@@ -204,14 +204,71 @@ def _in_utf8(name: str, content: bytes) -> Iterator[None]:
         raise
 
 
+def _of_parquet(name: str) -> Frame:
+    """Return the table in a file of Parquet."""
+    pandas = cells.load_pandas()
+    try:
+        import pyarrow
+    except ImportError as error:
+        needed = "reading Parquet needs pyarrow: pip install 'fastnn[tables]'"
+        raise ImportError(needed) from error
+    expected = f"{name}: expected a Parquet file"
+    try:
+        if Path(name).is_file():
+            _check_size(name)
+        frame = pandas.read_parquet(name, engine="pyarrow")
+        for place in range(frame.shape[1]):
+            values = frame.iloc[:, place].array
+            if getattr(values.dtype, "storage", "") == "pyarrow":  # texts, not looked at until now
+                pyarrow.array(values).validate(full=True)
+    except MemoryError as error:
+        raise ValueError(f"{expected}, got one that asks for more memory than there is") from error
+    except Exception as error:  # of any kind, where names or notes of pandas in it are damaged
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        told = isinstance(error, (ValueError, OSError)) and not isinstance(error, UnicodeError)
+        reason = str(error) if told else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{expected}, got {checks.message(reason)}") from error
+    return _named(frame, name, frame.columns)
+
+
+def _check_size(name: str) -> None:
+    """Raise if a file of Parquet, which can say much in few bytes, holds too much for its size."""
+    from pyarrow import compute, parquet
+
+    size = os.stat(name).st_size
+    with parquet.ParquetFile(name) as file:
+        of = file.metadata
+    groups = [of.row_group(i) for i in range(of.num_row_groups)]
+    rows = max(of.num_rows, sum(group.num_rows for group in groups))
+    held = max(8 * rows * of.num_columns, sum(group.total_byte_size for group in groups))
+    if of.num_columns > _MOST_COLUMNS:
+        raise ValueError(f"{of.num_columns:,} columns; {_MOST_COLUMNS:,} are read at most")
+    columns = [of.schema.column(i) for i in range(of.num_columns)]
+    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    if texts and held <= unpacking.most(size):
+        # as they are in the file, where a long one is there once, however many rows have it
+        with parquet.ParquetFile(name, read_dictionary=texts) as file:
+            for batch in file.iter_batches(columns=texts):
+                for column in batch.columns:
+                    if hasattr(column, "dictionary"):
+                        lengths = compute.binary_length(column.dictionary)
+                        held += compute.sum(lengths.take(column.indices)).as_py() or 0
+    if held > unpacking.most(size):
+        raise ValueError(
+            f"{rows:,} rows of {of.num_columns:,} columns, which take {unpacking.refusal(size)}"
+        )
+
+
 def _of_csv(content: bytes, name: str, texts: Iterable[str]) -> Frame:
     """Return the table in a file of CSV, of which pandas reads the bytes as they are."""
     pandas = cells.load_pandas()
     texts = set(texts)
-    kind = "a CSV file whose first line names its columns"
-    with _in_utf8(name, content), _as_table(name, kind):
+    with _in_utf8(name, content), _as_table(name, _CSV_FILE):
         separator, content = _separated(content)
         header, row = _first_lines(content, separator)
+        if len(header) > _MOST_COLUMNS:
+            raise ValueError(f"{len(header):,} columns; {_MOST_COLUMNS:,} are read at most")
         if len(row) > len(header):
             # of which pandas would make names of the rows, and move all others by a column
             hint = ""
@@ -264,8 +321,8 @@ def _content(source: str | os.PathLike[str] | TextIO) -> bytes:
         # in which standard input may hold what was not in UTF-8
         return source.read().encode("utf-8", "surrogateescape").removeprefix(_MARK)
     content = Path(source).read_bytes()
-    if content[:2] == _GZIP:
-        content = gzip.decompress(content)
+    if content[:2] == unpacking.GZIP:
+        content = unpacking.text(content)
     return content.removeprefix(_MARK)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn import guards
 from fastnn.backends import Labels
 from fastnn.checks import FLOAT_DTYPES, Array
 
@@ -33,7 +34,8 @@ from .machine import MACHINE
 LONG_INPUT = 512
 """Elements from which a kernel makes up, in float64, for what its call costs more than NumPy's."""
 
-_empty, _empty_like = np.empty, np.empty_like
+_empty = guards.filled if guards.CHECKED else np.empty
+_empty_like = guards.filled_like if guards.CHECKED else np.empty_like
 _INT64 = np.dtype(np.int64)
 _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _LABELS = id(_INT64)

@@ -4,8 +4,9 @@ Compiled code is kept on disk, so that a process compiles only what no process
 before it has compiled. Numba looks up a cached function by its name, signature and
 CPU, and drops it when its own source file changes. It doesn't see that a function
 which it calls lives in another file that changed, nor that an environment variable
-asked for narrower vectors. `jit` therefore writes both into the function's qualified
-name: a digest of every source file of this backend, and the vector width.
+asked for narrower vectors, or for the checked build. `jit` therefore writes all of it into the
+function's qualified name: a digest of every source file of this backend, the vector width, and
+whether kernels are checked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import functools
 import hashlib
 import inspect
 import os
-import sys
 import threading
 import time
 import warnings
@@ -29,20 +29,18 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils, sigutils
-from numba.core import config as numba_config
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
+from fastnn.guards import CHECKED
 from fastnn.interrupts import held_uncut
+from fastnn.locks import locked
 
 from .language import DOUBLE, FLOAT
-from .machine import MACHINE
+from .machine import MACHINE, target_cpu
 from .microkernel import Microkernel, flattened, intrinsic
-
-if sys.platform != "win32":
-    import fcntl
 
 FLAGS: dict[str, Any] = {
     "nogil": True,  # other Python threads run on while a kernel does
@@ -61,7 +59,7 @@ def _digest_of_sources() -> str:
     return digest.hexdigest()[:12]
 
 
-_VARIANT = f"v{MACHINE.vector_bits}_{_digest_of_sources()}"
+_VARIANT = f"v{MACHINE.vector_bits}{'_checked' if CHECKED else ''}_{_digest_of_sources()}"
 _warned = False
 
 
@@ -114,19 +112,19 @@ class _Turn:
     def take(self) -> None:
         """Wait for it, or until waiting has taken longer than to compile everything."""
         directory = None if self.taken else _cache_directory()
-        if directory is None or sys.platform == "win32":
+        if directory is None:
             return
         end = time.monotonic() + LONGEST_WAIT * self._patient
         with contextlib.suppress(OSError):  # a directory that can't be written, or without locks
             directory.mkdir(parents=True, exist_ok=True)
             file = (directory / "fastnn.lock").open("ab")
             try:
-                while not (locked := _locked(file)) and time.monotonic() < end:
+                while not (has_lock := locked(file.fileno())) and time.monotonic() < end:
                     time.sleep(0.02)
             except BaseException:
                 file.close()
                 raise
-            if not locked and self._patient:
+            if not has_lock and self._patient:
                 # who holds it may have been stopped; not as long for every function
                 self._patient = False
                 warnings.warn(
@@ -147,15 +145,6 @@ class _Turn:
 TURN = _Turn()
 LONGEST_WAIT = 120.0
 """Seconds."""
-
-
-def _locked(file: Any) -> bool:
-    """Say whether the lock of an open file could be had."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class _ForgivingCache:
@@ -312,7 +301,7 @@ if hasattr(os, "register_at_fork"):
 def _target_machine() -> Any:
     """Return LLVM's description of this CPU, or of the one that Numba is told to compile for."""
     target = binding.Target.from_triple(binding.get_process_triple())
-    cpu, features = _cpu()
+    cpu, features = target_cpu()
     return target.create_target_machine(
         cpu=cpu,
         features=features,
@@ -359,7 +348,8 @@ def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
     directory = _cache_directory()
     if directory is None:
         return _compiled_code(kernel, element)
-    key = " ".join((kernel.name(element), _VARIANT, llvmlite.__version__, *_cpu()))
+    machine = binding.get_process_triple(), *target_cpu()
+    key = " ".join((kernel.name(element), _VARIANT, llvmlite.__version__, *machine))
     path = directory / f"fastnn-{hashlib.sha256(key.encode()).hexdigest()[:32]}.o"
     try:
         content = path.read_bytes()
@@ -378,17 +368,6 @@ def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
         with contextlib.suppress(OSError):
             unfinished.unlink()
     return code
-
-
-@functools.cache
-def _cpu() -> tuple[str, str]:
-    """Return name and features of the CPU that code is for: this one, or what Numba is told."""
-    config: Any = numba_config
-    host = binding.get_host_cpu_features().flatten()
-    return (
-        config.CPU_NAME or binding.get_host_cpu_name(),
-        host if config.CPU_FEATURES is None else config.CPU_FEATURES,
-    )
 
 
 @functools.cache

@@ -8,7 +8,7 @@ instructions. A Python loop in it is an unrolled loop in the kernel; an `Int` or
 `Vector` in it stands for a value that the kernel will hold in a register.
 
     @microkernel
-    def axpy(k: Kernel, alpha: Real, x: Int, y: Int, vectors: Int) -> None:
+    def axpy(k: Kernel, alpha: Real, x: Address, y: Address, vectors: Int) -> None:
         scale = k.broadcast(alpha)
         with k.loop(0, vectors) as j:                      # a loop of the kernel
             offset = j * k.vector_bytes                    # integer arithmetic of the kernel
@@ -17,24 +17,29 @@ instructions. A Python loop in it is an unrolled loop in the kernel; an `Int` or
 
 Compiled functions call it as `axpy(alpha, x, y, vectors)`: that is the work of `microkernel.py`,
 and nothing here knows of Numba. Addresses are integers that count bytes (`array.ctypes.data` and
-what is added to it), and so are strides. A `Matrix` is address, strides and sizes in one value, so
-that a product is called as `matmul(alpha, A, B, C)`. Where a kernel has vectors, its first
-parameter is a floating-point number, and the type of that number is the type of its vectors: one
-text serves float32 and float64. A parameter called `like` serves for its type alone.
+what is added to it), and so are strides; a parameter that is one is annotated as `Address`. A
+`Matrix` is address, strides and sizes in one value, so that a product is called as
+`matmul(alpha, A, B, C)`. Where a kernel has vectors, its first parameter is a floating-point
+number, and the type of that number is the type of its vectors: one text serves float32 and
+float64. A parameter called `like` serves for its type alone.
+
+In the checked build (see `checked.py`) each address remembers from which parameter it comes, and
+each load and store is compared with the memory into which that parameter points. Otherwise nothing
+of this is emitted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from llvmlite import ir
 
-from .machine import HAS_POSIX, MACHINE, lanes
+from . import system
+from .machine import MACHINE, lanes
 
 V = TypeVar("V", bound="Value")
 Number = TypeVar("Number", "Int", "Vector")
@@ -87,11 +92,20 @@ class Condition(Value):
 class Int(Value):
     """A 64-bit integer: a count, an index, a stride in bytes, an address, a set of 64 bits."""
 
+    bounds: Bounds | None = None
+    """In the checked build: of an address, the memory in which it is to stay."""
+
     def __add__(self, other: Int | int) -> Int:
-        return self if isinstance(other, int) and other == 0 else self._emit("add", other)
+        if isinstance(other, int) and other == 0:
+            return self
+        total = self._emit("add", other)
+        total.bounds = self.bounds or (other.bounds if isinstance(other, Int) else None)
+        return total
 
     def __sub__(self, other: Int | int) -> Int:
-        return self._emit("sub", other)
+        difference = self._emit("sub", other)
+        difference.bounds = self.bounds
+        return difference
 
     def __mul__(self, other: Int | int) -> Int:
         return self._emit("mul", other)
@@ -177,6 +191,9 @@ class Vector(Value):
 Real = Vector
 """One floating-point number of the kernel's type."""
 
+Address = Int
+"""An address, as a parameter of a kernel."""
+
 
 class Matrix(NamedTuple):
     """A matrix in memory: one value, made of five integers, of a kernel or of compiled functions.
@@ -204,6 +221,64 @@ MATRIX = np.dtype([(field, np.int64) for field in Matrix._fields])
 """A `Matrix` as a field of a record; kernels take such a field as they take the value."""
 
 
+class Bounds:
+    """In the checked build: where the memory begins and ends into which a parameter points.
+
+    Parameters
+    ----------
+    name
+        What errors call the parameter.
+    address
+        The parameter.
+    at_entry
+        Whether it is known where the kernel begins. If so, its memory is looked up there, once,
+        and only if something is loaded or stored through it.
+    """
+
+    def __init__(self, name: str, address: Int, at_entry: bool = True) -> None:
+        self.name = name
+        self._address = address
+        self._found: list[Int] | None = None if at_entry else self._look_up()
+
+    def _look_up(self) -> list[Int]:
+        builder = self._address.kernel.builder
+        signature = ir.FunctionType(INT64, [INT64])
+        function = _declare(builder.module, FIND_RANGE, signature)
+        place = builder.inttoptr(builder.call(function, [self._address.code]), INT64.as_pointer())
+        return [
+            Int(self._address.kernel, builder.load(builder.gep(place, [ir.Constant(INT32, field)])))
+            for field in range(RANGE_FIELDS)
+        ]
+
+    def found(self) -> list[Int]:
+        """Return where the memory begins, where it ends, and where it ends for stores."""
+        if self._found is None:
+            with self._address.kernel.builder.goto_entry_block():
+                self._found = self._look_up()
+        return self._found
+
+    @classmethod
+    def of_either(cls, condition: Condition, yes: Bounds, no: Bounds) -> Bounds:
+        """Return those of `yes` where the condition holds, of `no` elsewhere."""
+        if yes is no:
+            return yes
+        either = cls.__new__(cls)
+        either.name = f"{yes.name} or {no.name}"
+        either._address = yes._address
+        where = yes._address.kernel.where
+        either._found = [
+            where(condition, *pair) for pair in zip(yes.found(), no.found(), strict=True)
+        ]
+        return either
+
+
+RANGE_FIELDS = 3
+"""Integers that describe a stretch of memory: begin, end, and the end for stores."""
+
+FIND_RANGE, REPORT, ALLOW = "fastnn_find_range", "fastnn_report_access", "fastnn_allow"
+"""Functions of the checked build, which `checked.py` writes."""
+
+
 class Variables(Generic[V]):
     """Variables of the kernel, addressed like an array: `total[row, column] = ...`.
 
@@ -214,6 +289,8 @@ class Variables(Generic[V]):
     def __init__(self, kernel: Kernel, initial: V, shape: tuple[int, ...]):
         self.kernel = kernel
         self.kind = type(initial)
+        # a variable that holds an address begins with one, and stays in its memory
+        self.bounds = initial.bounds if isinstance(initial, Int) else None
         self.slots: dict[tuple[int, ...], ir.Value] = {}
         for place in itertools.product(*map(range, shape)):
             with kernel.builder.goto_entry_block():
@@ -222,7 +299,10 @@ class Variables(Generic[V]):
 
     def __getitem__(self, place: int | tuple[int, ...]) -> V:
         slot = self.slots[place if isinstance(place, tuple) else (place,)]
-        return self.kind(self.kernel, self.kernel.builder.load(slot))
+        value = self.kind(self.kernel, self.kernel.builder.load(slot))
+        if isinstance(value, Int):
+            value.bounds = self.bounds
+        return value
 
     def __setitem__(self, place: int | tuple[int, ...], value: V) -> None:
         slot = self.slots[place if isinstance(place, tuple) else (place,)]
@@ -233,9 +313,12 @@ class Variables(Generic[V]):
 
 
 class Kernel:
-    """Writes one microkernel: its operations emit LLVM instructions in the order of the calls."""
+    """Writes one microkernel: its operations emit LLVM instructions in the order of the calls.
 
-    def __init__(self, builder: ir.IRBuilder, element: ir.Type):
+    `checked` says whether each load and store is compared with the memory that it may touch.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type, checked: bool = False):
         self.builder = builder
         self.element = element
         self.element_bytes = 4 if element == FLOAT else 8
@@ -243,6 +326,8 @@ class Kernel:
         self.vector_bytes = MACHINE.vector_bits // 8
         self.vector_type = ir.VectorType(element, self.lanes)
         self.machine = MACHINE
+        self.checked = checked
+        self._texts: dict[str, ir.Value] = {}
 
     # constants
 
@@ -273,18 +358,27 @@ class Kernel:
 
     # memory
 
-    def _pointer(self, address: Int, kind: ir.Type) -> ir.Value:
-        return self.builder.inttoptr(address.code, kind.as_pointer())
+    def _pointer(
+        self,
+        address: Int,
+        kind: ir.Type,
+        align: int,
+        store: bool = False,
+        chosen: Condition | None = None,
+    ) -> ir.Value:
+        """Return the pointer to a value of `kind`, of which maybe only some lanes are touched."""
+        code = self._checked(address, kind, align, store, chosen) if self.checked else address.code
+        return self.builder.inttoptr(code, kind.as_pointer())
 
     def load_as(self, address: Int, kind: ir.Type, align: int) -> ir.Value:
         """Load a value of any LLVM type from an address that is a multiple of `align`."""
-        code = self.builder.load(self._pointer(address, kind))
+        code = self.builder.load(self._pointer(address, kind, align))
         code.align = align
         return code
 
     def store_as(self, code: ir.Value, address: Int, align: int) -> None:
         """Store a value of any LLVM type at an address that is a multiple of `align`."""
-        self.builder.store(code, self._pointer(address, code.type)).align = align
+        self.builder.store(code, self._pointer(address, code.type, align, store=True)).align = align
 
     def load(self, address: Int) -> Vector:
         """Load a vector from an aligned address."""
@@ -292,8 +386,7 @@ class Kernel:
 
     def store(self, vector: Vector, address: Int) -> None:
         """Store a vector at an aligned address."""
-        pointer = self._pointer(address, self.vector_type)
-        self.builder.store(vector.code, pointer).align = self.vector_bytes
+        self.store_as(vector.code, address, self.vector_bytes)
 
     def load_real(self, address: Int) -> Real:
         """Load one number."""
@@ -301,8 +394,7 @@ class Kernel:
 
     def store_real(self, number: Real, address: Int) -> None:
         """Store one number."""
-        pointer = self._pointer(address, self.element)
-        self.builder.store(number.code, pointer).align = self.element_bytes
+        self.store_as(number.code, address, self.element_bytes)
 
     def load_integer(self, address: Int) -> Int:
         """Load a 64-bit integer."""
@@ -310,7 +402,14 @@ class Kernel:
 
     def store_integer(self, number: Int, address: Int) -> None:
         """Store a 64-bit integer."""
-        self.builder.store(number.code, self._pointer(address, INT64)).align = 8
+        self.store_as(number.code, address, 8)
+
+    def load_address(self, address: Int, name: str) -> Address:
+        """Load an address, which errors of the checked build call `name`."""
+        loaded = self.load_integer(address)
+        if self.checked:
+            loaded.bounds = Bounds(name, loaded, at_entry=False)
+        return loaded
 
     # memory of users: rows at any address, and vectors of which only some lanes are theirs
 
@@ -328,14 +427,14 @@ class Kernel:
 
     def load_lanes(self, address: Int, chosen: Condition) -> Vector:
         """Load the chosen lanes from any address; the others are 0, their memory is not touched."""
-        pointer = self._pointer(address, self.vector_type)
+        pointer = self._pointer(address, self.vector_type, 1, chosen=chosen)
         byte = ir.Constant(INT32, 1)
         codes = [pointer, byte, chosen.code, self.zero().code]
         return Vector(self, self._call_masked("load", self.vector_type, codes))
 
     def store_lanes(self, vector: Vector, address: Int, chosen: Condition) -> None:
         """Store the chosen lanes at any address; the memory of the others is not touched."""
-        pointer = self._pointer(address, self.vector_type)
+        pointer = self._pointer(address, self.vector_type, 1, store=True, chosen=chosen)
         byte = ir.Constant(INT32, 1)
         self._call_masked("store", ir.VoidType(), [vector.code, pointer, byte, chosen.code])
 
@@ -354,44 +453,88 @@ class Kernel:
         function = _declare(self.builder.module, f"llvm.masked.{name}.{suffix}", signature)
         return self.builder.call(function, codes)
 
+    # the checked build
+
+    def _checked(
+        self, address: Int, kind: ir.Type, align: int, store: bool, chosen: Condition | None
+    ) -> ir.Value:
+        """Write the comparison of an access with the memory that it may touch; return the address.
+
+        What is out of bounds, or not aligned, is reported, and turned aside to memory that belongs
+        to nobody, so that the kernel comes to its end.
+        """
+        builder, nbytes = self.builder, bytes_of(kind)
+        bounds = address.bounds or Bounds("an address", address, at_entry=False)
+        begin, end, store_end = bounds.found()
+        first, last = address, address + nbytes
+        if chosen is not None:
+            bits = self.bits(chosen)
+            before_first, unused = (
+                Int(self, count(bits.code, ir.Constant(ir.IntType(1), 0)))
+                for count in (builder.cttz, builder.ctlz)
+            )
+            first = address + before_first * self.element_bytes
+            last = address + (64 - unused) * self.element_bytes
+        outside = builder.or_(
+            builder.icmp_unsigned("<", first.code, begin.code),
+            builder.icmp_unsigned(">", last.code, (store_end if store else end).code),
+        )
+        if align > 1:
+            outside = builder.or_(outside, (address & (align - 1)).differs(0).code)
+        if chosen is not None:
+            outside = builder.and_(outside, bits.differs(0).code)
+        before = builder.basic_block
+        with builder.if_then(outside, likely=False):
+            signature = ir.FunctionType(INT64, [INT64] * 6)
+            report = _declare(builder.module, REPORT, signature)
+            where = self._text(f"{builder.function.name}\n{bounds.name}")
+            length = last - first
+            flag = ir.Constant(INT64, int(store))
+            aside = builder.call(
+                report, [where, first.code, length.code, begin.code, end.code, flag]
+            )
+            reported = builder.basic_block
+        code = builder.phi(INT64)
+        code.add_incoming(address.code, before)
+        code.add_incoming(aside, reported)
+        return code
+
+    def _text(self, text: str) -> ir.Value:
+        """Return the address of a text, as an integer."""
+        if text not in self._texts:
+            module, content = self.builder.module, bytearray(text.encode() + b"\0")
+            kind = ir.ArrayType(ir.IntType(8), len(content))
+            name = module.get_unique_name("fastnn_text")
+            constant = ir.GlobalVariable(module, kind, name)
+            constant.linkage, constant.global_constant = "internal", True
+            constant.initializer = ir.Constant(kind, content)
+            self._texts[text] = constant.ptrtoint(INT64)
+        return self._texts[text]
+
     # memory that threads share, and the operating system
 
     def load_shared(self, address: Int) -> Int:
         """Load a 64-bit integer that another thread stores; what it stored before is visible."""
-        pointer = self._pointer(address, INT64)
+        pointer = self._pointer(address, INT64, 8)
         return Int(self, self.builder.load_atomic(pointer, "acquire", 8))
 
     def store_shared(self, number: int | Int, address: Int) -> None:
         """Store a 64-bit integer that another thread loads, after all that was stored before."""
         number = self.integer(number)
-        self.builder.store_atomic(number.code, self._pointer(address, INT64), "release", 8)
+        pointer = self._pointer(address, INT64, 8, store=True)
+        self.builder.store_atomic(number.code, pointer, "release", 8)
 
     def yield_processor(self) -> None:
         """Let another thread that is ready run on this processor."""
-        if HAS_POSIX:
-            self._system("sched_yield")
+        system.SYSTEM.yield_processor(self.builder)
 
     def sleep(self, microseconds: int) -> None:
         """Leave the processor for a while."""
-        if HAS_POSIX:
-            self._system("usleep", ir.Constant(INT32, microseconds))
+        system.SYSTEM.sleep(self.builder, microseconds)
 
     def clock(self) -> Int:
-        """Nanoseconds, as `time.monotonic_ns` counts them."""
-        if not HAS_POSIX:
-            return self.integer(0)
-        with self.builder.goto_entry_block():
-            pair = self.builder.alloca(ir.ArrayType(INT64, 2))
-        seconds = self.builder.bitcast(pair, INT64.as_pointer())
-        self._system("clock_gettime", ir.Constant(INT32, time.CLOCK_MONOTONIC), seconds)
-        fraction = self.builder.gep(seconds, [ir.Constant(INT32, 1)])
-        whole = Int(self, self.builder.load(seconds))
-        return whole * 1_000_000_000 + Int(self, self.builder.load(fraction))
-
-    def _system(self, name: str, *codes: ir.Value) -> None:
-        """Call a function of the C library."""
-        signature = ir.FunctionType(INT32, [code.type for code in codes])
-        self.builder.call(_declare(self.builder.module, name, signature), codes)
+        """Nanoseconds since some moment."""
+        return Int(self, system.SYSTEM.clock(self.builder))
 
     # arithmetic
 
@@ -423,7 +566,11 @@ class Kernel:
 
     def where(self, condition: Condition, yes: V, no: V) -> V:
         """Return `yes` where the condition holds, `no` elsewhere."""
-        return type(yes)(self, self.builder.select(condition.code, yes.code, no.code))
+        value = type(yes)(self, self.builder.select(condition.code, yes.code, no.code))
+        bounds = [x.bounds for x in (yes, no) if isinstance(x, Int) and x.bounds is not None]
+        if isinstance(value, Int) and len(bounds) == 2:
+            value.bounds = Bounds.of_either(condition, *bounds)
+        return value
 
     def maximum(self, a: Number, b: Number | float) -> Number:
         """Return the larger of two, `b` where one of them is NaN."""
@@ -579,6 +726,13 @@ def pairwise_sum(terms: Sequence[V]) -> V:
     while len(terms) > 1:
         terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]  # type: ignore[operator]
     return terms[0]
+
+
+def bytes_of(kind: ir.Type) -> int:
+    """Return how many bytes a number or a vector takes."""
+    if isinstance(kind, ir.VectorType):
+        return int(kind.count * bytes_of(kind.element))
+    return kind.width // 8 if isinstance(kind, ir.IntType) else {FLOAT: 4, DOUBLE: 8}[kind]
 
 
 def _declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Function:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
-import time
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from llvmlite import binding
+from numba.core import codegen, config
 
 from fastnn.processors import processors, usable
 
@@ -53,10 +56,46 @@ MACHINES = {
 }  # fmt: skip
 
 
+@functools.cache
+def target_cpu() -> tuple[str, str]:
+    """Return name and features of the CPU that code is for: this one, or what Numba is told."""
+    told: Any = config
+    features = told.CPU_FEATURES
+    return (
+        told.CPU_NAME or binding.get_host_cpu_name(),
+        codegen.get_host_cpu_features() if features is None else features,
+    )
+
+
+def _widest_vectors() -> int:
+    """Return how many bits the widest vectors have that the CPU adds integers of at once."""
+    name, features = target_cpu()
+    triple = binding.get_process_triple()
+    if not triple.startswith("x86_64"):
+        return 128
+    if name == binding.get_host_cpu_name():  # all of its features are listed, or fewer by wish
+        listed = features.split(",")
+        return 512 if "+avx512f" in listed else 256 if "+avx2" in listed else 128
+    # NUMBA_CPU_NAME names one; what it can do LLVM knows, and shows by the registers that it takes
+    addition = """
+        define void @add(ptr %x, ptr %y) {
+            %a = load <16 x i32>, ptr %x
+            %b = load <16 x i32>, ptr %y
+            %c = add <16 x i32> %a, %b
+            store <16 x i32> %c, ptr %y
+            ret void
+        }"""
+    codegen.initialize_llvm()
+    target = binding.Target.from_triple(triple)
+    machine = target.create_target_machine(cpu=name, features=features)
+    assembly = machine.emit_assembly(binding.parse_assembly(addition))
+    added = re.findall(r"paddd.*%([xyz])mm", assembly)
+    return {"x": 128, "y": 256, "z": 512}[added[0]]
+
+
 def _this_machine() -> Machine:
-    """Choose by the CPU's features, or by FASTNN_VECTOR_BITS (narrower only)."""
-    features = binding.get_host_cpu_features()
-    widest = 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
+    """Choose by the CPU that code is for, or by FASTNN_VECTOR_BITS (narrower only)."""
+    widest = _widest_vectors()
     asked = os.environ.get("FASTNN_VECTOR_BITS", "").strip()
     if not asked:
         return MACHINES[widest]
@@ -66,9 +105,6 @@ def _this_machine() -> Machine:
 
 
 MACHINE = _this_machine()
-
-HAS_POSIX = os.name == "posix" and hasattr(time, "CLOCK_MONOTONIC")
-"""Whether kernels can yield, sleep and ask for the time; threads that wait for each other do."""
 
 
 def lanes(itemsize: int) -> int:

@@ -20,7 +20,22 @@ from numba import extending, from_dtype, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 
-from .language import DOUBLE, FLOAT, INT32, INT64, MATRIX, Int, Kernel, Matrix, Real, Value
+from fastnn.guards import CHECKED
+
+from .language import (
+    ALLOW,
+    DOUBLE,
+    FLOAT,
+    INT32,
+    INT64,
+    MATRIX,
+    Bounds,
+    Int,
+    Kernel,
+    Matrix,
+    Real,
+    Value,
+)
 from .machine import MACHINE
 
 
@@ -30,41 +45,53 @@ class Microkernel:
 
     write: Callable[..., Any]
     parameters: tuple[str, ...]
-    """"Int", "Real" or "Matrix" for each; all `Real` of a kernel are float32, or all float64."""
+    """"Int", "Address", "Real" or "Matrix" for each; all `Real` of a kernel are of one type."""
     result: str
     """"None", "Int" or "Real"."""
+    names: tuple[str, ...] = ()
+    """Of the parameters."""
 
     @classmethod
     def of(cls, write: Callable[..., Any]) -> Microkernel:
         """Read the types from the annotations."""
         signature = inspect.signature(write)
         parameters = tuple(p.annotation for p in signature.parameters.values())[1:]
+        names = tuple(signature.parameters)[1:]
         result = signature.return_annotation
-        if not (
-            {"Int", "Real", "Matrix"}.issuperset(parameters) and result in {"None", "Int", "Real"}
-        ):
-            raise TypeError(f"annotate the parameters of {write.__name__} as Int, Real or Matrix")
-        return cls(write, parameters, result)
+        known = {"Int", "Address", "Real", "Matrix"}
+        if not (known.issuperset(parameters) and result in {"None", "Int", "Real"}):
+            raise TypeError(
+                f"annotate the parameters of {write.__name__} as Int, Address, Real or Matrix"
+            )
+        return cls(write, parameters, result, names)
 
     def name(self, element: ir.Type) -> str:
         """Return a symbol that no other kernel in a process has."""
         kind = "f64" if element == DOUBLE else "f32"
         return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.vector_bits}"
 
-    def define(self, module: ir.Module, element: ir.Type) -> ir.Function:
+    def define(self, module: ir.Module, element: ir.Type, checked: bool = CHECKED) -> ir.Function:
         """Write the kernel into a module, for vectors of `element`."""
-        llvm_types = {"Int": [INT64], "Real": [element], "Matrix": [INT64] * len(Matrix._fields)}
+        llvm_types = {
+            "Int": [INT64],
+            "Address": [INT64],
+            "Real": [element],
+            "Matrix": [INT64] * len(Matrix._fields),
+        }
         codes = [code for kind in self.parameters for code in llvm_types[kind]]
         returned = ir.VoidType() if self.result == "None" else llvm_types[self.result][0]
         function = ir.Function(module, ir.FunctionType(returned, codes), self.name(element))
-        kernel = Kernel(ir.IRBuilder(function.append_basic_block()), element)
+        kernel = Kernel(ir.IRBuilder(function.append_basic_block()), element, checked)
         arguments = iter(function.args)
         values: list[Value | Matrix] = []
-        for kind in self.parameters:
-            if kind == "Matrix":
-                values.append(Matrix(*[Int(kernel, next(arguments)) for _ in Matrix._fields]))
-            else:
-                values.append((Int if kind == "Int" else Real)(kernel, next(arguments)))
+        for name, kind in zip(self.names, self.parameters, strict=True):
+            if kind == "Real":
+                values.append(Real(kernel, next(arguments)))
+                continue
+            integers = [Int(kernel, next(arguments)) for _ in llvm_types[kind]]
+            if checked and kind != "Int":  # the address of a matrix is its first integer
+                integers[0].bounds = Bounds(name, integers[0])
+            values.append(Matrix(*integers) if kind == "Matrix" else integers[0])
         result = self.write(kernel, *values)
         if result is None:
             kernel.builder.ret_void()
@@ -155,6 +182,19 @@ def shifted(context, matrix, nbytes):
     return MATRIX_TYPE(matrix, nbytes), _matrix_from(generate)
 
 
+@intrinsic
+def allow(context, address, nbytes):
+    """In the checked build: let kernels touch so many bytes at an address, and fill them."""
+
+    def generate(context, builder, signature, values):
+        name = builder.module.globals.get(ALLOW) or ir.Function(
+            builder.module, ir.FunctionType(INT64, [INT64, INT64]), ALLOW
+        )
+        return builder.call(name, values)
+
+    return types.int64(types.int64, types.int64), generate
+
+
 def microkernel(write: Callable[..., Any]) -> Any:
     """Turn a function that writes a kernel into one that compiled functions can call.
 
@@ -169,7 +209,12 @@ def microkernel(write: Callable[..., Any]) -> Any:
             None,
         )
         element = DOUBLE if number == types.float64 else FLOAT
-        numba_types: dict[str, Any] = {"Int": types.int64, "Real": number, "None": types.void}
+        numba_types: dict[str, Any] = {
+            "Int": types.int64,
+            "Address": types.int64,
+            "Real": number,
+            "None": types.void,
+        }
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
             function = builder.module.globals.get(kernel.name(element))

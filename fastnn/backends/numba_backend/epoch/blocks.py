@@ -143,3 +143,19 @@ class Structure:
         self.scale, self.blocks = split(layers)
         # a step of few samples is not worth sharing, and one chunk saves it the adding of slots
         self.chunks = 1 if batch_size <= FEW_SAMPLES else chunks_of(self.dense)
+
+    def places(self) -> list[tuple[str, int, int]]:
+        """Return the name of each parameter, and where it begins and ends in the flat vector."""
+        places = []
+        for number, layer in enumerate(self.learned):
+            row = memory.row_stride(layer.output_units, self.dtype)
+            vectors = ["scale", "shift", "running_mean", "running_variance"]
+            if isinstance(layer, Dense):
+                rows = memory.round_up(layer.input_units, memory.ROW_BLOCK)
+                end = layer.weights_offset + rows * layer.row_stride
+                places.append((f"weights of learned layer {number}", layer.weights_offset, end))
+                vectors = ["biases"]
+            for name in vectors:
+                offset = getattr(layer, f"{name}_offset")
+                places.append((f"{name} of learned layer {number}", offset, offset + row))
+        return places

@@ -16,7 +16,7 @@ import numpy as np
 from ..jit import call, operation, record_at
 from ..kernels.rows import integer_at, put_real, real_at, span
 from ..kernels.squares import add_squares
-from ..language import Int, Kernel, Matrix, Real
+from ..language import Address, Int, Kernel, Matrix, Real
 from ..microkernel import microkernel, shifted, submatrix
 from .optimizers import RATE_BYTES, ROWS_AT_ONCE, penalty_factor
 
@@ -52,7 +52,7 @@ PART = np.dtype(
 
 
 @microkernel
-def collect_rows(k: Kernel, decay: Real, W: Matrix, gradient: Int, target: Int) -> None:
+def collect_rows(k: Kernel, decay: Real, W: Matrix, gradient: Address, target: Address) -> None:
     """target = gradient + decay * W; both lie at their addresses as the rows of W do."""
     decays = k.broadcast(decay)
     penalty = decays.differs(0.0)
@@ -70,7 +70,7 @@ def collect_rows(k: Kernel, decay: Real, W: Matrix, gradient: Int, target: Int) 
 
 
 @microkernel
-def scale_into(k: Kernel, factor: Real, source: Int, target: Int, vectors: Int) -> None:
+def scale_into(k: Kernel, factor: Real, source: Address, target: Address, vectors: Int) -> None:
     """target = factor * source, aligned whole vectors; zeros, as in padding, stay zero for NaN."""
     factors = k.broadcast(factor)
     with k.loop(0, vectors) as j:

@@ -12,7 +12,7 @@ from ..kernels.loading import load_row, sample_at
 from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import clear, integer_at, put_integer, put_real, real_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
-from ..language import Int, Kernel, Matrix, Real, Vector
+from ..language import Address, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel, submatrix
 
 CLASS_IDS = -1
@@ -21,7 +21,7 @@ CLASS_IDS = -1
 
 @microkernel
 def squared_error(
-    k: Kernel, scale: Real, Y: Matrix, T: Matrix, G: Matrix, sums: Int, predictions: Int
+    k: Kernel, scale: Real, Y: Matrix, T: Matrix, G: Matrix, sums: Address, predictions: Address
 ) -> None:
     """G = scale * (Y - T), and of each row the sum of (Y - T)^2 and where the largest output is.
 
@@ -57,8 +57,8 @@ def binary_cross_entropy_rows(
     Z: Matrix,
     T: Matrix,
     G: Matrix,
-    sums: Int,
-    wrong: Int,
+    sums: Address,
+    wrong: Address,
 ) -> None:
     """G = scale * (σ(Z) - T'), and of each row the sum of losses and the number of wrong answers.
 
@@ -85,7 +85,7 @@ def binary_cross_entropy_rows(
 
 
 @microkernel
-def poisson_rows(k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Int) -> None:
+def poisson_rows(k: Kernel, scale: Real, Z: Matrix, T: Matrix, G: Matrix, sums: Address) -> None:
     """G = scale * (exp(Z) - T), and of each row the sum of losses.
 
     Shapes: logarithms of rates Z, targets T and gradient G [rows, units], all zero in the padding
@@ -112,9 +112,9 @@ def smooth_labels(
     share: Real,
     Z: Matrix,
     G: Matrix,
-    labels: Int,
-    predictions: Int,
-    margins: Int,
+    labels: Address,
+    predictions: Address,
+    margins: Address,
 ) -> None:
     """Smooth the labels, after `softmax_cross_entropy`, of which the arguments are.
 
@@ -141,7 +141,7 @@ def smooth_labels(
 
 
 @microkernel
-def scale_row(k: Kernel, factor: Real, row: Int, vectors: Int) -> None:
+def scale_row(k: Kernel, factor: Real, row: Address, vectors: Int) -> None:
     """row *= factor, an aligned row of whole vectors."""
     factors = k.broadcast(factor)
     with k.loop(0, vectors) as j:

@@ -27,18 +27,16 @@ than a millisecond, as happens often where a machine is shared: the step must wa
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from fastnn import memory
 
 from ..jit import jit_part
-from ..language import Int, Kernel
-from ..machine import HAS_POSIX
+from ..language import Address, Int, Kernel
 from ..microkernel import microkernel
+from ..system import SYSTEM
 
-MOST_MEMBERS = 4 if HAS_POSIX else 1
+MOST_MEMBERS = 4
 """Members of the largest team."""
 
 PLACE_BYTES = 128
@@ -54,8 +52,8 @@ PLACES = {
     name: PLACE_BYTES * number
     for number, name in enumerate(
         (
-            *(f"arrived {member}" for member in range(4)),
-            *(f"ready {member}" for member in range(4)),
+            *(f"arrived {member}" for member in range(MOST_MEMBERS)),
+            *(f"ready {member}" for member in range(MOST_MEMBERS)),
             "called", "parting", "return at",
             # what the caller notes for itself
             "since", "time", "steps", "alone time", "alone steps",
@@ -90,13 +88,13 @@ SETTINGS = {
 
 
 @microkernel
-def signal_at(k: Kernel, address: Int) -> Int:
+def signal_at(k: Kernel, address: Address) -> Int:
     """The signal at an address."""
     return k.load_shared(address)
 
 
 @microkernel
-def put_signal(k: Kernel, number: Int, address: Int) -> None:
+def put_signal(k: Kernel, number: Int, address: Address) -> None:
     """Change the signal at an address."""
     k.store_shared(number, address)
 
@@ -108,7 +106,7 @@ def clock(k: Kernel) -> Int:
 
 
 @microkernel
-def wait(k: Kernel, signals: Int, members: Int, meeting: Int) -> None:
+def wait(k: Kernel, signals: Address, members: Int, meeting: Int) -> None:
     """Wait until all members have come to a meeting.
 
     Why it is fast: each member writes one signal, in a cache line that it alone writes; so a
@@ -125,7 +123,7 @@ def wait(k: Kernel, signals: Int, members: Int, meeting: Int) -> None:
 
 
 @microkernel
-def wait_for_call(k: Kernel, signals: Int, member: Int, last: Int) -> Int:
+def wait_for_call(k: Kernel, signals: Address, member: Int, last: Int) -> Int:
     """A member, until the caller calls: stay away while it is to, be ready, return what is called.
 
     `last` is what was called before. Who stays away sleeps a millisecond at a time, so that
@@ -238,4 +236,4 @@ class Signals:
     def apart(self) -> bool:
         """Return whether it is not yet time for the members to come back."""
         later = self.settings[RETURN_AT]
-        return later > 0 and time.clock_gettime_ns(time.CLOCK_MONOTONIC) < later
+        return later > 0 and SYSTEM.now() < later

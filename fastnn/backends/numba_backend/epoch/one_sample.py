@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ..jit import jit_part, operation, record_at
 from ..kernels.rows import clear, put_real, real_at
-from ..language import Int, Kernel, Matrix, Real
+from ..language import Address, Kernel, Matrix, Real
 from ..microkernel import microkernel, shifted, submatrix
 
 ROWS_AT_ONCE = 64
@@ -22,7 +22,9 @@ ROWS_AT_ONCE = 64
 
 
 @microkernel
-def update_then_product(k: Kernel, alpha: Real, p: Int, g: Int, x: Int, W: Matrix, z: Int) -> None:
+def update_then_product(
+    k: Kernel, alpha: Real, p: Address, g: Address, x: Address, W: Matrix, z: Address
+) -> None:
     """W += alpha * P^T G, then Z += X W.
 
     Shapes: P and X [rows], W [rows, columns], G and Z [columns]; at most MACHINE.scatter_vectors

@@ -11,10 +11,11 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from fastnn import memory
+from fastnn import guards, memory
 from fastnn.backends.description import RATES, Dense, Layer, Learned
 from fastnn.memory import SparseRows
 
+from ..checked import Range, watched
 from ..kernels.optimizers import RULES
 from ..machine import usable_cores
 from . import losses
@@ -257,12 +258,22 @@ class Program:
                 table.shared["row_starts"] = samples.starts.ctypes.data
                 table.shared["columns"] = samples.columns.ctypes.data
                 table.shared["values"] = samples.values.ctypes.data
+        ranges: list[Range] = []
+        if guards.CHECKED:
+            given = {"targets": targets, "order": order, "rates": rates, "weights": sample_weights}
+            ranges = [
+                *self._ranges(samples, parameters, *states),
+                *(Range.of(a, name, False) for name, a in given.items() if a is not None),
+            ]
         if team is None:
             table = self.training
             run = partial(run_batches, scale, table.shared, table.layers[None], *arguments, None)
+            if guards.CHECKED:
+                run = partial(self._watched, run, table, ranges)
             run = partial(note_end, run, self.ended)
         else:
-            run = partial(team.run_batches, self._signals, scale, arguments, count, self.ended)
+            ended = self.ended
+            run = partial(team.run_batches, self._signals, scale, arguments, count, ended, ranges)
         read = samples, targets, order, parameters, rates, states, sample_weights
         return partial(self._run, run, members, read)
 
@@ -278,6 +289,27 @@ class Program:
         self._totals = float(loss), int(correct)
         self._has_run.add(members)
         return self._totals
+
+    def _ranges(self, samples: np.ndarray | SparseRows, *vectors: np.ndarray) -> list[Range]:
+        """Return what kernels may touch of samples, parameters and what lies parallel to these."""
+        if isinstance(samples, SparseRows):
+            arrays = {name: getattr(samples, name) for name in ("starts", "columns", "values")}
+        else:
+            arrays = {"samples": samples}
+        ranges = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
+        collected = self._structure.collected
+        for vector in vectors if collected is None else (*vectors, collected):
+            for name, first, stop in self._structure.places():
+                ranges.append(Range.of(vector[first:stop], name))
+        return ranges
+
+    @staticmethod
+    def _watched(run: Callable[[], tuple[float, int]], table: Table, ranges: list[Range]):
+        """Run a call on one thread, in the checked build."""
+        with watched([*ranges, *table.ranges()]):
+            result = run()
+        table.check_canaries()
+        return result
 
     def has_run(self, threads: int) -> bool:
         """Say whether so many threads have trained these layers, so that nothing is compiled."""
@@ -332,11 +364,16 @@ class Program:
         self._check_parameters("parameters", parameters)
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         table = self.prediction
-        run_batches(
-            self.dtype.type(self._structure.scale), table.shared, table.layers[None],
+        run = partial(
+            run_batches, self.dtype.type(self._structure.scale), table.shared, table.layers[None],
             samples.ctypes.data, 0, 0, len(samples),
             parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0, None,
         )  # fmt: skip
+        if guards.CHECKED:
+            ranges = self._ranges(samples, parameters)
+            self._watched(run, table, [*ranges, Range.of(out, "outputs")])
+        else:
+            run()
         return out
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from fastnn import memory
 
+from ..checked import Range
 from ..kernels.rows import MESSAGE_FIELDS
 
 MEMBER = np.dtype([(name, np.int64) for name in ("signals", "member", "members")])
@@ -118,7 +119,7 @@ class Messages:
             itemsize = tables[0][number]["outputs"]["column_stride"]
             box_bytes = rows * widest * itemsize + BOX_GAP
             boxes = memory.aligned_zeros(members * members * box_bytes, np.dtype(np.uint8))
-            self._boxes.append(boxes)
+            self._boxes.append(boxes.reshape(-1, box_bytes))
             for member, layers in enumerate(tables):
                 messages = self._messages[member, number]
                 for place, kind in enumerate(KINDS):
@@ -130,6 +131,15 @@ class Messages:
                         messages[:, other], layers[number], member, other, members,
                         columns, mine, theirs,
                     )  # fmt: skip
+
+    def ranges(self) -> list[Range]:
+        """Return what kernels may touch: the messages, and each box but for the gap behind it."""
+        return [Range.of(self._messages, "messages", writeable=False)] + [
+            Range.of(box[:-BOX_GAP], f"box {number} of layer {layer}")
+            for layer, boxes in enumerate(self._boxes)
+            for number, box in enumerate(boxes)
+            if len(box) > BOX_GAP
+        ]
 
     @staticmethod
     def _write(

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import memory
+from fastnn import guards, memory
 from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, Rule
 
+from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
@@ -49,6 +50,10 @@ WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
 TRANSPOSING = 12
 """Multiply-adds for a vector that take as long as to transpose it, there and back."""
+ZEROED = {"dense_rows"}
+"""Parts of the workspace that are zero between calls; what others hold doesn't matter."""
+GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
+"""Canaries between the parts of the workspace."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -68,16 +73,19 @@ class Table:
                 replace(b, stages=[stage for stage in b.stages if stage.kind != "dropout"])
                 for b in blocks
             ]
-        self.shared = np.zeros(1, SHARED)
-        self.layers = np.zeros(len(blocks), LAYER)
-        self.stages = np.zeros(sum(len(block.stages) for block in blocks), stages.STAGE)
+        self.shared = memory.aligned_zeros(1, SHARED)
+        self.layers = memory.aligned_zeros(len(blocks), LAYER)
+        count = sum(len(block.stages) for block in blocks)
+        self.stages = memory.aligned_zeros(count, stages.STAGE)
         self.dropouts: list[int] = []
         """Numbers of the stages that are dropout."""
-        self.regions = np.zeros((len(structure.learned), 2), optimizers.REGION)
+        count = 2 * len(structure.learned)
+        self.regions = memory.aligned_zeros(count, optimizers.REGION).reshape(-1, 2)
         self.clipping = training and structure.collected is not None
+        self._clip_norm = np.array([structure.clip_norm])
         self.collecting = self.regions.copy()
         """Where gradients are clipped, what `collect` has for each of the regions."""
-        self.parts = np.zeros(2 * len(structure.learned), clipping.PART)
+        self.parts = memory.aligned_zeros(count, clipping.PART)
         self.owners: list[tuple[int, str]] = []
         """Of each part, the number of its block and which kind of array it is."""
         self.starts = np.zeros((len(blocks), structure.chunks + 1), np.int64)
@@ -317,7 +325,6 @@ class Table:
         shared, first = self.shared[0], self.parts[0]
         shared["clip"] = clipping.clip.address(self.dtype, clipping.PART)
         self.collecting["collected"] = structure.collected.ctypes.data
-        self._clip_norm = np.array([structure.clip_norm])
         first["parts"], first["chunks"] = len(self.parts), shared["chunks"]
         first["collected"] = structure.collected.ctypes.data
         first["clip_norm"] = self._clip_norm.ctypes.data
@@ -442,7 +449,7 @@ class Table:
 
     def _allocate(self) -> None:
         """Lay all buffers end to end in one workspace and write their addresses."""
-        total = sum(nbytes for nbytes, _ in self._buffers)
+        total = sum(nbytes + GAP_BYTES for nbytes, _ in self._buffers)
         self.workspace = memory.aligned_zeros(total, np.dtype(np.uint8))
         address = self.workspace.ctypes.data
         for nbytes, fields in self._buffers:
@@ -451,7 +458,65 @@ class Table:
                     record[name]["address"] = address
                 else:
                     record[name] = address
-            address += nbytes
+            address += nbytes + GAP_BYTES
+        if guards.CHECKED:
+            self.workspace[:] = guards.CANARY
+            for part in self.workspace_parts():
+                self._bytes_of(part)[:] = 0
+            self.fill(guards.FILL)
+
+    # what the checked build and its tests ask for
+
+    def workspace_parts(self) -> list[Range]:
+        """Return where each part of the workspace lies, by the name of who asked for it first."""
+        records = {
+            "shared": self.shared, "layer": self.layers, "stage": self.stages,
+            "region": self.regions, "collecting": self.collecting, "part": self.parts,
+        }  # fmt: skip
+
+        def owner(record: np.void) -> str:
+            place = record.__array_interface__["data"][0]
+            for name, array in records.items():
+                number, rest = divmod(place - array.ctypes.data, array.itemsize)
+                if 0 <= number < array.size and rest == 0:
+                    return f"{name} {number}"
+            raise AssertionError("a record that is in no table")
+
+        address, parts = self.workspace.ctypes.data, []
+        for nbytes, fields in self._buffers:
+            record, field = fields[0]
+            parts.append(Range(address, address + nbytes, f"{field!r} of {owner(record)}"))
+            address += nbytes + GAP_BYTES
+        return parts
+
+    def ranges(self) -> list[Range]:
+        """Return what kernels may touch of what the table has, or points to by itself."""
+        arrays = {
+            "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
+            "zeros": self._zeros, "clip_norm": self._clip_norm,
+        }  # fmt: skip
+        read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
+        return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
+
+    def fill(self, value: str) -> None:
+        """Fill the workspace with one of `guards.FILLS`, but for what has to be zero."""
+        for part, (_, fields) in zip(self.workspace_parts(), self._buffers, strict=True):
+            if not ZEROED.intersection(name for _, name in fields):
+                guards.fill(self._bytes_of(part).view(self.dtype), value)
+
+    def check_canaries(self) -> None:
+        """Raise `OutOfBoundsError` if anything between the parts of the workspace has changed."""
+        for part in self.workspace_parts():
+            end = part.end - self.workspace.ctypes.data
+            if (self.workspace[end : end + GAP_BYTES] != guards.CANARY).any():
+                raise guards.OutOfBoundsError(
+                    f"workspace: somebody has written behind the end of {part.name}"
+                )
+
+    def _bytes_of(self, part: Range) -> np.ndarray:
+        """Return a part of the workspace."""
+        start = self.workspace.ctypes.data
+        return self.workspace[part.begin - start : part.end - start]
 
 
 def share_parts(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import starmap
 from typing import Any, TypeVar
 
 import numpy as np
 
+from fastnn import guards
+
+from ..checked import Range, watched
 from .blocks import Structure
 from .meetings import Signals
 from .sharing import MEMBER, Messages, share_out
@@ -69,6 +72,15 @@ class Team:
             parts[name] = caller.parts[name]
         share_parts(parts, caller.owners, layers, caller.dtype.itemsize)
 
+    def _ranges(self, member: int) -> list[Range]:
+        """Return what kernels may touch for a member: its table, messages, the caller's sums."""
+        sums = [part for part in self.tables[0].workspace_parts() if "squares" in part.name]
+        return [
+            *sums,
+            *self.tables[member].ranges(),
+            *self._messages.ranges(),
+        ]
+
     @staticmethod
     def _cut_biases(layer: np.void, regions: np.ndarray) -> int:
         """Make the first of `regions`, the biases of a layer, that of a member's own columns.
@@ -89,8 +101,11 @@ class Team:
         arguments: tuple[Any, ...],
         count: int,
         ended: list[tuple[float, int]],
+        ranges: Sequence[Range] = (),
     ) -> None:
         """Run `count` steps on all members; put what the caller's returned into `ended`.
+
+        `ranges` are those of the arguments, in the checked build.
 
         In a single step the caller is alone: it waits for nobody, and who is woken would be late.
         So it is in a call that begins while the members are to stay away: to end a short call, they
@@ -106,7 +121,13 @@ class Team:
                 run_batches, scale, self.tables[member].shared, self._layers[member], *arguments,
                 records[member : member + 1],
             )  # fmt: skip
-            note_end(run, ended if member == 0 else [])
+            noted = ended if member == 0 else []
+            if guards.CHECKED:
+                with watched([*ranges, *self._ranges(member), Range.of(said, "signals")]):
+                    note_end(run, noted)
+                self.tables[member].check_canaries()
+            else:
+                note_end(run, noted)
 
         if count > 1 and not signals.apart():
             run_together(work, len(self.tables), said)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..language import Int, Kernel, Matrix, Real, Vector, pairwise_sum
+from ..language import Address, Int, Kernel, Matrix, Real, Vector, pairwise_sum
 from ..microkernel import microkernel
 from .rows import span
 
@@ -46,7 +46,7 @@ def _column_sums(k: Kernel, rows: Int, count: int, size: int, terms: Terms) -> l
 
 @microkernel
 def column_statistics(
-    k: Kernel, row_share: Real, X: Matrix, mean: Int, variance: Int, grouped: Int
+    k: Kernel, row_share: Real, X: Matrix, mean: Address, variance: Address, grouped: Int
 ) -> None:
     """mean = X_0 + row_share Σ_n (X_n - X_0), variance = row_share Σ_n (X_n - mean)².
 
@@ -84,10 +84,10 @@ def normalize(
     epsilon: Real,
     X: Matrix,
     Y: Matrix,
-    scale: Int,
-    shift: Int,
-    mean: Int,
-    variance: Int,
+    scale: Address,
+    shift: Address,
+    mean: Address,
+    variance: Address,
 ) -> None:
     """Y = scale (X - mean) / σ + shift, where σ = √(variance + epsilon).
 
@@ -123,11 +123,11 @@ def normalize_gradient(
     X: Matrix,
     G: Matrix,
     dX: Matrix,
-    scale: Int,
-    mean: Int,
-    variance: Int,
-    dscale: Int,
-    dshift: Int,
+    scale: Address,
+    mean: Address,
+    variance: Address,
+    dscale: Address,
+    dshift: Address,
     grouped: Int,
 ) -> None:
     """dscale = Σ_n G_n X̂_n, dshift = Σ_n G_n, dX = scale / σ (G - row_share (dshift + X̂ dscale)).
@@ -172,7 +172,7 @@ def normalize_gradient(
 
 
 @microkernel
-def move_average(k: Kernel, kept: Real, rest: Real, average: Int, vector: Int) -> None:
+def move_average(k: Kernel, kept: Real, rest: Real, average: Address, vector: Address) -> None:
     """average <- kept * average + rest * vector, with factors kept and rest.
 
     Both `average` and `vector` are the address of one aligned vector.

@@ -12,12 +12,14 @@ from ..language import FLOAT, Kernel, Vector
 # function 1 + 2 r p(r^2) / (q(r^2) - r p(r^2)); coefficients from the highest power down.
 POLYNOMIAL_32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
                  1.6666665459e-1, 5.0000001201e-1)  # fmt: skip
-NUMERATOR_64 = (1.26177193074810590878e-4, 3.02994407707441961300e-2, 9.99999999999999999910e-1)
+NUMERATOR_64 = (1.26177193074810590878e-4, 3.02994407707441961300e-2)
 DENOMINATOR_64 = (3.00198505138664455042e-6, 2.52448340349684104192e-3,
                   2.27265548208155028766e-1, 2.00000000000000000009e0)  # fmt: skip
 # ln(2) in two parts: multiples of the first are exact
 LN2_32 = (0.693359375, -2.12194440e-4)
 LN2_64 = (6.93145751953125e-1, 1.42860682030941723212e-6)
+# the lowest numbers whose exponential is not below the smallest normal number
+LOWEST_32, LOWEST_64 = -87.33654022216796875, -708.396418532264078749
 
 
 def exponential(k: Kernel, x: Vector) -> Vector:
@@ -49,7 +51,7 @@ def reduced(k: Kernel, x: Vector) -> tuple[Vector, Vector, Vector, Vector, ir.Va
     the lowest bits of the sum, from where a shift makes it the exponent.
     """
     single = k.element == FLOAT
-    mantissa_bits, bias, lowest = (23, 127, -87.3) if single else (52, 1023, -708.3)
+    mantissa_bits, bias, lowest = (23, 127, LOWEST_32) if single else (52, 1023, LOWEST_64)
     magic = 1.5 * 2.0**mantissa_bits
     ln2_high, ln2_low = LN2_32 if single else LN2_64
 
@@ -62,7 +64,7 @@ def reduced(k: Kernel, x: Vector) -> tuple[Vector, Vector, Vector, Vector, ir.Va
         a, b, c = polynomial(k, r, POLYNOMIAL_32) * r, r, r
     else:
         square = r * r
-        upper = r * polynomial(k, square, NUMERATOR_64)
+        upper = k.fma(r * square, polynomial(k, square, NUMERATOR_64), r)
         lower = polynomial(k, square, DENOMINATOR_64) - upper
         a, b, c = upper / lower, k.constant(2.0), k.zero()
 

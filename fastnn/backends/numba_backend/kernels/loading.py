@@ -9,7 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..jit import jit_part
-from ..language import Condition, Int, Kernel, Matrix, Real, Vector
+from ..language import Address, Condition, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
 from .rows import integer_at
 
@@ -44,7 +44,9 @@ def converted(k: Kernel, number: ir.Value, target: ir.Type, nbytes: int) -> Vect
 
 
 @microkernel
-def load_row(k: Kernel, scale: Real, source: Int, code: Int, count: Int, target: Int) -> None:
+def load_row(
+    k: Kernel, scale: Real, source: Address, code: Int, count: Int, target: Address
+) -> None:
     """target[:count] = scale * source[:count], the last vector filled up with zeros.
 
     The source is a sample as the user has it: unsigned bytes, float32 or float64 (`code`), at
@@ -68,7 +70,7 @@ def load_row(k: Kernel, scale: Real, source: Int, code: Int, count: Int, target:
 
 
 @microkernel
-def copy_bytes(k: Kernel, source: Int, target: Int, count: Int) -> None:
+def copy_bytes(k: Kernel, source: Address, target: Address, count: Int) -> None:
     """target[:count] = source[:count], byte by byte."""
     byte = ir.IntType(8)
     with k.loop(0, count) as i:
@@ -77,7 +79,7 @@ def copy_bytes(k: Kernel, source: Int, target: Int, count: Int) -> None:
 
 @microkernel
 def load_transposed(
-    k: Kernel, scale: Real, sources: Int, code: Int, target: Matrix, bits: Matrix
+    k: Kernel, scale: Real, sources: Address, code: Int, target: Matrix, bits: Matrix
 ) -> None:
     """target = scale * X^T and the set of non-zeros of each of its rows, for a group of samples.
 
@@ -101,7 +103,8 @@ def load_transposed(
             found = [k.integer(0)] * k.lanes
             columns = block * (k.lanes * nbytes)
             rows = [
-                k.load_as(k.load_integer(sources + 8 * i) + columns, kind, 1) for i in range(group)
+                k.load_as(k.load_address(sources + 8 * i, "a sample") + columns, kind, 1)
+                for i in range(group)
             ]
             units = target.shifted(block * k.lanes * target.row_stride)
             fields = bits.shifted(block * k.lanes * bits.row_stride)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..jit import KernelOperation, call, jit_part
-from ..language import DOUBLE, FLOAT, Int, Kernel, Matrix, Real, Vector
+from ..language import DOUBLE, FLOAT, Address, Int, Kernel, Matrix, Real, Vector
 
 
 class Numbers(NamedTuple):
@@ -100,10 +100,10 @@ def _pass(formula: Callable[..., Sequence[Vector]], states: int) -> Callable[...
         shrinking: Real,
         decay: Real,
         parameters: Matrix,
-        gradient: Int,
-        first_state: Int,
-        second_state: Int,
-        squares: Int,
+        gradient: Address,
+        first_state: Address,
+        second_state: Address,
+        squares: Address,
     ) -> None:
         """Move parameters along gradient + decay * parameters.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..language import INT64, Int, Kernel
+from ..language import INT64, Address, Int, Kernel
 from ..microkernel import microkernel
 
 BLOCK_WORDS = 8
@@ -22,7 +22,7 @@ KEY_STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
 
 @microkernel
-def random_words(k: Kernel, key: Int, step: Int, first: Int, blocks: Int, target: Int) -> None:
+def random_words(k: Kernel, key: Int, step: Int, first: Int, blocks: Int, target: Address) -> None:
     """Write blocks `first`, `first + 1`, ... of step `step` to `target`.
 
     Shapes: target [blocks * BLOCK_WORDS] 32-bit words, at any address.

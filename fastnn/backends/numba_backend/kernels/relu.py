@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..language import Int, Kernel, Matrix, Real, Vector, pairwise_sum
+from ..language import Address, Int, Kernel, Matrix, Real, Vector, pairwise_sum
 from ..microkernel import microkernel
 
 IDENTITY, RELU = 0, 1
@@ -21,7 +21,7 @@ def activate(
     slot: Matrix,
     slot_bytes: Int,
     slots: Int,
-    biases: Int,
+    biases: Address,
     activation: Int,
     target: Matrix,
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..language import Int, Kernel, Matrix, Real
+from ..language import Address, Int, Kernel, Matrix, Real
 from ..microkernel import microkernel
 
 
@@ -43,25 +43,25 @@ MESSAGE_FIELDS = (
 
 
 @microkernel
-def integer_at(k: Kernel, address: Int) -> Int:
+def integer_at(k: Kernel, address: Address) -> Int:
     """The 64-bit integer at an address."""
     return k.load_integer(address)
 
 
 @microkernel
-def put_integer(k: Kernel, number: Int, address: Int) -> None:
+def put_integer(k: Kernel, number: Int, address: Address) -> None:
     """Store a 64-bit integer at an address."""
     k.store_integer(number, address)
 
 
 @microkernel
-def real_at(k: Kernel, like: Real, address: Int) -> Real:
+def real_at(k: Kernel, like: Real, address: Address) -> Real:
     """The number at an address; only the type of `like` counts."""
     return k.load_real(address)
 
 
 @microkernel
-def put_real(k: Kernel, number: Real, address: Int) -> None:
+def put_real(k: Kernel, number: Real, address: Address) -> None:
     """Store a number at an address."""
     k.store_real(number, address)
 
@@ -112,7 +112,7 @@ def nonzero_bits(k: Kernel, like: Real, source: Matrix, bits: Matrix) -> None:
 
 
 @microkernel
-def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> None:
+def transfer(k: Kernel, like: Real, messages: Address, count: Int, rows: Int) -> None:
     """For each of `count` messages: target = the sum of its parts, one or two of them.
 
     Shapes: messages [count] records of MESSAGE_FIELDS, each a 64-bit integer; parts and target
@@ -120,7 +120,12 @@ def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> Non
     """
     with k.loop(0, count) as number:
         message = messages + number * (8 * len(MESSAGE_FIELDS))
-        fields = [k.load_integer(message + 8 * i) for i in range(len(MESSAGE_FIELDS))]
+        fields = [
+            k.load_address(message + 8 * i, name)
+            if name in ("source", "target")
+            else k.load_integer(message + 8 * i)
+            for i, name in enumerate(MESSAGE_FIELDS)
+        ]
         source, source_stride, parts, part_bytes, target, target_stride, columns = fields
         for case in k.cases(parts, (1, 2)):
             with k.loop(0, rows) as row, k.loop(0, columns // k.lanes) as j:
@@ -132,7 +137,7 @@ def transfer(k: Kernel, like: Real, messages: Int, count: Int, rows: Int) -> Non
 
 
 @microkernel
-def add_column_sums(k: Kernel, scale: Real, source: Matrix, target: Int) -> None:
+def add_column_sums(k: Kernel, scale: Real, source: Matrix, target: Address) -> None:
     """target += scale * (sum over rows of source): the step of the biases.
 
     Shapes: source [rows, columns], rows a multiple of 2; target [columns].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..language import Int, Kernel, Matrix, Real, Vector
+from ..language import Address, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
 from .exponential import exponential
 
@@ -15,10 +15,10 @@ def softmax_cross_entropy(
     scale: Real,
     Z: Matrix,
     G: Matrix,
-    labels: Int,
-    predictions: Int,
-    margins: Int,
-    sums: Int,
+    labels: Address,
+    predictions: Address,
+    margins: Address,
+    sums: Address,
 ) -> None:
     """G = scale * (softmax(Z) - onehot(labels)), row by row.
 

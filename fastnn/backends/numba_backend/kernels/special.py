@@ -61,6 +61,8 @@ def normal_distribution(k: Kernel, x: Vector, density: Vector) -> Vector:
     """Φ(x) = erfc(-x/√2) / 2, with `density` = exp(-x²/2)."""
     z = k.call("fabs", x) * math.sqrt(0.5)
     coefficients = SCALED_ERFC_32 if k.element == FLOAT else SCALED_ERFC_64
-    scaled = polynomial(k, (z - 3.0) / (z + 3.0), coefficients)
+    # (z - 3) / (z + 3), of which no more than a last rounding is lost where z is small
+    t = k.fma(z / (z + 3.0), k.constant(2.0), k.constant(-1.0))
+    scaled = polynomial(k, t, coefficients)
     tail = density * scaled / (z * 4.0 + 2.0)
     return k.where(x > 0.0, k.constant(1.0) - tail, tail)

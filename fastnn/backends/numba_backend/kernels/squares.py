@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..language import DOUBLE, INT32, Int, Kernel, Real, Vector, pairwise_sum
+from ..language import DOUBLE, INT32, Address, Int, Kernel, Real, Vector, pairwise_sum
 from ..microkernel import microkernel
 
 SUMS = 4
@@ -12,7 +12,7 @@ SUMS = 4
 
 
 @microkernel
-def add_squares(k: Kernel, like: Real, x: Int, count: Int, target: Int) -> None:
+def add_squares(k: Kernel, like: Real, x: Address, count: Int, target: Address) -> None:
     """target = sum of the squares of x, [count], as one number of 64 bits.
 
     Why it is fast: four sums hide the latency of an addition.

@@ -20,6 +20,7 @@ hands it plain copies. The usual case pays for that by a few comparisons.
 from __future__ import annotations
 
 import ctypes
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from fastnn import guards
 from fastnn.checks import FLOAT_DTYPES, Array
+from fastnn.guards import CHECKED
 
+from ..checked import Range, watched
 from ..jit import KernelOperation, jit_part
 from ..microkernel import MATRIX_TYPE, intrinsic
 
@@ -92,8 +96,35 @@ class Entries(dict[np.dtype[Any], Callable[..., int]]):
         signature = (*[number] * self.numbers, *[types.int64] * self.integers)
         self.kernel.compile(signature)
         entry: Callable[..., int] = self.kernel.get_overload(signature)
+        if CHECKED:
+            entry = _watched(entry, list(inspect.signature(self.kernel.py_func).parameters))
         self[dtype] = entry
         return entry
+
+
+def _watched(entry: Callable[..., int], names: list[str]) -> Callable[..., int]:
+    """Return an entry point that compares what kernels do with the arrays that it is given.
+
+    `names` are those of its parameters; where one is no array, it is of `NO_ARRAYS`.
+    """
+
+    def call(*arguments: Any) -> int:
+        given = zip(names, arguments, strict=True)
+        arrays = {
+            name: ctypes.cast(value, ctypes.py_object).value
+            for name, value in given
+            if name not in NO_ARRAYS and isinstance(value, int) and value != 0
+        }
+        with watched(Range.of(array, name) for name, array in arrays.items()):
+            return entry(*arguments)
+
+    return call
+
+
+NO_ARRAYS = {
+    "operation", "itemsize", "relu", "kernel", "given", "key", "step", "threshold", "int64",
+}  # fmt: skip
+"""What integers are called that entry points take beside array objects."""
 
 
 class KernelEntries(dict[np.dtype[Any], tuple[Callable[..., int], int]]):
@@ -121,6 +152,10 @@ def plain(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
     """Return `array`, or a copy, with contiguous rows and the one object that is its dtype."""
     # by the letter: a dtype that equals float32 may be another object, with metadata
     letter = (dtype or array.dtype).char
+    if CHECKED:
+        copy = guards.filled(array.shape, np.dtype(letter))
+        copy[...] = array
+        return copy
     return np.ascontiguousarray(array, letter).view(letter)
 
 

@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from fastnn.guards import CHECKED
+
 from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
 from ..kernels.relu import clip_threshold
 from ..kernels.rows import span
-from ..language import INT32, Int, Kernel, Matrix, Real, Vector
+from ..language import INT32, Address, Int, Kernel, Matrix, Real, Vector
 from ..machine import MACHINE
-from ..microkernel import matrix_at, microkernel, submatrix, transposed
+from ..microkernel import allow, matrix_at, microkernel, submatrix, transposed
 from .arrays import (
     DONE,
     REFUSED,
@@ -320,7 +322,7 @@ def _lanes(k: Kernel, vectors: list[Vector], first: int, count: int) -> ir.Value
 
 
 @microkernel
-def column_sums(k: Kernel, like: Real, source: Matrix, target: Int, target_stride: Int) -> None:
+def column_sums(k: Kernel, like: Real, source: Matrix, target: Address, target_stride: Int) -> None:
     """target = sum over the rows of source.
 
     Shapes: source [rows, columns], target [columns], with any strides.
@@ -366,6 +368,23 @@ def column_sums(k: Kernel, like: Real, source: Matrix, target: Int, target_strid
 
 
 @jit_part
+def plain_memory(nbytes):
+    """Memory of a call."""
+    return np.empty(nbytes, np.uint8)
+
+
+@jit_part
+def filled_memory(nbytes):
+    """Memory of a call, which kernels may touch in the checked build, and which is filled."""
+    memory = np.empty(nbytes, np.uint8)
+    allow(memory.ctypes.data, nbytes)
+    return memory
+
+
+scratch_memory = filled_memory if CHECKED else plain_memory
+
+
+@jit_part
 def multiply(one, itemsize, A, B, C, D, relu):
     """C = A B + D, by panels of columns.
 
@@ -391,7 +410,7 @@ def multiply(one, itemsize, A, B, C, D, relu):
         # too few columns to fill two vectors: let vectors run along the inner dimension
         # an odd number of vectors: rows 4 KB apart would compete for one set of the cache
         row_bytes = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
-        memory = np.empty(2 * lanes * row_bytes + VECTOR_BYTES, np.uint8)
+        memory = scratch_memory(2 * lanes * row_bytes + VECTOR_BYTES)
         by_columns = matrix_at(aligned(memory), row_bytes, itemsize, columns, inner)
         copy_panel(one, transposed(B), by_columns)
         products_of_rows(one, A, by_columns, C, D, relu)
@@ -405,7 +424,7 @@ def multiply(one, itemsize, A, B, C, D, relu):
     compete = A.column_stride % 1024 == 0 and A.row_stride == itemsize and inner >= COPY_ROWS
     compete = compete and rows >= COPY_ROWS and columns > panel
     a_stride = (rows + lanes - 1) // lanes * VECTOR_BYTES + VECTOR_BYTES
-    scratch = np.empty(panel_bytes + (inner * a_stride if compete else 0) + VECTOR_BYTES, np.uint8)
+    scratch = scratch_memory(panel_bytes + (inner * a_stride if compete else 0) + VECTOR_BYTES)
     if compete:
         A_copied = matrix_at(aligned(scratch) + panel_bytes, itemsize, a_stride, rows, inner)
         copy_panel(one, transposed(A), transposed(A_copied))

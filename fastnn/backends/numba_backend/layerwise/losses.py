@@ -17,7 +17,7 @@ from ..kernels.binary_cross_entropy import loss_and_derivative as binary_cross_e
 from ..kernels.exponential import exponential
 from ..kernels.poisson import loss_and_derivative as poisson_formula
 from ..kernels.rows import span
-from ..language import INT64, Int, Kernel, Matrix, Real, Vector
+from ..language import INT64, Address, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
 from .arrays import (
     DONE,
@@ -68,9 +68,9 @@ def losses_of_rows(
     k: Kernel,
     like: Real,
     Z: Matrix,
-    labels: Int,
+    labels: Address,
     labels_step: Int,
-    losses: Int,
+    losses: Address,
 ) -> None:
     """losses_n = log sum(exp(Z_n - m_n)) + (m_n - Z_n,label), with m_n the largest of row n.
 
@@ -84,7 +84,13 @@ def losses_of_rows(
 
 @microkernel
 def smoothed_losses_of_rows(
-    k: Kernel, smoothing: Real, share: Real, Z: Matrix, labels: Int, labels_step: Int, losses: Int
+    k: Kernel,
+    smoothing: Real,
+    share: Real,
+    Z: Matrix,
+    labels: Address,
+    labels_step: Int,
+    losses: Address,
 ) -> None:
     """losses_n = log sum(exp(Z_n - m_n)) + (1 - s) (m_n - Z_n,label) + share sum(m_n - Z_n).
 
@@ -96,9 +102,9 @@ def smoothed_losses_of_rows(
 def _write_losses(
     k: Kernel,
     Z: Matrix,
-    labels: Int,
+    labels: Address,
     labels_step: Int,
-    losses: Int,
+    losses: Address,
     smoothed: tuple[Real, Real] | None = None,
 ) -> None:
     last = k.vectors(Z) - 1
@@ -126,7 +132,7 @@ def _write_losses(
 
 @microkernel
 def subtract_at_labels(
-    k: Kernel, number: Real, target: Matrix, labels: Int, labels_step: Int
+    k: Kernel, number: Real, target: Matrix, labels: Address, labels_step: Int
 ) -> None:
     """target[n, labels[n]] -= number, for each row n."""
     with k.loop(0, target.rows) as row:
@@ -148,7 +154,7 @@ def subtract_everywhere(k: Kernel, number: Real, target: Matrix) -> None:
 
 
 @microkernel
-def are_labels(k: Kernel, labels: Int, labels_step: Int, count: Int, classes: Int) -> Int:
+def are_labels(k: Kernel, labels: Address, labels_step: Int, count: Int, classes: Int) -> Int:
     """1 if each of `count` 64-bit integers is at least 0 and below `classes`, else 0."""
     inside = k.variable(k.integer(1))
     with k.loop(0, count) as i:
@@ -254,7 +260,7 @@ bits change.
 """
 
 
-def sums_of_losses(k: Kernel, formula: Formula, Z: Matrix, T: Matrix, losses: Int) -> None:
+def sums_of_losses(k: Kernel, formula: Formula, Z: Matrix, T: Matrix, losses: Address) -> None:
     """losses_n = Σ_k of the loss that a formula gives at Z_nk and T_nk.
 
     Shapes: Z and T [rows, columns], rows of neighbouring elements; losses [rows].
@@ -298,7 +304,7 @@ def are_comparable(itemsize, Y, T):
 
 
 @microkernel
-def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+def binary_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Address) -> None:
     """losses_n = Σ_k of binary cross-entropy; see `sums_of_losses`."""
     sums_of_losses(k, binary_cross_entropy_formula, Z, T, losses)
 
@@ -331,7 +337,7 @@ def binary_cross_entropy_gradient(factor, itemsize, Z, T, D):
 
 
 @microkernel
-def poisson_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Int) -> None:
+def poisson_losses_of_rows(k: Kernel, like: Real, Z: Matrix, T: Matrix, losses: Address) -> None:
     """losses_n = Σ_k (exp(Z_nk) - T_nk Z_nk); see `sums_of_losses`."""
     sums_of_losses(k, poisson_formula, Z, T, losses)
 
@@ -364,7 +370,7 @@ def poisson_loss_gradient(factor, itemsize, Z, T, D):
 
 
 @microkernel
-def squares_of_rows(k: Kernel, share: Real, Y: Matrix, T: Matrix, losses: Int) -> None:
+def squares_of_rows(k: Kernel, share: Real, Y: Matrix, T: Matrix, losses: Address) -> None:
     """losses_n = share Σ_k (Y_nk - T_nk)².
 
     Shapes: Y and T [rows, columns], rows of neighbouring elements; losses [rows].

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..jit import jit, jit_part
 from ..kernels.optimizers import step_by
 from ..kernels.squares import add_squares
-from ..language import Int, Kernel, Real
+from ..language import Address, Int, Kernel, Real
 from ..microkernel import matrix_at, microkernel
 from .arrays import (
     DONE,
@@ -24,9 +24,9 @@ from .arrays import (
 def add_multiple(
     k: Kernel,
     factor: Real,
-    source: Int,
+    source: Address,
     source_step: Int,
-    target: Int,
+    target: Address,
     target_step: Int,
     count: Int,
 ) -> None:

@@ -1,0 +1,232 @@
+"""Other processors and systems: their machine code is made here, as far as it can't be run."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+
+import numba
+import pytest
+from conftest import ROOT
+from llvmlite import binding, ir
+
+from fastnn.backends.numba_backend import machine, system
+from fastnn.backends.numba_backend.epoch import meetings
+from fastnn.backends.numba_backend.system import INT64
+
+LINUX_ARM, MACOS_ARM = "aarch64-unknown-linux-gnu", "arm64-apple-macosx11.0.0"
+WINDOWS, LINUX_X86 = "x86_64-pc-windows-msvc", "x86_64-unknown-linux-gnu"
+TARGETS = {
+    LINUX_ARM: ("generic", "posix", ("float", "double")),
+    MACOS_ARM: ("apple-m1", "posix", ("float",)),
+    WINDOWS: ("haswell", "nt", ("float",)),
+    LINUX_X86: ("x86-64", "posix", ("float",)),
+}
+"""What to compile for: processor, system and types of elements."""
+
+OF_THE_SYSTEM = {
+    "posix": {"sched_yield", "usleep", "clock_gettime"},
+    "nt": {"SwitchToThread", "Sleep", "QueryPerformanceCounter", "QueryPerformanceFrequency"},
+}
+"""Functions that kernels call, by system."""
+
+OF_THE_C_LIBRARY = {"memset", "memcpy", "memmove", "bzero", "log", "logf"}
+"""Those that LLVM may write in place of a loop, and the logarithm of one number."""
+
+SYMBOL = (
+    r"\b(?:callq?|bl|b|jmp)[ \t]+_?([A-Za-z]\w*)|\bmovabsq[ \t]+\$([A-Za-z]\w*)|"
+    r"\badrp[ \t]+x\d+, (?::got:)?_?([A-Za-z]\w*)|([A-Za-z]\w*)@GOTPCREL"
+)
+"""Where assembly names what it calls, or puts its address in a register."""
+
+COMPILED = """
+import importlib, json, pkgutil, sys
+from llvmlite import binding, ir
+from numba.core.extending import _Intrinsic
+import fastnn.backends.numba_backend as package
+from fastnn.backends.numba_backend import system
+from fastnn.backends.numba_backend.jit import KernelOperation
+from fastnn.backends.numba_backend.language import DOUBLE, FLOAT
+from fastnn.backends.numba_backend.machine import MACHINE
+from fastnn.backends.numba_backend.microkernel import Microkernel
+
+binding.initialize_all_targets()
+binding.initialize_all_asmprinters()
+kernels = {}
+
+def collect(value):
+    if isinstance(value, KernelOperation):
+        kernels[value._kernel.name(FLOAT)] = value._kernel
+    elif isinstance(value, _Intrinsic):
+        for cell in value._defn.__closure__ or ():
+            if isinstance(cell.cell_contents, Microkernel):
+                kernels[cell.cell_contents.name(FLOAT)] = cell.cell_contents
+    elif isinstance(value, dict):
+        for item in value.values():
+            collect(item)
+    elif isinstance(value, tuple) and hasattr(value, "kernel"):
+        collect(value.kernel)
+
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    for value in list(vars(importlib.import_module(module.name)).values()):
+        collect(value)
+
+found = {}
+for triple, (cpu, of_system, elements) in json.loads(sys.argv[1]).items():
+    try:
+        target = binding.Target.from_triple(triple)
+    except RuntimeError:
+        continue
+    system.SYSTEM = system.SYSTEMS[of_system]
+    machine = target.create_target_machine(cpu=cpu, opt=2)
+    builder = binding.create_pass_builder(
+        machine, binding.create_pipeline_tuning_options(speed_level=2)
+    )
+    found[triple] = {}
+    for name in elements:
+        module = ir.Module()
+        module.triple, module.data_layout = triple, str(machine.target_data)
+        for kernel in kernels.values():
+            kernel.define(module, FLOAT if name == "float" else DOUBLE)
+        parsed = binding.parse_assembly(str(module))
+        builder.getModulePassManager().run(parsed, builder)
+        found[triple][name] = machine.emit_assembly(parsed)
+        if len(found) == 1:  # it can be assembled as well
+            assert len(machine.emit_object(parsed)) > 10_000
+print(json.dumps([MACHINE.vector_bits, sorted(kernels), found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Return the names of the kernels and, by target and dtype, the assembly of all of them."""
+    environment = os.environ | {"FASTNN_VECTOR_BITS": "128", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, json.dumps(TARGETS)],
+        env=environment, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    width, names, assembly = json.loads(done.stdout)
+    assert width == 128
+    assert len(names) > 60
+    return assembly
+
+
+@pytest.fixture(params=[LINUX_ARM, MACOS_ARM, WINDOWS, LINUX_X86])
+def triple(request, everything):
+    """Every target that this LLVM can compile for."""
+    if request.param not in everything:
+        pytest.skip(f"this LLVM does not compile for {request.param}")
+    return request.param
+
+
+def body(assembly: str, name: str) -> str:
+    """Return the instructions of a function."""
+    start = re.search(rf'^"?_?[\w.]*\b{re.escape(name)}[\w.]*"?:', assembly, re.M)
+    assert start, name
+    rest = assembly[start.end() :]
+    return rest[: re.search(r"^(\s+\.(cfi_endproc|seh_endproc|size)|\w+_end)", rest, re.M).start()]
+
+
+def test_kernels_call_nothing_but_the_system(triple, everything):
+    expected = OF_THE_SYSTEM[TARGETS[triple][1]]
+    for text in everything[triple].values():
+        called = {next(filter(None, names)) for names in re.findall(SYMBOL, text)}
+        called = {name for name in called if not re.match("fastnn|[lL](BB|CPI|JTI)", name)}
+        assert called - OF_THE_C_LIBRARY <= expected
+        assert expected <= called
+
+
+def test_vectors_are_those_of_the_processor(triple, everything):
+    product = body(everything[triple]["float"], "matmul.matmul.f32")
+    if triple in (LINUX_ARM, MACOS_ARM):
+        assert re.search(r"fmla(\.4s)?\s+v\d+", product)
+        assert re.search(r"ldp?r?\s+q\d+", product)
+    elif triple == LINUX_X86:
+        assert "mulps" in product
+        assert not re.search(r"%[yz]mm|vfmadd", everything[triple]["float"])
+    else:
+        assert "vfmadd" in product
+
+
+@pytest.mark.parametrize("triple", [LINUX_ARM, MACOS_ARM], indirect=True)
+def test_signals_are_ordered_on_arm(triple, everything):
+    """A load that acquires and a store that releases, whatever the processor would rather do."""
+    acquire, release = r"\b(ldar|ldapr)\s+x\d+", r"\bstlr\s+\w+"
+    text = everything[triple]["float"]
+    assert re.search(acquire, body(text, "meetings.signal_at"))
+    assert re.search(release, body(text, "meetings.put_signal"))
+    assert re.search(acquire, body(text, "meetings.wait.f32"))
+    called = body(text, "meetings.wait_for_call")
+    assert len(re.findall(acquire, called)) >= 3
+    assert len(re.findall(release, called)) == 1
+
+
+KERNEL32 = {"QueryPerformanceCounter": 0, "QueryPerformanceFrequency": 0}
+"""What the functions that stand in for those of Windows answer."""
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(ctypes.c_int64))
+def counter(place):
+    place[0] = KERNEL32["QueryPerformanceCounter"]
+    return 1
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(ctypes.c_int64))
+def frequency_of_counter(place):
+    place[0] = KERNEL32["QueryPerformanceFrequency"]
+    return 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has these functions")
+def test_clock_of_windows():
+    """The counter of a machine that has run for a year."""
+    for name, function in zip(KERNEL32, (counter, frequency_of_counter), strict=True):
+        binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    module = ir.Module()
+    module.triple = binding.get_process_triple()
+    function = ir.Function(module, ir.FunctionType(INT64, []), "clock_of_windows")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(system.SYSTEMS["nt"].clock(builder))
+    target = binding.Target.from_triple(module.triple)
+    machine = target.create_target_machine(codemodel="jitdefault", jit=True)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
+    engine.finalize_object()
+    clock = ctypes.CFUNCTYPE(ctypes.c_int64)(engine.get_function_address(function.name))
+    for frequency in (10_000_000, 3_579_545, 2_400_000_000):
+        ticks = 400 * 86_400 * frequency + frequency // 3
+        KERNEL32.update(QueryPerformanceCounter=ticks, QueryPerformanceFrequency=frequency)
+        assert clock() == ticks * 1_000_000_000 // frequency
+
+
+def test_clock_of_this_system():
+    """Kernels and Python read one clock: who is to stay away is told when by a kernel."""
+    clock = numba.njit(lambda: meetings.clock())
+    before, between, after = system.SYSTEM.now(), clock(), system.SYSTEM.now()
+    assert before <= between <= after
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
+@pytest.mark.parametrize(
+    ("name", "features", "bits"),
+    [
+        ("generic", "", 128),
+        ("x86-64-v2", "", 128),
+        ("haswell", "", 256),
+        ("skylake-avx512", "", 512),
+        ("nehalem", "+avx2", 256),
+        ("haswell", "-avx2", 128),
+        (None, "+sse2,+avx2,-avx512f", 256),
+        (None, "+sse2", 128),
+    ],
+)
+def test_vectors_of_the_processor_that_numba_is_told(name, features, bits, monkeypatch):
+    """By NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
+    told = name or binding.get_host_cpu_name(), features
+    monkeypatch.setattr(machine, "target_cpu", lambda: told)
+    assert machine._widest_vectors() == bits

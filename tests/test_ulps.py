@@ -1,0 +1,150 @@
+"""Elementwise functions over the whole range of numbers, in units in the last place.
+
+`ulps.py` measures them over every float32, and says where the largest errors are; here is a sample
+of all exponents, and those places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+
+import mpmath
+import numpy as np
+import pytest
+import ulps
+from conftest import run_again
+
+long_enough = pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 63, reason="a long double is not longer than a float64 here"
+)
+of_each_function = pytest.mark.parametrize("name", ulps.functions())
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=long_enough)], ids=["float32", "float64"]
+)
+@of_each_function
+def test_errors(name, dtype):
+    function, dtype = ulps.functions()[name], np.dtype(dtype)
+    x = ulps.sample(dtype, 128 if dtype == np.float32 else 8)
+    recorded = ulps.known()[dtype.name].get(name, {})
+    places = [float.fromhex(at) for of in recorded.values() for at in of["at"]]
+    x = ulps.inside(function, np.concatenate([x, np.array(places, dtype)]))
+    with np.errstate(all="ignore"):
+        found = {backend: compute(x) for backend, compute in function.by.items()}
+        bounds = {backend: function.bound(backend, x.astype(np.float64)) for backend in found}
+    for backend, error in ulps.errors(function, x, found).items():
+        worst = np.argmax(error / bounds[backend]) if function.ulps else np.argmax(error)
+        assert (error <= bounds[backend]).all(), (backend, x[worst], error[worst])
+
+
+mp = mpmath.mp
+LONGEST = {
+    "exp (piece)": mp.exp,
+    "expm1 (piece)": mp.expm1,
+    "log1p (piece)": mp.log1p,
+    "tanh (piece)": mp.tanh,
+    "gaussian (piece)": lambda x: mp.exp(-x * x / 2),
+    "normal distribution (piece)": lambda x: mp.erfc(-x / mp.sqrt(2)) / 2,
+    "ReLU": lambda x: max(x, 0),
+    "Rescaling(0.5)": lambda x: x / 2,
+    "Sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+    "Tanh": mp.tanh,
+    "LeakyReLU(0.1)": lambda x: x if x > 0 else mp.mpf(0.1) * x,
+    "ELU(1.25)": lambda x: x if x > 0 else 1.25 * mp.expm1(x),
+    "SELU": lambda x: (
+        mp.mpf("1.0507009873554804934")
+        * (x if x > 0 else mp.mpf("1.6732632423543772848") * mp.expm1(x))
+    ),
+    "SiLU": lambda x: x / (1 + mp.exp(-x)),
+    "GELU": lambda x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
+    "Softplus": lambda x: mp.log1p(mp.exp(x)),
+    "Mish": lambda x: x * mp.tanh(mp.log1p(mp.exp(x))),
+}
+"""The functions once more, of numbers with 80 digits."""
+
+
+def test_every_function_has_a_longer_one():
+    assert set(LONGEST) == {name for name in ulps.functions() if not name.endswith("'")}
+
+
+@long_enough
+@of_each_function
+def test_what_results_are_compared_with(name, rng):
+    """The error of a long double is below a fiftieth of a unit of a float64."""
+    function = ulps.functions()[name]
+    sizes = 10.0 ** rng.uniform(-8, 2.5, 24)
+    x = np.clip(sizes * rng.choice([-1.0, 1.0], 24), function.low, function.high)
+    x = x[x != 0].astype(np.longdouble)
+    with np.errstate(under="ignore"):
+        summands = [np.asarray(s, np.longdouble) for s in function.exact(x)]
+    found, magnitude = sum(summands), sum(map(np.abs, summands))
+    unit = ulps.units(magnitude, np.dtype(np.float64))
+    longest = LONGEST[name.removesuffix("'")]
+    with mp.workdps(80):
+        for number, value, one in zip(x, found, unit, strict=True):
+            at = mp.mpf(float(number))
+            exact = mp.diff(longest, at) if name.endswith("'") else longest(at)
+            written = mp.mpf(np.format_float_scientific(value, precision=25))
+            assert abs(written - exact) <= mp.mpf(float(one)) / 50, at
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@of_each_function
+def test_special_values(name, dtype):
+    """NaN of every sign and payload; what backends give where no unit in the last place is."""
+    function, dtype = ulps.functions()[name], np.dtype(dtype)
+    bits, integer = (23, np.uint32) if dtype == np.float32 else (52, np.uint64)
+    payloads = np.concatenate([2 ** np.arange(bits), 2**bits - 2 ** np.arange(bits)])
+    quiet = integer(np.array(np.inf, dtype).view(integer)) | payloads.astype(integer)
+    nans = np.concatenate([quiet.view(dtype), -quiet.view(dtype)])
+    edges = ulps.inside(function, np.array([0, -0.0, np.inf, -np.inf], dtype))
+    tiny = np.finfo(dtype).tiny
+    found = {}
+    for backend, compute in function.by.items():
+        with np.errstate(all="ignore"):
+            result = compute(np.concatenate([nans, edges]))
+        if "piece" not in name and name not in ("ReLU'", "LeakyReLU(0.1)'", "Rescaling(0.5)'"):
+            assert np.isnan(result[: len(nans)]).all(), backend
+        found[backend] = result[len(nans) :]
+        assert not np.isnan(found[backend]).any()
+    for result in found.values():
+        expected = next(iter(found.values()))
+        np.testing.assert_allclose(result, expected, rtol=8 * np.finfo(dtype).eps, atol=tiny)
+
+
+def test_the_page_has_the_bounds():
+    """`python tests/ulps.py --page` writes them."""
+    text = ulps.PAGE.read_text("utf-8")
+    assert ulps.page(text) == text
+
+
+def bits_of_results() -> str:
+    """A digest of what the kernels give for a sample."""
+    whole = hashlib.sha256()
+    for function in ulps.functions().values():
+        for dtype in (np.float32, np.float64) if "numba" in function.by else ():
+            x = ulps.inside(function, ulps.sample(np.dtype(dtype), 16))
+            whole.update(function.by["numba"](x).tobytes())
+    return whole.hexdigest()
+
+
+def test_bits_of_other_widths():
+    expected = os.environ.get("FASTNN_TEST_BITS")
+    if expected is None:
+        pytest.skip("told of no other width")
+    assert bits_of_results() == expected
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_other_widths_of_vectors(bits):
+    run_again([__file__], bits, "test_errors or test_bits", FASTNN_TEST_BITS=bits_of_results())
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
+def test_a_processor_without_fused_multiply_add():
+    features = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+    machine = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": features}
+    run_again([__file__], 128, "test_errors", **machine)
