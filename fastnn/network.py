@@ -813,15 +813,20 @@ class Network(Sequential):
                 self._history = history
                 began = self._fitting = True
             yield
-        except KeyboardInterrupt:
-            history.trim()
-            raise
         finally:
             if began:
-                self._fitting = False
-                # Ctrl-C may come anywhere, also between what a `with` changes and puts back
-                for layer in self._layers:
-                    layer.training = False
+                try:
+                    self._end_training(history)
+                finally:
+                    self._end_training(history)  # Ctrl-C may have come in the midst of it
+
+    def _end_training(self, history: training.History) -> None:
+        """Be a network that trains no more, wherever an interrupt has ended the training."""
+        self._fitting = False
+        # it may have come between what a `with` changes and what it puts back
+        for layer in self._layers:
+            layer.training = False
+        history.trim()
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Have NumPy keep to itself what it has to say of overflow and the like.

@@ -21,6 +21,7 @@ from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.divergence import Keeper
 from fastnn.hints import Watch
+from fastnn.interrupts import held, uncut
 from fastnn.layers import training_mode
 from fastnn.paths import Order, Path, Trainable, training_path
 from fastnn.progress import Progress
@@ -223,12 +224,13 @@ class Training:
         left_out = len(self._every) % self._batch_size if self.options.drop_last else 0
         self._samples = len(self._every) - left_out
         self._keeper: Keeper | None = None
+        self._has_run = False
 
     def run(self) -> History:
         """Train, and return the history."""
         network, history, options = self.network, self.history, self.options
         position, progress = self.position, options.progress
-        with network._in_training(history):
+        with held(), network._in_training(history):
             self._has_classes = samples.has_classes(network, self.X, self.y)
             self._tell_of_beginning()
             with ExitStack() as stack:
@@ -297,6 +299,7 @@ class Training:
             progress.end_epoch()
         ends = [callback.on_epoch_end(network, history) for callback in callbacks]
         position.next_epoch()
+        self._has_run = True
         position.ended = any(ends)
         if writer is not None and writer.is_due_after_epoch(position):
             writer.write(position)
@@ -326,8 +329,9 @@ class Training:
             apart = bool(self.options.callbacks) or self.blocks is not None
             keeper.begin(order, offset, apart=apart)
         batch_size, progress, writer = self._batch_size, self.options.progress, self.writer
-        # By the epoch before; the first one begins with a single batch.
-        speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
+        # By the epoch before; the first one begins with a single batch, also where a training goes
+        # on that was begun on another machine.
+        speed = history.samples_per_second[-1] if self._has_run else 0.0
         batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
         # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
         shares = None if weights is None else np.cumsum(weights[order])
@@ -344,14 +348,15 @@ class Training:
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
             with (
+                uncut,
                 network._lock.writing(),
                 training_mode(network._layers, True),
                 np.errstate(all="ignore"),  # as `Network._quiet`
             ):
                 position.loss, position.correct = path.train(stretch)
-            position.done += len(stretch)
-            position.step += -(-len(stretch) // batch_size)
-            history.samples_seen += len(stretch)
+                position.done += len(stretch)
+                position.step += -(-len(stretch) // batch_size)
+                history.samples_seen += len(stretch)
             now = time.perf_counter()
             took = now - before
             position.seconds += took

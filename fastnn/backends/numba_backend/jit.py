@@ -38,6 +38,7 @@ from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
 from fastnn.guards import CHECKED
+from fastnn.interrupts import held_uncut
 from fastnn.locks import locked
 
 from .language import DOUBLE, FLOAT
@@ -259,6 +260,7 @@ def _remove_old(directory: Path) -> None:
                     file.unlink()
 
 
+@held_uncut
 def _load(cache: Any, signature: Any, target: Any) -> Any:
     """Return what the cache holds, ready to run, or None.
 
@@ -358,9 +360,12 @@ class KernelOperation:
             element = DOUBLE if dtype == np.float64 else FLOAT
             with _linking:
                 if dtype not in self._addresses:  # no other thread was sooner
-                    code = _cached_code(self._kernel, element)
-                    self._addresses[dtype] = _link(code, self._kernel.name(element))
+                    self._addresses[dtype] = self._linked(element)
         return self._addresses[dtype]
+
+    @held_uncut
+    def _linked(self, element: ir.Type) -> int:
+        return _link(_cached_code(self._kernel, element), self._kernel.name(element))
 
 
 _linking = threading.Lock()
