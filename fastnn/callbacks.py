@@ -10,7 +10,7 @@ import contextlib
 import csv
 import io
 from collections.abc import Callable, Iterable
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -371,7 +371,7 @@ class Checkpoint(Callback):
         monitor: str | None = None,
         mode: str | None = None,
     ) -> None:
-        self.path = fspath(path)
+        self.path = checks.file_path("path", path)
         self.every = checks.integer("every", every, minimum=1)
         self._monitor = None if monitor is None else _Monitor(monitor, 0.0, mode)
         if monitor is None and mode is not None:
@@ -419,7 +419,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
-        self.path = Path(path)
+        self.path = Path(checks.file_path("path", path))
         self.append = checks.flag("append", append)
 
     def on_train_begin(self, network: Network, history: History) -> None:

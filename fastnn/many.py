@@ -10,7 +10,6 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from fastnn import checks, hints, samples, training
@@ -100,7 +99,7 @@ def fit_many(
     workers = usable() if workers is None else checks.integer("workers", workers, minimum=1)
     checks.flag("progress", progress)
     columns = hints.names_of_columns(X)
-    X, y = checks.matrix("X", X), np.asarray(y)
+    X = checks.matrix("X", X)
     for number, network in enumerate(networks):
         try:
             samples.checked(network, X, y)
@@ -140,7 +139,9 @@ def fit_many(
     return [histories[number] for number in range(len(jobs))]
 
 
-def _fit(network: Network, columns: hints.Names, X: Array, y: Array, **options: Any) -> History:
+def _fit(
+    network: Network, columns: hints.Names, X: Array, y: npt.ArrayLike, **options: Any
+) -> History:
     """Train on what was a table with these names of columns, if it has any."""
     hints.NAMED.set(hints.Named(X, columns))
     return network.fit(X, y, **options)

@@ -8,6 +8,7 @@ the throughput of a dense kernel whose data are in the first-level cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +136,14 @@ class Slot:
         rows = round_up(self.shape[0], ROW_BLOCK) if len(self.shape) == 2 else 1
         return rows * self.stride
 
+    @property
+    def place_of_padding(self) -> int | None:
+        """An element that is padding, None where there is none."""
+        if self.shape[-1] < self.stride:
+            return self.offset + self.shape[-1]
+        used = math.prod(self.shape)
+        return self.offset + used if used < self.size else None
+
 
 class Layout:
     """The places of named matrices and vectors in one flat vector.
@@ -151,15 +160,20 @@ class Layout:
     slots : dict of str to Slot
     size : int
         Elements of the flat vector, a whole number of cache lines.
+    place_of_padding : int or None
+        One element that is no parameter's, None where there is none.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self.slots: dict[str, Slot] = {}
         self.size = 0
+        self.place_of_padding: int | None = None
         for name, shape in shapes.items():
             slot = Slot(shape, self.size, row_stride(shape[-1], dtype))
             self.slots[name] = slot
+            if self.place_of_padding is None:
+                self.place_of_padding = slot.place_of_padding
             self.size += slot.size
 
     def __setstate__(self, state: dict[str, Any]) -> None:

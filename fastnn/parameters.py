@@ -199,7 +199,7 @@ class LayerParameters:
         vector = self.drawn()
         if gradient.dtype != vector.dtype:
             gradient = gradient.cast(self.layout)
-        flats = (vector.array, gradient.array, *self.needed_state())
+        flats = whole = (vector.array, gradient.array, *self.needed_state())
         if self._statistics:
             end = self.layout.slots[self._statistics[0]].offset
             flats = tuple([flat[:end] for flat in flats])
@@ -209,10 +209,13 @@ class LayerParameters:
         else:
             self.optimizer.step(backend, flats[0], flats[1], flats[2:], self.steps)
         self.steps += 1
-        if self.optimizer not in optimizers.BUILT_IN:
-            # One of a user's own may move what it can't know to be padding.
-            for moved in (self._vector, self._gradient):
-                for part in () if moved is None else self.layout.padding(moved.array):
+        # One of a user's own may move what it can't know to be padding; and what multiplies whole
+        # vectors, where it is infinite or NaN, makes NaN of all zeros alike.
+        place = self.layout.place_of_padding
+        spoiled = place is not None and any(flat[place] != 0.0 for flat in whole)
+        if spoiled or self.optimizer not in optimizers.BUILT_IN:
+            for moved in whole if spoiled else whole[:2]:
+                for part in self.layout.padding(moved):
                     part[...] = 0
 
     def needed_state(self) -> tuple[Array, ...]:

@@ -421,13 +421,14 @@ def table(best_first: Sequence[Row]) -> str:
     most = max(len(row.records) for row in best_first)
     diverged = any(record["diverged"] for row in best_first for record in row.records)
     header = [name.replace("_", " ") for name in names]
-    header += [f"val {measure}" for measure in measures(best_first[0].records)]
+    shown = measures([record for row in best_first for record in row.records])
+    header += [f"val {measure}" for measure in shown]
     header += ["parameters", "seconds"]
     header += ["seeds"] * (most > 1) + ["diverged"] * diverged
     lines = []
     for row in best_first:
         line = [text(name, getattr(row.setting, name)) for name in names]
-        line += [row.shown(f"val_{measure}") for measure in measures(row.records)]
+        line += [row.shown(f"val_{measure}") for measure in shown]
         line += [f"{row.records[0]['parameters']:,}", f"{row.mean('seconds'):.1f}"]
         line += [str(len(row.records))] * (most > 1)
         line += [str(sum(record["diverged"] for record in row.records))] * diverged

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,6 +27,26 @@ for name in ("FASTNN_BACKEND", "FASTNN_DATA", "FASTNN_NUM_THREADS"):
 
 import fastnn  # noqa: E402
 from fastnn import backends  # noqa: E402
+
+# Of machines that are slow, or busy, hypothesis has nothing to say; and each run is the same one.
+settings.register_profile(
+    "default of fastnn",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    max_examples=60,
+    phases=[Phase.explicit, Phase.generate],
+    stateful_step_count=8,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    "long",
+    settings.get_profile("default of fastnn"),
+    derandomize=False,
+    max_examples=5000,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+settings.load_profile("default of fastnn")
 
 BATCHES = (1, 7, 16, 33)
 """One sample, odd, a whole number of vectors, and one more than that."""

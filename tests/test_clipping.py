@@ -358,3 +358,22 @@ class TestArguments:
         assert resumed.history.loss == expected
         for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_nan_leaves_nothing_behind_where_a_user_restores_all(backend, l2, optimizer):
+    """Padding and scratch memory, which nobody can restore, had NaN for ever."""
+    network, twin = (
+        fastnn.Network([fastnn.Dense(3, 2, l2=l2)], clip_norm=0.1, optimizer=optimizer, seed=0)
+        for _ in range(2)
+    )
+    X, y = np.random.default_rng(0).normal(size=(8, 3)), np.arange(8) % 2
+    weights = network.get_weights()
+    network.train_step(np.full_like(X, np.nan), y)
+    network.set_weights(weights)
+    for each in (network, twin):
+        each.optimizer = "adam"
+    for _ in range(2):
+        assert network.train_step(X, y) == twin.train_step(X, y)
+        assert network.evaluate(X, y) == twin.evaluate(X, y)

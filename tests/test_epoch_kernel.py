@@ -696,7 +696,10 @@ def test_transpose(dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("keep", [0, 1])
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 20), (8, 600, 70), (33, 17, 250)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(1, 1, 1), (5, 3, 20), (8, 600, 70), (33, 17, 250), (3, 2 * MACHINE.block_inner + 5, 40)],
+)
 def test_matmul(m, k, n, keep, transposed, dtype):
     rng = np.random.default_rng(0)
     a = aligned(rng.standard_normal((k, m) if transposed else (m, k)), dtype)

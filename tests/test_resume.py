@@ -34,6 +34,7 @@ from fastnn import (
     saving,
     schedules,
 )
+from fastnn import checkpoints as checkpoint_files
 from fastnn.backends.numba_backend.epoch import meetings
 
 
@@ -494,6 +495,18 @@ class TestRefusals:
             network.fit(*blobs, resume=trained, **options)
         assert all(map(np.array_equal, before, network.get_weights()))
         assert network.history is None
+
+    @pytest.mark.parametrize("lay_out", [np.ascontiguousarray, np.asfortranarray, lambda X: X[::2]])
+    def test_each_number_tells_data_from_others(self, lay_out, monkeypatch):
+        """Data that do not lie row by row are looked at a few rows at a time."""
+        monkeypatch.setattr(checkpoint_files, "CHUNK_BYTES", 100)
+        X = lay_out(np.arange(60.0).reshape(20, 3))
+        before = checkpoint_files._fingerprint(X)
+        assert before == checkpoint_files._fingerprint(X.copy(order="C"))
+        for place in np.ndindex(X.shape):
+            other = X.copy(order="K")
+            other[place] += 0.5
+            assert checkpoint_files._fingerprint(other) != before
 
     def test_other_data(self, trained, blobs):
         X, y = blobs

@@ -16,6 +16,7 @@ from fastnn import (
     ReLU,
     eval_numerical_gradient,
     paths,
+    progress,
 )
 
 BACKENDS = ("numpy", "numba")
@@ -239,3 +240,23 @@ def test_weighted_losses_are_plain_numbers(rng):
     history = network.fit(X, y, sample_weight=weights, train_accuracy=True)
     assert type(network.evaluate(X, y, sample_weight=weights).loss) is float
     assert {type(value) for column in history.columns.values() for value in column} == {float}
+
+
+def test_a_running_loss_is_over_the_weights_of_its_own_samples(backend):
+    """All samples are one, so any weighted mean is its loss; half of them are kept out."""
+    seen = []
+
+    class Noting(progress.Progress):
+        def advance(self, samples, averages):
+            seen.append(averages["loss"])
+
+    X, y = np.tile([1.0, -2.0, 0.5], (100, 1)), np.zeros((100, 1))
+    weights = np.random.default_rng(0).exponential(size=100)
+    layers = [Dense(3, 1, 0.0)]
+    learner = Network(layers, loss="mse", seed=0, backend=backend, dtype=np.float64)
+    expected = learner.evaluate(X[:1], y[:1]).loss
+    history = learner.fit(
+        X, y, epochs=2, batch_size=4, sample_weight=weights, validation_split=0.5, progress=Noting()
+    )
+    assert len(seen) > 2  # an epoch begins with a single batch
+    np.testing.assert_allclose([*seen, *history.loss], expected, rtol=1e-12)

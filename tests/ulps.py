@@ -214,6 +214,12 @@ class Worst:
             self.found.append((float(shares[place]), float(error[place]), float(x[place])))
             self.found = sorted(self.found, reverse=True)[:WORST]
 
+    def add_rounded(self, x: np.ndarray, inexact: np.ndarray) -> None:
+        """Look at a chunk whose results are rounded as they should be."""
+        self.count += len(x)
+        if (not self.found or self.found[0][0] < 0.5) and inexact.any():
+            self.found.insert(0, (0.5, 0.5, float(x[np.argmax(inexact)])))
+
     def record(self) -> dict[str, Any]:
         """What is written to the file."""
         return {
@@ -275,8 +281,42 @@ def inside(function: Function, x: np.ndarray) -> np.ndarray:
     return x[(x >= function.low) & (x <= function.high)]
 
 
+def near_zero_or_far(function: Function, x: np.ndarray) -> np.ndarray | None:
+    """The function at all numbers of a chunk, where a polynomial gives it in a tenth of the time.
+
+    Below 2^-30 that is the first terms of its series, of which what is left out is below 2^-60 of
+    them; beyond 2^8 it is a line, from which the function differs by less than exp(-256). None
+    elsewhere.
+    """
+    size = abs(float(x[0]))
+    if 2**-30 <= size < 2**8 or len(x) != CHUNK or x.dtype != np.float32:
+        return None
+    a, b, c = _polynomial(function.name, bool(np.signbit(x[0])), size < 1)
+    longer = x.astype(np.float64)
+    return a + longer * (b + longer * c if c else b)
+
+
+@functools.cache
+def _polynomial(name: str, negative: bool, near: bool) -> tuple[float, float, float]:
+    """Coefficients of the polynomial for the numbers of a sign, near zero or far from it."""
+    sign = -1.0 if negative else 1.0
+    step = 2.0**-20
+    at = np.array([2.0**-60, step, 2 * step] if near else [512.0, 1024.0])
+    with np.errstate(all="ignore"):
+        values = sum(np.asarray(s, np.float64) for s in functions()[name].exact(sign * at))
+    if not near:
+        slope = (values[1] - values[0]) / 512
+        return values[0] - 512 * slope, sign * slope, 0.0
+    first, second, third = values
+    slope = (4 * second - third - 3 * first) / (2 * step)
+    return first, sign * slope, (third - 2 * second + first) / (2 * step * step)
+
+
 def measure(function: Function, dtype: np.dtype, chunks: Iterator[np.ndarray]) -> dict[str, Any]:
-    """Return the largest errors of each backend in all chunks."""
+    """Return the largest errors of each backend in all chunks.
+
+    Numbers of a chunk that are all what the exact ones round to are off by half a unit at most.
+    """
     worst = {backend: Worst() for backend in function.by}
     for chunk in chunks:
         x = inside(function, chunk)
@@ -289,6 +329,14 @@ def measure(function: Function, dtype: np.dtype, chunks: Iterator[np.ndarray]) -
                 for backend, compute in function.by.items()
                 if backend not in function.costly or dtype == np.float64 or 2**-32 < size < 64
             }
+            simple = near_zero_or_far(function, x)
+            if simple is not None:
+                rounded = simple.astype(dtype)
+                for backend in [b for b in found if np.array_equal(found[b], rounded)]:
+                    worst[backend].add_rounded(x, rounded != simple)
+                    del found[backend]
+        if not found:
+            continue
         lost = errors(function, x, found)
         for backend, error in lost.items():
             conditioned = backend == "numpy" and function.condition is not np.ones_like

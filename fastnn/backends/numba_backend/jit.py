@@ -38,6 +38,7 @@ from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
 from fastnn.guards import CHECKED
+from fastnn.interrupts import held_uncut
 from fastnn.locks import locked
 
 from .language import DOUBLE, FLOAT
@@ -259,6 +260,7 @@ def _remove_old(directory: Path) -> None:
                     file.unlink()
 
 
+@held_uncut
 def _load(cache: Any, signature: Any, target: Any) -> Any:
     """Return what the cache holds, ready to run, or None.
 
@@ -358,24 +360,27 @@ class KernelOperation:
             element = DOUBLE if dtype == np.float64 else FLOAT
             with _linking:
                 if dtype not in self._addresses:  # no other thread was sooner
-                    code = _cached_code(self._kernel, element)
-                    self._addresses[dtype] = _link(code, self._kernel.name(element))
+                    self._addresses[dtype] = self._linked(element)
         return self._addresses[dtype]
+
+    @held_uncut
+    def _linked(self, element: ir.Type) -> int:
+        return _link(_cached_code(self._kernel, element), self._kernel.name(element))
 
 
 _linking = threading.Lock()
-"""Held while code is linked: there is one engine, and it is not for two threads at once."""
+"""Held while code is linked, so that no two threads link the same kernel."""
 
 if hasattr(os, "register_at_fork"):
-    # a child would wait for ever for a thread that it doesn't have
-    os.register_at_fork(
-        before=_linking.acquire,
-        after_in_parent=_linking.release,
-        after_in_child=_linking.release,
-    )
+    # a child would wait for ever for a thread that it doesn't have; Numba's lock is not for it
+    for _lock in (_linking, global_compiler_lock):
+        os.register_at_fork(
+            before=_lock.acquire,
+            after_in_parent=_lock.release,
+            after_in_child=_lock.release,
+        )
 
 
-@functools.cache
 def _target_machine() -> Any:
     """Return LLVM's description of this CPU, or of the one that Numba is told to compile for."""
     target = binding.Target.from_triple(binding.get_process_triple())
@@ -390,31 +395,36 @@ def _target_machine() -> Any:
     )
 
 
-@functools.cache
-def _engine() -> Any:
-    """Return what keeps linked code in memory."""
-    return binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
-
-
 def _compiled_code(kernel: Microkernel, element: ir.Type) -> bytes:
     """Compile a kernel to an object file."""
     module = ir.Module(kernel.name(element))
     module.triple = binding.get_process_triple()
     kernel.define(module, element)
-    parsed = binding.parse_assembly(str(module))
+    parsed, machine = binding.parse_assembly(str(module)), _target_machine()
     builder = binding.create_pass_builder(
-        _target_machine(), binding.create_pipeline_tuning_options(speed_level=2)
+        machine, binding.create_pipeline_tuning_options(speed_level=2)
     )
     builder.getModulePassManager().run(parsed, builder)
-    code: bytes = _target_machine().emit_object(parsed)
+    code: bytes = machine.emit_object(parsed)
     return code
 
 
+_engines: list[Any] = []
+"""What keeps linked code in memory."""
+
+
 def _link(code: bytes, name: str) -> int:
-    """Put an object file into memory; return the address of a function in it."""
-    _engine().add_object_file(binding.object_file.ObjectFileRef.from_data(code))
-    _engine().finalize_object()
-    return int(_engine().get_function_address(name))
+    """Put an object file into memory; return the address of a function in it.
+
+    Each has an engine of its own. Of several objects in one engine, the second that calls a
+    function of another library, as those of the checked build do, finds constants of the first in
+    the place of its own (LLVM's linker counts both from the table of addresses of the first).
+    """
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine.add_object_file(binding.object_file.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address(name))
 
 
 def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
