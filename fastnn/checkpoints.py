@@ -288,6 +288,8 @@ def read(path: str | PathLike[str]) -> Saved:
         raise FileNotFoundError(f"{path}: expected a checkpoint, found none")
     try:
         return _read(path)
+    except MemoryError:
+        raise
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
         reason = saving.damage(error)
