@@ -113,7 +113,7 @@ ROWS = (
         SELU(),
         lambda x: x.dtype.type(SCALE) * elu(x, x.dtype.type(ALPHA)),
         lambda x: [x.dtype.type(SCALE) * elu_slope(x, x.dtype.type(ALPHA))],
-        5, 5, "SELU()",
+        6, 5, "SELU()",
     ),
     Row(
         SiLU(),

@@ -111,7 +111,7 @@ def elu_backward(k: Kernel, x: Vector, g: Vector, alpha: Vector) -> Vector:
 def selu(k: Kernel, x: Vector) -> Vector:
     """scale alpha (exp(x) - 1) where x < 0, scale x elsewhere.
 
-    Error at most 5 units in the last place.
+    Error at most 6 units in the last place.
     """
     return k.where(x < 0.0, expm1(k, minus_size(k, x)) * (SELU_SCALE * SELU_ALPHA), x * SELU_SCALE)
 
