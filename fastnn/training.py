@@ -149,6 +149,10 @@ class History:
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
 
+PAUSE_SECONDS = 50e-6
+"""How long a training stands back, about as often, for threads that wait to use its network: the
+lock that it gives back between two calls it would have again before they are awake."""
+
 STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
 """Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
 
@@ -211,6 +215,7 @@ class Training:
     writer: Writer | None = None
 
     def __post_init__(self) -> None:
+        self._paused = 0.0
         self._batch_size = self.options.batch_size
         if self.blocks is None:
             # A batch can't be larger than the data, so no workspace has to be.
@@ -282,11 +287,10 @@ class Training:
             for callback in callbacks:
                 callback.on_epoch_begin(network, history)
         pieces = self._pieces(path)
-        with training_mode(network._layers, True):
-            offset = 0
-            for order in pieces:
-                record = self._train(path, order, offset)
-                offset += len(order)
+        offset = 0
+        for order in pieces:
+            record = self._train(path, order, offset)
+            offset += len(order)
         record |= self._evaluations()
         # Should Ctrl-C come in between, `History.trim` makes all of one length.
         for name, value in record.items():
@@ -317,7 +321,8 @@ class Training:
 
         `offset` samples of the epoch come before those of `order`.
         """
-        history, position, weights = self.history, self.position, self.weights
+        network, history, position = self.network, self.history, self.position
+        weights = self.weights
         keeper = self._keeper
         if keeper is not None:
             # between epochs callbacks may change the network, and blocks go as they come
@@ -342,21 +347,30 @@ class Training:
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
-            with uncut, np.errstate(all="ignore"):  # as `Network._quiet`
+            with (
+                uncut,
+                network._lock.writing(),
+                training_mode(network._layers, True),
+                np.errstate(all="ignore"),  # as `Network._quiet`
+            ):
                 position.loss, position.correct = path.train(stretch)
                 position.done += len(stretch)
                 position.step += -(-len(stretch) // batch_size)
                 history.samples_seen += len(stretch)
             now = time.perf_counter()
-            position.seconds += now - before
+            took = now - before
+            position.seconds += took
             if not math.isfinite(position.loss):
                 if keeper is not None:
                     raise keeper.error()
                 if progress is not None:
                     progress.hide()
                 self.watch.loss(f"loss of epoch {position.epoch}", position.loss)
+            if now - self._paused > STRETCH_SECONDS and threading.active_count() > 1:
+                time.sleep(PAUSE_SECONDS)
+                now = self._paused = time.perf_counter()
             # Where an epoch is cut into calls changes no bit, so time may decide it.
-            batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
+            batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / took)))
             if progress is not None:
                 averages = {"loss": _mean(position.loss, position.done, shares)}
                 if self._has_classes:
