@@ -295,6 +295,11 @@ class Keeper:
 
     def error(self) -> DivergenceError:
         """Go back to the last good parameters; return an error that says what has happened."""
+        network = self._network
+        with network._lock.writing(), layers.training_mode(network._layers, True):
+            return self._gone_back()
+
+    def _gone_back(self) -> DivergenceError:
         position = self._position
         base = self._base()
         if base is None:  # from no copy there is a way to the last step
