@@ -19,7 +19,7 @@ from fastnn import layers, optimizers, propagation
 from fastnn.checks import Array
 from fastnn.hints import Watch
 from fastnn.layers import ParametricLayer
-from fastnn.paths import Order, Path
+from fastnn.paths import CompiledPath, Order, Path
 
 if TYPE_CHECKING:
     from fastnn.checkpoints import Position
@@ -36,6 +36,10 @@ PAUSE, PAUSE_BEFORE_PIECE = 200, 100
 SHORT_BYTES = 1 << 17
 """A copy of so many is made whenever samples come that can't be had again, or callbacks may have
 changed the network: it takes less time than what else is done then."""
+
+
+FEW = 4096
+"""Parameters of which it takes longer to change what NumPy says of overflow than to look at all."""
 
 
 class DivergenceError(ArithmeticError):
@@ -108,17 +112,13 @@ def named(network: Network, layer: int) -> str:
 class _Snapshot:
     """A network in the midst of training."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, compiled: bool) -> None:
         self._network = network
         self._vector = np.empty_like(network._parameters.vector)
         self._states: list[Array] = []
         self._counting = [layer for layer in network if layer._passes is not None]
         # what only Python knows may remember anything
-        self._foreign: list[Any] = [layer for layer in network if layer not in layers.BUILT_IN]
-        for part in network._parameters.parts:
-            known = part.optimizer in optimizers.BUILT_IN
-            if not known and not any(part.optimizer is other for other in self._foreign):
-                self._foreign.append(part.optimizer)
+        self._foreign: list[Any] = [] if compiled else _foreign(network)
         self.piece = self.step = self.done = self.correct = self.samples_seen = 0
         self.loss = 0.0
 
@@ -155,6 +155,16 @@ class _Snapshot:
             layer._passes = passes
         for of, remembered in zip(self._foreign, self._remembered, strict=True):
             _remind(of, remembered, self._network)
+
+
+def _foreign(network: Network) -> list[Any]:
+    """Return the layers and optimisers of a user's own."""
+    found: list[Any] = [layer for layer in network if layer not in layers.BUILT_IN]
+    for part in network._parameters.parts:
+        known = part.optimizer in optimizers.BUILT_IN
+        if not known and not any(part.optimizer is other for other in found):
+            found.append(part.optimizer)
+    return found
 
 
 _FASTNNS = {"_network", "_parameters", "_kept", "_passes", "training", "_learning_rate"}
@@ -234,6 +244,7 @@ class Keeper:
         self._history, self._position, self._watch = history, position, watch
         # numbers that a user has made infinite on purpose are not for us to judge
         self._was_finite = self._is_finite()
+        self._checked_step = position.step
         self._newest: _Snapshot | None = None
         self._older: _Snapshot | None = None
         self._piece, self._segments = 0, list[_Segment]()
@@ -254,11 +265,13 @@ class Keeper:
         self.check()
         snapshot, self._older = self._older, self._newest
         if snapshot is None:
-            snapshot = _Snapshot(self._network)
+            compiled = isinstance(self._path, CompiledPath)
+            snapshot = _Snapshot(self._network, compiled=compiled)
         snapshot.take(self._position, self._history.samples_seen, self._piece)
         self._newest = snapshot
-        first, _ = self._first_segment(self._base() or snapshot)
-        self._segments = self._segments[first:]
+        if len(self._segments) > 1:
+            first, _ = self._first_segment(self._base() or snapshot)
+            self._segments = self._segments[first:]
         end = time.perf_counter()
         self.due = end + PAUSE * (end - start)
         if snapshot.nbytes > SHORT_BYTES:
@@ -266,8 +279,11 @@ class Keeper:
 
     def check(self) -> None:
         """Raise if the last step has left parameters that are not finite."""
-        if self._was_finite and not self._is_finite():
-            raise self.error()
+        # of the epoch's last step it may be known already
+        if self._was_finite and self._checked_step != self._position.step:
+            if not self._is_finite():
+                raise self.error()
+            self._checked_step = self._position.step
 
     def refuse_to_write(self) -> None:
         """Raise if there are such parameters before the first step, and a file to write them to."""
@@ -279,6 +295,11 @@ class Keeper:
 
     def error(self) -> DivergenceError:
         """Go back to the last good parameters; return an error that says what has happened."""
+        network = self._network
+        with network._lock.writing(), layers.training_mode(network._layers, True):
+            return self._gone_back()
+
+    def _gone_back(self) -> DivergenceError:
         position = self._position
         base = self._base()
         if base is None:  # from no copy there is a way to the last step
@@ -335,9 +356,12 @@ class Keeper:
 
     def _is_finite(self) -> bool:
         vector = self._network._parameters.vector
-        with np.errstate(all="ignore"):
-            # the sum of squares tells it of all but huge numbers, in less time
-            return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())
+        if vector.size > FEW:
+            with np.errstate(all="ignore"):
+                # the sum of squares tells it of all but huge numbers, in less time
+                if math.isfinite(vector.dot(vector)):
+                    return True
+        return bool(np.isfinite(vector).all())
 
     def _base(self) -> _Snapshot | None:
         """Return the older one of the copies from which steps can be taken once more."""

@@ -25,6 +25,10 @@ WAITING = [
 ]
 """Signals that end a program, as a rule. Those whose handler is none of Python's end it as ever."""
 
+# As the module `signal` has them underneath: what it makes of numbers takes ten times as long.
+_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+
 _handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
 """Those that stand back, by their signals, while `_hear` is in their place."""
 _came: list[int] = []
@@ -54,18 +58,18 @@ def held() -> Iterator[None]:
     taken: list[int] = []
     try:
         for number in WAITING:
-            handler = signal.getsignal(number)
+            handler = _handler_of(number)
             if callable(handler) and handler is not _hear:
                 _handlers[number] = handler
                 with contextlib.suppress(ValueError):  # not the main interpreter
-                    signal.signal(number, _hear)
+                    _set_handler(number, _hear)
                     taken.append(number)
         yield
     finally:
         for number in taken:
             # it may have been changed meanwhile
-            if signal.getsignal(number) is _hear:
-                signal.signal(number, _handlers[number])
+            if _handler_of(number) is _hear:
+                _set_handler(number, _handlers[number])
 
 
 class Uncut:
