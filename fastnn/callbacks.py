@@ -6,9 +6,11 @@ and ends the training by returning something true.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 from collections.abc import Callable, Iterable
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -369,7 +371,7 @@ class Checkpoint(Callback):
         monitor: str | None = None,
         mode: str | None = None,
     ) -> None:
-        self.path = fspath(path)
+        self.path = checks.file_path("path", path)
         self.every = checks.integer("every", every, minimum=1)
         self._monitor = None if monitor is None else _Monitor(monitor, 0.0, mode)
         if monitor is None and mode is not None:
@@ -417,7 +419,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
-        self.path = Path(path)
+        self.path = Path(checks.file_path("path", path))
         self.append = checks.flag("append", append)
 
     def on_train_begin(self, network: Network, history: History) -> None:
@@ -448,10 +450,22 @@ class CSVLogger(Callback):
         return {"start": self._start}
 
     def _write(self, rows: list[dict[str, float]]) -> None:
-        with self.path.open("a", newline="") as file:
-            for row in rows:
-                writer = csv.DictWriter(file, list(row))
-                if not self._begun:
-                    writer.writeheader()
-                    self._begun = True
-                writer.writerow(row)
+        lines = io.StringIO(newline="")
+        for row in rows:
+            writer = csv.DictWriter(lines, list(row))
+            if not self._begun:
+                writer.writeheader()
+                self._begun = True
+            writer.writerow(row)
+        with self.path.open("ab", buffering=0) as file:
+            end, left = file.tell(), memoryview(lines.getvalue().encode())
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                # without half a line, which would become one with the next
+                self._begun = end > 0
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                reason = f"can't write the history: {error.strerror or error}"
+                raise type(error)(error.errno, reason, str(self.path)) from None

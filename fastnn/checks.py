@@ -10,6 +10,7 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from os import PathLike, fspath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -86,6 +87,14 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {_describe(value)}")
     return bool(value)
+
+
+def file_path(name: str, value: Any) -> str:
+    """Return the path of a file as a str."""
+    path = fspath(value) if isinstance(value, (str, PathLike)) else None
+    if not isinstance(path, str):
+        raise TypeError(f"{name}: expected the path of a file, got {_describe(value)}")
+    return path
 
 
 def function(name: str, value: _Function) -> _Function:

@@ -441,7 +441,7 @@ def _check_pixel_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         raise TypeError(f"{expected}, got None")
     try:
         checked = np.dtype(dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         raise TypeError(f"{expected}, got {dtype!r}") from error
     if checked != np.uint8 and not np.issubdtype(checked, np.floating):
         raise TypeError(f"{expected}, got {checked}")

@@ -169,8 +169,8 @@ def on_blocks(
 def _checked_files(checkpoint: object, checkpoint_every: int | None, resume: object) -> int | None:
     """Return the steps from one checkpoint to the next, where the paths are some."""
     for name, file in (("checkpoint", checkpoint), ("resume", resume)):
-        if not (file is None or isinstance(file, (str, PathLike))):
-            raise TypeError(f"{name}: expected the path of a file, got {file!r}")
+        if file is not None:
+            checks.file_path(name, file)
     if checkpoint_every is None:
         return None
     checkpoint_every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)

@@ -87,6 +87,7 @@ def train(network: Sequence[Layer], X: npt.ArrayLike, y: npt.ArrayLike) -> float
     with training_mode(_checked(network), True):
         activations = [checks.matrix("X", X), *_activations(network, X)]
         logits = activations.pop()
+        y = checks.labels("y", y, batch=len(logits), classes=logits.shape[1])
         loss = losses.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
         penalty = propagation.penalty(network)
         gradient = losses.grad_softmax_crossentropy_with_logits(logits, y)
@@ -108,6 +109,8 @@ def _checked(network: Sequence[Layer]) -> Sequence[Layer]:
 
 def _activations(network: Sequence[Layer], X: npt.ArrayLike) -> list[Array]:
     activations: list[Array] = []
+    activation = checks.matrix("X", X, units=network[0].input_units)
     for layer in network:
-        activations.append(layer.forward(activations[-1] if activations else checks.matrix("X", X)))
+        activation = layer.forward(activation)
+        activations.append(activation)
     return activations

@@ -57,6 +57,10 @@ def eval_numerical_gradient(
         raise TypeError(f"x: expected a float64 array, got {kind}")
     if not x.flags.writeable:
         raise ValueError("x: expected a writable array, got one that is read-only")
+    if np.ma.is_masked(x):
+        raise TypeError("x: expected an array without masked elements")
+    checks.function("f", f)
+    checks.flag("verbose", verbose)
     h = checks.real("h", h, minimum=0.0)
     if h == 0.0:
         raise ValueError("h: expected a positive step, got 0.0")
@@ -120,6 +124,8 @@ def check_gradients(
     ValueError, TypeError
         As `Network.gradients`; and if a layer's output is another each time.
     """
+    if not isinstance(network, Network):
+        raise TypeError(f"network: expected a fastnn.Network, got {network!r}")
     tolerance = checks.real("tolerance", tolerance, minimum=0.0)
     numbers = checks.integer("numbers", numbers, minimum=1)
     rng = checks.generator("seed", seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checkpoints, losses, saving
+from fastnn import backends, checkpoints, checks, losses, saving
 from fastnn.callbacks import Callback
 from fastnn.network import Network
 from fastnn.optimizers import Optimizer
@@ -42,7 +42,7 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
     ValueError
         If it is not a model that fastnn wrote, or is damaged.
     """
-    if not Path(path).is_file():
+    if not Path(checks.file_path("path", path)).is_file():
         raise FileNotFoundError(f"{path}: expected a model file, found none")
     name = backends.get_backend() if backend is None else backends.check_name("backend", backend)
     try:
@@ -54,6 +54,8 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         )
         network.metadata = saving.metadata(header)
         return network
+    except MemoryError:  # a header can ask for no more than there is in the file
+        raise
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
         reason = saving.damage(error)
@@ -107,7 +109,7 @@ def resume(
     ValueError
         If it is not a checkpoint, or damaged, or of other data or callbacks.
     """
-    saved = checkpoints.read(path)
+    saved = checkpoints.read(checks.file_path("path", path))
     network = Network._of_checkpoint(saved, *saving.made(saved.terms.network))
     network.metadata = saved.metadata
     network.fit(

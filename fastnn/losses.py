@@ -244,7 +244,7 @@ def one_hot(labels: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float
         If `labels` does not hold real numbers, `classes` is not an integer, or `dtype` another.
     """
     columns = checks.integer("classes", classes, minimum=1)
-    array = np.atleast_1d(labels)
+    array = np.atleast_1d(checks.numeric("labels", labels))
     ids = checks.labels("labels", array, batch=len(array), classes=columns)
     return _one_hot(ids, columns, checks.float_dtype("dtype", dtype))
 

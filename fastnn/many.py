@@ -6,11 +6,10 @@ import contextvars
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from fastnn import checks, hints, samples, training
@@ -100,7 +99,7 @@ def fit_many(
     workers = usable() if workers is None else checks.integer("workers", workers, minimum=1)
     checks.flag("progress", progress)
     columns = hints.names_of_columns(X)
-    X, y = checks.matrix("X", X), np.asarray(y)
+    X = checks.matrix("X", X)
     for number, network in enumerate(networks):
         try:
             samples.checked(network, X, y)
@@ -140,7 +139,9 @@ def fit_many(
     return [histories[number] for number in range(len(jobs))]
 
 
-def _fit(network: Network, columns: hints.Names, X: Array, y: Array, **options: Any) -> History:
+def _fit(
+    network: Network, columns: hints.Names, X: Array, y: npt.ArrayLike, **options: Any
+) -> History:
     """Train on what was a table with these names of columns, if it has any."""
     hints.NAMED.set(hints.Named(X, columns))
     return network.fit(X, y, **options)
@@ -155,7 +156,7 @@ def in_threads(
     that run raise KeyboardInterrupt; then they have ended before it goes on.
     """
     # imported here as they would be a tenth of the time that `import fastnn` takes
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
     from queue import Empty, SimpleQueue
 
     stop = threading.Event()
@@ -169,6 +170,16 @@ def in_threads(
         return job()
 
     numbers: dict[Future[Result], int] = {}
+    workers = _available(workers)
+    if not workers:
+        for number, job in enumerate(jobs):
+            future: Future[Result] = Future()
+            try:
+                future.set_result(contextvars.copy_context().run(run, job))
+            except Exception as error:
+                future.set_exception(error)
+            yield number, future
+        return
     with ThreadPoolExecutor(workers, "fastnn-many") as pool:
         try:
             for job in jobs:
@@ -187,6 +198,21 @@ def in_threads(
             stop.set()
             for future in numbers:
                 future.cancel()
+
+
+def _available(count: int) -> int:
+    """Return how many threads the system lets start of so many, which a pool would not forgive."""
+    end = threading.Event()
+    started: list[threading.Thread] = []
+    with suppress(RuntimeError):  # there are too many
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    end.set()
+    for thread in started:
+        thread.join()
+    return len(started)
 
 
 def on_cluster(

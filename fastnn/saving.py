@@ -60,6 +60,7 @@ class Savable(Protocol):
 
 def save(network: Savable, path: str | PathLike[str]) -> None:
     """Write `network` to `path`; see `Network.save`."""
+    checks.file_path("path", path)
     replace_file(path, serialized(network))
 
 
