@@ -483,7 +483,7 @@ class Lives:
         if not np.isfinite(expected).all():
             same = np.isfinite(found) == np.isfinite(expected)
             return None if same.all() or not others else f"{name}: finite elsewhere"
-        allowed = FACTOR * rounding.spread(list(others))
+        allowed = FACTOR * rounding.spread([expected, *others])
         # also of a loss, a float64 to which float32 numbers were added up
         limits = np.finfo(self.plan.dtype)
         size = np.abs(expected).max()

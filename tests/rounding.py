@@ -15,7 +15,7 @@ unit, a column of one number, padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -83,41 +83,29 @@ class Rounding:
     def dropout(self, input, p, key, step):
         return self.moved(exact.dropout(input, p, key, step))
 
-    def _statistics(self, input):
-        mean, variance = exact._column_statistics(input)
-        constant = (input == input[0]).all(axis=0)
-        mean = np.where(constant, mean, self.moved(mean))
-        offsets = (input - mean) + np.where(constant, 0, self.by(input))
-        variance = np.where(constant, variance, np.square(self.moved(offsets)).mean(axis=0))
-        return mean.astype(input.dtype), self.moved(variance.astype(input.dtype))
-
     def batch_norm_forward(self, input, scale, shift, epsilon):
-        mean, variance = self._statistics(input)
-        output = self.batch_norm_inference(input, scale, shift, mean, variance, epsilon)
-        return output, mean, variance
+        arguments = map(self.moved, (input, scale, shift))
+        output, mean, variance = exact.batch_norm_forward(*arguments, epsilon)
+        # one backend subtracts, divides, multiplies and adds where the other multiplies and adds
+        lost = np.where(variance == 0, 0, self.by(scale * input / np.sqrt(variance + epsilon)))
+        return self.moved(output + lost), self.moved(mean), self.moved(variance)
 
     def batch_norm_inference(self, input, scale, shift, mean, variance, epsilon):
-        deviation = np.sqrt(variance + epsilon)
-        normalized = self.moved((input - mean) / deviation)
-        # one backend multiplies and adds where the other subtracts, divides, multiplies and adds
-        lost = np.where(input == mean, 0, self.by(scale * input / deviation))
-        return self.moved(self.moved(scale * normalized) + shift + lost).astype(input.dtype)
+        arguments = map(self.moved, (input, scale, shift, mean, variance))
+        output = exact.batch_norm_inference(*arguments, epsilon)
+        lost = self.by(scale * input / np.sqrt(variance + epsilon))
+        return self.moved(output + np.where(input == mean, 0, lost))
 
     def batch_norm_backward(
         self, input, grad_output, scale, epsilon, out_grad_scale, out_grad_shift
     ):
-        grad_output = self.moved(grad_output)
-        mean, variance = self._statistics(input)
-        direct = self.batch_norm_inference_backward(
-            input, grad_output, scale, mean, variance, epsilon, out_grad_scale, out_grad_shift
-        )
-        deviation = np.sqrt(variance + epsilon)
-        normalized = self.moved((input - mean) / deviation)
-        through = self.moved(out_grad_shift + normalized * out_grad_scale) / len(input)
-        found = direct - scale * through / deviation
+        arguments = tuple(map(self.moved, (input, grad_output, scale)))
+        found = exact.batch_norm_backward(*arguments, epsilon, out_grad_scale, out_grad_shift)
         if len(input) > 1:  # of one row it is 0 whatever is rounded
-            found = found + self.by(direct)
-        return found.astype(input.dtype)
+            # the difference of what may be far larger, as of two rows nearly all is cancelled
+            variance = exact._column_statistics(input)[1]
+            found = found + self.by(scale * grad_output / np.sqrt(variance + epsilon))
+        return found
 
     def batch_norm_inference_backward(
         self,
@@ -130,11 +118,10 @@ class Rounding:
         out_grad_scale,
         out_grad_shift,
     ):
-        deviation = np.sqrt(variance + epsilon)
-        normalized = self.moved((input - mean) / deviation)
-        out_grad_scale[...] = self.moved(grad_output * normalized).sum(axis=0)
-        out_grad_shift[...] = grad_output.sum(axis=0)
-        return (scale * grad_output / deviation).astype(input.dtype)
+        arguments = map(self.moved, (input, grad_output, scale, mean, variance))
+        return self.moved(
+            exact.batch_norm_inference_backward(*arguments, epsilon, out_grad_scale, out_grad_shift)
+        )
 
     def softmax(self, logits):
         return self.moved(exact.softmax(self.moved(logits)))
@@ -246,9 +233,7 @@ def installed() -> Iterator[Rounding]:
         del backends._MODULES["rounding"], backends._loaded["rounding"]
 
 
-def spread(values: list[np.ndarray]) -> float:
+def spread(values: Sequence[np.ndarray]) -> float:
     """Return how far apart arrays are anywhere; infinite where one is not finite."""
-    if len(values) < 2:
-        return 0.0
     width = float(np.max(np.ptp(values, axis=0), initial=0.0))
     return width if math.isfinite(width) else math.inf
