@@ -6,7 +6,9 @@ and ends the training by returning something true.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
@@ -448,10 +450,22 @@ class CSVLogger(Callback):
         return {"start": self._start}
 
     def _write(self, rows: list[dict[str, float]]) -> None:
-        with self.path.open("a", newline="") as file:
-            for row in rows:
-                writer = csv.DictWriter(file, list(row))
-                if not self._begun:
-                    writer.writeheader()
-                    self._begun = True
-                writer.writerow(row)
+        lines = io.StringIO(newline="")
+        for row in rows:
+            writer = csv.DictWriter(lines, list(row))
+            if not self._begun:
+                writer.writeheader()
+                self._begun = True
+            writer.writerow(row)
+        with self.path.open("ab", buffering=0) as file:
+            end, left = file.tell(), memoryview(lines.getvalue().encode())
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                # without half a line, which would become one with the next
+                self._begun = end > 0
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                reason = f"can't write the history: {error.strerror or error}"
+                raise type(error)(error.errno, reason, str(self.path)) from None

@@ -266,11 +266,12 @@ class Saved:
 
 
 def _listed(kinds: Sequence[str]) -> str:
-    return ", ".join(kinds) or "none"
+    return checks.message(", ".join(kinds)) or "none"
 
 
 def _shown(value: object) -> str:
     text = "None" if value is None else value if isinstance(value, str) else repr(value)
+    text = checks.message(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -288,6 +289,8 @@ def read(path: str | PathLike[str]) -> Saved:
         raise FileNotFoundError(f"{path}: expected a checkpoint, found none")
     try:
         return _read(path)
+    except MemoryError:
+        raise
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
         reason = saving.damage(error)

@@ -54,6 +54,8 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
         )
         network.metadata = saving.metadata(header)
         return network
+    except MemoryError:  # a header can ask for no more than there is in the file
+        raise
     except Exception as error:
         # Damage shows in many ways, none of which says which file it is.
         reason = saving.damage(error)

@@ -1,13 +1,14 @@
-"""The lock of an open file, which one process has at a time. It goes back when the file is closed.
-
-The one place that knows how a system does this.
-"""
+"""Locks: of an object that threads share, and of a file that processes share."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 if sys.platform == "win32":
     import msvcrt
@@ -18,8 +19,54 @@ BEHIND_THE_END = 0x7FFF_FFFF
 """The byte that is locked on Windows, where nobody else can read or write what is."""
 
 
+SLOTS = 4
+"""Threads that can read without one having to wait for another, if they are lucky."""
+
+
+class ReadersWriterLock:
+    """Held by one thread that changes something, or by any number of threads that read it.
+
+    A reader takes one lock of a few, by the number of its thread; a writer takes all. They can be
+    taken again by a thread that has them, but who reads may not begin to write. Each is taken by a
+    `with` alone: so Ctrl-C, which may come between any two statements, leaves none behind.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+        _all.add(self)
+
+    def _renew(self) -> None:
+        self._slots = tuple(threading.RLock() for _ in range(SLOTS))
+
+    def reading(self) -> threading.RLock:
+        """Return what to hold by `with` as long as nothing may change."""
+        return self._slots[threading.get_native_id() % SLOTS]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only thread that reads or changes anything."""
+        first, second, third, fourth = self._slots
+        with first, second, third, fourth:
+            yield
+
+
+_all: weakref.WeakSet[ReadersWriterLock] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    """Threads don't follow into a child, and would never give back what they held."""
+    for lock in list(_all):
+        lock._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 def locked(file: int) -> bool:
     """Lock the file of a descriptor; return False where another process has the lock.
+
+    It goes back when the file is closed. This is the one place that knows how systems do it.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import contextvars
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -156,7 +156,7 @@ def in_threads(
     that run raise KeyboardInterrupt; then they have ended before it goes on.
     """
     # imported here as they would be a tenth of the time that `import fastnn` takes
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
     from queue import Empty, SimpleQueue
 
     stop = threading.Event()
@@ -170,6 +170,16 @@ def in_threads(
         return job()
 
     numbers: dict[Future[Result], int] = {}
+    workers = _available(workers)
+    if not workers:
+        for number, job in enumerate(jobs):
+            future: Future[Result] = Future()
+            try:
+                future.set_result(contextvars.copy_context().run(run, job))
+            except Exception as error:
+                future.set_exception(error)
+            yield number, future
+        return
     with ThreadPoolExecutor(workers, "fastnn-many") as pool:
         try:
             for job in jobs:
@@ -188,6 +198,21 @@ def in_threads(
             stop.set()
             for future in numbers:
                 future.cancel()
+
+
+def _available(count: int) -> int:
+    """Return how many threads the system lets start of so many, which a pool would not forgive."""
+    end = threading.Event()
+    started: list[threading.Thread] = []
+    with suppress(RuntimeError):  # there are too many
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    end.set()
+    for thread in started:
+        thread.join()
+    return len(started)
 
 
 def on_cluster(

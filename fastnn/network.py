@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 INFERENCE_BATCH = 4096
 """Rows that evaluation and prediction take at once, so that a data set is never cast whole."""
 
+INFERENCE_WORK, INFERENCE_GROUP = 5e9, 64
+"""Parameters times rows at once, at the most: those of a tenth of a second or two, as Ctrl-C is
+heard in between. They are whole groups, so that it changes no bit of the compiled prediction."""
+
 
 _NOTHING = nullcontext()
 
@@ -96,8 +100,11 @@ class Network(Sequential):
 
     Notes
     -----
-    A network is used by one thread at a time: layers hold scratch memory, and
-    are told while they train. Different networks do not get in each other's way.
+    Threads may share a network. Those that predict do it side by side; who trains it, or changes
+    it by a method of the network, is alone meanwhile. `fit` stands back between two stretches of
+    about a tenth of a second, so what others predict or save then is of parameters between two
+    steps. While one thread fits it, another can't. Layers are not guarded when they are used by
+    themselves, nor is a network that is pickled. Different networks do not get in each other's way.
     """
 
     def __init__(
@@ -167,8 +174,10 @@ class Network(Sequential):
         `Sigmoid`. It is summed over outputs (where Keras and PyTorch take the mean), then averaged
         over samples as all losses are.
         """
-        self._refuse_in_training("take another loss")
-        self._loss = losses.chosen(loss, loss_prime)
+        chosen = losses.chosen(loss, loss_prime)
+        with self._lock.writing():
+            self._refuse_in_training("take another loss")
+            self._loss = chosen
 
     @property
     def loss(self) -> str:
@@ -182,8 +191,10 @@ class Network(Sequential):
 
     @clip_norm.setter
     def clip_norm(self, value: float | None) -> None:
-        self._refuse_in_training("change its clip_norm")
-        self._clip_norm = checks.clip_norm("clip_norm", value)
+        clip_norm = checks.clip_norm("clip_norm", value)
+        with self._lock.writing():
+            self._refuse_in_training("change its clip_norm")
+            self._clip_norm = clip_norm
 
     # Inference
 
@@ -205,7 +216,7 @@ class Network(Sequential):
         TypeError
             If `X` does not hold real numbers.
         """
-        with self._quiet():
+        with self._lock.reading(), self._quiet():
             return propagation.activations(self, samples.inputs(self, X))
 
     def __call__(self, X: npt.ArrayLike) -> Array:
@@ -216,7 +227,7 @@ class Network(Sequential):
         ValueError, TypeError
             As `forward`.
         """
-        with self._quiet():
+        with self._lock.reading(), self._quiet():
             return np.concatenate(list(self._outputs(X)))
 
     def predict(self, X: npt.ArrayLike) -> Array:
@@ -234,7 +245,7 @@ class Network(Sequential):
         ValueError, TypeError
             As `forward`.
         """
-        with self._quiet():
+        with self._lock.reading(), self._quiet():
             return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
@@ -254,7 +265,7 @@ class Network(Sequential):
             If the loss is another, so that outputs are no logits.
         """
         backend = backends.load(self._backend_name)
-        with self._quiet():
+        with self._lock.reading(), self._quiet():
             return np.concatenate(
                 [self._loss.probabilities(backend, output) for output in self._outputs(X)]
             )
@@ -281,7 +292,7 @@ class Network(Sequential):
         backend = backends.load(self._backend_name)
         classes = samples.has_classes(self, X, y)
         loss, correct, start = 0.0, 0, 0
-        with self._quiet():
+        with self._lock.reading(), self._quiet():
             for output in self._outputs(X):
                 rows = slice(start, start + len(output))
                 targets = y[rows]
@@ -316,7 +327,7 @@ class Network(Sequential):
         """
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
-        with self._quiet(), training_mode(self._layers, True):
+        with self._lock.writing(), self._quiet(), training_mode(self._layers, True):
             loss, _ = propagation.step(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum()))
 
@@ -348,7 +359,7 @@ class Network(Sequential):
         """
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
-        with self._quiet():
+        with self._lock.writing(), self._quiet():
             loss, gradients = propagation.gradients(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum())), gradients
 
@@ -452,7 +463,7 @@ class Network(Sequential):
         ValueError, TypeError
             As `evaluate`, and if an option is out of range or of the wrong type.
         RuntimeError
-            From a callback of a `fit` of the same network.
+            While a `fit` of the same network runs: from its callbacks, or in another thread.
         FileNotFoundError
             If there is no checkpoint to go on from; a `ValueError` if it is damaged, or if it is of
             another network, of other data or of other arguments.
@@ -611,7 +622,8 @@ class Network(Sequential):
         OSError
             If the file can't be written.
         """
-        saving.save(self, path)
+        with self._lock.reading():
+            saving.save(self, path)
 
     # Other libraries
 
@@ -657,7 +669,8 @@ class Network(Sequential):
         """
         from fastnn.interchange import onnx
 
-        onnx.write(self, path, probabilities=probabilities, dtype=dtype)
+        with self._lock.reading():
+            onnx.write(self, path, probabilities=probabilities, dtype=dtype)
 
     def to_torch(self) -> torch.nn.Sequential:
         """Return a module of PyTorch that computes the same, with copies of the parameters.
@@ -681,7 +694,8 @@ class Network(Sequential):
         """
         from fastnn.interchange import torch
 
-        return torch.module(self)
+        with self._lock.reading():
+            return torch.module(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy in the parameters of a module of PyTorch, whatever calls its layers.
@@ -706,7 +720,8 @@ class Network(Sequential):
         """
         from fastnn.interchange import state_dict as reading
 
-        reading.load(self, state_dict)
+        with self._lock.writing():
+            reading.load(self, state_dict)
 
     def to_sklearn(
         self, *, classes: npt.ArrayLike | None = None
@@ -742,7 +757,8 @@ class Network(Sequential):
         """
         from fastnn.interchange import sklearn
 
-        return sklearn.estimator(self, classes)
+        with self._lock.reading():
+            return sklearn.estimator(self, classes)
 
     # Below: what public methods share. Arguments have been checked.
 
@@ -794,17 +810,27 @@ class Network(Sequential):
     @contextmanager
     def _in_training(self, history: training.History) -> Iterator[None]:
         """Be a network that trains, as `history` records."""
-        self._history, self._fitting = history, True
+        began = False
         try:
+            with self._lock.writing():
+                self._refuse_in_training("begin to train")
+                self._history = history
+                began = self._fitting = True
             yield
-        except KeyboardInterrupt:
-            history.trim()
-            raise
         finally:
-            self._fitting = False
-            # Ctrl-C may come anywhere, also between what a `with` changes and what it puts back
-            for layer in self._layers:
-                layer.training = False
+            if began:
+                try:
+                    self._end_training(history)
+                finally:
+                    self._end_training(history)  # Ctrl-C may have come in the midst of it
+
+    def _end_training(self, history: training.History) -> None:
+        """Be a network that trains no more, wherever an interrupt has ended the training."""
+        self._fitting = False
+        # it may have come between what a `with` changes and what it puts back
+        for layer in self._layers:
+            layer.training = False
+        history.trim()
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Have NumPy keep to itself what it has to say of overflow and the like.
@@ -821,5 +847,7 @@ class Network(Sequential):
         X = samples.inputs(self, X)
         with self._programs.for_prediction(self, X) as compiled:
             output_of = compiled or partial(propagation.infer, self)
-            for start in range(0, len(X), INFERENCE_BATCH):
-                yield output_of(X[start : start + INFERENCE_BATCH])
+            groups = int(INFERENCE_WORK / INFERENCE_GROUP / max(self._parameters.vector.size, 1))
+            rows = min(INFERENCE_BATCH, INFERENCE_GROUP * max(groups, 1))
+            for start in range(0, len(X), rows):
+                yield output_of(X[start : start + rows])

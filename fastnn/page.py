@@ -12,12 +12,11 @@ import json
 from collections.abc import Callable
 from importlib import resources
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn import images, layers
+from fastnn import images, layers, saving
 from fastnn.checks import Array
 from fastnn.interchange.records import said, said_by
 from fastnn.normalization import factors_and_addends
@@ -72,7 +71,7 @@ def write(network: Network, path: str | PathLike[str], name: str = "") -> None:
     text = json.dumps(model, allow_nan=False).replace("<", r"\u003c")
     template = resources.files("fastnn").joinpath("page.html").read_text("utf-8")
     template = template.replace("{ FORMULAS }", f"{{\n{functions()}\n}}")
-    Path(path).write_text(template.replace(">MODEL<", f">{text}<"), "utf-8")
+    saving.replace_file(path, template.replace(">MODEL<", f">{text}<").encode(), "page")
 
 
 def functions() -> str:

@@ -18,6 +18,7 @@ from fastnn import backends, checks, losses, optimizers
 from fastnn.backends import description
 from fastnn.backends.description import PENALTY_FACTOR, RATES
 from fastnn.checks import Array
+from fastnn.interrupts import uncut
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
@@ -146,17 +147,19 @@ class LayerPath:
     def _train(self, order: Order, factors: Factors) -> tuple[float, int]:
         starts = range(0, len(order), self._batch_size)
         for start, factor in zip(starts, np.broadcast_to(factors, len(starts)), strict=True):
-            excerpt = order[start : start + self._batch_size]
-            weights = None if self._weights is None else self._weights[excerpt]
-            y = self._y[excerpt]
-            loss, output = step(
-                self._network, self._X[excerpt], y, weights, penalty_factor=float(factor)
-            )
-            self._loss += loss
-            # targets that are no classes may look like class ids in one batch
-            if self._network._loss.has_classes(y, output.shape[1]):
-                self._correct += self._network._loss.right_answers(output, y)
+            with uncut:
+                self._step(order[start : start + self._batch_size], float(factor))
         return self._loss, self._correct
+
+    def _step(self, excerpt: Order, factor: float) -> None:
+        """Take a step on these samples."""
+        weights = None if self._weights is None else self._weights[excerpt]
+        y = self._y[excerpt]
+        loss, output = step(self._network, self._X[excerpt], y, weights, penalty_factor=factor)
+        self._loss += loss
+        # targets that are no classes may look like class ids in one batch
+        if self._network._loss.has_classes(y, output.shape[1]):
+            self._correct += self._network._loss.right_answers(output, y)
 
     def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
@@ -318,20 +321,27 @@ class CompiledPath:
         return _Call(run, rates, steps)
 
     def _run(self, call: _Call) -> tuple[float, int]:
-        before = [layer._passes or 0 for layer in self._counting]
-        try:
-            totals: tuple[float, int] = call.run()
-        finally:
-            # Ctrl-C is heard as soon as the compiled call has returned: its steps have been taken.
-            for layer, passes in zip(self._counting, before, strict=True):
-                layer._passes = passes + call.steps
-            for part in self._learned:
-                part.steps += call.steps
-            # An update writes whole vectors: of an infinite gradient, NaN into the padding,
-            # where it would outlive weights that a user restores.
-            for padding in self._padding:
-                padding[...] = 0
+        ended = self._program.ended
+        ended.clear()
+        with uncut:
+            try:
+                totals: tuple[float, int] = call.run()
+            finally:
+                # What a signal has raised is heard as soon as the compiled call has returned.
+                if ended:
+                    self._count(call.steps)
         return totals
+
+    def _count(self, steps: int) -> None:
+        """Note that steps have been taken."""
+        for layer in self._counting:
+            layer._passes = (layer._passes or 0) + steps
+        for part in self._learned:
+            part.steps += steps
+        # An update writes whole vectors: of an infinite gradient, NaN into the padding, where it
+        # would outlive weights that a user restores.
+        for padding in self._padding:
+            padding[...] = 0
 
 
 class Programs:

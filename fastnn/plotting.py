@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from os import PathLike
+import io
+from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastnn import saving
 
 if TYPE_CHECKING:
     from fastnn.training import History
@@ -69,5 +73,19 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
     if title:
         figure.suptitle(title, fontsize=11, color=GREY)
     if path is not None:
-        figure.savefig(path)
+        write(figure, path)
     return figure
+
+
+def write(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a picture in the format that the ending says, ".png" if there is none.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; a file that was there before is still there.
+    """
+    ending = Path(path).suffix
+    picture = io.BytesIO()
+    figure.savefig(picture, format=ending[1:] or "png")
+    saving.replace_file(path if ending else f"{fspath(path)}.png", picture.getvalue(), "picture")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastnn import activations, backends, checks, optimizers, paths
 from fastnn.checks import Array
 from fastnn.layers import Layer, ParametricLayer, keeps_width
+from fastnn.locks import ReadersWriterLock
 from fastnn.memory import canonical
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NetworkParameters
@@ -43,6 +44,7 @@ class Sequential(Sequence[Layer]):
         self._layers: list[Layer] = []
         self._parameters = NetworkParameters([], self._dtype)
         self._fitting = False
+        self._lock = ReadersWriterLock()
         self._programs = paths.Programs()
         if not isinstance(layers, Iterable):
             raise TypeError(f"layers: expected layers in a list, got {layers!r}")
@@ -64,18 +66,25 @@ class Sequential(Sequence[Layer]):
         return len(self._layers)
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_parameters", "_programs")
+        left_out = ("_parameters", "_programs", "_lock")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __copy__(self) -> Self:
         # A shallow copy would share layers, which belong to one network.
         return copy.deepcopy(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        with self._lock.reading():
+            twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._dtype = canonical(self._dtype)
         self._programs = paths.Programs()
         self._fitting = False
+        self._lock = ReadersWriterLock()
         for layer in self._layers:
             layer._network = weakref.ref(self)
         self._pack()
@@ -93,8 +102,9 @@ class Sequential(Sequence[Layer]):
         RuntimeError
             While `fit` runs.
         """
-        self._refuse_in_training("take in a layer")
-        self._take_in([layer])
+        with self._lock.writing():
+            self._refuse_in_training("take in a layer")
+            self._take_in([layer])
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -122,9 +132,10 @@ class Sequential(Sequence[Layer]):
     @optimizer.setter
     def optimizer(self, value: Optimizer | str) -> None:
         optimizer = optimizers.checked("optimizer", value)
-        for layer in self._learned():
-            layer.optimizer = optimizer
-        self._optimizer = optimizer
+        with self._lock.writing():
+            for layer in self._learned():
+                layer.optimizer = optimizer
+            self._optimizer = optimizer
 
     @property
     def parameter_count(self) -> int:
@@ -133,11 +144,12 @@ class Sequential(Sequence[Layer]):
 
     def get_weights(self) -> list[Array]:
         """Return a copy of every parameter in order, batch norm's running statistics included."""
-        return [
-            layer._parameters.view(name).copy()
-            for layer in self._learned()
-            for name in layer._parameters.shapes
-        ]
+        with self._lock.reading():
+            return [
+                layer._parameters.view(name).copy()
+                for layer in self._learned()
+                for name in layer._parameters.shapes
+            ]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Copy in what `get_weights` returned, of this network or of one of the same layers.
@@ -160,8 +172,9 @@ class Sequential(Sequence[Layer]):
             raise ValueError(f"weights: expected {len(places)} arrays, got {len(arrays)}")
         for i, (array, (part, name)) in enumerate(zip(arrays, places, strict=True)):
             checks.shaped(f"weights[{i}], {name}", array, part.shapes[name])
-        for array, (part, name) in zip(arrays, places, strict=True):
-            part.assign(name, array)
+        with self._lock.writing():
+            for array, (part, name) in zip(arrays, places, strict=True):
+                part.assign(name, array)
 
     # Below: arguments have been checked
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, images
+from fastnn import checks, images, plotting
 from fastnn.checks import Array
 from fastnn.plotting import BLUE, GREY, ORANGE
 
@@ -142,7 +142,7 @@ def draw(
     _mistakes(figure, X, y, probabilities)
     _weights(figure, network, (height, width))
     if path is not None:
-        figure.savefig(path)
+        plotting.write(figure, path)
     return figure
 
 

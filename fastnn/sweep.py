@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastnn import __version__, checks, many, samples
+from fastnn import __version__, checks, many, plotting, samples
 from fastnn.callbacks import EarlyStopping
 from fastnn.divergence import DivergenceError
 from fastnn.locks import locked
@@ -235,10 +235,11 @@ class Results:
             while left:
                 left = left[os.write(self._file, left) :]
             os.fsync(self._file)
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, size)
-            raise
+            reason = f"can't write a result: {error.strerror or error}"
+            raise type(error)(error.errno, reason, str(self._path)) from None
         return self._take(line, len(self.found) + self.others + 1)
 
     def _lock(self) -> None:
@@ -420,13 +421,14 @@ def table(best_first: Sequence[Row]) -> str:
     most = max(len(row.records) for row in best_first)
     diverged = any(record["diverged"] for row in best_first for record in row.records)
     header = [name.replace("_", " ") for name in names]
-    header += [f"val {measure}" for measure in measures(best_first[0].records)]
+    shown = measures([record for row in best_first for record in row.records])
+    header += [f"val {measure}" for measure in shown]
     header += ["parameters", "seconds"]
     header += ["seeds"] * (most > 1) + ["diverged"] * diverged
     lines = []
     for row in best_first:
         line = [text(name, getattr(row.setting, name)) for name in names]
-        line += [row.shown(f"val_{measure}") for measure in measures(row.records)]
+        line += [row.shown(f"val_{measure}") for measure in shown]
         line += [f"{row.records[0]['parameters']:,}", f"{row.mean('seconds'):.1f}"]
         line += [str(len(row.records))] * (most > 1)
         line += [str(sum(record["diverged"] for record in row.records))] * diverged
@@ -481,7 +483,7 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    plotting.write(figure, path)
 
 
 def _label(setting: Setting, names: Sequence[str]) -> str:

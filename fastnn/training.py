@@ -21,6 +21,7 @@ from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.divergence import Keeper
 from fastnn.hints import Watch
+from fastnn.interrupts import held, uncut
 from fastnn.layers import training_mode
 from fastnn.paths import Order, Path, Trainable, training_path
 from fastnn.progress import Progress
@@ -148,6 +149,10 @@ class History:
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
 
+PAUSE_SECONDS = 50e-6
+"""How long a training stands back, about as often, for threads that wait to use its network: the
+lock that it gives back between two calls it would have again before they are awake."""
+
 STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
 """Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
 
@@ -210,6 +215,7 @@ class Training:
     writer: Writer | None = None
 
     def __post_init__(self) -> None:
+        self._paused = 0.0
         self._batch_size = self.options.batch_size
         if self.blocks is None:
             # A batch can't be larger than the data, so no workspace has to be.
@@ -218,12 +224,13 @@ class Training:
         left_out = len(self._every) % self._batch_size if self.options.drop_last else 0
         self._samples = len(self._every) - left_out
         self._keeper: Keeper | None = None
+        self._has_run = False
 
     def run(self) -> History:
         """Train, and return the history."""
         network, history, options = self.network, self.history, self.options
         position, progress = self.position, options.progress
-        with network._in_training(history):
+        with held(), network._in_training(history):
             self._has_classes = samples.has_classes(network, self.X, self.y)
             self._tell_of_beginning()
             with ExitStack() as stack:
@@ -280,11 +287,10 @@ class Training:
             for callback in callbacks:
                 callback.on_epoch_begin(network, history)
         pieces = self._pieces(path)
-        with training_mode(network._layers, True):
-            offset = 0
-            for order in pieces:
-                record = self._train(path, order, offset)
-                offset += len(order)
+        offset = 0
+        for order in pieces:
+            record = self._train(path, order, offset)
+            offset += len(order)
         record |= self._evaluations()
         # Should Ctrl-C come in between, `History.trim` makes all of one length.
         for name, value in record.items():
@@ -293,6 +299,7 @@ class Training:
             progress.end_epoch()
         ends = [callback.on_epoch_end(network, history) for callback in callbacks]
         position.next_epoch()
+        self._has_run = True
         position.ended = any(ends)
         if writer is not None and writer.is_due_after_epoch(position):
             writer.write(position)
@@ -314,15 +321,17 @@ class Training:
 
         `offset` samples of the epoch come before those of `order`.
         """
-        history, position, weights = self.history, self.position, self.weights
+        network, history, position = self.network, self.history, self.position
+        weights = self.weights
         keeper = self._keeper
         if keeper is not None:
             # between epochs callbacks may change the network, and blocks go as they come
             apart = bool(self.options.callbacks) or self.blocks is not None
             keeper.begin(order, offset, apart=apart)
         batch_size, progress, writer = self._batch_size, self.options.progress, self.writer
-        # By the epoch before; the first one begins with a single batch.
-        speed = history.samples_per_second[-1] if history.samples_per_second else 0.0
+        # By the epoch before; the first one begins with a single batch, also where a training goes
+        # on that was begun on another machine.
+        speed = history.samples_per_second[-1] if self._has_run else 0.0
         batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
         # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
         shares = None if weights is None else np.cumsum(weights[order])
@@ -338,21 +347,30 @@ class Training:
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
-            with np.errstate(all="ignore"):  # as `Network._quiet`
+            with (
+                uncut,
+                network._lock.writing(),
+                training_mode(network._layers, True),
+                np.errstate(all="ignore"),  # as `Network._quiet`
+            ):
                 position.loss, position.correct = path.train(stretch)
-            position.done += len(stretch)
-            position.step += -(-len(stretch) // batch_size)
-            history.samples_seen += len(stretch)
+                position.done += len(stretch)
+                position.step += -(-len(stretch) // batch_size)
+                history.samples_seen += len(stretch)
             now = time.perf_counter()
-            position.seconds += now - before
+            took = now - before
+            position.seconds += took
             if not math.isfinite(position.loss):
                 if keeper is not None:
                     raise keeper.error()
                 if progress is not None:
                     progress.hide()
                 self.watch.loss(f"loss of epoch {position.epoch}", position.loss)
+            if now - self._paused > STRETCH_SECONDS and threading.active_count() > 1:
+                time.sleep(PAUSE_SECONDS)
+                now = self._paused = time.perf_counter()
             # Where an epoch is cut into calls changes no bit, so time may decide it.
-            batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / (now - before))))
+            batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / took)))
             if progress is not None:
                 averages = {"loss": _mean(position.loss, position.done, shares)}
                 if self._has_classes:

@@ -118,11 +118,11 @@ class Tree:
                 os.killpg(process.pid, signal.SIGKILL)
         if how:
             output, _ = process.communicate()
-        if process.returncode == 0:
+        if process.returncode in (0, 5):  # 5: all tests are of a library that is not here
             return ""
         if failed := re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE):
             return failed[1]
-        if not how and process.returncode in (4, 5):
+        if process.returncode == 4:
             raise RuntimeError(f"there are no tests {' '.join(tests)}:\n{output[-2000:]}")
         begun = re.findall(r"^(tests/\S+)", output, re.MULTILINE)
         how = how or ("crashes: " if process.returncode < 0 else "ends: ")

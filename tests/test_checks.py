@@ -103,6 +103,17 @@ class TestOtherArguments:
         with refused(TypeError, f"f: expected a function, got str '{'x' * 56}..."):
             checks.function("f", cut)
 
+    def test_texts_from_elsewhere(self):
+        """What would move a cursor, or hide what follows, is shown as Python writes it."""
+        plain = "a file, ä, 漢 \"'"
+        assert checks.printable(plain) is plain
+        assert checks.printable("one\ntwo\x1b[2J\r\u202e") == "one\ntwo\\x1b[2J\\r\\u202e"
+        longest = "a" * 500 + "b" * 500
+        assert checks.printable(longest) is longest
+        found = checks.printable("a" * 501 + "c" + "b" * 501)
+        assert found == "a" * 500 + " ... " + "b" * 500
+        assert checks.printable("\n" + 1000 * "a" + "\t") == f"\n{499 * 'a'} ... {499 * 'a'}\\t"
+
     def test_a_view_that_is_read_only(self):
         array = np.zeros(2)
         view = checks.read_only(array)

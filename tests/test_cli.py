@@ -262,22 +262,29 @@ def test_help(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--learning-rate", "nan"), "learning_rate"),
+        (("train", "--learning-rate", "nan"), "--learning-rate: expected a finite number"),
         (("train", "--optimizer", "adagrad"), "invalid choice: 'adagrad'"),
-        (("train", "--epochs", "0"), "epochs"),
-        (("train", "--batch-size", "0"), "batch_size"),
+        (("train", "--epochs", "0"), "--epochs: expected an integer of at least 1"),
+        (("train", "--batch-size", "0"), "--batch-size: expected an integer of at least 1"),
         (("train", "--epochs", "0", "--schedule", "cosine"), "epochs"),
-        (("train", "--dropout", "1"), "p: expected a finite number of at least 0 and below 1"),
-        (("train", "--clip-norm", "0"), "clip_norm: expected None or a number above 0"),
-        (("train", "--label-smoothing", "1"), "label_smoothing: expected a finite number"),
-        (("train", "--early-stopping", "0"), "patience"),
+        (
+            ("train", "--dropout", "1"),
+            "--dropout: expected a finite number of at least 0 and below 1",
+        ),
+        (("train", "--clip-norm", "0"), "--clip-norm: expected None or a number above 0"),
+        (("train", "--label-smoothing", "1"), "--label-smoothing: expected a finite number"),
+        (("train", "--early-stopping", "0"), "--early-stopping: expected an integer"),
         (("train", "--activation", "softmax"), "invalid choice: 'softmax'"),
         (("show", "/no/such/model"), "/no/such/model"),
         (("show", "model", "sheet.txt"), "SHEET: expected a .png, .svg or .pdf file"),
         (("page", "/no/such/model", "page.html"), "/no/such/model"),
         (("page", "model", "/no/such/place/page.html"), "PAGE: expected a file in an existing"),
-        (("train", "--threads", "0"), "threads"),
-        (("train", "--hidden", "10", "0"), "output_units"),
+        (("train", "--threads", "0", "--data", "/no/such"), "--threads: expected an integer"),
+        (("train", "--resume", "/no/such", "--data", "/none"), "/no/such: expected a checkpoint"),
+        (("train", "--resume", __file__, "--data", "/none"), "expected a checkpoint of fastnn"),
+        (("train", "--checkpoint-every", "3", "--data", "/none"), "--checkpoint-every: expected"),
+        (("train", "--checkpoint-every", "0", "--checkpoint", "c"), "--checkpoint-every: expected"),
+        (("train", "--hidden", "10", "0"), "--hidden: expected an integer of at least 1"),
         (("train", "--data", "/no/such/place"), "/no/such/place"),
         (("train", "--save", "/no/such/place/model"), "--save"),
         (("train", "--plot", "curves.txt"), "--plot"),
@@ -357,7 +364,7 @@ def test_divergence_ends_the_training(small_data):
 
 
 def test_going_on_in_spite_of_divergence(small_data, tmp_path):
-    options = ["--learning-rate", 1e6, "--data", small_data, "--epochs", 3, "--hidden", 8]
+    options = ["--learning-rate", 1e30, "--data", small_data, "--epochs", 3, "--hidden", 8]
     for choice, said in (("warn", "fastnn: warning: the loss of epoch "), ("ignore", "")):
         model = tmp_path / f"{choice}.model"
         done = run("train", *options, "--on-divergence", choice, "--save", model)

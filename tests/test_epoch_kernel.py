@@ -502,23 +502,6 @@ def test_a_damaged_kernel_file_costs_time_only(tmp_path):
     assert list(path.parent.glob("*.o*")) == [path]  # nothing half written is left
 
 
-def test_a_damaged_cache_costs_time_only(tmp_path):
-    program = "import fastnn, numpy\nprint(fastnn.softmax(numpy.zeros((1, 2))))\n"
-    environment = os.environ | {
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    for expected in ("", "compiles its kernels anew"):
-        done = subprocess.run(
-            [sys.executable, "-c", program], text=True, capture_output=True, env=environment
-        )
-        assert "[[0.5 0.5]]" in done.stdout, done.stderr
-        assert expected in done.stderr
-        assert done.stderr.count("Warning") == bool(expected)
-        for path in tmp_path.rglob("*.nb?"):
-            path.write_bytes(path.read_bytes()[:20])
-
-
 def test_a_cached_file_for_another_dtype_is_not_taken(tmp_path):
     """Processes that start together may write code for different dtypes to files of one name."""
     program = """

@@ -415,14 +415,14 @@ def test_dropout_keeps_all_or_none(p, share):
 
 
 def _matrix(program, record, name, rows):
-    """A buffer of the workspace as a matrix, padded columns and all."""
+    """A buffer of the workspace as a matrix, the padded columns of whole vectors and all."""
     table = program.training
-    address, stride, itemsize, *_ = map(int, record[name])
+    address, stride, itemsize, _, columns = map(int, record[name])
     start = address - table.workspace.ctypes.data
     return (
         table.workspace[start : start + rows * stride]
         .view(program.dtype)
-        .reshape(rows, stride // itemsize)
+        .reshape(rows, stride // itemsize)[:, :columns]
     )
 
 

@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "guards", "locks", "markdown", "processors", "registry", "unpacking"},
+    {"checks", "guards", "interrupts", "locks", "markdown", "processors", "registry", "unpacking"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"losses", "optimizers"},
     {"parameters"},

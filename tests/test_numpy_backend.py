@@ -152,17 +152,17 @@ class TestSteps:
         assert w[0] == 1.0 - 0.5 * direction
 
     def test_rmsprop(self):
-        w, g, s = self.state(1.0, 2.0, 16.0)
+        w, g, s = self.state(1.0, 3.0, 16.0)
         reference.rmsprop_step(w, g, s, 0.5, 0.75, 0.25)
-        assert s[0] == 13.0
-        assert w[0] == pytest.approx(1.0 - 0.5 * 2.0 / (math.sqrt(13.0) + 0.25), rel=1e-15)
+        assert s[0] == 14.25
+        assert w[0] == pytest.approx(1.0 - 0.5 * 3.0 / (math.sqrt(14.25) + 0.25), rel=1e-15)
 
     def test_adam(self):
-        w, g, m, s = self.state(1.0, 2.0, 4.0, 16.0)
-        reference.adam_step(w, g, m, s, 0.5, 0.5, 0.75, 0.25, 2)  # its third step
-        assert m[0] == 3.0
-        assert s[0] == 13.0
-        mean, square = 3.0 / (1 - 0.5**3), 13.0 / (1 - 0.75**3)
+        w, g, m, s = self.state(1.0, 3.0, 4.0, 16.0)
+        reference.adam_step(w, g, m, s, 0.5, 0.25, 0.75, 0.25, 2)  # its third step
+        assert m[0] == 3.25
+        assert s[0] == 14.25
+        mean, square = 3.25 / (1 - 0.25**3), 14.25 / (1 - 0.75**3)
         assert w[0] == pytest.approx(1.0 - 0.5 * mean / (math.sqrt(square) + 0.25), rel=1e-15)
 
     def test_clipping(self):
@@ -200,34 +200,39 @@ class TestLosses:
         assert losses.dtype == gradient.dtype == dtype
 
     def test_smoothed_cross_entropy(self, dtype):
-        z, y, s = np.log(np.array([[1.0, 1.0, 2.0]], dtype)), np.array([2]), 0.3
-        targets = np.array([0.1, 0.1, 0.8])
-        p = np.array([0.25, 0.25, 0.5])
+        z, y, s = np.log(np.array([[1, 1, 2], [9, 3, 3]], dtype)), np.array([2, 1]), 0.3
+        targets = np.array([[0.1, 0.1, 0.8], [0.1, 0.8, 0.1]])
+        p = np.array([[0.25, 0.25, 0.5], [0.6, 0.2, 0.2]])
         eps = float(np.finfo(dtype).eps)
-        (loss,) = reference.smoothed_cross_entropy(z, y, s)
-        assert loss == pytest.approx(-(targets * np.log(p)).sum(), rel=16 * eps)
+        losses = reference.smoothed_cross_entropy(z, y, s)
+        np.testing.assert_allclose(losses, -(targets * np.log(p)).sum(axis=1), rtol=16 * eps)
         gradient = reference.smoothed_cross_entropy_gradient(z, y, s)
-        np.testing.assert_allclose(gradient[0], p - targets, rtol=16 * eps)
-        assert gradient.dtype == dtype
+        np.testing.assert_allclose(gradient, (p - targets) / 2, rtol=16 * eps)
+        assert losses.dtype == gradient.dtype == dtype
 
     def test_binary_cross_entropy(self, dtype):
-        z = np.array([[0.0, 2.0, -2.0, INF]], dtype)
-        t = np.array([[0.25, 0.25, 1.0, 1.0]], dtype)
+        z = np.array([[0.0, 2.0, -2.0, INF], [0.5, 0.5, -0.5, -INF]], dtype)
+        t = np.array([[0.25, 0.25, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]], dtype)
         eps = float(np.finfo(dtype).eps)
-        q = logistic(2.0)
-        expected = math.log(2) - 0.25 * math.log(q) - 0.75 * math.log(1 - q) - math.log(1 - q)
-        (loss,) = reference.binary_cross_entropy(z, t)
-        assert loss == pytest.approx(expected, rel=16 * eps)
+        q, r = logistic(2.0), logistic(0.5)
+        expected = [
+            math.log(2) - 0.25 * math.log(q) - 0.75 * math.log(1 - q) - math.log(1 - q),
+            -math.log(1 - r) - 2 * math.log(r),
+        ]
+        losses = reference.binary_cross_entropy(z, t)
+        np.testing.assert_allclose(losses, expected, rtol=16 * eps)
         gradient = reference.binary_cross_entropy_gradient(z, t)
-        np.testing.assert_allclose(gradient[0], [0.25, q - 0.25, -q, 0], rtol=16 * eps)
+        expected = np.array([[0.25, q - 0.25, -q, 0], [r, r - 1, 1 - r, 0]]) / 2
+        np.testing.assert_allclose(gradient, expected, rtol=16 * eps)
+        assert losses.dtype == gradient.dtype == dtype
 
     def test_poisson(self, dtype):
-        z, t = np.array([[0.0, -INF], [1.0, 0.0]], dtype), np.array([[2.0, 0.0], [3.0, 1.0]], dtype)
+        z, t = np.array([[0.0, -INF], [1.0, 1.0]], dtype), np.array([[2.0, 0.0], [3.0, 0.5]], dtype)
         eps = float(np.finfo(dtype).eps)
         losses = reference.poisson_loss(z, t)
-        np.testing.assert_allclose(losses, [1.0, math.e - 3.0 + 1.0], rtol=16 * eps)
+        np.testing.assert_allclose(losses, [1.0, 2 * math.e - 3.5], rtol=16 * eps)
         gradient = reference.poisson_loss_gradient(z, t)
-        expected = [[-0.5, 0.0], [(math.e - 3) / 2, 0.0]]
+        expected = [[-0.5, 0.0], [(math.e - 3) / 2, (math.e - 0.5) / 2]]
         np.testing.assert_allclose(gradient, expected, rtol=16 * eps)
 
     def test_squared_error(self, dtype):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import pytest
@@ -129,8 +131,7 @@ def body(assembly: str, name: str) -> str:
     """Return the instructions of a function."""
     start = re.search(rf'^"?_?[\w.]*\b{re.escape(name)}[\w.]*"?:', assembly, re.M)
     assert start, name
-    rest = assembly[start.end() :]
-    return rest[: re.search(r"^(\s+\.(cfi_endproc|seh_endproc|size)|\w+_end)", rest, re.M).start()]
+    return re.split(r"^\s+\.globl", assembly[start.end() :], maxsplit=1, flags=re.M)[0]
 
 
 def test_kernels_call_nothing_but_the_system(triple, everything):
@@ -230,3 +231,59 @@ def test_vectors_of_the_processor_that_numba_is_told(name, features, bits, monke
     told = name or binding.get_host_cpu_name(), features
     monkeypatch.setattr(machine, "target_cpu", lambda: told)
     assert machine._widest_vectors() == bits
+
+
+WITHOUT_NUMBA = """
+import sys, warnings
+import numpy as np
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import fastnn
+    from fastnn.cli import main
+    X, y = np.random.default_rng(0).normal(size=(200, 4)), np.arange(200) % 3
+
+    def trained(**options):
+        layers = [
+            fastnn.Dense(4, 8), fastnn.BatchNorm(8), fastnn.ReLU(), fastnn.Dropout(0.1),
+            fastnn.Dense(8, 3),
+        ]
+        network = fastnn.Network(layers, seed=0, optimizer="adam", **options)
+        network.fit(X, y, epochs=3, threads=2)
+        return network
+
+    network, same = trained(), trained(backend="numpy")
+    for a, b in zip(network.get_weights(), same.get_weights()):
+        np.testing.assert_array_equal(a, b)
+    assert network.evaluate(X, y) == same.evaluate(X, y)
+    assert network.explain().startswith("layer path: Numba can't be imported")
+    network.save(sys.argv[1])
+    np.testing.assert_array_equal(fastnn.load(sys.argv[1]).predict(X), network.predict(X))
+    assert main(["info"]) == 0
+print("warnings:", *[warning.message for warning in caught], sep="\\n")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links are for administrators")
+def test_an_installation_without_numba(tmp_path):
+    """Packages are there through links, all that fastnn needs but Numba."""
+    for name in ("numpy", "safetensors", "tqdm", "fastnn"):
+        folder = Path(importlib.util.find_spec(name).origin).parent
+        (tmp_path / name).symlink_to(folder)
+        if (libraries := folder.with_name(f"{name}.libs")).exists():
+            (tmp_path / libraries.name).symlink_to(libraries)
+    program = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})",
+    ]
+    program[-1] += WITHOUT_NUMBA
+    done = subprocess.run([*program, str(tmp_path / "model")], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    said, warned = done.stdout.split("warnings:\n")
+    assert re.search(r"^compiled +nothing: Numba can't be imported", said, re.M)
+    assert warned == (
+        "Numba can't be imported (ModuleNotFoundError: No module named 'numba'); "
+        "the NumPy backend computes in its place, several times slower\n"
+    )

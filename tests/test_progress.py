@@ -254,6 +254,21 @@ def network(**options):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
 class TestTerminal:
+    @pytest.mark.parametrize("done", [0, 40])
+    def test_the_bar_counts_samples(self, done):
+        """A training that goes on in the midst of an epoch has been through some of them."""
+        terminal = progress.Terminal(io.StringIO(), io.StringIO())
+        terminal.begin(History(), 1)
+        with terminal:
+            terminal.begin_epoch(100, done)
+            assert (terminal.samples, terminal.done) == (100, done)
+            for count in (10, 25):
+                terminal.advance(count, {"loss": 1.0})
+            assert terminal.done == done + 35
+            assert (terminal._bar.n, terminal._bar.initial, terminal._bar.total) == (
+                done + 35, done, 100,
+            )  # fmt: skip
+
     def test_bars_give_way_to_lines(self):
         code = """
 def speak(_, history):

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.checks import Array
+from fastnn.interrupts import held_uncut
 
 Labels = npt.NDArray[np.int64]
 
@@ -275,17 +276,23 @@ def load(name: str | None = None) -> Backend:
             )
             backend = load("numpy")
         else:
-            module: Any = importlib.import_module(_MODULES[name])
+            module: Any = _imported(_MODULES[name])
             backend = cast(Backend, module)
         _loaded[name] = backend
     return backend
+
+
+@held_uncut
+def _imported(name: str) -> Any:
+    """Import a module, whole: Ctrl-C in the midst of Numba's would leave half of it for good."""
+    return importlib.import_module(name)
 
 
 @functools.cache
 def why_not_numba() -> str | None:
     """Return why Numba compiles nothing in this process, None if it does."""
     try:
-        config: Any = importlib.import_module("numba").config
+        config: Any = _imported("numba").config
     except Exception as error:  # of a Python, a NumPy or an LLVM that do not go together
         return f"Numba can't be imported ({type(error).__name__}: {error})"
     return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
@@ -297,7 +304,7 @@ def epoch_module(name: str) -> Any | None:
     if name != "numba" or why_not_numba() is not None:
         return None
     if _epoch_module is None:
-        _epoch_module = importlib.import_module("fastnn.backends.numba_backend.epoch.program")
+        _epoch_module = _imported("fastnn.backends.numba_backend.epoch.program")
     return _epoch_module
 
 
@@ -305,7 +312,7 @@ def describe_numba() -> dict[str, str]:
     """Return facts about the compiled backend on this machine: CPU, vectors, cache."""
     if (reason := why_not_numba()) is not None:
         return {"compiled": f"nothing: {reason}"}
-    module: Any = importlib.import_module("fastnn.backends.numba_backend.info")
+    module: Any = _imported("fastnn.backends.numba_backend.info")
     return cast(dict[str, str], module.describe())
 
 

@@ -16,6 +16,8 @@ import functools
 import hashlib
 import inspect
 import os
+import pickle
+import re
 import threading
 import time
 import warnings
@@ -29,12 +31,14 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils, sigutils
+from numba.core.caching import IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
 from numba.core.runtime.nrt import rtsys
 
 from fastnn.guards import CHECKED
+from fastnn.interrupts import held_uncut
 from fastnn.locks import locked
 
 from .language import DOUBLE, FLOAT
@@ -146,11 +150,66 @@ LONGEST_WAIT = 120.0
 """Seconds."""
 
 
+class _SealedFiles(IndexDataCacheFile):
+    """Files of a cache that begin with a digest of what follows, and of what it is for.
+
+    One that is damaged, or for another CPU or Numba, counts as missing, and is made anew. Numba
+    alone would unpickle it, and run what comes of it: after a crash of the machine that may be
+    anything, and where processes on two kinds of CPU write to one directory at the same moment, the
+    index of one may lead to the code of the other.
+    """
+
+    def _load_index(self) -> dict[Any, str]:
+        content = self._content(self._index_path)
+        stamp, overloads = (None, {}) if content is None else pickle.loads(content)
+        return overloads if stamp == self._source_stamp else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._source_stamp, overloads))
+
+    def _load_data(self, name: str) -> Any:
+        content = self._content(self._data_path(name))
+        if content is None:
+            raise FileNotFoundError  # which `load` takes for a file that was removed
+        return pickle.loads(content)
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _write(self, path: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(path) as file:
+            file.write(_sealed(content, *self._purpose(path)))
+
+    def _content(self, path: str) -> bytes | None:
+        try:
+            return _opened(Path(path).read_bytes(), *self._purpose(path))
+        except FileNotFoundError:
+            return None
+
+    def _purpose(self, path: str) -> tuple[str, ...]:
+        # all CPUs have one index, and code of their own
+        return numba.__version__, *(() if path == self._index_path else target_cpu())
+
+
+def _sealed(content: bytes, *purpose: str) -> bytes:
+    """Return content behind its digest, which depends on what it is for."""
+    return hashlib.sha256("\n".join(purpose).encode() + content).digest() + content
+
+
+def _opened(sealed: bytes, *purpose: str) -> bytes | None:
+    """Return what was sealed, None if it is not whole, or for another purpose."""
+    content = sealed[32:]
+    return content if _sealed(content, *purpose) == sealed else None
+
+
 class _ForgivingCache:
     """A cache whose failures cost time, not the result: a full disk, a damaged file."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
+        if type(getattr(cache, "_cache_file", None)) is IndexDataCacheFile:
+            cache._cache_file.__class__ = _SealedFiles
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
@@ -172,10 +231,36 @@ class _ForgivingCache:
     def save_overload(self, *arguments: Any) -> None:
         try:
             self._cache.save_overload(*arguments)
+            _remove_old(Path(self._cache.cache_path))
         except Exception as error:  # as above: it reads its index before it writes
             _warn_of_no_cache(error)
 
 
+OLD = 60 * 86400.0
+"""Seconds since a file of the cache was last read: what has not been for so long is removed, if it
+is of another version of these sources."""
+
+_cleared: set[Path] = set()
+
+_OURS = re.compile(r"_v[0-9]+(_checked)?_[0-9a-f]{12}-.*\.nb[ic]$|^fastnn-[0-9a-f]{32}\.o$")
+"""Names of files in the cache."""
+
+
+def _remove_old(directory: Path) -> None:
+    """Remove what other versions have left in a directory; once a process, where it compiles."""
+    if directory in _cleared:
+        return
+    _cleared.add(directory)
+    latest = time.time() - OLD
+    with contextlib.suppress(OSError):  # another process may do so as well
+        for file in directory.iterdir():
+            if _OURS.search(file.name) and f"_{_VARIANT}-" not in file.name:
+                used = file.stat()
+                if max(used.st_atime, used.st_mtime) < latest:
+                    file.unlink()
+
+
+@held_uncut
 def _load(cache: Any, signature: Any, target: Any) -> Any:
     """Return what the cache holds, ready to run, or None.
 
@@ -275,24 +360,27 @@ class KernelOperation:
             element = DOUBLE if dtype == np.float64 else FLOAT
             with _linking:
                 if dtype not in self._addresses:  # no other thread was sooner
-                    code = _cached_code(self._kernel, element)
-                    self._addresses[dtype] = _link(code, self._kernel.name(element))
+                    self._addresses[dtype] = self._linked(element)
         return self._addresses[dtype]
+
+    @held_uncut
+    def _linked(self, element: ir.Type) -> int:
+        return _link(_cached_code(self._kernel, element), self._kernel.name(element))
 
 
 _linking = threading.Lock()
-"""Held while code is linked: there is one engine, and it is not for two threads at once."""
+"""Held while code is linked, so that no two threads link the same kernel."""
 
 if hasattr(os, "register_at_fork"):
-    # a child would wait for ever for a thread that it doesn't have
-    os.register_at_fork(
-        before=_linking.acquire,
-        after_in_parent=_linking.release,
-        after_in_child=_linking.release,
-    )
+    # a child would wait for ever for a thread that it doesn't have; Numba's lock is not for it
+    for _lock in (_linking, global_compiler_lock):
+        os.register_at_fork(
+            before=_lock.acquire,
+            after_in_parent=_lock.release,
+            after_in_child=_lock.release,
+        )
 
 
-@functools.cache
 def _target_machine() -> Any:
     """Return LLVM's description of this CPU, or of the one that Numba is told to compile for."""
     target = binding.Target.from_triple(binding.get_process_triple())
@@ -307,31 +395,36 @@ def _target_machine() -> Any:
     )
 
 
-@functools.cache
-def _engine() -> Any:
-    """Return what keeps linked code in memory."""
-    return binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
-
-
 def _compiled_code(kernel: Microkernel, element: ir.Type) -> bytes:
     """Compile a kernel to an object file."""
     module = ir.Module(kernel.name(element))
     module.triple = binding.get_process_triple()
     kernel.define(module, element)
-    parsed = binding.parse_assembly(str(module))
+    parsed, machine = binding.parse_assembly(str(module)), _target_machine()
     builder = binding.create_pass_builder(
-        _target_machine(), binding.create_pipeline_tuning_options(speed_level=2)
+        machine, binding.create_pipeline_tuning_options(speed_level=2)
     )
     builder.getModulePassManager().run(parsed, builder)
-    code: bytes = _target_machine().emit_object(parsed)
+    code: bytes = machine.emit_object(parsed)
     return code
 
 
+_engines: list[Any] = []
+"""What keeps linked code in memory."""
+
+
 def _link(code: bytes, name: str) -> int:
-    """Put an object file into memory; return the address of a function in it."""
-    _engine().add_object_file(binding.object_file.ObjectFileRef.from_data(code))
-    _engine().finalize_object()
-    return int(_engine().get_function_address(name))
+    """Put an object file into memory; return the address of a function in it.
+
+    Each has an engine of its own. Of several objects in one engine, the second that calls a
+    function of another library, as those of the checked build do, finds constants of the first in
+    the place of its own (LLVM's linker counts both from the table of addresses of the first).
+    """
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine.add_object_file(binding.object_file.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address(name))
 
 
 def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
@@ -347,17 +440,17 @@ def _cached_code(kernel: Microkernel, element: ir.Type) -> bytes:
     key = " ".join((kernel.name(element), _VARIANT, llvmlite.__version__, *machine))
     path = directory / f"fastnn-{hashlib.sha256(key.encode()).hexdigest()[:32]}.o"
     try:
-        content = path.read_bytes()
-        if content[:32] == hashlib.sha256(content[32:]).digest():
-            return content[32:]
+        if (code := _opened(path.read_bytes())) is not None:
+            return code
     except OSError:
         pass
     code = _compiled_code(kernel, element)
     unfinished = directory / f"{path.name}.{os.getpid()}.{threading.get_ident()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(hashlib.sha256(code).digest() + code)
+        unfinished.write_bytes(_sealed(code))
         unfinished.replace(path)
+        _remove_old(directory)
     except OSError as error:
         _warn_of_no_cache(error)
         with contextlib.suppress(OSError):

@@ -20,6 +20,27 @@ after the time that was lost; if that is lost again, after twice as long each ti
 times what was lost. So in the long run hardly more than a sixteenth of the time is lost, and what
 passes soon costs little: the threads of another library's matrix products, which wait some
 hundredths of a second for the next one, are often at work just before a training begins.
+
+The order of memory is the same on every processor, as compiled code reads each signal by a load
+that acquires and changes it by a store that releases (`ldar` or `ldapr`, and `stlr`, on Arm; on x86
+every load and store is one). Whoever reads a number sees what its writer had written before that
+number, and what its writer had read of others; that chain is all that anything here rests on:
+
+    called      who reads a step sees all weights as the caller left them when it was alone, and
+                `ready` taken back. Steps only grow, so one that was called before isn't taken for
+                another; and the caller can't call again, or end, before the first meeting of the
+                step, so a second look finds the same number. END comes by a plain store of Python,
+                of 64 bits at once; who reads it touches nothing more of the network
+    ready       who reads 1 knows that the member has ended its part of the step before
+    arrived     grows by one at each meeting. Past a meeting, what any member wrote before it can be
+                read; and what any member read before it can be written: a store that releases waits
+                for loads as well. So memory is reused after one meeting, never without one
+    parting     is written before the caller comes to the last meeting of the step, and read after
+                it; so all members read the same, and part at one place
+
+The caller's own notes, below `return at`, nobody else reads while a step runs. What tables and
+signals hold at first, and what members return, crosses by the queues of `threads.py`, whose locks
+order it. A test walks through all orders in which this may happen.
 Tried and lost: sixteen times from the first, which after a fit of scikit-learn cost a network of
 784-100-10 two of its first four epochs together; parting when somebody has been waited for longer
 than a millisecond, as happens often where a machine is shared: the step must wait all the same.

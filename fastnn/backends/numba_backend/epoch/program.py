@@ -23,7 +23,7 @@ from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
 from .step import run_batches
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
-from .team import Team
+from .team import Team, note_end
 
 __all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
 
@@ -73,6 +73,12 @@ class Program:
     have weights, `sparse` whether they are CSR, `label_smoothing` is the share of a target that is
     spread over all classes, and `clip_norm`, where it is not 0, what the norm of the gradient is
     clipped at.
+
+    Attributes
+    ----------
+    ended : list
+        What a call has returned, from the moment on at which compiled code has ended. Who makes the
+        call clears the list before; so steps can be counted, whatever a signal raises.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Program:
         self.clip_norm = clip_norm
         self.loss = loss
         self._totals = 0.0, 0
+        self.ended: list[tuple[float, int]] = []
         self._signals = Signals()
         self._take(layers)
 
@@ -263,19 +270,22 @@ class Program:
             run = partial(run_batches, scale, table.shared, table.layers[None], *arguments, None)
             if guards.CHECKED:
                 run = partial(self._watched, run, table, ranges)
+            run = partial(note_end, run, self.ended)
         else:
-            run = partial(team.run_batches, self._signals, scale, arguments, count, ranges)
+            ended = self.ended
+            run = partial(team.run_batches, self._signals, scale, arguments, count, ended, ranges)
         read = samples, targets, order, parameters, rates, states, sample_weights
         return partial(self._run, run, members, read)
 
     def _run(
         self,
-        run: Callable[[], tuple[float, int]],
+        run: Callable[[], object],
         members: int,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
-        loss, correct = run()
+        run()
+        loss, correct = self.ended[-1]
         self._totals = float(loss), int(correct)
         self._has_run.add(members)
         return self._totals

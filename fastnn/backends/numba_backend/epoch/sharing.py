@@ -17,6 +17,10 @@ box is the next to write to it: its lines are in that one's cache already, and e
 once for each message. That is most of what a team gains: a line that was written here and read
 there must come back before it can be written here again, which takes several times as long as to
 read it, above all between cores without a common cache.
+Two members write to a box by turns, and between two turns is always a meeting, which orders the
+one's reads before the other's writes (see `meetings.py`): forward the other writes, they meet, the
+owner reads; backward the owner writes, they meet, the other reads, and writes again in the next
+step. Loads and stores of numbers are plain ones.
 Tried and lost: one workspace for all, whose lines cross twice; columns of the weights shared out
 instead of rows; samples shared out (every weight's gradient moves); stores past the cache;
 prefetching lines to write to.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from itertools import starmap
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,17 @@ from .sharing import MEMBER, Messages, share_out
 from .step import run_batches
 from .table import Table, share_parts
 from .threads import run_together
+
+Result = TypeVar("Result")
+
+
+def note_end(function: Callable[[], Result], ended: list[Result]) -> None:
+    """Call a function and put what it returns into a list.
+
+    The interpreter, which may raise what a signal asks for as soon as a call has ended, has no part
+    in what happens in between.
+    """
+    ended.extend(starmap(function, ((),)))
 
 
 class Team:
@@ -88,9 +100,10 @@ class Team:
         scale: Any,
         arguments: tuple[Any, ...],
         count: int,
+        ended: list[tuple[float, int]],
         ranges: Sequence[Range] = (),
-    ) -> tuple[float, int]:
-        """Run `count` steps on all members; return what the caller's returned.
+    ) -> None:
+        """Run `count` steps on all members; put what the caller's returned into `ended`.
 
         `ranges` are those of the arguments, in the checked build.
 
@@ -102,23 +115,22 @@ class Team:
         # of this call alone: an interrupt may leave a member behind that is still about to begin
         records = self._records.copy()
         records["signals"] = said.ctypes.data
-        results: dict[int, tuple[float, int]] = {}
 
         def work(member: int) -> None:
             run = partial(
                 run_batches, scale, self.tables[member].shared, self._layers[member], *arguments,
                 records[member : member + 1],
             )  # fmt: skip
+            noted = ended if member == 0 else []
             if guards.CHECKED:
                 with watched([*ranges, *self._ranges(member), Range.of(said, "signals")]):
-                    results[member] = run()
+                    note_end(run, noted)
                 self.tables[member].check_canaries()
             else:
-                results[member] = run()
+                note_end(run, noted)
 
         if count > 1 and not signals.apart():
             run_together(work, len(self.tables), said)
         else:
             work(0)
         signals.keep(said)
-        return results[0]

@@ -84,6 +84,7 @@ class ThreadPool:
                 asked += 1
             function(0)
         finally:
+            # one store of 64 bits, which nothing is ordered by: who reads it only stops
             signals[CALLED // 8] = END
             failures = _collect(ended, bell, asked)
         for failure in failures:

@@ -1,0 +1,325 @@
+"""Interrupts: what is left behind is a network after a whole number of steps, and it trains on."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from interrupt_storm import Pair, Ticking, data, made
+
+import fastnn
+from fastnn import SGD, Callback, Dense, interrupts
+
+X, LABELS = data()
+WAYS = [("numba", 1), ("numba", 2), ("numpy", None)]
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+
+
+@pytest.fixture
+def sigint():
+    """Have the handler of Ctrl-C that a program has, whatever has started the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@posix
+@pytest.mark.parametrize(("backend", "threads"), WAYS)
+def test_ctrl_c_leaves_whole_steps(backend, threads, sigint):
+    """At moments that a timer chooses, also in the midst of Python."""
+    pair = Pair(backend, threads)
+    for pause in (0.001, 0.007, 0.02, 0.05):
+        with Ticking(pause, times=1), pytest.raises(KeyboardInterrupt):
+            pair.fit()
+        pair.check()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    pair.fit(epochs=2)
+    assert pair.check() == 26
+
+
+@posix
+@pytest.mark.parametrize(("backend", "threads"), WAYS)
+def test_at_once_after_the_call(backend, threads, sigint, monkeypatch):
+    """As when the signal comes in the midst of compiled code."""
+    pair = Pair(backend, threads)
+    pair.fit(1)
+    pair.check()
+    step, count = fastnn.paths.step, fastnn.paths.CompiledPath._count
+
+    def interrupted(function, *arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(fastnn.paths, "step", lambda *a, **k: interrupted(step, *a, **k))
+    monkeypatch.setattr(fastnn.paths.CompiledPath, "_count", lambda *a: interrupted(count, *a))
+    with pytest.raises(KeyboardInterrupt):
+        pair.fit()
+    monkeypatch.undo()
+    assert pair.check() > 0
+
+
+@posix
+def test_a_handler_that_raises_system_exit():
+    def leave(number, frame):
+        sys.exit(3)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    pair = Pair("numpy")
+    timer = threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM])
+    try:
+        timer.start()
+        with pytest.raises(SystemExit) as caught:
+            pair.fit()
+        assert caught.value.code == 3
+        assert signal.getsignal(signal.SIGTERM) is leave
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+    pair.check()
+
+
+@posix
+def test_sigterm_leaves_a_whole_checkpoint(tmp_path):
+    """By itself it ends the process at once."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from interrupt_storm import data, made
+network = made("numba")
+told = lambda network, history: print(len(history), flush=True)
+file = {str(tmp_path / "f")!r}
+network.fit(*data(), epochs=10**6, batch_size=16, checkpoint=file, callbacks=told)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        for _ in range(3):
+            process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+    network = fastnn.load(tmp_path / "f")
+    assert network[0].steps % 13 == 0
+    assert network[0].steps >= 26
+
+
+@posix
+def test_a_second_one_within_the_first(sigint):
+    """Signals that come while one thing is done are one."""
+    seen = []
+
+    def three():
+        with interrupts.uncut:
+            with interrupts.uncut:
+                for _ in range(3):
+                    signal.raise_signal(signal.SIGINT)
+                    seen.append("went on")
+            seen.append("and on")
+
+    with interrupts.held():
+        with pytest.raises(KeyboardInterrupt):
+            three()
+        with interrupts.uncut:
+            seen.append("and no more")
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with interrupts.held():  # within it nothing changes
+            pass
+        assert signal.getsignal(signal.SIGINT) is interrupts._hear
+    assert seen == ["went on"] * 3 + ["and on", "and no more"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@posix
+def test_handlers_of_others_are_left_alone(sigint):
+    def own(number, frame):
+        pass
+
+    with interrupts.held():
+        signal.signal(signal.SIGINT, own)
+    assert signal.getsignal(signal.SIGINT) is own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interrupts.held():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    thread = threading.Thread(target=made("numpy").fit, args=(X, LABELS))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+class Failing(Callback):
+    """Raises in one of its methods, in its third epoch if it is called in each."""
+
+    def __init__(self, hook, error):
+        self.hook, self.error = hook, error
+
+    def hear(self, hook, history):
+        if hook == self.hook and (len(history) == 2 or "train" in hook):
+            raise self.error
+
+    def on_train_begin(self, network, history):
+        self.hear("on_train_begin", history)
+
+    def on_epoch_begin(self, network, history):
+        self.hear("on_epoch_begin", history)
+
+    def on_epoch_end(self, network, history):
+        self.hear("on_epoch_end", history)
+
+    def on_train_end(self, network, history):
+        self.hear("on_train_end", history)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), KeyboardInterrupt(), SystemExit(3)], ids=repr
+)
+@pytest.mark.parametrize(
+    ("hook", "epochs"),
+    [("on_train_begin", 0), ("on_epoch_begin", 2), ("on_epoch_end", 2), ("on_train_end", 4)],
+)
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_exceptions_in_callbacks(hook, epochs, error, backend):
+    network, whole = made(backend), made(backend)
+    with pytest.raises(type(error)) as caught:
+        network.fit(X, LABELS, epochs=4, batch_size=16, callbacks=[Failing(hook, error)])
+    assert caught.value is error
+    if epochs:
+        whole.fit(X, LABELS, epochs=epochs, batch_size=16)
+    np.testing.assert_array_equal(network._parameters.vector, whole._parameters.vector)
+    assert {len(column) for column in network.history.columns.values()} <= {epochs}
+    assert network.history.samples_seen == epochs * len(X)
+    assert [layer.training for layer in network] == [False] * len(network)
+    network.fit(X, LABELS, batch_size=16)
+    assert network[0].steps == 13 * (epochs + 1)
+
+
+CALLS = {
+    "evaluate": lambda network: network.evaluate(X, LABELS),
+    "predict": lambda network: network.predict(X),
+    "predict_proba": lambda network: network.predict_proba(X[:3]),
+    "forward": lambda network: network.forward(X[:3]),
+    "gradients": lambda network: network.gradients(X, LABELS),
+    "get_weights": lambda network: network.set_weights(network.get_weights()),
+    "explain": lambda network: network.explain(),
+    "pickle": lambda network: pickle.loads(pickle.dumps(network)).evaluate(X, LABELS),
+    "deepcopy": lambda network: copy.deepcopy(network).fit(X, LABELS),
+    "same rate": lambda network: setattr(network[0], "learning_rate", network[0].learning_rate),
+    "another network": lambda network: made(network.backend).fit(X, LABELS),
+}
+CHANGING = {
+    "train_step": lambda network: network.train_step(X[:16], LABELS[:16]),
+    "another rate": lambda network: setattr(network.optimizer, "learning_rate", 0.001),
+    "a layer's rate": lambda network: setattr(network[3], "learning_rate", 0.001),
+    "set_weights": lambda network: network.set_weights([0.5 * w for w in network.get_weights()]),
+}
+REFUSED = {
+    "fit": (lambda network: network.fit(X, LABELS), "begin to train"),
+    "fit_blocks": (lambda network: network.fit_blocks([(X, LABELS)]), "begin to train"),
+    "fit_many": (lambda network: fastnn.fit_many([network], X, LABELS), "begin to train"),
+    "add": (lambda network: network.add(Dense(3, 3)), "take in a layer"),
+    "use": (lambda network: network.use("mse"), "take another loss"),
+    "optimizer": (lambda network: setattr(network, "optimizer", SGD()), "change its optimiser"),
+    "of a layer": (lambda network: setattr(network[0], "optimizer", SGD()), "change its optimi"),
+    "clip_norm": (lambda network: setattr(network, "clip_norm", 1.0), "change its clip_norm"),
+}
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+class TestCallsFromCallbacks:
+    def trained(self, backend, call, hook="on_epoch_end"):
+        class Calling(Callback):
+            pass
+
+        setattr(Calling, hook, lambda self, network, history: (call(network), None)[1])
+        network = made(backend)
+        network.fit(X, LABELS, epochs=3, batch_size=16, callbacks=[Calling()])
+        return network
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_those_that_change_nothing(self, backend, call):
+        whole = made(backend)
+        whole.fit(X, LABELS, epochs=3, batch_size=16)
+        for hook in ("on_epoch_begin", "on_epoch_end"):
+            network = self.trained(backend, CALLS[call], hook)
+            np.testing.assert_array_equal(network._parameters.vector, whole._parameters.vector)
+
+    @pytest.mark.parametrize("call", CHANGING)
+    def test_those_that_change_it(self, backend, call):
+        """As between trainings."""
+        network, whole = self.trained(backend, CHANGING[call]), made(backend)
+        for _ in range(3):
+            whole.fit(X, LABELS, batch_size=16)
+            CHANGING[call](whole)
+        np.testing.assert_array_equal(network._parameters.vector, whole._parameters.vector)
+        assert network[0].steps == whole[0].steps
+
+    @pytest.mark.parametrize("call", REFUSED)
+    def test_those_that_are_refused(self, backend, call):
+        function, message = REFUSED[call]
+        with pytest.raises(RuntimeError, match=message):
+            self.trained(backend, function)
+
+    def test_the_backend_is_fixed(self, backend):
+        with pytest.raises(AttributeError):
+            self.trained(backend, lambda network: setattr(network, "backend", "numpy"))
+
+
+@posix
+def test_ctrl_c_while_kernels_are_loaded():
+    """It waits until a kernel is there, whose memory would be freed twice otherwise.
+
+    And until Numba is, of which half a module would stay.
+    """
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from interrupt_storm import data, made
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "numba.core.compiler":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+try:
+    made("numba").fit(*data(), batch_size=16)
+except KeyboardInterrupt:
+    assert "numba.core.compiler" in sys.modules
+else:
+    raise AssertionError("it was not heard")
+from fastnn.backends.numba_backend import jit
+load, seen = jit._load.__wrapped__, []
+def interrupted(*arguments):
+    signal.raise_signal(signal.SIGINT)
+    found = load(*arguments)
+    seen.append("whole")
+    return found
+jit._load = jit.held_uncut(interrupted)
+network = made("numba")
+for attempt in range(100):
+    count = len(seen)
+    try:
+        network.fit(*data(), batch_size=16)
+        break
+    except KeyboardInterrupt:
+        assert len(seen) == count + 1, (attempt, seen)
+        jit._load = jit.held_uncut(load) if attempt == 4 else jit._load
+print("trained", network[0].steps)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "trained 13\n", done.stderr
