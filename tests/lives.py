@@ -481,9 +481,11 @@ class Lives:
             count = np.count_nonzero(unexplained)
             return f"{name}: {count} of {unexplained.size} differ" if count else None
         if not np.isfinite(expected).all():
-            same = np.isfinite(found) == np.isfinite(expected)
-            return None if same.all() or not others else f"{name}: finite elsewhere"
-        allowed = FACTOR * rounding.spread(list(others))
+            finite = np.isfinite(expected)
+            differing = [np.isfinite(other) != finite for other in others]
+            unexplained = (np.isfinite(found) != finite) & ~np.any(differing, axis=0)
+            return f"{name}: finite elsewhere" if unexplained.any() else None
+        allowed = FACTOR * rounding.spread([expected, *others])
         # also of a loss, a float64 to which float32 numbers were added up
         limits = np.finfo(self.plan.dtype)
         size = np.abs(expected).max()

@@ -780,3 +780,37 @@ def test_narrower_vectors(bits):
     if MACHINE.vector_bits <= bits:
         pytest.skip("nothing narrower to ask for")
     run_again([__file__], bits)
+
+
+@pytest.mark.parametrize("strides", ["negative", "zero", "gaps"])
+def test_rates_are_read_by_their_strides(strides, monkeypatch):
+    """Whatever the strides between steps are, kernels read the numbers that NumPy would."""
+    import fastnn
+    from fastnn import paths, schedules
+
+    rate = 0.1 if strides == "zero" else schedules.StepDecay(0.1, 0.5, 1)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
+    made = paths._rates
+
+    def rearranged(*arguments):
+        rates = made(*arguments)
+        if strides == "zero":
+            return np.broadcast_to(rates[:1], (5, *rates.shape[1:]))
+        if len(rates) == 0:
+            return rates
+        if strides == "negative":
+            return rates[::-1].copy()[::-1]
+        wide = np.full((3 * len(rates), *rates.shape[1:]), np.nan)
+        wide[::3] = rates
+        return wide[::3]
+
+    found = []
+    for change in (False, True):
+        if change:
+            monkeypatch.setattr(paths, "_rates", rearranged)
+        network = fastnn.Network([fastnn.Dense(3, 2, rate)], backend="numba", seed=0)
+        assert network.explain().startswith("compiled epoch")
+        network.fit(X, y, batch_size=8)
+        found.append(network[0].weights.copy())
+    np.testing.assert_array_equal(*found)
