@@ -266,11 +266,12 @@ class Saved:
 
 
 def _listed(kinds: Sequence[str]) -> str:
-    return ", ".join(kinds) or "none"
+    return checks.message(", ".join(kinds)) or "none"
 
 
 def _shown(value: object) -> str:
     text = "None" if value is None else value if isinstance(value, str) else repr(value)
+    text = checks.message(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

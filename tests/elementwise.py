@@ -101,18 +101,18 @@ ROWS = (
     Row(ReLU(), lambda x: np.maximum(x, 0), lambda x: [x > 0], 0, 0, "ReLU()"),
     Row(Rescaling(0.5), lambda x: x / 2, lambda x: [x * 0 + 0.5], 1, 1),
     Row(Sigmoid(), sigmoid, lambda x: [sigmoid(x), -(sigmoid(x) ** 2)], 4, 5, "Sigmoid()"),
-    Row(Tanh(), np.tanh, lambda x: [1, -(np.tanh(x) ** 2)], 5, 4, "Tanh()"),
+    Row(Tanh(), np.tanh, lambda x: [1, -(np.tanh(x) ** 2)], 4, 4, "Tanh()"),
     Row(
         LeakyReLU(0.1),
         lambda x: np.where(x > 0, x, 0.1 * x),
         lambda x: [np.where(x > 0, 1, 0.1)],
         2, 2, "LeakyReLU(0.1)",
     ),
-    Row(ELU(1.25), lambda x: elu(x, 1.25), lambda x: [elu_slope(x, 1.25)], 5, 5, "ELU(1.25)"),
+    Row(ELU(1.25), lambda x: elu(x, 1.25), lambda x: [elu_slope(x, 1.25)], 4, 5, "ELU(1.25)"),
     Row(
         SELU(),
-        lambda x: SCALE * elu(x, ALPHA),
-        lambda x: [SCALE * elu_slope(x, ALPHA)],
+        lambda x: x.dtype.type(SCALE) * elu(x, x.dtype.type(ALPHA)),
+        lambda x: [x.dtype.type(SCALE) * elu_slope(x, x.dtype.type(ALPHA))],
         6, 5, "SELU()",
     ),
     Row(

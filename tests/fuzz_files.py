@@ -474,7 +474,7 @@ def read_checkpoint(path: Path) -> fastnn.Network:
     from fastnn import checkpoints
 
     saved = checkpoints.read(path)
-    callbacks = [getattr(fastnn, kind)("loss") for kind, _ in saved.callbacks if kind]
+    callbacks = [fastnn.EarlyStopping("loss") for _ in saved.callbacks]
     return fastnn.resume(path, *_DATA, epochs=3, callbacks=callbacks)
 
 

@@ -9,6 +9,7 @@ steps undisturbed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -101,21 +102,19 @@ def storm(seconds: float, backend: str, threads: int | None, pause: float = 0.00
     assert pair.check() == STEPS
     interrupts = steps = idle = 0
     end = time.monotonic() + seconds
-    raised = threading.Event()
+    in_training = [False]
 
     def heard(number: int, frame: object) -> None:
-        if not raised.is_set():  # the next one is for the next training
-            raised.set()
+        if in_training[0]:
+            in_training[0] = False  # the next one is for the next training
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, heard)
     with Ticking(pause):
         while time.monotonic() < end:
-            raised.clear()
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
+                in_training[0] = True
                 pair.fit()
-            except KeyboardInterrupt:
-                raised.set()
             interrupts += 1
             taken = pair.check()
             steps, idle = steps + taken, idle + (taken == 0)

@@ -399,9 +399,15 @@ def test_layers_and_what_they_are_given():
         entry(1.0, 4, id(x), id(output), id(words), 1, 0, 2**31)
 
 
+FILES = ("test_checked", "test_epoch_stages", "test_backends")
+"""Those that have all kernels of both paths run, at sizes that are no multiples of a vector."""
+
+
 @posix
 @pytest.mark.parametrize("bits", [512, 256, 128])
-def test_what_the_checked_build_finds(bits):
+def test_kernels_checked_at_each_width(bits):
+    """In float32; in both dtypes and all other tests: `python tests/checked_suite.py`."""
     if MACHINE.vector_bits < bits:
         pytest.skip("no such vectors here")
-    run_again([__file__], bits, FASTNN_CHECKED="1")
+    files = [str(ROOT / "tests" / f"{name}.py") for name in FILES]
+    run_again(files, bits, "not float64 and not TestChoice", FASTNN_CHECKED="1")

@@ -701,6 +701,31 @@ class TestPenalty:
         network.fit(np.zeros((30, 40)), np.arange(30) % 3, batch_size=10)
         np.testing.assert_allclose(network[0].weights, 0.75**3 * start, rtol=1e-14)
 
+    @pytest.mark.parametrize("weight", [3.7e25, 1e20, 1e19, 1.5, 1e-30])
+    @pytest.mark.parametrize("optimizer", [SGD(0.0), SGD(0.0, momentum=0.9), Adam(0.0)], ids=str)
+    @pytest.mark.parametrize("options", [{}, {"threads": 2}, {"clip_norm": 1e30}], ids=str)
+    def test_of_weights_of_any_size(self, weight, optimizer, options, dtype):
+        """Squares are added up in float64, as those of 1e20 are beyond float32, on every path.
+
+        The rate is 0, and so is the input; so the loss is log 2 and the penalty.
+        """
+        of_network = {name: options[name] for name in options if name == "clip_norm"}
+        of_fit = {name: options[name] for name in options if name == "threads"}
+        for backend in ("numba", "numpy"):
+            layers = [Dense(3, 150, l2=1.0, weights="zeros"), Dense(150, 2, weights="zeros")]
+            network = Network(
+                layers, dtype=dtype, optimizer=optimizer, backend=backend, **of_network
+            )
+            network[0].weights = np.full((3, 150), weight)
+            X, y = np.zeros((40, 3)), np.arange(40) % 2
+            exact = np.log(2) + 450 * float(np.asarray(weight, dtype)) ** 2
+            found = [
+                network.fit(X, y, batch_size=7, **of_fit).loss[0],
+                network.evaluate(X, y).loss,
+                network.train_step(X, y),
+            ]
+            np.testing.assert_allclose(found, exact, rtol=4 * np.finfo(dtype).eps)
+
     def test_nan_in_a_batch_leaves_nothing_behind_restored_weights(self, rng):
         network = deep(SGD(0.1))
         X, y = samples(rng)

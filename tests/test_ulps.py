@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ulps
 from conftest import run_again
+from llvmlite import binding
 
 long_enough = pytest.mark.skipif(
     np.finfo(np.longdouble).nmant < 63, reason="a long double is not longer than a float64 here"
@@ -70,6 +71,27 @@ LONGEST = {
 
 def test_every_function_has_a_longer_one():
     assert set(LONGEST) == {name for name in ulps.functions() if not name.endswith("'")}
+
+
+@pytest.mark.skipif(
+    not binding.get_host_cpu_features().get("fma") or "NUMBA_CPU_NAME" in os.environ,
+    reason="measured with fused multiply-adds",
+)
+@of_each_function
+def test_what_was_measured_is_so_still(name):
+    """Who changes a kernel measures it again: `python tests/ulps.py --exhaustive`."""
+    function = ulps.functions()[name]
+    if "numba" not in function.by:
+        pytest.skip("NumPy's own, which depends on its version")
+    recorded = ulps.known()["float32"][name]["numba"]
+    x = np.array([float.fromhex(at) for at in recorded["at"]], np.float32)
+    at_worst = ulps.errors(function, x, {"numba": function.by["numba"](x)})["numba"]
+    assert at_worst[0] == pytest.approx(recorded["ulps"], abs=0.001)
+    assert (at_worst[0] >= at_worst).all()
+    x = ulps.inside(function, ulps.sample(np.dtype(np.float32), 32))
+    with np.errstate(all="ignore"):
+        error = ulps.errors(function, x, {"numba": function.by["numba"](x)})["numba"]
+    assert error.max() <= recorded["ulps"] + 0.001
 
 
 @long_enough

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fastnn
-from fastnn import activations, tables
+from fastnn import activations, checkpoints, checks, tables
 from fastnn.optimizers import BY_NAME as OPTIMIZERS_BY_NAME
 from fastnn.settings import SCHEDULES
 
@@ -100,6 +102,54 @@ def add_setting(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "number is given), and keep the weights of the best epoch",
     )
     add_backend(parser)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse numbers that no training takes, by the names of their options, before data are read.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If one is out of range.
+    FileNotFoundError
+        If there is no checkpoint to go on from.
+    """
+    for name, of in _NUMBERS.items():
+        given = getattr(options, name, None)
+        for value in _flat(given):
+            if value is not None:
+                of(f"--{name.replace('_', '-')}", value)
+    if getattr(options, "checkpoint_every", None) is not None and options.checkpoint is None:
+        raise ValueError(
+            f"--checkpoint-every: expected --checkpoint beside {options.checkpoint_every}"
+        )
+    if getattr(options, "resume", None) is not None:
+        checkpoints.read(options.resume)
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    """Yield a value, or those in lists of lists."""
+    if isinstance(values, list):
+        for value in values:
+            yield from _flat(value)
+    else:
+        yield values
+
+
+_NUMBERS: dict[str, Callable[[str, Any], object]] = {
+    "seed": partial(checks.integer, minimum=0),
+    **dict.fromkeys(
+        ("hidden", "batch_size", "epochs", "early_stopping", "threads", "checkpoint_every"),
+        partial(checks.integer, minimum=1),
+    ),
+    **dict.fromkeys(("seeds", "workers"), partial(checks.integer, minimum=1)),
+    **dict.fromkeys(
+        ("dropout", "label_smoothing", "test_share", "validation_share"),
+        partial(checks.real, minimum=0.0, below=1.0),
+    ),
+    **dict.fromkeys(("learning_rate", "clip_norm"), partial(checks.real, minimum=0.0)),
+}
+"""What a number must be, by the name of its option."""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastnn import checks, sweep
+from fastnn import sweep
 from fastnn.cli import arguments, console, outputs, sources
 from fastnn.cli.arguments import BATCH_NORM, OF_DATA, HelpFormatter
 from fastnn.cli.console import FAILED, INTERRUPTED
@@ -83,9 +83,8 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     outputs.check((options.csv, options.parquet), plot=options.plot, out=options.out)
-    workers = usable()
-    if options.workers is not None:
-        workers = checks.integer("--workers", options.workers, minimum=1)
+    arguments.check(options)
+    workers = usable() if options.workers is None else options.workers
     settings = _settings(options)
     load = partial(sources.task, _as_for_train(options))
     task = load()
@@ -129,8 +128,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> list[Setting]:
     """Return all combinations of what the options of a sweep list, with each seed."""
-    seeds = checks.integer("--seeds", options.seeds, minimum=1)
-    checks.integer("--seed", options.seed, minimum=0)
     choices = {
         **vars(options),
         "hidden": options.hidden or [[100, 200]],
@@ -140,7 +137,7 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
         "epochs": [options.epochs],
         "early_stopping": [options.early_stopping],
         "backend": [options.backend],
-        "seed": range(options.seed, options.seed + seeds),
+        "seed": range(options.seed, options.seed + options.seeds),
     }
     return sweep.combinations(choices)
 

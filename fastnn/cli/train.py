@@ -109,7 +109,8 @@ def _run(options: argparse.Namespace) -> int:
         save=options.save,
         checkpoint=options.checkpoint,
     )
-    checks.integer("--seed", options.seed, minimum=0)
+    arguments.check(options)
+    checks.clip_norm("--clip-norm", options.clip_norm)
     patience = options.early_stopping
     stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
     task = sources.task(options)

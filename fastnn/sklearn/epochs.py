@@ -16,8 +16,8 @@ from fastnn.memory import SparseRows
 from fastnn.network import Network
 from fastnn.paths import Path, Repeated, threads_asked, training_path
 
-CALL_WORK = 5e9
-"""Weights times samples of one call, a tenth to half of a second; Ctrl-C is heard between calls."""
+CALL_WORK = 2e9
+"""Weights times samples of one call, a tenth or two of a second; Ctrl-C is heard between calls."""
 
 Order = npt.NDArray[np.int64]
 

@@ -31,7 +31,8 @@ REGION = np.dtype(
         for name in (
             # address of the kernel of the rule
             "kernel",
-            # address of a float64 for the sum of squares of rows that were moved, before they were
+            # address of a float64 for the sum of squares of rows that were moved, before they were;
+            # or 0
             "squares",
             # address of the gradient of all parameters, where it is collected
             "collected",

@@ -287,12 +287,18 @@ class Table:
         self._learned += 1
 
     def _region(
-        self, which: int, rule: Rule, parameters: Sequence[int], *asking: tuple[np.void, str]
+        self,
+        which: int,
+        rule: Rule,
+        parameters: Sequence[int],
+        *asking: tuple[np.void, str],
+        penalised: bool = False,
     ) -> int:
         """Describe region 0 or 1 of the next learned layer; return the address of its record.
 
         Where gradients are clipped, that of what collects the gradient. Who is `asking` has the
-        squares of rows, of the weights before they move or of the gradient.
+        squares of rows, of the gradient or, if they are `penalised`, of the weights before they
+        move.
         """
         place = self._learned, which
         region = self.regions[place]
@@ -301,15 +307,17 @@ class Table:
         for constant in ("beta1", "beta2", "epsilon"):
             region[constant] = getattr(rule, constant)
         address = int(self.regions[self._learned, which:].ctypes.data)
+        squares = [(region, "squares")] if penalised else []
         if not self.clipping:
-            self._want(8, (region, "squares"), *asking)
+            if asking:
+                self._want(8, *squares, *asking)
             return address
         collecting, part = self.collecting[place], self.parts[2 * self._learned + which]
         collecting["parameters"] = region["parameters"]
         part["region"], part["learned"] = address, self._learned
         part["place"] = part["whole"] = parameters[0]
         part["row_bytes"] = parameters[1]
-        self._want(8, (region, "squares"), (part, "moved_squares"))
+        self._want(8, *squares, (part, "moved_squares"))
         if asking:
             self._want(8, (collecting, "squares"), *asking)
         return int(self.collecting[self._learned, which:].ctypes.data)
@@ -350,8 +358,9 @@ class Table:
             1, rule, (layer["biases"], stride, itemsize, 1, units)
         )
         layer["weights_region"] = self._region(
-            0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows")
-        )
+            0, rule, (weights, stride, itemsize, rows, units), (layer, "squares_of_rows"),
+            penalised=dense.l2 != 0,
+        )  # fmt: skip
         self.regions["shrinks"][self._learned, 0] = True
         squares, penalty_squares = (layer, "squares"), (layer, "penalty_squares")
         nbytes = self.shared["chunks"][0] * 8

@@ -1,0 +1,124 @@
+"""A step of the compiled epoch allocates nothing; many steps leave memory, files and threads alone.
+
+A million steps, measured in the same way: `python tests/million_steps.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from pathlib import Path
+
+import million_steps
+import numpy as np
+import pytest
+from numba.core.runtime import _nrt_python as runtime
+from numba.core.runtime import rtsys
+
+from fastnn import backends, guards
+from fastnn.backends.numba_backend import jit
+from fastnn.backends.numba_backend.epoch.step import run_batches
+from fastnn.backends.numba_backend.layerwise import dense
+
+ALLOCATORS = b"NRT_MemInfo_alloc", b"NRT_Allocate", b"malloc", b"calloc"
+"""Parts of the names of functions that allocate."""
+
+
+@pytest.fixture
+def counted():
+    """Return a function that gives Numba's counts of allocations."""
+    enabled = runtime.memsys_stats_enabled()
+    runtime.memsys_enable_stats()
+    yield rtsys.get_allocation_stats
+    if not enabled:
+        runtime.memsys_disable_stats()
+
+
+def kept_code(compiled) -> dict[str, bytes]:
+    """Return the files in which code of this build is kept beside that of a function."""
+    files = Path(compiled.stats.cache_path).glob(f"*{jit._VARIANT}*.nbc")
+    return {path.name: path.read_bytes() for path in files}
+
+
+def called(code: bytes) -> set[bytes]:
+    """Return which allocators machine code has the names of."""
+    return {name for name in ALLOCATORS if b"\0" + name in code}
+
+
+def test_no_compiled_function_of_the_epoch_can_allocate():
+    """None that is kept on disk names an allocator: neither run_batches nor an operation."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((40, 150), np.float32), rng.integers(0, 3, 40)
+    million_steps.network_of(150, 120, 3, clip_norm=1.0).fit(X, y, batch_size=8)
+    backends.load("numba").dense_forward(X, X[:30].T.copy(), X[0, :30].copy())
+    epoch, layers = kept_code(run_batches), kept_code(dense.product)
+    assert any("run_batches" in name for name in epoch)
+    assert len(epoch) > 5
+    for name, code in epoch.items():
+        assert not called(code), name
+    # what does allocate, by its own account: the products of the layer path
+    assert all(called(code) for name, code in layers.items() if name.startswith("dense.product"))
+
+
+@pytest.mark.skipif(guards.CHECKED, reason="looks after each call whether memory is in order")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_of_a_call_does_not_depend_on_its_steps(threads, counted):
+    rng = np.random.default_rng(0)
+    network = million_steps.network_of(150, 120, 3, clip_norm=1.0)
+    X, y = rng.random((400, 150), np.float32), rng.integers(0, 3, 400)
+    network.fit(X, y, batch_size=4, threads=threads)
+    program = network._programs._training[1]
+    vector, states = network._parameters.vector, network._parameters.states
+
+    def peak(steps: int) -> tuple[int, int]:
+        order = np.arange(4 * steps) % len(X)
+        rates = np.ones((1, len(program._structure.learned), 4))
+        run = program.prepare(X, y, order, vector, rates * 1e-3, states, None, threads=threads)
+        run()
+        before = counted().alloc
+        tracemalloc.start()
+        try:
+            run()
+            return tracemalloc.get_traced_memory()[1], counted().alloc - before
+        finally:
+            tracemalloc.stop()
+
+    (few, count_of_few), (many, count_of_many) = peak(20), peak(2000)
+    assert many < few + 1000  # half a byte a step
+    # to hand arrays over, each member allocates something in every call
+    assert count_of_many <= count_of_few + 6 * (threads - 1)
+
+
+def test_steps_by_layers_keep_nothing(counted):
+    """`train_step` and `predict` allocate what they return and compute with; all of it goes."""
+    rng = np.random.default_rng(0)
+    network = million_steps.network_of(6, 5, 3)
+    X, y = rng.random((7, 6), np.float32), rng.integers(0, 3, 7)
+
+    def take(steps: int) -> None:
+        for _ in range(steps):
+            network.train_step(X, y)
+            network.predict(X)
+
+    take(50)
+    before = counted()
+    tracemalloc.start()
+    try:
+        take(50)
+        kept = tracemalloc.get_traced_memory()[0]
+        take(500)
+        assert tracemalloc.get_traced_memory()[0] <= kept + 2000
+    finally:
+        tracemalloc.stop()
+    after = counted()
+    assert after.alloc - before.alloc == after.free - before.free
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_twenty_thousand_steps():
+    first: dict[str, million_steps.Held] = {}
+    for name, _, held in million_steps.watched(20_000):
+        before = first.setdefault(name, held)
+        assert held[1:] == before[1:], name
+        assert held.memory <= before.memory + 2 * million_steps.SLACK, name
+    assert len(first) == len(million_steps.WAYS)
