@@ -393,6 +393,20 @@ def test_wrong_arrays_never_reach_a_kernel():
         case.program().prepare(case.exact, case.labels, case.order, case.parameters, case.rates)()
     with pytest.raises(ValueError, match="samples must be a C-contiguous array of any x 50"):
         case.run(samples=case.samples[:, ::2])
+    arguments = (case.samples, case.labels, case.order, case.parameters, case.rates)
+    for place, name, wrong, error in (
+        (1, "targets", case.labels.astype(np.int32), TypeError),
+        (1, "targets", case.labels[1:], ValueError),
+        (2, "order", case.order.astype(np.int32), TypeError),
+        (2, "order", case.order[::2], ValueError),
+        (3, "parameters", case.parameters.astype(np.float64), TypeError),
+        (3, "parameters", case.parameters[:-16], ValueError),
+        (3, "parameters", case.parameters[1:], ValueError),
+        (4, "rates", case.rates[..., :3], ValueError),
+    ):
+        given = [*arguments[:place], wrong, *arguments[place + 1 :]]
+        with pytest.raises(error, match=f"^{name} must "):
+            case.program().prepare(*given)
     with pytest.raises(ValueError, match="out must be"):
         case.program().predict(case.samples, case.parameters, np.empty((3, 4), np.float32))
 

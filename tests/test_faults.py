@@ -22,6 +22,9 @@ from fastnn import cli
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch import threads
 
+if sys.platform == "win32":
+    pytest.skip("limits and links as POSIX has them", allow_module_level=True)
+
 PROGRAM = """
 import hashlib, numpy as np, fastnn
 X, y = np.random.default_rng(0).normal(size=(24, 5)), np.arange(24) % 3

@@ -131,8 +131,8 @@ def test_two_classes_are_one_output_there(X, dtype):
 
 def test_batch_norm_and_rescaling_become_part_of_dense_layers(X, dtype, rng):
     y = rng.integers(0, 3, len(X))
-    layers = [Rescaling(0.5), BatchNorm(6), Dense(6, 5), BatchNorm(5), ReLU(), Dropout(0.2)]
-    layers += [BatchNorm(5), Dense(5, 4), ReLU(), Dense(4, 3), Rescaling(2.0)]
+    layers = [Rescaling(0.5), BatchNorm(6), Rescaling(-3.0), Dense(6, 5), BatchNorm(5), ReLU()]
+    layers += [Dropout(0.2), BatchNorm(5), Dense(5, 4), ReLU(), Dense(4, 3), Rescaling(2.0)]
     network = Network(layers, dtype=dtype, seed=0)
     network.fit(X, y, epochs=5)
     theirs = network.to_sklearn()

@@ -8,6 +8,7 @@ import pytest
 from fastnn import (
     eval_numerical_gradient,
     grad_softmax_crossentropy_with_logits,
+    losses,
     mse,
     mse_prime,
     one_hot,
@@ -139,3 +140,24 @@ class TestOneHot:
             one_hot([0], 0)
         with pytest.raises(TypeError, match="dtype: expected float32 or float64"):
             one_hot([0], 1, int)
+
+
+def test_functions_name_their_arguments(backend):
+    logits, answers = np.zeros((2, 3)), np.zeros(2, int)
+    for function in (softmax_crossentropy_with_logits, grad_softmax_crossentropy_with_logits):
+        with pytest.raises(ValueError, match=r"^logits: "):
+            function(logits[0], answers)
+        with pytest.raises(ValueError, match=r"^reference_answers: "):
+            function(logits, answers + 3)
+    with pytest.raises(ValueError, match=r"^logits: "):
+        softmax(logits[0])
+
+
+def test_weights_of_classes():
+    """Balanced: n / (classes that occur * samples of the class); 1 for one that does not occur."""
+    labels = np.array([0, 0, 0, 1])
+    assert losses.class_weights("balanced", labels, 4).tolist() == [4 / 6, 2.0, 1.0, 1.0]
+    assert losses.class_weights({1: 0.25, 2: 0.0}, labels, 3).tolist() == [1.0, 0.25, 0.0]
+    found = losses.class_weights(np.array([1, 2], np.int8), labels, 2)
+    assert found.dtype == np.float64
+    assert found.tolist() == [1.0, 2.0]

@@ -581,6 +581,18 @@ class TestFiles:
                 Network([Dense(2, 2)]).save(path)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.skipif(os.name != "posix", reason="an open file has its name for itself elsewhere")
+    def test_who_reads_while_it_is_saved_reads_one_or_the_other(self, tmp_path):
+        """A file is not written to where it lies: who has opened it goes on reading the old one."""
+        path = tmp_path / "model.safetensors"
+        Network([Dense(3, 2)], seed=0).save(path)
+        before = path.read_bytes()
+        with path.open("rb") as file:
+            Network([Dense(3, 2)], seed=1).save(path)
+            assert file.read() == before
+        assert path.read_bytes() != before
+        assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
     def test_a_write_that_fails_leaves_what_was_there(self, tmp_path, monkeypatch):
         path = tmp_path / "model"
         Network([Dense(2, 2)]).save(path)

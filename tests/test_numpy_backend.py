@@ -210,6 +210,12 @@ class TestLosses:
         np.testing.assert_allclose(gradient, (p - targets) / 2, rtol=16 * eps)
         assert losses.dtype == gradient.dtype == dtype
 
+    def test_rows_far_apart(self, dtype):
+        """Each row has a maximum of its own: beside that of another, this one's would vanish."""
+        z, y = np.array([[1e3, 1e3], [-1e3, -1e3]], dtype), np.array([0, 1])
+        losses = reference.smoothed_cross_entropy(z, y, 0.5)
+        np.testing.assert_allclose(losses, math.log(2), rtol=4 * np.finfo(dtype).eps)
+
     def test_binary_cross_entropy(self, dtype):
         z = np.array([[0.0, 2.0, -2.0, INF], [0.5, 0.5, -0.5, -INF]], dtype)
         t = np.array([[0.25, 0.25, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]], dtype)

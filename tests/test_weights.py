@@ -260,3 +260,17 @@ def test_a_running_loss_is_over_the_weights_of_its_own_samples(backend):
     )
     assert len(seen) > 2  # an epoch begins with a single batch
     np.testing.assert_allclose([*seen, *history.loss], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_samples_that_are_cast_keep_their_weights(backend, rng):
+    """Of a dtype that kernels do not read, batches are cast, many at a time."""
+    whole = rng.integers(-9, 9, size=(70, 5))
+    weights = rng.exponential(size=70)
+    y = rng.integers(0, 3, 70)
+    vectors = []
+    for X in (whole.astype(np.float64), whole, whole.astype(">f8")):
+        learner = network(backend=backend)
+        history = learner.fit(X, y, epochs=2, batch_size=8, sample_weight=weights)
+        vectors.append((learner._parameters.vector.tobytes(), tuple(history.loss)))
+    assert len(set(vectors)) == 1
