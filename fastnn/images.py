@@ -129,7 +129,7 @@ def read(path: str | PathLike[str]) -> Array:
     except image.UnidentifiedImageError:
         raise ValueError(f"{path}: expected a picture, such as PNG or JPEG, got none") from None
     except OSError as error:
-        if error.errno is not None:  # of the system, which names the file
+        if error.filename is not None:  # of the system, which names the file
             raise
         raise ValueError(
             f"{path}: expected a whole picture, got {checks.message(str(error))}"

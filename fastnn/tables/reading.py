@@ -176,7 +176,7 @@ def _as_table(name: str, kind: str) -> Iterator[None]:
     except UnicodeDecodeError:
         raise
     except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.filename is not None:
             raise
         raise ValueError(f"{name}: expected {kind}, got {checks.message(str(error))}") from error
 
@@ -224,7 +224,7 @@ def _of_parquet(name: str) -> Frame:
     except MemoryError as error:
         raise ValueError(f"{expected}, got one that asks for more memory than there is") from error
     except Exception as error:  # of any kind, where names or notes of pandas in it are damaged
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.filename is not None:
             raise
         told = isinstance(error, (ValueError, OSError)) and not isinstance(error, UnicodeError)
         reason = str(error) if told else f"{type(error).__name__}: {error}"
