@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -29,21 +30,29 @@ WAITING = [
 _handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
 _set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
 
-_handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-"""Those that stand back, by their signals, while `_hear` is in their place."""
-_came: list[int] = []
-"""Signals that wait."""
+_waiting: dict[int, Callable[[int, FrameType | None], Any]] = {}
+"""Handlers of signals that wait, by their numbers: those that come while one waits are one."""
 _depth = 0
 """How many things are being done that must not be cut short."""
+_main = threading.main_thread().ident
 
 
-def _hear(number: int, frame: FrameType | None) -> None:
-    """Run the handler of a signal, or have it wait."""
-    if _depth:
-        _came.append(number)
-    else:
-        _came.clear()  # it stands for those that came a moment before
-        _handlers[number](number, frame)
+class _StandIn:
+    """What is in the place of a handler, and runs it now or has it wait.
+
+    Each has a handler of its own: a user's, set in the meantime, may call the one that it found
+    there, which would be itself if there were one table of handlers.
+    """
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _depth:
+            _waiting[number] = self.handler
+        else:
+            _waiting.pop(number, None)  # it stands for one that came a moment before
+            self.handler(number, frame)
 
 
 @contextlib.contextmanager
@@ -55,21 +64,23 @@ def held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # no handler runs here
         return
-    taken: list[int] = []
+    taken: dict[int, _StandIn] = {}
     try:
         for number in WAITING:
             handler = _handler_of(number)
-            if callable(handler) and handler is not _hear:
-                _handlers[number] = handler
+            if callable(handler) and not isinstance(handler, _StandIn):
+                # noted before, as a signal may raise at once
+                taken[number] = _StandIn(handler)
                 with contextlib.suppress(ValueError):  # not the main interpreter
-                    _set_handler(number, _hear)
-                    taken.append(number)
+                    _set_handler(number, taken[number])
         yield
     finally:
-        for number in taken:
-            # it may have been changed meanwhile
-            if _handler_of(number) is _hear:
-                _set_handler(number, _handlers[number])
+        # Ctrl-C last, as a handler that is back may raise, and leave the others as they are
+        with uncut:
+            for number, stand_in in reversed(taken.items()):
+                # it may have been changed meanwhile
+                if _handler_of(number) is stand_in:
+                    _set_handler(number, stand_in.handler)
 
 
 class Uncut:
@@ -83,15 +94,37 @@ class Uncut:
     def __exit__(self, *_: object) -> None:
         global _depth
         if threading.current_thread() is threading.main_thread():
-            _depth -= 1
-            if _came and not _depth:
-                waiting = list(dict.fromkeys(_came))
-                _came.clear()
-                for number in waiting:
-                    _handlers[number](number, None)
+            try:
+                _depth -= 1
+            finally:
+                if _waiting and not _depth:
+                    _run_waiting()
 
 
 uncut = Uncut()
+
+
+def _run_waiting() -> None:
+    """Run the handlers that wait, each of them whatever the one before it raises."""
+    while _waiting:
+        number = next(iter(_waiting))
+        handler = _waiting.pop(number)
+        try:
+            handler(number, None)
+        finally:
+            _run_waiting()
+
+
+def _in_child() -> None:
+    """Forget what the parent's main thread was doing, where another thread has forked."""
+    global _depth, _main
+    if threading.get_ident() != _main:
+        _main, _depth = threading.get_ident(), 0
+        _waiting.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def held_uncut(function: Callable[P, R]) -> Callable[P, R]:
