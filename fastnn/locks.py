@@ -27,8 +27,14 @@ class ReadersWriterLock:
     """Held by one thread that changes something, or by any number of threads that read it.
 
     A reader takes one lock of a few, by the number of its thread; a writer takes all. They can be
-    taken again by a thread that has them, but who reads may not begin to write. Each is taken by a
-    `with` alone: so Ctrl-C, which may come between any two statements, leaves none behind.
+    taken again by a thread that has them, but who reads may not begin to write.
+
+    Attributes
+    ----------
+    slots : tuple of SLOTS locks
+        To hold all of them, in order, is to write. Steps of a training do so by a `with` of their
+        own: Ctrl-C may come between any two instructions of Python, and one within `writing` leaves
+        the locks taken for as long as somebody keeps the traceback.
     """
 
     def __init__(self) -> None:
@@ -36,16 +42,16 @@ class ReadersWriterLock:
         _all.add(self)
 
     def _renew(self) -> None:
-        self._slots = tuple(threading.RLock() for _ in range(SLOTS))
+        self.slots = tuple(threading.RLock() for _ in range(SLOTS))
 
     def reading(self) -> threading.RLock:
         """Return what to hold by `with` as long as nothing may change."""
-        return self._slots[threading.get_native_id() % SLOTS]
+        return self.slots[threading.get_native_id() % SLOTS]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the only thread that reads or changes anything."""
-        first, second, third, fourth = self._slots
+        first, second, third, fourth = self.slots
         with first, second, third, fourth:
             yield
 

@@ -327,7 +327,8 @@ class Network(Sequential):
         """
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
-        with self._lock.writing(), self._quiet(), training_mode(self._layers, True):
+        first, second, third, fourth = self._lock.slots
+        with first, second, third, fourth, self._quiet(), training_mode(self._layers, True):
             loss, _ = propagation.step(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum()))
 

@@ -347,9 +347,14 @@ class Training:
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
+            first_slot, second_slot, third_slot, fourth_slot = network._lock.slots
             with (
+                # Ctrl-C is heard while another thread that predicts is waited for
+                first_slot,
+                second_slot,
+                third_slot,
+                fourth_slot,
                 uncut,
-                network._lock.writing(),
                 training_mode(network._layers, True),
                 np.errstate(all="ignore"),  # as `Network._quiet`
             ):

@@ -68,6 +68,33 @@ def test_at_once_after_the_call(backend, threads, sigint, monkeypatch):
 
 
 @posix
+def test_ctrl_c_while_another_thread_predicts(sigint):
+    """Which the training waits for."""
+    network, predicting, end = made("numpy"), threading.Event(), threading.Event()
+
+    def predict():
+        with network._lock.reading():
+            predicting.set()
+            end.wait(60)
+            end.set()
+
+    def interrupt(network, history):
+        thread.start()
+        assert predicting.wait(60)
+        timer.start()
+
+    thread = threading.Thread(target=predict)
+    timer = threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(X, LABELS, epochs=9, batch_size=16, callbacks=[interrupt])
+    assert not end.is_set()
+    end.set()
+    thread.join()
+    timer.join()
+    assert network[0].steps == 13
+
+
+@posix
 def test_a_handler_that_raises_system_exit():
     def leave(number, frame):
         sys.exit(3)

@@ -238,6 +238,41 @@ def test_a_writer_is_alone():
         pass
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="something else traces")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_leaves_no_lock_behind(monkeypatch):
+    """Wherever it comes, and though somebody keeps the traceback."""
+    network, X, y = many_kinds("numpy", 0), np.ones((4, 20)), [0, 1, 2, 0]
+
+    def step_once(*_, **__):
+        return 0.0, None
+
+    monkeypatch.setattr(fastnn.propagation, "step", step_once)
+    for last in range(1, 10**6):
+        events = 0
+
+        def interrupt(frame, event, argument, last=last):
+            nonlocal events
+            events += 1
+            if events == last:
+                raise KeyboardInterrupt
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            network.train_step(X, y)
+        except KeyboardInterrupt as error:
+            kept = error
+        finally:
+            sys.settrace(None)
+        if events < last:
+            break
+        taken = in_threads(lambda: [slot.acquire(blocking=False) for slot in network._lock.slots])
+        assert taken == [[True] * 4], kept
+        network._lock._renew()
+    assert last > 20
+
+
 # processes
 
 
