@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -119,13 +120,15 @@ class _Snapshot:
         self._counting = [layer for layer in network if layer._passes is not None]
         # what only Python knows may remember anything
         self._foreign: list[Any] = [] if compiled else _foreign(network)
+        self._remembered: list[_Remembered] = []
         self.piece = self.step = self.done = self.correct = self.samples_seen = 0
         self.loss = 0.0
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes, but for what Python objects take."""
-        return self._vector.nbytes * (1 + len(self._states))
+        """Memory that it takes."""
+        own = self._vector.nbytes * (1 + len(self._states))
+        return own + sum([remembered.nbytes for remembered in self._remembered])
 
     def take(self, position: Position, samples_seen: int, piece: int) -> None:
         """Become a copy of the network as it is."""
@@ -176,23 +179,32 @@ def _memo(network: Network) -> dict[int, Any]:
     return {id(of): of for of in (network, network._rng, *network)}
 
 
-def _remembered(of: Any, network: Network) -> dict[str, Any]:
-    """Return a copy of what a layer or an optimiser of a user's own remembers."""
-    kept = {}
+class _Remembered(NamedTuple):
+    """A copy of what a layer or an optimiser of a user's own remembers, and its size."""
+
+    attributes: dict[str, Any]
+    nbytes: int
+
+
+def _remembered(of: Any, network: Network) -> _Remembered:
+    """Copy what a layer or an optimiser of a user's own remembers."""
+    kept, nbytes = {}, 0
     for name, value in vars(of).items():
         if name in _FASTNNS:
             continue
+        memo = _memo(network)
         try:
-            kept[name] = copy.deepcopy(value, _memo(network))
+            kept[name] = copy.deepcopy(value, memo)
         except Exception:  # what can't be copied, such as a file, stays as it is
             continue
-    return kept
+        nbytes += sum(map(sys.getsizeof, memo.values()))
+    return _Remembered(kept, nbytes)
 
 
-def _remind(of: Any, remembered: dict[str, Any], network: Network) -> None:
+def _remind(of: Any, remembered: _Remembered, network: Network) -> None:
     """Let it remember that; arrays stay where they are."""
     attributes = vars(of)
-    for name, value in remembered.items():
+    for name, value in remembered.attributes.items():
         now = attributes.get(name)
         arrays = isinstance(now, np.ndarray) and isinstance(value, np.ndarray)
         if arrays and now.shape == value.shape and now.dtype == value.dtype and now.flags.writeable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 import warnings
@@ -238,6 +239,38 @@ def test_where_no_copy_is_near(monkeypatch):
     assert "or one just before it: " in str(error)
     assert_same(state(network), before)
     assert network.history.samples_seen == 0
+
+
+def test_copies_of_what_is_large_are_far_between(monkeypatch):
+    """Also where a layer of a user's own is what holds it, in a network with few parameters."""
+    copied = []
+
+    class Table:
+        def __init__(self):
+            self.values = [np.zeros(1 << 14)]
+
+        def __deepcopy__(self, memo):
+            copied.append(self)
+            twin = memo[id(self)] = Table.__new__(Table)
+            twin.values = copy.deepcopy(self.values, memo)
+            return twin
+
+    class Looking(Layer):
+        table = None
+
+        def forward(self, input):
+            return input
+
+        def backward(self, input, grad_output):
+            return grad_output
+
+    monkeypatch.setattr(divergence, "PAUSE", 1e9)
+    monkeypatch.setattr(divergence, "PAUSE_BEFORE_PIECE", 1e9)
+    looking = Looking()
+    looking.table = Table()
+    network = Network([looking, Dense(6, 3, seed=0)])
+    network.fit(X, LABELS, epochs=5, callbacks=lambda network, history: None)
+    assert len(copied) == 1
 
 
 def test_the_last_step_of_all_may_be_the_one():
