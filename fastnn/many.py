@@ -6,7 +6,7 @@ import contextvars
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -148,7 +148,7 @@ def _fit(
 
 
 def in_threads(
-    jobs: Iterable[Callable[[], Result]], workers: int
+    jobs: Sequence[Callable[[], Result]], workers: int
 ) -> Iterator[tuple[int, Future[Result]]]:
     """Run jobs, so many at a time; yield the number of each that has ended, and its result.
 
@@ -170,7 +170,7 @@ def in_threads(
         return job()
 
     numbers: dict[Future[Result], int] = {}
-    workers = _available(workers)
+    workers = _available(min(workers, len(jobs)))
     if not workers:
         for number, job in enumerate(jobs):
             future: Future[Result] = Future()
@@ -204,12 +204,15 @@ def _available(count: int) -> int:
     """Return how many threads the system lets start of so many, which a pool would not forgive."""
     end = threading.Event()
     started: list[threading.Thread] = []
-    with suppress(RuntimeError):  # there are too many
+    try:
         for _ in range(count):
             thread = threading.Thread(target=end.wait, daemon=True)
             thread.start()
             started.append(thread)
-    end.set()
+    except RuntimeError:
+        pass  # there are too many
+    finally:
+        end.set()
     for thread in started:
         thread.join()
     return len(started)

@@ -169,6 +169,20 @@ def test_results_come_as_they_are_ready():
     assert len(begun) <= 50
 
 
+def test_no_more_threads_than_jobs(monkeypatch):
+    """Some are started to see how many can be had, which takes half a millisecond each."""
+    real, started = threading.Thread.start, []
+
+    def start(thread):
+        started.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    jobs = [lambda: 1, lambda: 2]
+    assert sorted(future.result() for _, future in many.in_threads(jobs, 1000)) == [1, 2]
+    assert len(started) <= 4
+
+
 def test_progress(samples, capsys):
     pytest.importorskip("tqdm")
     networks = [perceptron(20, 3, seed=seed) for seed in range(2)]
