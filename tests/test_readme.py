@@ -92,3 +92,23 @@ def test_names_that_the_notebooks_are_led_to():
         spans = re.findall(r"`([^`]+)`", theirs if ours.startswith("the same") else ours)
         for name in re.findall(r"\b([A-Za-z_]\w*)\(", " ".join(spans)):
             assert any(hasattr(home, name) for home in homes), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/trust.md"])
+def test_tests_that_pages_name_are_there(page):
+    """`file.py::Class::test`, or `::test` for one in the file that was named before."""
+    found = re.findall(
+        r"`(?:tests/)?(\w+\.(?:py|toml))?((?:::\w+)*)[^`\n]*`", (ROOT / page).read_text()
+    )
+    file, checked = "", 0
+    for name, path in found:
+        if not name and not path:
+            continue
+        file = name or file
+        if not path or not file.startswith("test_"):
+            continue
+        text = (ROOT / "tests" / file).read_text()
+        for part in path.split("::")[1:]:
+            assert re.search(rf"(def|class) {part}\b", text), f"{file}{path}"
+        checked += 1
+    assert checked >= 20
