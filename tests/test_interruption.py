@@ -324,3 +324,39 @@ print("trained", network[0].steps)
         timeout=300,
     )
     assert done.stdout == "trained 13\n", done.stderr
+
+
+@posix
+def test_ctrl_c_in_the_first_compilation_of_a_process(tmp_path):
+    """Numba imports within it what it compiles with, and half of that would stay for good."""
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import numpy as np
+from numba.core import pythonapi, types
+import fastnn
+class Registered(dict):
+    def __setitem__(self, kind, function):
+        super().__setitem__(kind, function)
+        if kind is types.UnicodeType:
+            signal.raise_signal(signal.SIGINT)
+pythonapi._unboxers.functions = Registered(pythonapi._unboxers.functions)
+X, words = np.ones((3, 4)), []
+layer = fastnn.Network([fastnn.Dense(4, 3)], backend="numba")[0]
+for attempt in range(2):
+    try:
+        layer.forward(X)
+        words.append("computed")
+    except KeyboardInterrupt:
+        words.append("interrupted")
+print(*words)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "interrupted computed\n", done.stderr
