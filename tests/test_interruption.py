@@ -78,8 +78,7 @@ def test_a_handler_that_raises_system_exit():
     timer = threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM])
     try:
         with pytest.raises(SystemExit) as caught:
-            timer.start()
-            pair.fit()
+            (timer.start(), pair.fit())
         assert caught.value.code == 3
         assert signal.getsignal(signal.SIGTERM) is leave
     finally:
