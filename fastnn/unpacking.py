@@ -26,11 +26,11 @@ def most(size: int, always: int = ALWAYS) -> int:
     return max(always, RATIO * size)
 
 
-def refusal(size: int, always: int = ALWAYS) -> str:
-    """Return what is said of a file of so many bytes that holds more."""
+def refusal(size: int, always: int = ALWAYS, instead: str = "unpack the file first") -> str:
+    """Return what is said of a file of so many bytes that holds more, and what to do `instead`."""
     return (
         f"more than the {most(size, always):,} bytes that are unpacked of {size:,}; "
-        "if it is no mistake, unpack the file before"
+        f"if it is no mistake, {instead}"
     )
 
 

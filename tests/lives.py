@@ -256,7 +256,7 @@ class Life:
     def evaluate(self, data: Data) -> Observed:
         X, y, weights = data.draw()
         loss, accuracy = self.network.evaluate(X, y, sample_weight=weights)
-        return {"loss": np.array(loss), "accuracy": np.array(np.nan if None else accuracy, float)}
+        return {"loss": np.array(loss), "accuracy": np.array(accuracy, float)}
 
     def predict(self, data: Data) -> Observed:
         X, _, _ = data.draw()

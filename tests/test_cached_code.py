@@ -39,8 +39,8 @@ def test_each_width_of_vectors_has_names_of_its_own():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("_cpu", lambda: ("another", jit._cpu()[1])),
-        ("_cpu", lambda: (jit._cpu()[0], "-avx2")),
+        ("target_cpu", lambda: ("another", jit.target_cpu()[1])),
+        ("target_cpu", lambda: (jit.target_cpu()[0], "-avx2")),
         ("_VARIANT", "v128_0123456789ab"),
         ("llvmlite", type("llvmlite", (), {"__version__": "0.0"})),
     ],
@@ -50,8 +50,8 @@ def test_what_code_is_for_is_in_the_name_of_its_file(name, value, directory, mon
     """A home directory may be that of several machines, and see several versions."""
     code = jit._cached_code(KERNEL, FLOAT)
     (first,) = directory.iterdir()
-    value = value() if name == "_cpu" else value
-    monkeypatch.setattr(jit, name, (lambda: value) if name == "_cpu" else value)
+    value = value() if name == "target_cpu" else value
+    monkeypatch.setattr(jit, name, (lambda: value) if name == "target_cpu" else value)
     monkeypatch.setattr(jit, "_compiled_code", lambda *_: b"another")
     assert jit._cached_code(KERNEL, FLOAT) == b"another"
     assert len(list(directory.iterdir())) == 2

@@ -541,8 +541,6 @@ def test_estimators_end_at_once():
     sklearn = pytest.importorskip("fastnn.sklearn")
     for optimizer in (SGD(1e30), Adam(1e300)):
         estimator = sklearn.MLPClassifier((8,), optimizer=optimizer, max_iter=50, random_state=0)
-        with pytest.raises(
-            ValueError, match=r"^Solver produced non-finite parameter weights in it"
-        ):
+        with pytest.raises(ValueError, match=r"^Solver produced non-finite .* It was iteration \d"):
             estimator.fit(X, LABELS)
         assert estimator.n_iter_ < 5

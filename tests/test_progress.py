@@ -463,9 +463,9 @@ def test_speed_is_that_of_training_alone():
 
     # time that passes while progress is shown
     clock: list[float] = []
-    true = fastnn.training.time.perf_counter
+    true, sleep = fastnn.training.time.perf_counter, fastnn.training.time.sleep
     with pytest.MonkeyPatch.context() as patch:
-        fake = types.SimpleNamespace(perf_counter=lambda: true() + sum(clock))
+        fake = types.SimpleNamespace(perf_counter=lambda: true() + sum(clock), sleep=sleep)
         patch.setattr(fastnn.training, "time", fake)
         history = network().fit(X, Y, epochs=2, progress=Slow())
     assert len(clock) >= 3

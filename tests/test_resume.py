@@ -352,8 +352,12 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"checkpoint": True}, TypeError, "checkpoint: expected the path of a file, got True"),
-            ({"resume": 3}, TypeError, "resume: expected the path of a file, got 3"),
+            (
+                {"checkpoint": True},
+                TypeError,
+                "checkpoint: expected the path of a file, got bool True",
+            ),
+            ({"resume": 3}, TypeError, "resume: expected the path of a file, got int 3"),
             ({"checkpoint_every": 5}, ValueError, "checkpoint_every: expected None without"),
             ({"checkpoint": "x", "checkpoint_every": 0}, ValueError, "checkpoint_every: expected"),
             ({"checkpoint": "x", "checkpoint_every": 1.5}, TypeError, "checkpoint_every: expected"),

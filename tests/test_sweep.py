@@ -235,7 +235,7 @@ def test_results_of_before_there_were_all_options(run, records, tmp_path):
         ),
         ({"parameters": ...}, "expected the entries of a result, found no parameters"),
         ({"activation": ...}, "expected the entries of a result, found no activation"),
-        ({"history": {}}, "history: expected val_accuracy, found none"),
+        ({"history": {}}, "history: expected numbers of val_accuracy, found None"),
         ({"parameters": "many"}, "parameters: expected another value than 'many'"),
         ({"val_loss": "low"}, "val_loss: expected another value than 'low'"),
         ({"optimizer": ["sgd"]}, "unhashable type: 'list'"),

@@ -209,11 +209,11 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     def _check_weights(self, of_training: str = "") -> None:
-        """Raise unless the parameters are finite."""
+        """Raise unless the parameters are finite, in the words of scikit-learn."""
         if not np.isfinite(self.network_._parameters.vector).all():
             raise ValueError(
-                f"Solver produced non-finite parameter weights{of_training}. The input data may"
-                " contain large values and need to be preprocessed."
+                "Solver produced non-finite parameter weights. The input data may"
+                f" contain large values and need to be preprocessed.{of_training}"
             )
 
     def _structure(self, hidden: int) -> dict[str, Any]:
@@ -524,9 +524,9 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
         if validation is not None:
             self._validate(history, *validation)
-        if not np.isfinite(self.loss_):
+        if not (np.isfinite(self.loss_) or self.early_stopping):  # which has better ones to restore
             rate = self._optimizer.rate(self.network_._learned()[0].steps)
-            self._check_weights(f" in iteration {self.n_iter_}, at learning rate {rate:g}")
+            self._check_weights(f" It was iteration {self.n_iter_}, at learning rate {rate:g}.")
         self._count_no_improvement()
         if self._has_rate("invscaling"):
             self._change_rate(self._inversely_scaled_rate())

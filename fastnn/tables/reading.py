@@ -255,9 +255,8 @@ def _check_size(name: str) -> None:
                         lengths = compute.binary_length(column.dictionary)
                         held += compute.sum(lengths.take(column.indices)).as_py() or 0
     if held > unpacking.most(size):
-        raise ValueError(
-            f"{rows:,} rows of {of.num_columns:,} columns, which take {unpacking.refusal(size)}"
-        )
+        refusal = unpacking.refusal(size, instead="write the table as CSV")
+        raise ValueError(f"{rows:,} rows of {of.num_columns:,} columns, which take {refusal}")
 
 
 def _of_csv(content: bytes, name: str, texts: Iterable[str]) -> Frame:

@@ -35,6 +35,7 @@ from numba.core.caching import IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
+from numba.core.registry import cpu_target
 from numba.core.runtime.nrt import rtsys
 
 from fastnn.guards import CHECKED
@@ -73,6 +74,7 @@ def jit(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(cache=True, **FLAGS)(function)
     except RuntimeError as error:  # no cache directory can be written
         _warn_of_no_cache(error)
+        _be_ready_to_compile()
         return numba.njit(**FLAGS)(function)
     return _with_cache(dispatcher)
 
@@ -219,6 +221,8 @@ class _ForgivingCache:
         if found is None and not TURN.taken:
             TURN.take()
             found = self._loaded(signature, target)  # another process may have been sooner
+        if found is None:
+            _be_ready_to_compile()
         return found
 
     def _loaded(self, signature: Any, target: Any) -> Any:
@@ -281,6 +285,17 @@ def _load(cache: Any, signature: Any, target: Any) -> Any:
     return found if found is not None and found.signature.args == asked else None
 
 
+@held_uncut
+def _be_ready_to_compile() -> None:
+    """Have Numba import all that it compiles with, which it does as a rule within a compilation.
+
+    A Ctrl-C in the midst of it would leave half of it for good: no function could be compiled in
+    this process any more, as what is there already would be registered twice.
+    """
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+
+
 class Operation:
     """A compiled function that others call through its address.
 
@@ -326,6 +341,7 @@ class Operation:
             _with_cache(compiled)
         except RuntimeError as error:  # no cache directory can be written
             _warn_of_no_cache(error)
+            _be_ready_to_compile()
         compiled.compile()
         return compiled
 
