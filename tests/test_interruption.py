@@ -69,6 +69,33 @@ def test_at_once_after_the_call(backend, threads, sigint, monkeypatch):
 
 
 @posix
+def test_ctrl_c_while_another_thread_predicts(sigint):
+    """Which the training waits for."""
+    network, predicting, end = made("numpy"), threading.Event(), threading.Event()
+
+    def predict():
+        with network._lock.reading():
+            predicting.set()
+            end.wait(60)
+            end.set()
+
+    def interrupt(network, history):
+        thread.start()
+        assert predicting.wait(60)
+        timer.start()
+
+    thread = threading.Thread(target=predict)
+    timer = threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(X, LABELS, epochs=9, batch_size=16, callbacks=[interrupt])
+    assert not end.is_set()
+    end.set()
+    thread.join()
+    timer.join()
+    assert network[0].steps == 13
+
+
+@posix
 def test_a_handler_that_raises_system_exit():
     def leave(number, frame):
         sys.exit(3)
@@ -135,9 +162,109 @@ def test_a_second_one_within_the_first(sigint):
             signal.raise_signal(signal.SIGINT)
         with interrupts.held():  # within it nothing changes
             pass
-        assert signal.getsignal(signal.SIGINT) is interrupts._hear
+        assert signal.getsignal(signal.SIGINT).handler is signal.default_int_handler
     assert seen == ["went on"] * 3 + ["and on", "and no more"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.fixture
+def terminated():
+    """Signals to terminate that a handler of Python's has heard."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    yield heard
+    signal.signal(signal.SIGTERM, before)
+
+
+@posix
+def test_one_that_raises_leaves_others_to_be_heard(sigint, terminated):
+    def both():
+        with interrupts.uncut:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    def one_after_the_block(monkeypatch):
+        with interrupts.uncut:
+            signal.raise_signal(signal.SIGTERM)
+            with monkeypatch.context() as patch:
+                patch.setattr(interrupts, "_depth", 0)  # as where `uncut` is about to look
+                signal.raise_signal(signal.SIGINT)
+
+    with interrupts.held():
+        with pytest.raises(KeyboardInterrupt):
+            both()
+        assert terminated == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            one_after_the_block(pytest.MonkeyPatch)
+        assert terminated == [signal.SIGTERM] * 2
+
+
+@posix
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_signal_while_handlers_are_changed(at, sigint, terminated, monkeypatch):
+    own = signal.getsignal(signal.SIGTERM)
+    change, changes = interrupts._set_handler, []
+
+    def interrupted(number, handler):
+        change(number, handler)
+        changes.append(number)
+        if len(changes) == at:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(interrupts, "_set_handler", interrupted)
+    with pytest.raises(KeyboardInterrupt), interrupts.held():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is own
+    assert interrupts._depth == 0
+
+
+@posix
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_handler_that_calls_the_one_before_it(sigint, restored):
+    """As of a callback that ends the training in good order, or on the second Ctrl-C at once."""
+    seen = []
+
+    def handle(number, frame):
+        seen.append(number)
+        if len(seen) > 1:
+            before(number, frame)
+
+    with interrupts.held():
+        before = signal.signal(signal.SIGINT, handle)
+        with interrupts.held(), interrupts.uncut:  # as when a kernel is loaded
+            signal.raise_signal(signal.SIGINT)
+            assert seen == []
+        assert len(seen) == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if restored:
+            signal.signal(signal.SIGINT, before)
+    with interrupts.held(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert len(seen) == (2 if restored else 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_of_another_thread_hears_signals(sigint):
+    """While the main thread of its parent was in the midst of a step."""
+    ends = []
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                os._exit(7)
+            os._exit(3)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    with interrupts.held(), interrupts.uncut:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    assert ends == [7]
 
 
 @posix
