@@ -118,12 +118,10 @@ def read(path: str | PathLike[str]) -> Array:
     image.init()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of sizes, which are refused below, and of small damage
-            with image.open(
-                path, formats=[kind for kind in FORMATS if kind in image.OPEN]
-            ) as opened:
+            # of sizes, which are refused below, and of small damage
+            warnings.simplefilter("ignore")
+            formats = [kind for kind in FORMATS if kind in image.OPEN]
+            with image.open(path, formats=formats) as opened:
                 _check_size(opened)
                 picture = _grey(opened)
     except image.UnidentifiedImageError:

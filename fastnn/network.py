@@ -822,8 +822,9 @@ class Network(Sequential):
             if began:
                 try:
                     self._end_training(history)
-                finally:
-                    self._end_training(history)  # Ctrl-C may have come in the midst of it
+                except BaseException:  # Ctrl-C has come in the midst of it
+                    self._end_training(history)
+                    raise
 
     def _end_training(self, history: training.History) -> None:
         """Be a network that trains no more, wherever an interrupt has ended the training."""

@@ -110,6 +110,22 @@ def numba_backend():
     return backends.load("numba")
 
 
+@pytest.fixture
+def met(numba_backend, monkeypatch):
+    """A list that gets, after each call of a team, at which meeting a member came: 0 if at none."""
+    from fastnn.backends.numba_backend.epoch import meetings
+
+    numbers: list[int] = []
+    keep = meetings.Signals.keep
+
+    def noting(signals, after):
+        numbers.append(int(after[meetings.ARRIVED // 8]))
+        keep(signals, after)
+
+    monkeypatch.setattr(meetings.Signals, "keep", noting)
+    return numbers
+
+
 @pytest.fixture(params=["contiguous", "strided", "reversed", "unaligned", "fortran"])
 def arrange(request):
     """Return a function that lays an array out as a user might have it."""

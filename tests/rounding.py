@@ -211,29 +211,8 @@ class Rounding:
         )
         self._move(parameters, mean_square)
 
-    def adam_step(
-        self,
-        parameters,
-        gradient,
-        mean,
-        mean_square,
-        learning_rate,
-        beta1,
-        beta2,
-        epsilon,
-        step,
-    ):
-        exact.adam_step(
-            parameters,
-            self.moved(gradient),
-            mean,
-            mean_square,
-            learning_rate,
-            beta1,
-            beta2,
-            epsilon,
-            step,
-        )
+    def adam_step(self, parameters, gradient, mean, mean_square, *numbers):
+        exact.adam_step(parameters, self.moved(gradient), mean, mean_square, *numbers)
         self._move(parameters, mean, mean_square)
 
     def _move(self, *arrays):

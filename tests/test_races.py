@@ -84,15 +84,7 @@ class Racing:
 )
 @pytest.mark.parametrize("kind", sharing.KINDS)
 @pytest.mark.parametrize("member", [0, 1])
-def test_who_is_late_is_waited_for(member, kind, rule, l2, clip_norm, settings, monkeypatch):
-    met = []
-    keep = meetings.Signals.keep
-
-    def noting(signals, after):
-        met.append(int(after[meetings.ARRIVED // 8]))
-        keep(signals, after)
-
-    monkeypatch.setattr(meetings.Signals, "keep", noting)
+def test_who_is_late_is_waited_for(member, kind, rule, l2, clip_norm, settings, met):
     racing = Racing(rule, l2, clip_norm, settings)
     expected = racing.result(1)
     kept = racing.delay(member, kind)
