@@ -630,8 +630,8 @@ print(*[str(warning.message) for warning in caught], sep="\\n")
     assert f"nothing: {reason}" in done.stdout
 
 
-def test_without_source_files_the_warning_says_so(tmp_path):
-    """A directory for the cache is not what is missing there."""
+def test_without_source_files_numba_joins_the_parts_of_functions(tmp_path):
+    """By its own inlining, which takes longer, as there is no text to write them into."""
     shutil.copytree(
         ROOT / "fastnn", tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__", "data")
     )
@@ -645,6 +645,4 @@ def test_without_source_files_the_warning_says_so(tmp_path):
         text=True,
     )  # fmt: skip
     assert done.stdout == "(1, 2)\n", done.stderr
-    assert done.stderr.count("compiles its kernels anew") == 1
-    assert "install the .py files" in done.stderr
-    assert "NUMBA_CACHE_DIR" not in done.stderr
+    assert done.stderr == ""

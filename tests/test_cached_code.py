@@ -7,25 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastnn.backends.numba_backend import jit
-from fastnn.backends.numba_backend.kernels.elementwise import FORWARD
-from fastnn.backends.numba_backend.language import DOUBLE, FLOAT
-
-KERNEL = FORWARD["relu"]._kernel
+from fastnn.backends.numba_backend.compiling import cache
+from fastnn.backends.numba_backend.compiling.objects import Linker
+from fastnn.backends.numba_backend.layerwise import losses
 
 
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     """A cache of its own, which does not exist yet."""
-    monkeypatch.setattr(jit, "_cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
 def test_each_width_of_vectors_has_names_of_its_own():
     """Else code for wide vectors would run on tables for narrow ones."""
-    program = "from fastnn.backends.numba_backend import jit; print(jit._VARIANT)"
+    program = "from fastnn.backends.numba_backend.compiling import cache; print(cache.VARIANT)"
     names = set()
     for bits in ("128", "256"):
         done = subprocess.run(
@@ -39,28 +39,38 @@ def test_each_width_of_vectors_has_names_of_its_own():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("target_cpu", lambda: ("another", jit.target_cpu()[1])),
-        ("target_cpu", lambda: (jit.target_cpu()[0], "-avx2")),
-        ("_VARIANT", "v128_0123456789ab"),
+        ("target_cpu", lambda: ("another", cache.target_cpu()[1])),
+        ("target_cpu", lambda: (cache.target_cpu()[0], "-avx2")),
+        ("VARIANT", "v128_0123456789ab"),
         ("llvmlite", type("llvmlite", (), {"__version__": "0.0"})),
     ],
     ids=["cpu", "features", "variant", "llvmlite"],
 )
 def test_what_code_is_for_is_in_the_name_of_its_file(name, value, directory, monkeypatch):
     """A home directory may be that of several machines, and see several versions."""
-    code = jit._cached_code(KERNEL, FLOAT)
+    cache.keep("kernel", b"code")
     (first,) = directory.iterdir()
     value = value() if name == "target_cpu" else value
-    monkeypatch.setattr(jit, name, (lambda: value) if name == "target_cpu" else value)
-    monkeypatch.setattr(jit, "_compiled_code", lambda *_: b"another")
-    assert jit._cached_code(KERNEL, FLOAT) == b"another"
+    monkeypatch.setattr(cache, name, (lambda: value) if name == "target_cpu" else value)
+    assert cache.kept("kernel") is None
+    cache.keep("kernel", b"another")
+    assert cache.kept("kernel") == b"another"
     assert len(list(directory.iterdir())) == 2
-    assert first.read_bytes().endswith(code)
+    assert first.read_bytes().endswith(b"code")
 
 
-def test_each_dtype_has_a_file(directory):
-    assert jit._cached_code(KERNEL, FLOAT) != jit._cached_code(KERNEL, DOUBLE)
-    assert len(list(directory.iterdir())) == 2
+def test_each_dtype_has_a_file(directory, monkeypatch):
+    monkeypatch.setattr(jit, "_objects", {})
+    monkeypatch.setattr(jit, "LINKER", Linker())
+    softmax = jit.Function(losses.softmax.function)
+    for number in (np.float32(1), np.float64(1)):
+        Y = np.zeros((3, 3), number.dtype)
+        softmax(number, Y.itemsize, id(Y), id(Y))
+        np.testing.assert_allclose(Y, 1 / 3)
+    files = [path for path in directory.iterdir() if path.suffix == ".o"]
+    assert (
+        len({path.read_bytes() for path in files}) == 5
+    )  # a function and a kernel for each; and a note
 
 
 def test_no_half_of_a_file_is_seen_under_its_name(directory, monkeypatch):
@@ -79,7 +89,7 @@ def test_no_half_of_a_file_is_seen_under_its_name(directory, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", noting_write)
     monkeypatch.setattr(Path, "replace", noting_replace)
-    jit._cached_code(KERNEL, FLOAT)
+    cache.keep("kernel", b"code")
     (path,) = directory.iterdir()
     assert path.suffix == ".o"
     assert len(written) == 2

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from itertools import pairwise
 
-import numba
 import numpy as np
 import pytest
 from conftest import ROOT, perceptron, run_again
@@ -21,6 +20,7 @@ from fastnn import backends, guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend.checked import Range, joined, watched
 from fastnn.backends.numba_backend.epoch.program import Program
+from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.language import DOUBLE, FLOAT, Address, Int, Kernel, Matrix, Real
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 from fastnn.backends.numba_backend.microkernel import Microkernel, matrix_at, microkernel
@@ -107,27 +107,27 @@ def clear_one_of(k: Kernel, like: Real, x: Address, y: Address, which: Int, plac
     k.store_real(k.lane_sum(k.zero()), of + place)
 
 
-@numba.njit
+@jit
 def call_copy(like, x, y, vectors, more):
     copy_and_more(like, x, y, vectors, more)
 
 
-@numba.njit
+@jit
 def call_sum(like, x, first, count, y):
     sum_from(like, x, first, count, y)
 
 
-@numba.njit
+@jit
 def call_clear_lanes(like, address, stride, rows, columns, count):
     clear_lanes(like, matrix_at(address, stride, 4, rows, columns), count)
 
 
-@numba.njit
+@jit
 def call_clear_by_list(like, addresses, count):
     clear_by_list(like, addresses, count)
 
 
-@numba.njit
+@jit
 def call_clear_one_of(like, x, y, which, place):
     clear_one_of(like, x, y, which, place)
 

@@ -19,7 +19,7 @@ from conftest import ROOT, perceptron
 
 import fastnn
 from fastnn import cli
-from fastnn.backends.numba_backend import jit
+from fastnn.backends.numba_backend.compiling import cache as kept_code
 from fastnn.backends.numba_backend.epoch import threads
 
 if sys.platform == "win32":
@@ -56,7 +56,7 @@ def cache(tmp_path_factory):
 
 
 def files(folder):
-    return [path for path in folder.rglob("*") if path.suffix in (".nbi", ".nbc", ".o")]
+    return list(folder.rglob("*.o"))
 
 
 DAMAGE = {
@@ -64,7 +64,7 @@ DAMAGE = {
     "cut": lambda content: content[: len(content) // 2],
     "garbage": lambda content: bytes(range(256)) * 20,
     "zeros at the end": lambda content: content[:-64] + bytes(64),
-    "a pickle of another": lambda content: b"\x80\x04K\x01.",
+    "without its head": lambda content: content[32:],
 }
 
 
@@ -83,32 +83,15 @@ def test_a_damaged_cache_is_made_anew(cache, tmp_path):
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-def test_damaged_files_count_as_missing(tmp_path, suffix, damage):
-    file = jit._SealedFiles(str(tmp_path), "function", "stamp")
-    file.save("signature", {"code": bytes(100)})
-    assert file.load("signature") == {"code": bytes(100)}
-    (path,) = tmp_path.glob(f"*{suffix}")
+def test_damaged_files_count_as_missing(tmp_path, damage, monkeypatch):
+    monkeypatch.setattr(kept_code, "directory", lambda: tmp_path)
+    kept_code.keep("function", b"code" * 25)
+    assert kept_code.kept("function") == b"code" * 25
+    (path,) = tmp_path.glob("*.o")
     path.write_bytes(damage(path.read_bytes()))
-    assert file.load("signature") is None
-    file.save("signature", 1)
-    assert file.load("signature") == 1
-
-
-def test_code_for_another_cpu_is_never_taken(tmp_path, monkeypatch):
-    """Where machines share a home directory, also if two have written at the same moment."""
-    file = jit._SealedFiles(str(tmp_path), "function", "stamp")
-    file.save("signature", "code")
-    name, features = jit.target_cpu()
-    for other in ((f"{name}2", features), (name, f"{features},+avx10")):
-        with monkeypatch.context() as patched:
-            patched.setattr(jit, "target_cpu", lambda other=other: other)
-            assert file.load("signature") is None
-    with monkeypatch.context() as patched:
-        patched.setattr(jit.numba, "__version__", "0.1")
-        assert file.load("signature") is None
-    assert file.load("signature") == "code"
-    assert jit._SealedFiles(str(tmp_path), "function", "later").load("signature") is None
+    assert kept_code.kept("function") is None
+    kept_code.keep("function", b"new")
+    assert kept_code.kept("function") == b"new"
 
 
 def test_two_cpus_with_one_home(cache, tmp_path):
@@ -116,7 +99,7 @@ def test_two_cpus_with_one_home(cache, tmp_path):
     folder, printed = cache
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    before = {path: path.read_bytes() for path in files(copy) if path.suffix != ".nbi"}
+    before = {path: path.read_bytes() for path in files(copy)}
     other = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
     if platform.machine() != "x86_64":
         other = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
@@ -148,20 +131,25 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.getrlimit(resource.RLIM
 
 def test_a_cache_on_a_full_disk(cache, tmp_path):
     assert run(LIMITED + PROGRAM, NUMBA_CACHE_DIR=str(tmp_path)) == (cache[1], 1)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.stat().st_size <= 32 for path in files)  # a note, which is a digest of nothing
 
 
 def test_kernels_of_other_versions_are_removed_when_nobody_reads_them(tmp_path, monkeypatch):
-    mine, other = f"step.run_{jit._VARIANT}-12.py311", "step.run_v256_0123456789ab-12.py311"
-    old = [f"{other}.nbi", f"{other}.1.nbc", "fastnn-" + "0" * 32 + ".o"]
-    kept = [f"{mine}.nbi", f"{other}.2.nbc", "module.cpython-311.pyc", "notes.o", "fastnn.lock"]
+    monkeypatch.setattr(kept_code, "directory", lambda: tmp_path)
+    kept_code.keep("mine", b"")
+    (mine,) = (path.name for path in tmp_path.iterdir())
+    earlier, read = "step.run_v256_0123456789ab-12.py311", f"fastnn-0123456789ab-{'1' * 32}.o"
+    old = [f"{earlier}.nbi", f"{earlier}.1.nbc", f"fastnn-{'0' * 32}.o"]
+    old.append(f"fastnn-0123456789ab-{'0' * 32}.o")
+    kept = [mine, read, "module.cpython-311.pyc", "notes.o", "fastnn.lock"]
     for name in old + kept:
         (tmp_path / name).touch()
-        if name != f"{other}.2.nbc":  # which somebody has read
-            then = time.time() - jit.OLD - 60
+        if name != read:  # which somebody has read
+            then = time.time() - kept_code.OLD - 60
             os.utime(tmp_path / name, (then, then))
-    monkeypatch.setattr(jit, "_cleared", set())
-    jit._remove_old(tmp_path)
+    monkeypatch.setattr(kept_code, "_cleared", set())
+    kept_code._remove_old(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 

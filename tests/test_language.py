@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 
-import numba
 import numpy as np
 import pytest
 from llvmlite import ir
 
 from fastnn import memory
 from fastnn.backends.numba_backend.epoch import meetings
+from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.language import FLOAT, Int, Kernel, Real
 from fastnn.backends.numba_backend.machine import lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
@@ -75,7 +75,7 @@ def between(k: Kernel, like: Real, x: Int, inside: Int, outside: Int, clipped: I
     k.store(k.minimum(k.constant(2.0), k.maximum(k.constant(-1.0), v)), clipped)
 
 
-@numba.njit
+@jit
 def call_between(like, x, inside, outside, clipped):
     between(like, x, inside, outside, clipped)
 

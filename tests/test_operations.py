@@ -80,7 +80,7 @@ def calls() -> list[tuple[str, str, int]]:
 def parameters(function: jit.Operation | jit.KernelOperation) -> int:
     if isinstance(function, jit.KernelOperation):
         return len(function._kernel.parameters)
-    return len(inspect.signature(function._function).parameters)
+    return len(inspect.signature(function.function).parameters)
 
 
 def test_a_call_gives_as_many_arguments_as_there_are_parameters():
@@ -108,7 +108,7 @@ import numpy as np
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.kernels.elementwise import FORWARD
 
-compiled = jit._compiled_code
+compiled = jit.machine_code
 
 
 def slowly(*arguments):
@@ -118,7 +118,7 @@ def slowly(*arguments):
 
 
 begun = threading.Event()
-jit._compiled_code = slowly
+jit.machine_code = slowly
 kernel, dtype, found = FORWARD["mish"], np.dtype(np.float32), []
 threads = [
     threading.Thread(target=lambda: found.append(kernel.address(dtype))) for _ in range(4)
@@ -155,7 +155,7 @@ def calls_with_two_kinds_of_numbers(address, one):
 
 @jit.jit
 def takes_a_record_for_a_matrix(one, records):
-    rows.clear(one, records[0])
+    rows.clear(one, jit.record_at(records, 0))
 
 
 @pytest.mark.parametrize(

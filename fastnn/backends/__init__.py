@@ -288,14 +288,19 @@ def _imported(name: str) -> Any:
     return importlib.import_module(name)
 
 
+@held_uncut
+def _why_not_numba() -> Any:
+    return _imported("fastnn.backends.numba_backend.compiling.presence").why_not()
+
+
 @functools.cache
 def why_not_numba() -> str | None:
     """Return why Numba compiles nothing in this process, None if it does."""
     try:
-        config: Any = _imported("numba").config
+        reason: str | None = _why_not_numba()
     except Exception as error:  # of a Python, a NumPy or an LLVM that do not go together
         return f"Numba can't be imported ({type(error).__name__}: {error})"
-    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
+    return reason
 
 
 def epoch_module(name: str) -> Any | None:

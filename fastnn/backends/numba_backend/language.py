@@ -447,6 +447,10 @@ class Kernel:
             lambda vector, address: self.store_lanes(vector, address, chosen),
         )
 
+    def function(self, name: str, returned: ir.Type, parameters: Sequence[ir.Type]) -> ir.Function:
+        """Return a function of a library, or of LLVM, to be called by its name."""
+        return _declare(self.builder.module, name, ir.FunctionType(returned, parameters))
+
     def _call_masked(self, name: str, kind: ir.Type, codes: list[ir.Value]) -> ir.Value:
         suffix = f"v{self.lanes}f{8 * self.element_bytes}.p0"
         signature = ir.FunctionType(kind, [code.type for code in codes])

@@ -6,11 +6,12 @@ import functools
 import os
 import platform
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llvmlite import binding
-from numba.core import codegen, config
 
 from fastnn.processors import processors, usable
 
@@ -56,15 +57,34 @@ MACHINES = {
 }  # fmt: skip
 
 
+def numba_setting(name: str, usual: Any) -> Any:
+    """Return what Numba is told by NUMBA_`name`, `usual` where it is told nothing.
+
+    To import it takes longer than all else that a process does before its first step, where code is
+    on the disk. So it is asked only if it is there, or has a file of settings.
+    """
+    if "numba" in sys.modules or Path(".numba_config.yaml").exists():
+        import numba
+
+        return getattr(numba.config, name)
+    told = os.environ.get(f"NUMBA_{name}")
+    if told is None or not isinstance(usual, int):
+        return usual if told is None else told
+    return int(told) if told.strip().isdecimal() else usual
+
+
 @functools.cache
 def target_cpu() -> tuple[str, str]:
     """Return name and features of the CPU that code is for: this one, or what Numba is told."""
-    told: Any = config
-    features = told.CPU_FEATURES
-    return (
-        told.CPU_NAME or binding.get_host_cpu_name(),
-        codegen.get_host_cpu_features() if features is None else features,
-    )
+    name, features = numba_setting("CPU_NAME", None), numba_setting("CPU_FEATURES", None)
+    if name == "generic" and features is None:
+        features = ""
+    if features is None:
+        listed = binding.get_host_cpu_features()
+        if not numba_setting("ENABLE_AVX", 1):
+            listed.update((feature, False) for feature in listed if feature.startswith("avx"))
+        features = listed.flatten()
+    return name or binding.get_host_cpu_name(), features
 
 
 def _widest_vectors() -> int:
@@ -85,7 +105,8 @@ def _widest_vectors() -> int:
             store <16 x i32> %c, ptr %y
             ret void
         }"""
-    codegen.initialize_llvm()
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
     target = binding.Target.from_triple(triple)
     machine = target.create_target_machine(cpu=name, features=features)
     assembly = machine.emit_assembly(binding.parse_assembly(addition))

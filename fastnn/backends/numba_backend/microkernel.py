@@ -1,41 +1,24 @@
-"""What compiled functions call: microkernels, as functions that Numba knows, and matrices.
+"""What compiled functions call: microkernels, and what is done with matrices and addresses.
 
-`language.py` says how a kernel is written; here it becomes machine code inside the compiled
-function that calls it. A matrix goes from one compiled function to the next as one value, and is
-unpacked into integers where a kernel is called.
-
-No kernel decorated with `microkernel` is made by a function in a loop: Numba's disk cache would not
-recognise it again. Kernels with machine code of their own, `jit.KernelOperation`, are.
+`language.py` says how a kernel is written; here are its name and its signature, and it is written
+into a module of LLVM's. A kernel with loops is compiled apart, once for each dtype, and all
+functions call the same machine code; one without loops is written into what calls it. A matrix goes
+from one compiled function to the next as one value, and is unpacked into integers where a kernel is
+called. What the names below mean to Numba is in `compiling/intrinsics.py`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, from_dtype, types
-from numba.core import cgutils
-from numba.core.errors import TypingError
 
 from fastnn.guards import CHECKED
 
-from .language import (
-    ALLOW,
-    DOUBLE,
-    FLOAT,
-    INT32,
-    INT64,
-    MATRIX,
-    Bounds,
-    Int,
-    Kernel,
-    Matrix,
-    Real,
-    Value,
-)
+from .language import DOUBLE, FLOAT, INT64, Bounds, Int, Kernel, Matrix, Real, Value
 from .machine import MACHINE
 
 
@@ -65,22 +48,29 @@ class Microkernel:
             )
         return cls(write, parameters, result, names)
 
+    def __call__(self, *arguments: Any) -> Any:
+        raise TypeError(f"{self.write.__name__} is called by compiled functions alone")
+
     def name(self, element: ir.Type) -> str:
         """Return a symbol that no other kernel in a process has."""
         kind = "f64" if element == DOUBLE else "f32"
         return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.vector_bits}"
 
+    def signature(self, element: ir.Type, used: Sequence[int] | None = None) -> ir.FunctionType:
+        """Return LLVM's type of the kernel; of its numbers only those that are `used`, if given."""
+        codes = [code for kind in self.parameters for code in self._codes(kind, element)]
+        codes = codes if used is None else [codes[i] for i in used]
+        returned = ir.VoidType() if self.result == "None" else self._codes(self.result, element)[0]
+        return ir.FunctionType(returned, codes)
+
+    @staticmethod
+    def _codes(kind: str, element: ir.Type) -> list[ir.Type]:
+        counts = {"Int": 1, "Address": 1, "Matrix": len(Matrix._fields)}
+        return [element] if kind == "Real" else [INT64] * counts[kind]
+
     def define(self, module: ir.Module, element: ir.Type, checked: bool = CHECKED) -> ir.Function:
         """Write the kernel into a module, for vectors of `element`."""
-        llvm_types = {
-            "Int": [INT64],
-            "Address": [INT64],
-            "Real": [element],
-            "Matrix": [INT64] * len(Matrix._fields),
-        }
-        codes = [code for kind in self.parameters for code in llvm_types[kind]]
-        returned = ir.VoidType() if self.result == "None" else llvm_types[self.result][0]
-        function = ir.Function(module, ir.FunctionType(returned, codes), self.name(element))
+        function = ir.Function(module, self.signature(element), self.name(element))
         kernel = Kernel(ir.IRBuilder(function.append_basic_block()), element, checked)
         arguments = iter(function.args)
         values: list[Value | Matrix] = []
@@ -88,7 +78,7 @@ class Microkernel:
             if kind == "Real":
                 values.append(Real(kernel, next(arguments)))
                 continue
-            integers = [Int(kernel, next(arguments)) for _ in llvm_types[kind]]
+            integers = [Int(kernel, next(arguments)) for _ in self._codes(kind, element)]
             if checked and kind != "Int":  # the address of a matrix is its first integer
                 integers[0].bounds = Bounds(name, integers[0])
             values.append(Matrix(*integers) if kind == "Matrix" else integers[0])
@@ -100,145 +90,81 @@ class Microkernel:
         return function
 
 
-def flattened(context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> list[ir.Value]:
-    """Return the arguments of a compiled call as numbers: matrices are unpacked here."""
-    codes = []
-    for kind, value in zip(kinds, values, strict=True):
-        if kind == MATRIX_RECORD:  # the address of one
-            first = builder.bitcast(value, INT64.as_pointer())
-            codes += [
-                builder.load(builder.gep(first, [ir.Constant(INT32, field)]))
-                for field in range(len(Matrix._fields))
-            ]
-        elif isinstance(kind, types.BaseNamedTuple):
-            kinds_of_fields: Any = kind
-            codes += flattened(
-                context, builder, kinds_of_fields, cgutils.unpack_tuple(builder, value)
-            )
-        elif isinstance(kind, types.Integer):
-            codes.append(context.cast(builder, value, kind, types.int64))
-        elif isinstance(kind, types.Float):
-            codes.append(value)
-        else:
-            raise TypingError(f"expected numbers and matrices, got {kind}")
-    return codes
+def without_unused_parameters(function: ir.Function) -> tuple[int, ...]:
+    """Take the parameters from a kernel that it doesn't use; return the numbers of the others.
 
-
-MATRIX_RECORD: Any = from_dtype(MATRIX)
-MATRIX_TYPE = types.NamedUniTuple(types.int64, len(Matrix._fields), Matrix)
-"""Numba's type of a `Matrix`."""
-intrinsic: Any = extending.intrinsic
-
-
-def _matrix_from(generate: Callable[..., tuple[ir.Value, ...]]) -> Callable[..., ir.Value]:
-    """Return what an intrinsic writes that makes a matrix; `generate` gives its five integers."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        codes = flattened(context, builder, signature.args, values)
-        made: ir.Value = context.make_tuple(
-            builder, signature.return_type, generate(builder, *codes)
-        )
-        return made
-
-    return write
-
-
-@intrinsic
-def matrix_at(context, address, row_stride, column_stride, rows, columns):
-    """The matrix at an address."""
-    integers = (types.int64,) * len(Matrix._fields)
-    return MATRIX_TYPE(*integers), _matrix_from(lambda builder, *codes: codes)
-
-
-@intrinsic
-def submatrix(context, matrix, row, column, rows, columns):
-    """The part of a matrix from a row and a column on, of so many rows and columns."""
-
-    def generate(builder, address, row_stride, column_stride, _, __, row, column, rows, columns):
-        address = builder.add(address, builder.mul(row, row_stride))
-        address = builder.add(address, builder.mul(column, column_stride))
-        return address, row_stride, column_stride, rows, columns
-
-    return MATRIX_TYPE(matrix, row, column, rows, columns), _matrix_from(generate)
-
-
-@intrinsic
-def transposed(context, matrix):
-    """The transpose of a matrix, of which nothing moves."""
-
-    def generate(builder, address, row_stride, column_stride, rows, columns):
-        return address, column_stride, row_stride, columns, rows
-
-    return MATRIX_TYPE(matrix), _matrix_from(generate)
-
-
-@intrinsic
-def shifted(context, matrix, nbytes):
-    """The matrix of the same shape that lies so many bytes further."""
-
-    def generate(builder, address, row_stride, column_stride, rows, columns, nbytes):
-        return builder.add(address, nbytes), row_stride, column_stride, rows, columns
-
-    return MATRIX_TYPE(matrix, nbytes), _matrix_from(generate)
-
-
-@intrinsic
-def allow(context, address, nbytes):
-    """In the checked build: let kernels touch so many bytes at an address, and fill them."""
-
-    def generate(context, builder, signature, values):
-        name = builder.module.globals.get(ALLOW) or ir.Function(
-            builder.module, ir.FunctionType(INT64, [INT64, INT64]), ALLOW
-        )
-        return builder.call(name, values)
-
-    return types.int64(types.int64, types.int64), generate
-
-
-def microkernel(write: Callable[..., Any]) -> Any:
-    """Turn a function that writes a kernel into one that compiled functions can call.
-
-    A kernel becomes one LLVM function of each compiled function that calls it, however often; one
-    without loops is written into it instead.
+    Most kernels use some of the five integers of a matrix. Those of all were passed on the stack,
+    and batches of 32 on MNIST took 3 % longer.
     """
+    operands: set[int] = set()
+    for block in function.blocks:
+        for instruction in block.instructions:
+            operands.update(map(id, instruction.operands))
+            operands.update(id(value) for value, _ in getattr(instruction, "incomings", ()))
+    used = tuple(i for i, parameter in enumerate(function.args) if id(parameter) in operands)
+    function.args = tuple(function.args[i] for i in used)
+    kinds = [parameter.type for parameter in function.args]
+    function.ftype = ir.FunctionType(function.ftype.return_type, kinds)
+    return used
+
+
+FUSING = "contract", "nsz"
+"""What LLVM may do with floating-point numbers: a * b + c in one; 0 and -0 are one. NaN and
+infinity keep their meaning."""
+
+
+def allow_fusing(function: ir.Function) -> None:
+    """Let LLVM do in a function what `FUSING` says."""
+    for block in function.blocks:
+        for instruction in block.instructions:
+            if instruction.opname in ("fadd", "fsub", "fmul", "fdiv", "frem", "fcmp"):
+                instruction.flags = instruction.flags or list(FUSING)
+            elif isinstance(instruction, ir.CallInstr) and instruction.type in (FLOAT, DOUBLE):
+                instruction.fastmath.update(FUSING)
+
+
+KERNELS: dict[str, tuple[Microkernel, ir.Type]] = {}
+"""Microkernels and their dtypes, by the symbols of their machine code."""
+
+
+def microkernel(write: Callable[..., Any]) -> Microkernel:
+    """Turn a function that writes a kernel into one that compiled functions can call."""
     kernel = Microkernel.of(write)
+    for element in (FLOAT, DOUBLE):
+        KERNELS[kernel.name(element)] = kernel, element
+    return kernel
 
-    def typed(context: Any, *arguments: Any) -> Any:
-        number = next(
-            (a for a, kind in zip(arguments, kernel.parameters, strict=True) if kind == "Real"),
-            None,
-        )
-        element = DOUBLE if number == types.float64 else FLOAT
-        numba_types: dict[str, Any] = {
-            "Int": types.int64,
-            "Address": types.int64,
-            "Real": number,
-            "None": types.void,
-        }
 
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-            function = builder.module.globals.get(kernel.name(element))
-            if function is None:
-                function = kernel.define(builder.module, element)
-                # so LLVM drops the parameters that it doesn't use, as sizes of some matrices
-                function.linkage = "internal"
-                # one without branches is inlined: the call would cost more than its body
-                function.attributes.add("noinline" if len(function.blocks) > 1 else "alwaysinline")
-            codes = flattened(context, builder, signature.args, values)
-            result = builder.call(function, codes)
-            return context.get_dummy_value() if kernel.result == "None" else result
+@dataclass(frozen=True)
+class Intrinsic:
+    """What compiled functions can call beside kernels: a function of `compiling/intrinsics.py`."""
 
-        accepted = [
-            given if kind == "Matrix" else numba_types[kind]
-            for given, kind in zip(arguments, kernel.parameters, strict=True)
-        ]
-        return numba_types[kernel.result](*accepted), generate
+    name: str
 
-    # Numba reads the names of the parameters, of which the first is its typing context
-    signature = inspect.signature(write)
-    taken = signature.replace(return_annotation=inspect.Signature.empty)
-    typed.__signature__ = taken  # type: ignore[attr-defined]
-    typed.__name__ = typed.__qualname__ = write.__name__
-    typed.__doc__ = write.__doc__
-    typed.__module__ = write.__module__
-    return intrinsic(typed)
+    def __call__(self, *arguments: Any) -> Any:
+        raise TypeError(f"{self.name} is called by compiled functions alone")
+
+
+matrix_at = Intrinsic("matrix_at")
+"""matrix_at(address, row_stride, column_stride, rows, columns): the matrix at an address."""
+
+submatrix = Intrinsic("submatrix")
+"""submatrix(matrix, row, column, rows, columns): the part from a row and a column on."""
+
+transposed = Intrinsic("transposed")
+"""transposed(matrix): the transpose of a matrix, of which nothing moves."""
+
+shifted = Intrinsic("shifted")
+"""shifted(matrix, nbytes): the matrix of the same shape that lies so many bytes further."""
+
+call = Intrinsic("call")
+"""call(address, *arguments): call what lies at an address, an operation or a kernel."""
+
+record_at = Intrinsic("record_at")
+"""record_at(records, number): record `number` of those at the address that a function was given."""
+
+allow = Intrinsic("allow")
+"""allow(address, nbytes): in the checked build, let kernels touch so many bytes, and fill them."""
+
+minimum, maximum = Intrinsic("minimum"), Intrinsic("maximum")
+"""The smaller, or the larger, of two integers; `min` and `max` mean these."""

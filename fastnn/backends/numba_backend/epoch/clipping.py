@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import call, operation, record_at
-from ..kernels.rows import integer_at, put_real, real_at, span
+from ..kernels.rows import integer_at, put_real, real_at, span, square_root
 from ..kernels.squares import add_squares
 from ..language import Address, Int, Kernel, Matrix, Real
 from ..microkernel import microkernel, shifted, submatrix
@@ -110,7 +110,7 @@ def clip(one, record, parameters, first_state, second_state, rates):
         else:
             add_squares(one, of.collected + part.whole, part.whole_numbers, of.squares_of_vector)
             total += real_at(0.0, of.squares_of_vector)
-    norm = np.sqrt(total) + SMALLEST_NORM
+    norm = square_root(total) + SMALLEST_NORM
     most = real_at(0.0, of.clip_norm)
     factor = 1.0 if norm <= most else most / norm  # NaN for NaN
     for number in range(of.parts):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ..jit import Operation, jit_part, operation, record_at
 from ..kernels.binary_cross_entropy import loss_and_derivative
 from ..kernels.loading import load_row, sample_at
 from ..kernels.poisson import loss_and_derivative as poisson_formula
-from ..kernels.rows import clear, integer_at, put_integer, put_real, real_at
+from ..kernels.rows import clear, integer_at, logarithm, put_integer, put_real, real_at
 from ..kernels.softmax import first_largest, softmax_cross_entropy
 from ..language import Address, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel, submatrix
@@ -121,7 +119,8 @@ def smooth_labels(
     G = scale * (softmax(Z) - t), with t = share + (1 - smoothing) * onehot, share that of a class;
     margin = (1 - smoothing) * margin + share * sum(max(Z) - Z).
     """
-    lost = k.broadcast(scale * share)
+    # products before the loop, as in it they would be fused with sums
+    lost, left, most = k.broadcast(scale * share), scale * smoothing, smoothing * -1.0 + 1.0
     with k.loop(0, Z.rows) as row:
         z, g, margin = Z.row(row), G.row(row), margins + row * k.element_bytes
         # without a largest one there is NaN, and so in the sum
@@ -135,9 +134,9 @@ def smooth_labels(
             total[0] = total[0] + k.where(inside, maxima - k.load(z + offset), k.zero())
             k.store(k.where(inside, k.load(g + offset) - lost, k.zero()), g + offset)
         at_label = g + k.load_integer(labels + row * 8) * k.element_bytes
-        k.store_real(k.load_real(at_label) + scale * smoothing, at_label)
-        kept = (smoothing * -1.0 + 1.0) * k.load_real(margin)
-        k.store_real(kept + share * k.lane_sum(total[0]), margin)
+        k.store_real(k.load_real(at_label) + left, at_label)
+        kept = most * k.load_real(margin)
+        k.store_real(k.fma(share, k.lane_sum(total[0]), kept), margin)
 
 
 @microkernel
@@ -195,7 +194,8 @@ def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
     for i in range(count):
         margin = shared.margins + i * shared.itemsize
         put_real(
-            real_at(one, margin) + np.log(real_at(one, shared.sums + i * shared.itemsize)), margin
+            real_at(one, margin) + logarithm(real_at(one, shared.sums + i * shared.itemsize)),
+            margin,
         )
         label = integer_at(shared.labels + 8 * i)
         correct += integer_at(shared.predictions + 8 * i) == label

@@ -169,14 +169,16 @@ def wait_for_call(k: Kernel, signals: Address, member: Int, last: Int) -> Int:
 @jit_part
 def call_members(signals, members, step):
     """Call the members to begin with a step if all of them are ready; return whether they are."""
+    ready = 1
     for other in range(1, members):
         if signal_at(signals + READY + other * PLACE_BYTES) == 0:
-            return False
-    for other in range(1, members):
-        put_signal(0, signals + READY + other * PLACE_BYTES)
-    put_signal(clock(), signals + SINCE)
-    put_signal(step, signals + CALLED)
-    return True
+            ready = 0
+    if ready == 1:
+        for other in range(1, members):
+            put_signal(0, signals + READY + other * PLACE_BYTES)
+        put_signal(clock(), signals + SINCE)
+        put_signal(step, signals + CALLED)
+    return ready == 1
 
 
 @jit_part

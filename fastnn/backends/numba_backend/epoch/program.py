@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..machine import usable_cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
-from .step import run_batches
+from .step import TOTALS, entry_for
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team, note_end
 
@@ -77,8 +78,8 @@ class Program:
     Attributes
     ----------
     ended : list
-        What a call has returned, from the moment on at which compiled code has ended. Who makes the
-        call clears the list before; so steps can be counted, whatever a signal raises.
+        Holds something from the moment on at which the compiled code of a call has ended. Who makes
+        the call clears the list before; so steps can be counted, whatever a signal raises.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class Program:
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
         self.loss = loss
-        self._totals = 0.0, 0
-        self.ended: list[tuple[float, int]] = []
+        self._totals = np.zeros(1, TOTALS)
+        self.ended: list[int] = []
         self._signals = Signals()
         self._take(layers)
 
@@ -241,8 +242,7 @@ class Program:
             0 if isinstance(samples, SparseRows) else samples.ctypes.data,
             targets.ctypes.data, order.ctypes.data, len(order),
             parameters.ctypes.data, *places,
-            rates.ctypes.data, rates.strides[0] if len(rates) > 1 else 0,
-            0, *self._totals,
+            rates.ctypes.data, rates.strides[0] if len(rates) > 1 else 0, 0,
         )  # fmt: skip
         scale = self.dtype.type(self._structure.scale)
         members = self.members(threads)
@@ -266,14 +266,20 @@ class Program:
                 *(Range.of(a, name, False) for name, a in given.items() if a is not None),
             ]
         if team is None:
-            table = self.training
-            run = partial(run_batches, scale, table.shared, table.layers[None], *arguments, None)
+            table, totals = self.training, self._totals
+            run: Callable[[], Any] = partial(
+                entry_for(self.dtype, team=False), scale, table.shared.ctypes.data,
+                table.layers.ctypes.data, len(table.layers), *arguments, totals.ctypes.data,
+            )  # fmt: skip
             if guards.CHECKED:
+                ranges.append(Range.of(totals, "totals"))
                 run = partial(self._watched, run, table, ranges)
             run = partial(note_end, run, self.ended)
         else:
-            ended = self.ended
-            run = partial(team.run_batches, self._signals, scale, arguments, count, ended, ranges)
+            run = partial(
+                team.run_batches, self._signals, scale, arguments, count, self._totals, self.ended,
+                ranges,
+            )  # fmt: skip
         read = samples, targets, order, parameters, rates, states, sample_weights
         return partial(self._run, run, members, read)
 
@@ -285,10 +291,9 @@ class Program:
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
         run()
-        loss, correct = self.ended[-1]
-        self._totals = float(loss), int(correct)
         self._has_run.add(members)
-        return self._totals
+        totals = self._totals[0]
+        return float(totals["loss"]), int(totals["correct"])
 
     def _ranges(self, samples: np.ndarray | SparseRows, *vectors: np.ndarray) -> list[Range]:
         """Return what kernels may touch of samples, parameters and what lies parallel to these."""
@@ -304,7 +309,7 @@ class Program:
         return ranges
 
     @staticmethod
-    def _watched(run: Callable[[], tuple[float, int]], table: Table, ranges: list[Range]):
+    def _watched(run: Callable[[], int], table: Table, ranges: list[Range]) -> int:
         """Run a call on one thread, in the checked build."""
         with watched([*ranges, *table.ranges()]):
             result = run()
@@ -323,7 +328,7 @@ class Program:
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
         """Begin an epoch: what `train` returns is added up from here, or to these sums."""
-        self._totals = loss, correct
+        self._totals[0] = loss, correct
 
     def _check_samples(self, samples: np.ndarray | SparseRows) -> None:
         """Raise unless samples are what the program has been made for."""
@@ -365,9 +370,10 @@ class Program:
         _check("out", out, self.dtype, (len(samples), self.dense[-1].output_units))
         table = self.prediction
         run = partial(
-            run_batches, self.dtype.type(self._structure.scale), table.shared, table.layers[None],
-            samples.ctypes.data, 0, 0, len(samples),
-            parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0.0, 0, None,
+            entry_for(self.dtype, team=False),
+            self.dtype.type(self._structure.scale), table.shared.ctypes.data,
+            table.layers.ctypes.data, len(table.layers), samples.ctypes.data, 0, 0, len(samples),
+            parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0,
         )  # fmt: skip
         if guards.CHECKED:
             ranges = self._ranges(samples, parameters)

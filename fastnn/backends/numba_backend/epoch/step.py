@@ -24,6 +24,8 @@ them; `sharing.py` says who does what in a team.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
@@ -34,6 +36,7 @@ from ..kernels.rows import (
     add_column_sums,
     clear,
     integer_at,
+    logarithm,
     nonzero_bits,
     put_integer,
     put_real,
@@ -59,6 +62,7 @@ from .meetings import (
 )
 from .one_sample import nothing_waits
 from .optimizers import RATE_BYTES, penalty_factor
+from .sharing import MEMBER
 
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
@@ -156,6 +160,9 @@ SHARED = np.dtype(
     + [("smoothing", np.float64)]
 )  # fmt: skip
 """What the blocks have in common. Matrices are [samples, columns], padded as those of a block."""
+
+TOTALS = np.dtype([("loss", np.float64), ("correct", np.int64)])
+"""Sums over the samples of an epoch, of losses and of right answers."""
 
 
 @jit_part
@@ -346,7 +353,7 @@ def loss_gradient(one, shared, targets, order, start, count, padded):
         )  # fmt: skip
         for i in range(count):
             loss += real_at(one, shared.margins + i * shared.itemsize)
-            loss += np.log(real_at(one, shared.sums + i * shared.itemsize))
+            loss += logarithm(real_at(one, shared.sums + i * shared.itemsize))
             label = integer_at(shared.labels + 8 * i)
             correct += integer_at(shared.predictions + 8 * i) == label
     G = shared.result_gradient
@@ -548,51 +555,55 @@ def store_result(shared, outputs, start, count):
 
 @jit
 def run_batches(
-    scale, shared_record, tables, samples, targets, order, total,
-    parameters, first_state, second_state, rates, rates_stride, outputs, loss, correct, team,
+    scale, shared_record, tables, blocks, samples, targets, order, total,
+    parameters, first_state, second_state, rates, rates_stride, outputs, totals, team,
 ):  # fmt: skip
-    """Run `total` samples through the network by batches; return (sum of losses, right answers).
+    """Run `total` samples through the network by batches; add losses and right answers to totals.
 
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
     input and gives the network's type; `order` may be 0 for the order in which samples lie. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
     the numbers of the step for each learned layer; the next step's is `rates_stride` bytes further.
-    `loss` and `correct` are the sums before, which go on from call to call.
+    `totals` is the address of TOTALS, which go on from call to call.
 
-    `tables` holds the records of the blocks for a thread that works alone and, second, for it as a
-    member of a team. `team` is what a member knows of its team, or None: then this is compiled
-    without the branches for a team, so that one thread pays nothing for what it doesn't use.
-    Tried and lost: the passes forward and back as parts of their own. Numba inlines a part of a
-    part once more, and a first run took 2 s longer.
+    `tables` holds the records of the blocks for a thread that works alone and behind them, for it
+    as a member of a team, as many more. `team` is what a member knows of its team, or None: then
+    this is compiled without the branches for a team, so that one thread pays nothing for what it
+    doesn't use.
     """
-    shared = shared_record[0]
+    shared = record_at(shared_record, 0)
     one = type(scale)(1)
-    last = tables.shape[1] - 1
+    last = blocks - 1
     first_dense = 0 if shared.load_input == 0 else 1
     training = targets != 0
+    loss = 0.0
+    correct = 0
+    if training:
+        loss = real_at(0.0, totals)
+        correct = integer_at(totals + 8)
     member = 0
     members = 1  # that share this step
     called = 0
     meeting = 0
-    layers = tables[0]
-    one_by_one = training and total > 0 and layers[0].update_by == ONE_SAMPLE
+    layers = 0  # the number of the first record
+    one_by_one = training and total > 0 and record_at(tables, 0).update_by == ONE_SAMPLE
     if one_by_one:
-        nothing_waits(one, layers[0])
+        nothing_waits(one, record_at(tables, 0))
     start = 0
     while start < total:
         if team is not None:
-            signals = team[0].signals
+            signals = record_at(team, 0).signals
             if members == 1:
-                member = team[0].member
+                member = record_at(team, 0).member
                 if member != 0:
                     called = wait_for_call(signals, member, called)
                     if called == END:
                         break
                     start = called - 1
-                    members = team[0].members
-                elif call_members(signals, team[0].members, start + 1):
-                    members = team[0].members
-            layers = tables[0 if members == 1 else 1]
+                    members = record_at(team, 0).members
+                elif call_members(signals, record_at(team, 0).members, start + 1):
+                    members = record_at(team, 0).members
+            layers = 0 if members == 1 else blocks
             began = clock()
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
@@ -603,7 +614,7 @@ def run_batches(
             call(shared.put_rows, one, shared.record, order, start, count, 1)
             read_samples, read_order, read_start = shared.dense_rows, 0, 0
         for number in range(last + 1):
-            layer = layers[number]
+            layer = record_at(tables, layers + number)
             if number < first_dense:
                 call(
                     shared.load_input, scale, shared.record,
@@ -645,7 +656,7 @@ def run_batches(
         # weights as they were; so there is a turn more than blocks, number -1, for the first one's
         # update alone: a call behind the loop would be compiled once more
         for number in range(last, first_dense - 2, -1):
-            layer = layers[max(number, 0)]
+            layer = record_at(tables, layers + max(number, 0))
             own = layer.stop_column - layer.first_column
             if number >= 0 and layer.lowest_stage != layer.stop_stage and own != 0:
                 call(
@@ -665,16 +676,17 @@ def run_batches(
                 transfer(one, layer.gradient_out, members, padded)
                 meeting = arrive(signals, member, meeting)
             if number < last:
-                # the layer above; a team does it while messages are on their way
+                # a team does it while messages are on their way
+                above = record_at(tables, layers + number + 1)
                 update(
-                    one, shared, layers[number + 1], parameters, first_state, second_state,
-                    step_rates + RATE_BYTES * layers[number + 1].learned, count, padded,
+                    one, shared, above, parameters, first_state, second_state,
+                    step_rates + RATE_BYTES * above.learned, count, padded,
                 )  # fmt: skip
             if team is not None and members > 1 and number >= first_dense:
                 wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
             if number >= first_dense and layer.gradient_by != NO_GRADIENT:
-                below = layers[number - 1]
+                below = record_at(tables, layers + number - 1)
                 by_columns = layer.gradient_by == BY_COLUMNS
                 if by_columns:
                     transpose_gradient(one, layer, padded, transposed_already)
@@ -685,7 +697,7 @@ def run_batches(
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
             call(
-                shared.clip, one, layers[0].parts_to_clip,
+                shared.clip, one, record_at(tables, layers).parts_to_clip,
                 parameters, first_state, second_state, step_rates,
             )  # fmt: skip
         if shared.add_penalties != 0:
@@ -710,5 +722,15 @@ def run_batches(
         start += shared.batch_size
     if one_by_one:
         # the last update, with a product that nobody reads
-        call(layers[0].update_and_multiply, one, shared.layers, parameters, shared.itemsize)
-    return loss, correct
+        first = record_at(tables, 0)
+        call(first.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
+    if training:
+        put_real(loss, totals)
+        put_integer(correct, totals + 8)
+
+
+def entry_for(dtype: np.dtype, team: bool) -> Callable[..., int]:
+    """Return `run_batches` as Python calls it, compiled or read from the cache."""
+    whole = np.dtype(np.int64)
+    kinds = dtype, SHARED, LAYER, *[whole] * 12, MEMBER if team else None
+    return run_batches.entry(kinds)

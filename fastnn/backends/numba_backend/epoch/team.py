@@ -15,7 +15,7 @@ from ..checked import Range, watched
 from .blocks import Structure
 from .meetings import Signals
 from .sharing import MEMBER, Messages, share_out
-from .step import run_batches
+from .step import TOTALS, entry_for
 from .table import Table, share_parts
 from .threads import run_together
 
@@ -100,10 +100,11 @@ class Team:
         scale: Any,
         arguments: tuple[Any, ...],
         count: int,
-        ended: list[tuple[float, int]],
+        totals: np.ndarray,
+        ended: list[int],
         ranges: Sequence[Range] = (),
     ) -> None:
-        """Run `count` steps on all members; put what the caller's returned into `ended`.
+        """Run `count` steps on all members; the caller adds to `totals`, and `ended` notes its end.
 
         `ranges` are those of the arguments, in the checked build.
 
@@ -116,14 +117,21 @@ class Team:
         records = self._records.copy()
         records["signals"] = said.ctypes.data
 
+        # only the caller's are looked at
+        sums = [totals, *(np.zeros(1, TOTALS) for _ in self.tables[1:])]
+        entry = entry_for(self.tables[0].dtype, team=True)
+
         def work(member: int) -> None:
+            layers = self._layers[member]
             run = partial(
-                run_batches, scale, self.tables[member].shared, self._layers[member], *arguments,
-                records[member : member + 1],
+                entry, scale, self.tables[member].shared.ctypes.data, layers.ctypes.data,
+                layers.shape[1], *arguments, sums[member].ctypes.data,
+                records[member : member + 1].ctypes.data,
             )  # fmt: skip
             noted = ended if member == 0 else []
             if guards.CHECKED:
-                with watched([*ranges, *self._ranges(member), Range.of(said, "signals")]):
+                own = Range.of(said, "signals"), Range.of(sums[member], "totals")
+                with watched([*ranges, *self._ranges(member), *own]):
                     note_end(run, noted)
                 self.tables[member].check_canaries()
             else:

@@ -156,14 +156,12 @@ def normalize_gradient(
         for j in range(count):
             store(of_shift[j], dshift + at[j])
             store(of_scale[j], dscale + at[j])
+        # before the loop, as a product that stands in it would be fused with a difference
+        shares = [(row_shares * of_shift[j], row_shares * of_scale[j]) for j in range(count)]
         with k.loop(0, X.rows) as row:
             for j in range(count):
                 gradient = load(G.row(row) + at[j])
-                rest = (
-                    gradient
-                    - row_shares * of_shift[j]
-                    - normal(row, j) * (row_shares * of_scale[j])
-                )
+                rest = gradient - shares[j][0] - normal(row, j) * shares[j][1]
                 # not left to a row_share of 0, whose product with infinity is NaN
                 rest = k.where(constants, gradient, rest)
                 store(factors[j] * rest, dX.row(row) + at[j])

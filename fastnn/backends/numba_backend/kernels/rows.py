@@ -67,6 +67,18 @@ def put_real(k: Kernel, number: Real, address: Address) -> None:
 
 
 @microkernel
+def logarithm(k: Kernel, x: Real) -> Real:
+    """log x."""
+    return k.call("log", x)
+
+
+@microkernel
+def square_root(k: Kernel, x: Real) -> Real:
+    """The square root of x."""
+    return k.call("sqrt", x)
+
+
+@microkernel
 def clear(k: Kernel, like: Real, target: Matrix) -> None:
     """target = 0."""
     with k.loop(0, target.rows) as row, k.loop(0, k.vectors(target)) as j:

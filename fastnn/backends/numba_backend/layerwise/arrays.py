@@ -20,23 +20,22 @@ hands it plain copies. The usual case pays for that by a few comparisons.
 from __future__ import annotations
 
 import ctypes
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
 from fastnn import guards
 from fastnn.checks import FLOAT_DTYPES, Array
 from fastnn.guards import CHECKED
 
 from ..checked import Range, watched
-from ..jit import KernelOperation, jit_part
-from ..microkernel import MATRIX_TYPE, intrinsic
+from ..jit import INTEGER, Function, KernelOperation, jit_part
+from ..language import INT32, INT64, Int, Kernel
+from ..microkernel import matrix_at, microkernel
 
-DONE, REFUSED = 0, 1
+DONE, REFUSED, NO_MEMORY = 0, 1, 2
 """What a kernel returns: whether it could work on the arrays as they are."""
 
 _HEAD = object.__basicsize__
@@ -83,7 +82,7 @@ class Entries(dict[np.dtype[Any], Callable[..., int]]):
         How many there are of each.
     """
 
-    def __init__(self, kernel: Any, integers: int, numbers: int = 1) -> None:
+    def __init__(self, kernel: Function, integers: int, numbers: int = 1) -> None:
         super().__init__()
         self.kernel = kernel
         self.integers = integers
@@ -92,12 +91,11 @@ class Entries(dict[np.dtype[Any], Callable[..., int]]):
     def __missing__(self, dtype: np.dtype[Any]) -> Callable[..., int]:
         if dtype not in FLOAT_DTYPES:
             raise TypeError(f"expected arrays of float32 or float64, got {dtype}")
-        number = types.float32 if dtype == np.float32 else types.float64
-        signature = (*[number] * self.numbers, *[types.int64] * self.integers)
-        self.kernel.compile(signature)
-        entry: Callable[..., int] = self.kernel.get_overload(signature)
+        # by its letter: a dtype that equals float32 may be another object, with metadata
+        number = np.dtype(dtype.char)
+        entry = self.kernel.entry([number] * self.numbers + [INTEGER] * self.integers)
         if CHECKED:
-            entry = _watched(entry, list(inspect.signature(self.kernel.py_func).parameters))
+            entry = _watched(entry, self.kernel.parameters)
         self[dtype] = entry
         return entry
 
@@ -161,6 +159,8 @@ def plain(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
 
 def raise_if_refused(code: int, *arrays: Array) -> None:
     """Raise an exception if a kernel refused plain arrays too."""
+    if code == NO_MEMORY:
+        raise MemoryError("no memory for the copies that a product makes")
     if code != DONE:
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise ValueError(f"expected arrays that fit together, got shapes {shapes}")
@@ -169,86 +169,54 @@ def raise_if_refused(code: int, *arrays: Array) -> None:
 # ------------------------------------------------------------------------------ in kernels
 
 
-def _load(builder: ir.IRBuilder, address: ir.Value, offset: int, bits: int = 64) -> ir.Value:
-    """Write the load of an integer of `bits` at `address + offset`."""
-    integer, word = ir.IntType(bits), ir.IntType(64)
-    place = builder.add(address, ir.Constant(word, offset))
-    code = builder.load(builder.inttoptr(place, integer.as_pointer()))
-    return code if bits == 64 else builder.zext(code, word)
+def _field(k: Kernel, address: Int, kind: ir.Type = INT64) -> Int:
+    """Write the load of a field of an array object; the checked build knows nothing of these."""
+    code = k.builder.load(k.builder.inttoptr(address.code, kind.as_pointer()))
+    return Int(k, code if kind == INT64 else k.builder.zext(code, INT64))
 
 
-def _element(builder: ir.IRBuilder, array: ir.Value, offset: int, axis: ir.Value) -> ir.Value:
-    """Write the load of element `axis` of the vector to which a field points."""
-    byte_offset = builder.mul(axis, ir.Constant(axis.type, 8))
-    return _load(builder, builder.add(_load(builder, array, offset), byte_offset), 0)
-
-
-@intrinsic
-def data(context, array):
+@microkernel
+def data(k: Kernel, array: Int) -> Int:
     """Address of the first element."""
-    return types.int64(types.int64), lambda _, builder, __, args: _load(builder, args[0], _DATA)
+    return _field(k, array + _DATA)
 
 
-@intrinsic
-def dimensions(context, array):
+@microkernel
+def dimensions(k: Kernel, array: Int) -> Int:
     """Number of axes."""
-
-    def generate(context, builder, signature, arguments):
-        return _load(builder, arguments[0], _DIMENSIONS_COUNT, 32)
-
-    return types.int64(types.int64), generate
+    return _field(k, array + _DIMENSIONS_COUNT, INT32)
 
 
-@intrinsic
-def dtype_of(context, array):
+@microkernel
+def dtype_of(k: Kernel, array: Int) -> Int:
     """Address of the dtype object."""
-    return types.int64(types.int64), lambda _, builder, __, args: _load(builder, args[0], _DTYPE)
+    return _field(k, array + _DTYPE)
 
 
-@intrinsic
-def flags(context, array):
+@microkernel
+def flags(k: Kernel, array: Int) -> Int:
     """The array's flags."""
-
-    def generate(context, builder, signature, arguments):
-        return _load(builder, arguments[0], _FLAGS, 32)
-
-    return types.int64(types.int64), generate
+    return _field(k, array + _FLAGS, INT32)
 
 
-@intrinsic
-def length(context, array, axis):
+@microkernel
+def length(k: Kernel, array: Int, axis: Int) -> Int:
     """Elements along an axis."""
-
-    def generate(context, builder, signature, arguments):
-        return _element(builder, arguments[0], _SHAPE, arguments[1])
-
-    return types.int64(types.int64, types.int64), generate
+    return _field(k, _field(k, array + _SHAPE) + axis * 8)
 
 
-@intrinsic
-def stride(context, array, axis):
+@microkernel
+def stride(k: Kernel, array: Int, axis: Int) -> Int:
     """Bytes from an element to the next along an axis."""
-
-    def generate(context, builder, signature, arguments):
-        return _element(builder, arguments[0], _STRIDES, arguments[1])
-
-    return types.int64(types.int64, types.int64), generate
+    return _field(k, _field(k, array + _STRIDES) + axis * 8)
 
 
-@intrinsic
-def matrix(context, array):
+@jit_part
+def matrix(array):
     """The `Matrix` that an array object with two axes is."""
-
-    def generate(context, builder, signature, arguments):
-        axes = [ir.Constant(ir.IntType(64), axis) for axis in range(2)]
-        fields = [_load(builder, arguments[0], _DATA)] + [
-            _element(builder, arguments[0], field, axis)
-            for field in (_STRIDES, _SHAPE)
-            for axis in axes
-        ]
-        return context.make_tuple(builder, signature.return_type, fields)
-
-    return MATRIX_TYPE(types.int64), generate
+    return matrix_at(
+        data(array), stride(array, 0), stride(array, 1), length(array, 0), length(array, 1)
+    )
 
 
 @jit_part

@@ -16,7 +16,6 @@ import itertools
 import math
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
 from fastnn.guards import CHECKED
@@ -25,11 +24,12 @@ from ..jit import jit, jit_part
 from ..kernels.matmul import register_tile, row_tiles
 from ..kernels.relu import clip_threshold
 from ..kernels.rows import span
-from ..language import INT32, Address, Int, Kernel, Matrix, Real, Vector
+from ..language import INT32, INT64, Address, Int, Kernel, Matrix, Real, Vector
 from ..machine import MACHINE
 from ..microkernel import allow, matrix_at, microkernel, submatrix, transposed
 from .arrays import (
     DONE,
+    NO_MEMORY,
     REFUSED,
     WRITEABLE,
     data,
@@ -367,30 +367,38 @@ def column_sums(k: Kernel, like: Real, source: Matrix, target: Address, target_s
             k.store_as(total[0].code, target + column * target_stride, 1)
 
 
-@jit_part
-def plain_memory(nbytes):
-    """Memory of a call."""
-    return np.empty(nbytes, np.uint8)
+@microkernel
+def allocate(k: Kernel, nbytes: Int) -> Int:
+    """The address of new memory, 0 where there is none."""
+    return Int(k, k.builder.call(k.function("PyMem_RawMalloc", INT64, [INT64]), [nbytes.code]))
+
+
+@microkernel
+def release(k: Kernel, address: Int) -> None:
+    """Give memory back."""
+    k.builder.call(k.function("PyMem_RawFree", ir.VoidType(), [INT64]), [address.code])
 
 
 @jit_part
-def filled_memory(nbytes):
-    """Memory of a call, which kernels may touch in the checked build, and which is filled."""
-    memory = np.empty(nbytes, np.uint8)
-    allow(memory.ctypes.data, nbytes)
+def scratch_memory(nbytes):
+    """Memory for this call, which kernels may touch in the checked build, and which is filled."""
+    memory = allocate(nbytes)
+    if CHECKED and memory != 0:
+        allow(memory, nbytes)
     return memory
 
 
-scratch_memory = filled_memory if CHECKED else plain_memory
+@jit_part
+def aligned(address):
+    """The first address from this one on at which vectors may lie; less than a vector further."""
+    return (address + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
 
 
 @jit_part
 def multiply(one, itemsize, A, B, C, D, relu):
-    """C = A B + D, by panels of columns.
+    """C = A B + D, by the kernel that serves the shapes best; says whether there was memory.
 
-    B is read in place where its rows are contiguous and are not used often. Else each panel of
-    it is copied once, in memory that is allocated for this call: so calls from several threads
-    never share it.
+    Memory is of the call, so calls from several threads never share it.
     """
     lanes = VECTOR_BYTES // itemsize
     rows, columns, inner = C.rows, C.columns, B.rows
@@ -400,33 +408,54 @@ def multiply(one, itemsize, A, B, C, D, relu):
     rows_meet = a_rows_meet and B.row_stride == itemsize and columns >= lanes
     vectors = (columns + lanes - 1) // lanes
     narrow = a_rows_meet and vectors == 2 and columns * 7 <= vectors * lanes * 5
+    done = DONE
     if rows_meet and rows * FOLD <= inner and rows <= 2 * lanes:
         products_of_rows(one, A, transposed(B), C, D, relu)
-        columns = 0
     elif rows == 1 and B.column_stride == itemsize:
         row_times_matrix(one, A, B, C, D, relu)
-        columns = 0
     elif narrow and rows >= 2 * TILE_ROWS and inner >= COPY_ROWS:
         # too few columns to fill two vectors: let vectors run along the inner dimension
         # an odd number of vectors: rows 4 KB apart would compete for one set of the cache
         row_bytes = ((inner + lanes - 1) // lanes | 1) * VECTOR_BYTES
         memory = scratch_memory(2 * lanes * row_bytes + VECTOR_BYTES)
-        by_columns = matrix_at(aligned(memory), row_bytes, itemsize, columns, inner)
-        copy_panel(one, transposed(B), by_columns)
-        products_of_rows(one, A, by_columns, C, D, relu)
-        memory[0] = 0  # Numba frees an array after its last use, and addresses are none
-        columns = 0
+        if memory == 0:
+            done = NO_MEMORY
+        else:
+            by_columns = matrix_at(aligned(memory), row_bytes, itemsize, columns, inner)
+            copy_panel(one, transposed(B), by_columns)
+            products_of_rows(one, A, by_columns, C, D, relu)
+            release(memory)
+    else:
+        done = multiply_by_panels(one, itemsize, lanes, A, B, C, D, relu)
+    return done
+
+
+@jit_part
+def multiply_by_panels(one, itemsize, lanes, A, B, C, D, relu):
+    """C = A B + D, by panels of columns; says whether there was memory.
+
+    B is read in place where its rows are contiguous and are not used often. Else each panel of
+    it is copied once.
+    """
+    rows, columns, inner = C.rows, C.columns, B.rows
     in_place = B.column_stride == itemsize and rows < COPY_ROWS
     panel = TILE_COLUMNS * lanes
     block = min(inner, PANEL_ROWS) if rows > TILE_ROWS or not in_place else inner
-    panel_bytes = 0 if in_place or columns == 0 else (block + lanes) * panel * itemsize
+    panel_bytes = 0 if in_place else (block + lanes) * panel * itemsize
     # numbers of A that follow one another may compete for a few sets of the caches
     compete = A.column_stride % 1024 == 0 and A.row_stride == itemsize and inner >= COPY_ROWS
     compete = compete and rows >= COPY_ROWS and columns > panel
     a_stride = (rows + lanes - 1) // lanes * VECTOR_BYTES + VECTOR_BYTES
-    scratch = scratch_memory(panel_bytes + (inner * a_stride if compete else 0) + VECTOR_BYTES)
-    if compete:
-        A_copied = matrix_at(aligned(scratch) + panel_bytes, itemsize, a_stride, rows, inner)
+    memory_bytes = panel_bytes + (inner * a_stride if compete else 0)
+    memory = 0
+    if memory_bytes != 0:
+        memory = scratch_memory(memory_bytes + VECTOR_BYTES)
+    done = DONE
+    if memory == 0 and memory_bytes != 0:
+        columns = 0
+        done = NO_MEMORY
+    elif compete:
+        A_copied = matrix_at(aligned(memory) + panel_bytes, itemsize, a_stride, rows, inner)
         copy_panel(one, transposed(A), transposed(A_copied))
         A = A_copied
     column = 0
@@ -439,7 +468,7 @@ def multiply(one, itemsize, A, B, C, D, relu):
             B_panel = submatrix(B, start, column, count, width)
             if not in_place:
                 row_bytes = (width + lanes - 1) // lanes * VECTOR_BYTES
-                copied = matrix_at(aligned(scratch), row_bytes, itemsize, count, width)
+                copied = matrix_at(aligned(memory), row_bytes, itemsize, count, width)
                 copy_panel(one, B_panel, copied)
                 B_panel = copied
             C_panel = submatrix(C, 0, column, rows, width)
@@ -452,13 +481,9 @@ def multiply(one, itemsize, A, B, C, D, relu):
                 relu if start + count == inner else 0,
             )  # fmt: skip
         column += width
-    scratch[0] = 0  # as above
-
-
-@jit_part
-def aligned(memory):
-    """The first aligned address in an array of bytes, which is a vector longer than is used."""
-    return (memory.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+    if memory != 0:
+        release(memory)
+    return done
 
 
 @jit
@@ -499,5 +524,4 @@ def product(one, operation, itemsize, A, B, C, D, relu):
             return REFUSED
         else:
             biases = matrix_at(data(D), 0, itemsize, 1, columns)
-    multiply(one, itemsize, left, right, target, biases, relu)
-    return DONE
+    return multiply(one, itemsize, left, right, target, biases, relu)

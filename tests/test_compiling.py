@@ -1,0 +1,190 @@
+"""How text becomes machine code: parts are written into one text, and Numba takes the short way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from numba.core.errors import NumbaError
+
+from fastnn.backends.numba_backend.compiling import frontend, joining
+from fastnn.backends.numba_backend.epoch import step
+from fastnn.backends.numba_backend.jit import INTEGER, jit, jit_part
+from fastnn.backends.numba_backend.language import Address, Int, Kernel
+from fastnn.backends.numba_backend.layerwise import dense
+from fastnn.backends.numba_backend.microkernel import microkernel
+
+FACTOR = 3
+
+
+@microkernel
+def note(k: Kernel, number: Int, address: Address) -> Int:
+    """Add a number behind the decimal digits at an address; it is returned."""
+    k.store_integer(k.load_integer(address) * 10 + number, address)
+    return number
+
+
+@jit_part
+def scaled(x):
+    return FACTOR * x
+
+
+@jit_part
+def larger(x, y):
+    return x if x > y else y
+
+
+@jit_part
+def total(first, stop, log):
+    """The sum of numbers; each is noted."""
+    sum = 0
+    for number in range(first, stop):
+        sum += note(number, log)
+    return sum
+
+
+@jit
+def conditions(x, log):
+    """`and` and `or` ask for no more than they need, as ever."""
+    if x == 1 and total(1, 3, log) == 3:
+        return 1
+    if x == 2 or total(3, 5, log) == 0 or note(9, log) == 0:
+        return 2
+    if not (x > 3 and total(5, 7, log) == 11):
+        return 3
+    return 4
+
+
+@pytest.mark.parametrize(
+    ("x", "result", "noted"), [(1, 1, 12), (2, 2, 0), (3, 3, 349), (4, 4, 34956)]
+)
+def test_parts_in_conditions_are_computed_where_they_are_asked_for(x, result, noted):
+    log = np.zeros(1, np.int64)
+    assert conditions(x, log.ctypes.data) == result
+    assert log[0] == noted
+
+
+@jit
+def names(sum, x, log):
+    """Variables of a part have nothing to do with those of the same name outside."""
+    first = 7
+    outer = total(1, 4, log)
+    stop = scaled(larger(sum, x) + first)
+    return sum + 10 * outer + 100 * stop
+
+
+def test_names_stay_apart():
+    log = np.zeros(1, np.int64)
+    assert names(2, 5, log.ctypes.data) == 2 + 60 + 3600
+
+
+@jit
+def misplaced(x, log):
+    return note(1, log) + total(2, 4, log)
+
+
+def test_a_part_with_statements_does_not_change_its_place():
+    with pytest.raises(TypeError, match=r"total\(2, 4, log\) must be all that a statement"):
+        misplaced(1, 0)
+
+
+@jit_part
+def leaves_early(x):
+    if x > 0:
+        return 1
+    return 0
+
+
+@jit
+def calls_one_that_leaves_early(x):
+    return leaves_early(x)
+
+
+def test_a_part_has_one_return():
+    with pytest.raises(TypeError, match="one return"):
+        calls_one_that_leaves_early(1)
+
+
+@jit
+def for_nobody_or_somebody(x, team):
+    if team is not None and x > 1:
+        return team
+    return x
+
+
+def test_what_is_none_is_left_out():
+    text = joining.joined(for_nobody_or_somebody.function, {"team": None})
+    assert text.__code__.co_varnames == ("x",)
+    assert for_nobody_or_somebody(5, None) == 5
+    assert for_nobody_or_somebody(5, 7) == 7
+
+
+@jit
+def of_no_number(x):
+    return x.unknown
+
+
+def test_errors_of_types_are_raised():
+    with pytest.raises(NumbaError, match="unknown"):
+        of_no_number(1)
+
+
+KINDS = np.dtype(np.float32), step.SHARED, step.LAYER, *[INTEGER] * 12
+
+
+@pytest.mark.parametrize(
+    ("function", "kinds"),
+    [
+        (step.run_batches, (*KINDS, None)),
+        (step.run_batches, (*KINDS, step.MEMBER)),
+        (dense.product, (np.dtype(np.float64), *[INTEGER] * 7)),
+    ],
+    ids=["alone", "team", "product"],
+)
+def test_numba_takes_the_short_way(function, kinds, monkeypatch):
+    """If this fails, this Numba has moved something; all else works, and compiles longer."""
+
+    def refuse(*_):
+        raise AssertionError("the ordinary way")
+
+    def used_by(kernel, element):
+        return tuple(range(len(kernel.signature(element).args)))
+
+    monkeypatch.setattr(frontend, "_ordinarily", refuse)
+    done = frontend.lowered(function.function, kinds, "symbol", used_by)
+    assert len(done.needs) > 4
+    assert not any("NRT_" in text for text in done.texts)
+
+
+PROGRAM = """
+import hashlib, sys
+import numpy as np
+from fastnn.backends.numba_backend.compiling import frontend
+if sys.argv[1] == "moved":
+    del frontend.lean.untyped_passes.IRProcessing
+import fastnn
+X, y = np.random.default_rng(0).normal(size=(96, 20)).astype(np.float32), np.arange(96) % 3
+layers = [fastnn.Dense(20, 30, l2=0.1), fastnn.ReLU(), fastnn.Dense(30, 3)]
+network = fastnn.Network(layers, seed=0, backend="numba", optimizer=fastnn.Adam())
+network.fit(X, y, batch_size=8, threads=2)
+network.train_step(X[:8], y[:8])
+print(hashlib.sha256(network._parameters.vector.tobytes()).hexdigest())
+"""
+
+
+def test_the_ordinary_way_computes_the_same(tmp_path):
+    """Where something private of Numba's is not there."""
+    printed = {
+        way: subprocess.check_output(
+            [sys.executable, "-c", PROGRAM, way],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / way)},
+        )
+        for way in ("here", "moved")
+    }
+    assert len(printed["here"]) > len(hashlib.sha256().hexdigest())
+    assert printed["moved"] == printed["here"]
