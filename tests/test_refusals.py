@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import unaligned
 
 import fastnn
 from fastnn import initializers, schedules
@@ -643,14 +644,6 @@ def memory_map(array: np.ndarray) -> np.ndarray:
     mapped = np.memmap("array", array.dtype, "w+", shape=array.shape)
     mapped[...] = array
     return np.memmap("array", array.dtype, "r", shape=array.shape)
-
-
-def unaligned(array: np.ndarray) -> np.ndarray:
-    """Return an array at an odd address."""
-    buffer = np.empty(array.nbytes + 1, np.uint8)
-    copy = buffer[1:].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def spread_out(array: np.ndarray) -> np.ndarray:
