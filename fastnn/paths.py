@@ -205,8 +205,7 @@ class CompiledPath:
         self._batch_size = program.batch_size
         self._learned = network._parameters.parts
         self._counting = [layer for layer in network if layer._passes is not None]
-        # Views made once: to make them takes longer than a batch of a tiny network.
-        self._padding = [padding for part in self._learned for padding in part.padding()]
+        self._padding = [padding for part in self._learned for padding in part.drawn().padding]
         self._threads = self._program.default_threads if threads is None else threads
         self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, RATES))
         if not program.has_run(self._threads):
@@ -492,8 +491,7 @@ def _readable(network: Trainable, X: Array | SparseRows) -> bool:
     """Say whether compiled code can read `X` as it lies."""
     if isinstance(X, SparseRows):
         return True
-    known = _epoch_module(network).INPUT_CODES
-    return bool(X.flags.c_contiguous and X.dtype.isnative and X.dtype.name in known)
+    return bool(X.flags.c_contiguous and X.dtype in _epoch_module(network).INPUT_CODES)
 
 
 def _by_rows(X: Array | SparseRows) -> Array | SparseRows:
