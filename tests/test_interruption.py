@@ -69,6 +69,24 @@ def test_at_once_after_the_call(backend, threads, sigint, monkeypatch):
 
 
 @posix
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_a_step_by_itself_is_whole(backend, sigint, monkeypatch):
+    """Between the update of one layer and that of the next."""
+    pair = Pair(backend)
+    step = fastnn.parameters.LayerParameters.step
+
+    def interrupted(self, *arguments):
+        step(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fastnn.parameters.LayerParameters, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pair.network.train_step(X[:16], LABELS[:16])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert {layer.steps for layer in pair.network if isinstance(layer, Dense)} == {1}
+
+
+@posix
 def test_ctrl_c_while_another_thread_predicts(sigint):
     """Which the training waits for."""
     network, predicting, end = made("numpy"), threading.Event(), threading.Event()
