@@ -274,7 +274,7 @@ def iterate_minibatches(
     if isinstance(batchsize, bool) or not isinstance(batchsize, int | np.integer):
         raise TypeError(f"batchsize: expected an int, got {_described(batchsize)}")
     if batchsize < 1:
-        raise ValueError(f"batchsize: expected at least 1, got {batchsize}")
+        raise ValueError(f"batchsize: expected at least 1, got {checks.shown(int(batchsize))}")
     checks.flag("shuffle", shuffle)
     if not isinstance(rng, np.random.Generator | None):
         raise TypeError(f"rng: expected a numpy.random.Generator or None, got {_described(rng)}")
