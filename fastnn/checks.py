@@ -293,7 +293,7 @@ def compute_dtype(name: str, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that promotion of `dtypes` gives; it must be float32 or float64."""
     first = dtypes[0]
     # the usual case is one dtype, in which there is nothing to promote
-    same = first in FLOAT_DTYPES and all(dtype is first for dtype in dtypes)
+    same = first in FLOAT_DTYPES and dtypes.count(first) == len(dtypes)
     dtype = first if same else np.result_type(*dtypes)
     if dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected data that computes in float32 or float64, got {dtype}")
