@@ -280,7 +280,7 @@ def iterate_minibatches(
     if shuffle:
         order = (np.random.default_rng() if rng is None else rng).permutation(len(inputs))
     # A generator would run the checks above at the first next(), far from the mistake.
-    return _minibatches(inputs, targets, int(batchsize), order)
+    return _minibatches(inputs, targets, batchsize, order)
 
 
 def normalize(

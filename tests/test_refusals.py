@@ -3,7 +3,8 @@
 `ENTRIES` has a call that works for each entry point, `ARGUMENTS` says of each argument which kind
 of thing it is, and `BAD` what is none of that kind. A public name, or an argument, that is in none
 of them fails a test. Refusals are a `ValueError` or a `TypeError` that names the argument and says
-what was expected, the same one on both backends.
+what was expected, the same one on both backends and on both paths. Estimators for scikit-learn have
+a table of their own, in `test_refusals_sklearn.py`.
 """
 
 from __future__ import annotations
