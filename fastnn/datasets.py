@@ -271,10 +271,6 @@ def iterate_minibatches(
             "inputs and targets: expected the same length, "
             f"got {len(inputs)} inputs and {len(targets)} targets"
         )
-    if isinstance(batchsize, bool) or not isinstance(batchsize, int | np.integer):
-        raise TypeError(f"batchsize: expected an int, got {_described(batchsize)}")
-    if batchsize < 1:
-        raise ValueError(f"batchsize: expected at least 1, got {checks.shown(int(batchsize))}")
     batchsize = checks.integer("batchsize", batchsize, minimum=1)
     checks.flag("shuffle", shuffle)
     if not isinstance(rng, np.random.Generator | None):

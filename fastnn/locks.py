@@ -46,7 +46,8 @@ class ReadersWriterLock:
 
     def reading(self) -> threading.RLock:
         """Return what to hold by `with` as long as nothing may change."""
-        return self.slots[threading.get_native_id() % SLOTS]
+        # an address, as a rule of a page; to ask the system for a number takes 0.5 us
+        return self.slots[(threading.get_ident() >> 12) % SLOTS]
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,11 @@ class NamedVector:
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the views, which would be copies of their parts.
         return NamedVector, (self.layout, self.array)
+
+    @cached_property
+    def padding(self) -> list[Array]:
+        """What lies between and behind the parts, as views."""
+        return self.layout.padding(self.array)
 
     def flat(self, name: str) -> Array:
         """Return a part as a flat view, its padding included."""
@@ -173,10 +179,6 @@ class LayerParameters:
     def fill(self, values: Mapping[str, Array]) -> None:
         """Take these values instead of drawing any."""
         self._vector = self._filled(values)
-
-    def padding(self) -> list[Array]:
-        """Return what lies between and behind the parameters, as views."""
-        return self.layout.padding(self.drawn().array)
 
     # Steps
 

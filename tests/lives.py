@@ -180,8 +180,10 @@ class Life:
     """One network on one backend, and what is done to it.
 
     Each action returns what was observed: arrays, which backends may give up to rounding, and
-    other things, which have to be equal.
+    other things, which have to be equal. `manner` is how one rounds that rounds otherwise.
     """
+
+    manner: rounding.Manner
 
     def __init__(self, plan: Plan, backend: str, folder: Path) -> None:
         self.backend, self.folder = backend, folder
@@ -409,14 +411,18 @@ class Lives:
 
     def _try_again(self) -> list[Observed]:
         """Let one more network that rounds at random live; return what it has seen last."""
-        number = len(self.tries)
-        self.rounding.rng = np.random.default_rng(number)
         life = Life(self.plan, "rounding", self.folder)
+        life.manner = rounding.manner(len(self.tries))
         found: list[Observed] = [{}]
         for step in self.steps:
-            found = [life.do(step)]
+            found = [self._rounded(life, step)]
         self.tries.append(life)
         return found
+
+    def _rounded(self, life: Life, step: Step) -> Observed:
+        """Do something with a network that rounds in its own manner."""
+        self.rounding.manner = life.manner
+        return life.do(step)
 
     def do(self, step: Step) -> bool:
         """Do something on all backends; raise a `Difference` if they part.
@@ -427,7 +433,7 @@ class Lives:
         counts.steps += 1
         counts.actions[step.action] = counts.actions.get(step.action, 0) + 1
         expected, found = self.reference.do(step), self.subject.do(step)
-        seen = [life.do(step) for life in self.tries]
+        seen = [self._rounded(life, step) for life in self.tries]
         self.steps.append(step)
         if "raised" in expected:
             key = f"{step.action}: {expected['raised']}"

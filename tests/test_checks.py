@@ -130,7 +130,7 @@ class TestOtherArguments:
         assert checks.message(longest) == longest
         found = checks.message("a" * 501 + "c" + "b" * 501)
         assert found == "a" * 500 + " ... " + "b" * 500
-        assert checks.message("\n" + 1000 * "a" + "\r") == f"\n{499 * 'a'} ... {499 * 'a'}\\r"
+        assert checks.message("\n" + 1000 * "a" + "\r") == f"\n{499 * 'a'} ... {498 * 'a'}\\r"
 
     def test_a_view_that_is_read_only(self):
         array = np.zeros(2)

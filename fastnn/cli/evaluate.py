@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastnn
-from fastnn import divergence, images, tables
+from fastnn import checks, divergence, images, tables
 from fastnn.cli import arguments, console, sources
 from fastnn.cli.arguments import HelpFormatter
 from fastnn.cli.console import FAILED
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
             names = tables.Encoding.of(network).names
         raise ValueError(
             f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
-            f"{', '.join(names)}"
+            f"{checks.listed(names)}"
         )
     X_test, y_test = sources.pixels(options)[4:]
     if not images.takes_raw_pixels(network):

@@ -28,7 +28,7 @@ def task(options: argparse.Namespace) -> Task:
         return Task(parts, classes, "images", PIXEL_SCALE, loss, {}, [], tested)
     if options.target is None:
         raise ValueError(
-            f"--target: expected the column to predict, one of {', '.join(frame.columns)}"
+            f"--target: expected the column to predict, one of {checks.listed(frame.columns)}"
         )
     with naming(options.csv or options.parquet):
         encoding, parts, notes = tables.prepare(

@@ -24,7 +24,7 @@ from fastnn import backends, checks, optimizers, propagation
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.interchange.sklearn import check_weights, checked_list
-from fastnn.layers import Dense, Layer, training_mode
+from fastnn.layers import Dense, Layer, TrainingMode
 from fastnn.network import Network
 from fastnn.optimizers import Optimizer
 from fastnn.samples import output_units
@@ -442,7 +442,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
             with (
                 # weights that are not finite are reported in the end
                 network._in_training(history),
-                training_mode(network.layers, True),
+                TrainingMode(network.layers, True),
                 epochs_of(
                     network, X, targets, weights, batch_size=batch_size, count=count,
                     alpha=self.alpha, threads=self.threads,

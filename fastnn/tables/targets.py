@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import prediction
+from fastnn import checks, prediction
 from fastnn.checks import Array
 from fastnn.tables import cells
 
@@ -31,7 +31,8 @@ class Classes:
         cells.check_texts("name", (self.name,))
         cells.check_texts("classes", self.classes)
         if self.most_frequent not in self.classes:
-            raise ValueError(f"most_frequent: expected a class, got {self.most_frequent!r}")
+            got = checks.short(repr(self.most_frequent))
+            raise ValueError(f"most_frequent: expected a class, got {got}")
 
     @property
     def outputs(self) -> int:
@@ -48,8 +49,8 @@ class Classes:
         return [
             f"test loss {test.loss:.4f}",
             f"test accuracy {test.accuracy:.4f}",
-            f"baseline: the most frequent class, {self.most_frequent!r}, has an accuracy of "
-            f"{baseline:.4f}",
+            f"baseline: the most frequent class, {checks.short(repr(self.most_frequent))}, has an "
+            f"accuracy of {baseline:.4f}",
         ]
 
     def predictions(self, network: Network, X: Array) -> str:
@@ -60,8 +61,8 @@ class Classes:
         return prediction.aligned(rows)
 
     def __str__(self) -> str:
-        shown = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
-        return f"{self.name}, {len(self.classes)} classes: {shown}"
+        shown = checks.listed(self.classes, 10)
+        return f"{checks.short(self.name)}, {len(self.classes)} classes: {shown}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class Quantity:
         return prediction.aligned([["", self.name], *rows])
 
     def __str__(self) -> str:
-        return f"{self.name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
+        name = checks.short(self.name)
+        return f"{name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
 
 
 def _r_squared(y: Array, p: Array | float) -> float:

@@ -42,9 +42,9 @@ def why_not(
     """Return why the compiled epoch can't run this network, or None if it can."""
     if loss not in losses.LOSSES:
         return f"the loss {loss!r} is not compiled"
-    if np.dtype(dtype).name not in ("float32", "float64"):
+    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         return f"parameters of type {np.dtype(dtype)} are not compiled"
-    if np.dtype(input_dtype).name not in INPUT_CODES:
+    if np.dtype(input_dtype) not in INPUT_CODES:
         return f"input of type {np.dtype(input_dtype)} is not compiled"
     units, dense = None, False
     for layer in layers:
@@ -216,7 +216,7 @@ class Program:
         outputs = self.dense[-1].output_units
         loss = losses.LOSSES[self.loss]
         if loss.numeric_targets and (targets.ndim == 2 or not loss.class_ids):
-            target_code = INPUT_CODES[self.dtype.name]
+            target_code = INPUT_CODES[self.dtype]
             _check("targets", targets, self.dtype, (len(samples), outputs))
         else:
             target_code = losses.CLASS_IDS
