@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from typing import Any, TypeVar
@@ -28,11 +29,14 @@ _OBEYED = re.compile(
 LONGEST_TEXT, LONGEST_NAME, MOST_NAMES = 1000, 60, 20
 """In a message: characters of what a file holds, and of a name in it, and how many names."""
 
+MOST_NUMBERS = 2**53
+"""In an array: what no machine holds, but for which no count or address overflows."""
+
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def integer(name: str, value: object, *, minimum: int) -> int:
-    """Return `value` as an int that is at least `minimum`; a bool is not an integer here."""
+def integer(name: str, value: object, *, minimum: int, maximum: float = sys.maxsize) -> int:
+    """Return `value` as an int of `minimum` to `maximum`; a bool is not an integer here."""
     expected = f"an integer of at least {minimum}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
@@ -41,15 +45,27 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     except TypeError:
         raise TypeError(f"{name}: expected {expected}, got {_describe(value)}") from None
     if number < minimum:
-        raise ValueError(f"{name}: expected {expected}, got {number}")
+        raise ValueError(f"{name}: expected {expected}, got {shown(number)}")
+    if number > maximum:
+        raise ValueError(f"{name}: expected an integer below 2^63, got {shown(number)}")
     return number
+
+
+def held(names: str, *counts: int) -> None:
+    """Raise if the product of counts, each at least 1, is of more numbers than an array can hold.
+
+    NumPy refuses it as well, but does not say what it is about.
+    """
+    product = math.prod(counts)
+    if product > MOST_NUMBERS:
+        raise ValueError(f"{names}: expected at most 2^53 numbers, got {shown(product)}")
 
 
 def steps(name: str, value: object) -> int:
     """Return `value` as a count of steps: at most 2^53, so that floats count on, and kernels."""
-    number = integer(name, value, minimum=0)
+    number = integer(name, value, minimum=0, maximum=math.inf)
     if number > 2**53:
-        raise ValueError(f"{name}: expected an integer of at most 2^53, got {number}")
+        raise ValueError(f"{name}: expected an integer of at most 2^53, got {shown(number)}")
     return number
 
 
@@ -336,6 +352,11 @@ def _ends(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
+def shown(number: int) -> str:
+    """Return an integer in digits, unless it has too many of them."""
+    return str(number) if number.bit_length() <= 200 else f"one of {number.bit_length()} bits"
+
+
 def _describe(value: object) -> str:
-    text = repr(value)
+    text = shown(value) if type(value) is int else repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -236,6 +236,7 @@ def one_hot(labels: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float
     """
     columns = checks.integer("classes", classes, minimum=1)
     array = np.atleast_1d(checks.numeric("labels", labels))
+    checks.held("labels, classes", max(1, len(array)), columns)
     ids = checks.labels("labels", array, batch=len(array), classes=columns)
     return one_hot_rows(ids, columns, checks.float_dtype("dtype", dtype))
 

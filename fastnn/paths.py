@@ -120,7 +120,18 @@ def training_path(
         yield LayerPath(network, X, y, batch_size, weights)
 
 
-class LayerPath:
+class _OfSamples:
+    """What both paths hold."""
+
+    _X: Array | SparseRows
+    _y: Array
+
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+        return self._X[order], self._y[order]
+
+
+class LayerPath(_OfSamples):
     """Batch by batch through the layers' own methods: the reference, open to any layer."""
 
     def __init__(
@@ -174,10 +185,6 @@ class LayerPath:
         """Take samples without weights from other arrays."""
         self._X, self._y = _by_rows(self._network, X), y
 
-    def batch(self, order: Order) -> tuple[Array, Array]:
-        """Return these samples and their targets."""
-        return self._X[order], self._y[order]
-
 
 class _Call(NamedTuple):
     """A call of a compiled function, the rates that it reads, and how many steps it takes."""
@@ -187,7 +194,7 @@ class _Call(NamedTuple):
     steps: int
 
 
-class CompiledPath:
+class CompiledPath(_OfSamples):
     """Many batches in one call of a compiled function that reads the network from a table."""
 
     def __init__(
@@ -242,10 +249,6 @@ class CompiledPath:
         self._program.check_class_ids(y)
         self._X, self._y = X, y = _by_rows(self._network, X), y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
-
-    def batch(self, order: Order) -> tuple[Array, Array]:
-        """Return these samples and their targets."""
-        return self._X[order], self._y[order]
 
     def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 import pytest
-from conftest import ROOT, perceptron, run_again
+from conftest import ROOT, perceptron, python, run_again
 from llvmlite import ir
 
 import fastnn
@@ -249,8 +249,7 @@ guards.check_guards()
 """
 
     def run(place: int) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", program, str(place)]
-        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+        done = python(program, str(place))
         assert done.stdout == "begin\n", done.stderr
         return done
 

@@ -84,9 +84,8 @@ def is_name(data: Path) -> bool:
     return not data.is_dir() and datasets.is_name(str(data))
 
 
-def tested(network: fastnn.Network, X: Array, y: Array) -> list[str]:
+def tested(network: fastnn.Network, X: Array, y: Array, test: fastnn.Evaluation) -> list[str]:
     """Return lines on loss and accuracy, which there is where targets are class ids."""
-    test = network.evaluate(X, y)
     accuracy = [] if test.accuracy is None else [f"test accuracy {test.accuracy:.4f}"]
     return [f"test loss {test.loss:.4f}", *accuracy]
 

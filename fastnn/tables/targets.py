@@ -14,7 +14,7 @@ from fastnn.checks import Array
 from fastnn.tables import cells
 
 if TYPE_CHECKING:
-    from fastnn.network import Network
+    from fastnn.network import Evaluation, Network
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,8 @@ class Classes:
         """Return class ids, [n]."""
         return cells.places(column, self.name, self.classes, None)
 
-    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+    def report(self, network: Network, X: Array, y: Array, test: Evaluation) -> list[str]:
         """Return lines on loss and accuracy, and on what needs no network."""
-        test = network.evaluate(X, y)
         baseline = np.mean(y == self.classes.index(self.most_frequent))
         return [
             f"test loss {test.loss:.4f}",
@@ -91,16 +90,15 @@ class Quantity:
         """Return numbers in the unit of the target."""
         return output.astype(np.float64) * self.deviation + self.mean
 
-    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+    def report(self, network: Network, X: Array, y: Array, test: Evaluation) -> list[str]:
         """Return lines on the loss and errors in the target's unit, and on what needs no network.
 
         R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where ȳ is the mean of `y`, the rows that are tested.
         """
-        loss = network.evaluate(X, y).loss
         y = self.decoded(y)
         p = self.decoded(network.predict(X)[:, 0])
         return [
-            f"test loss {loss:.4f}",
+            f"test loss {test.loss:.4f}",
             f"test R² {_r_squared(y, p):.4f}, {_errors(y, p)}",
             f"baseline: the mean of the training rows, {self.mean:.6g}, has an R² of "
             f"{_r_squared(y, self.mean):.4f}, {_errors(y, self.mean)}",
