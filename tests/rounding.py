@@ -21,8 +21,8 @@ What parted by more than rounding seemed to explain, and parts so here as well:
 * A kink, or a tie of answers, at a number that is 0 but for rounding.
 * The smallest normal number. `docs/numbers.md` says what Numba's kernels take for 0: exponentials
   below it, and the state of optimisers. Then Mish(-88) is 0 there, and -5e-37 in float32 here. A
-  batch norm of such numbers is 0, or has either sign, and what comes behind it, a kink or a softmax
-  of weights that grow, makes a difference of whole size from it; Adam divides 1e-39 by 1e-8.
+  batch norm of such numbers is 0, or has either sign, of which a kink behind it makes a difference
+  of whole size; and where Adam's mean is 1e-38, its next steps are of 1e-30 or of nothing.
 * Terms that cancel exactly. The two rows of a batch are mirror images of each other behind a batch
   norm, so the gradient of its shift behind a Tanh and another batch norm is 0 in mathematics. Where
   that is 0 in fact Adam takes no step, and where it is 1e-8 one of whole size.
@@ -85,8 +85,9 @@ class Manner:
 
 
 def manner(number: int) -> Manner:
-    """Return that of the network of a number: the third is exact, and each other one ends."""
-    return Manner(np.random.default_rng(number), ends=number % 2 == 0, once=number == 2)
+    """Return that of the network of a number: by turns, but for the third, which rounds once."""
+    once = number == 2
+    return Manner(np.random.default_rng(number), ends=number % 2 == 0 and not once, once=once)
 
 
 class Rounding:

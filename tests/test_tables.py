@@ -142,7 +142,8 @@ class TestPreparation:
         )
         network = perceptron(found.encoding.width, 1, loss="mse", seed=0)
         X, y = found.parts[4:]
-        said, same = (of.encoding.target.report(network, X, y) for of in (found, expected))
+        test = network.evaluate(X, y)
+        said, same = (of.encoding.target.report(network, X, y, test) for of in (found, expected))
         pattern = "R² (?:of )?([-.0-9]+)"
         found, expected = (re.findall(pattern, " ".join(text)) for text in (said, same))
         assert len(found) == 2
@@ -361,7 +362,7 @@ class TestEncoding:
         X, y = parts[4:]
         price = encoding.target.decoded(y)
         p = encoding.target.decoded(network.predict(X)[:, 0])
-        loss, found, baseline = encoding.target.report(network, X, y)
+        loss, found, baseline = encoding.target.report(network, X, y, network.evaluate(X, y))
         assert loss == f"test loss {network.evaluate(X, y).loss:.4f}"
         r2 = 1 - np.square(price - p).sum() / np.square(price - price.mean()).sum()
         assert r2 > 0.95
