@@ -279,7 +279,8 @@ class Keeper:
         if snapshot is None:
             compiled = isinstance(self._path, CompiledPath)
             snapshot = _Snapshot(self._network, compiled=compiled)
-        snapshot.take(self._position, self._history.samples_seen, self._piece)
+        with self._network._lock.reading():
+            snapshot.take(self._position, self._history.samples_seen, self._piece)
         self._newest = snapshot
         if len(self._segments) > 1:
             first, _ = self._first_segment(self._base() or snapshot)
@@ -308,7 +309,7 @@ class Keeper:
     def error(self) -> DivergenceError:
         """Go back to the last good parameters; return an error that says what has happened."""
         network = self._network
-        with network._lock.writing(), layers.training_mode(network._layers, True):
+        with network._lock.writing(), layers.TrainingMode(network._layers, True):
             return self._gone_back()
 
     def _gone_back(self) -> DivergenceError:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, losses, propagation
+from fastnn import checks, loss_functions, propagation
 from fastnn.checks import Array
-from fastnn.layers import Layer, training_mode
+from fastnn.layers import Layer, TrainingMode
 from fastnn.network import Network
 
 
@@ -39,7 +39,7 @@ def forward(network: Sequence[Layer], X: npt.ArrayLike) -> list[Array]:
     """
     if isinstance(network, Network):
         return network.forward(X)
-    with training_mode(_checked(network), False):
+    with TrainingMode(_checked(network), False):
         return _activations(network, X)
 
 
@@ -84,13 +84,13 @@ def train(network: Sequence[Layer], X: npt.ArrayLike, y: npt.ArrayLike) -> float
     """
     if isinstance(network, Network):
         return network.train_step(X, y)
-    with training_mode(_checked(network), True):
+    with TrainingMode(_checked(network), True):
         activations = [checks.matrix("X", X), *_activations(network, X)]
         logits = activations.pop()
         y = checks.labels("y", y, batch=len(logits), classes=logits.shape[1])
-        loss = losses.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
+        loss = loss_functions.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
         penalty = propagation.penalty(network)
-        gradient = losses.grad_softmax_crossentropy_with_logits(logits, y)
+        gradient = loss_functions.grad_softmax_crossentropy_with_logits(logits, y)
         for layer, input in zip(reversed(network), reversed(activations), strict=True):
             gradient = layer.backward(input, gradient)
     return float(loss) + penalty

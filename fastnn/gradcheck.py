@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fastnn import backends, checks, samples
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, ParametricLayer, training_mode
+from fastnn.layers import Gradients, Layer, ParametricLayer, TrainingMode
 from fastnn.network import Network
 
 STEP = 1e-6
@@ -133,7 +133,7 @@ def check_gradients(
     layers = copy.deepcopy(network.layers)
     twin, loss = Network(layers, backend=network.backend, dtype=np.float64), network._loss
     backend = backends.load(twin.backend)
-    with training_mode(layers, True):
+    with TrainingMode(layers, True):
         input = np.array(X, np.float64)
         for layer in layers:
             weighted = _WeightedSum(layer, input, rng)

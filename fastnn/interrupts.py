@@ -7,12 +7,12 @@ at which nothing is half done.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import importlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,9 +26,13 @@ WAITING = [
 ]
 """Signals that end a program, as a rule. Those whose handler is none of Python's end it as ever."""
 
-# As the module `signal` has them underneath: what it makes of numbers takes ten times as long.
-_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+# What `signal` makes names of numbers with takes ten times as long as the rest.
+try:
+    _plain: Any = importlib.import_module("_signal")
+except ImportError:  # another Python than CPython
+    _plain = signal
+_handler_of: Callable[[int], Any] = _plain.getsignal
+_set_handler: Callable[[int, Any], Any] = _plain.signal
 
 _waiting: dict[int, Callable[[int, FrameType | None], Any]] = {}
 """Handlers of signals that wait, by their numbers: those that come while one waits are one."""
@@ -55,45 +59,50 @@ class _StandIn:
             self.handler(number, frame)
 
 
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Be in the place of the handlers of Python's, as long as this lasts.
+class Held:
+    """A block in which `uncut` is heeded: stand-ins are in the place of Python's handlers.
 
-    Once for many `uncut`, as to change handlers takes longer than a step of a tiny network.
+    One block may have many `uncut`, as to change handlers takes longer than a step of a tiny
+    network.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no handler runs here
-        return
-    taken: dict[int, _StandIn] = {}
-    try:
-        for number in WAITING:
-            handler = _handler_of(number)
-            if callable(handler) and not isinstance(handler, _StandIn):
-                # noted before, as a signal may raise at once
-                taken[number] = _StandIn(handler)
-                with contextlib.suppress(ValueError):  # not the main interpreter
-                    _set_handler(number, taken[number])
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        self._taken: dict[int, _StandIn] = {}
+        if threading.get_ident() != _main:
+            return  # no handler runs here
+        try:
+            for number in WAITING:
+                handler = _handler_of(number)
+                if callable(handler) and not isinstance(handler, _StandIn):
+                    # noted before, as a signal may raise at once
+                    self._taken[number] = _StandIn(handler)
+                    _set_handler(number, self._taken[number])
+        except ValueError:  # not the main interpreter
+            pass
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
         # Ctrl-C last, as a handler that is back may raise, and leave the others as they are
         with uncut:
-            for number, stand_in in reversed(taken.items()):
+            for number, stand_in in reversed(self._taken.items()):
                 # it may have been changed meanwhile
                 if _handler_of(number) is stand_in:
                     _set_handler(number, stand_in.handler)
 
 
 class Uncut:
-    """A block that no handler cuts short, within `held`; they run at its end."""
+    """A block that no handler cuts short, within `Held`; they run at its end."""
 
     def __enter__(self) -> None:
         global _depth
-        if threading.current_thread() is threading.main_thread():
+        if threading.get_ident() == _main:
             _depth += 1
 
     def __exit__(self, *_: object) -> None:
         global _depth
-        if threading.current_thread() is threading.main_thread():
+        if threading.get_ident() == _main:
             try:
                 _depth -= 1
             finally:
@@ -132,7 +141,7 @@ def held_uncut(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> R:
-        with held(), uncut:
+        with Held(), uncut:
             return function(*args, **keywords)
 
     return call

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
@@ -586,6 +585,7 @@ class Dense(ParametricLayer):
         _refuse(learning_rate, unknown)
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
+        checks.held("input_units, output_units", inputs, outputs)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
         initial = {
             name: initializers.checked(name, value, dimensions=len(shapes[name]))
@@ -701,16 +701,23 @@ def keeps_width(layer: Layer) -> bool:
     return not isinstance(layer, ParametricLayer) and layer in BUILT_IN
 
 
-@contextmanager
-def training_mode(layers: Sequence[Layer], training: bool) -> Iterator[None]:
-    """Tell `layers` whether they train; at the end, what they were told before."""
-    before = [layer.training for layer in layers]
-    for layer in layers:
-        layer.training = training
-    try:
-        yield
-    finally:
-        for layer, mode in zip(layers, before, strict=True):
+class TrainingMode:
+    """A block in which `layers` are told whether they train; after it, what they were before.
+
+    A generator would do the same in three lines, and take twice as long: of a row's prediction, a
+    tenth.
+    """
+
+    def __init__(self, layers: Sequence[Layer], training: bool) -> None:
+        self._layers, self._training = layers, training
+
+    def __enter__(self) -> None:
+        self._before = [layer.training for layer in self._layers]
+        for layer in self._layers:
+            layer.training = self._training
+
+    def __exit__(self, *_: object) -> None:
+        for layer, mode in zip(self._layers, self._before, strict=True):
             layer.training = mode
 
 

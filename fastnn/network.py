@@ -27,7 +27,8 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.layers import Gradients, Layer, training_mode
+from fastnn.interrupts import Held, uncut
+from fastnn.layers import Gradients, Layer, TrainingMode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
 from fastnn.sequential import Sequential
@@ -328,7 +329,17 @@ class Network(Sequential):
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
         first, second, third, fourth = self._lock.slots
-        with first, second, third, fourth, self._quiet(), training_mode(self._layers, True):
+        with (
+            Held(),
+            # Ctrl-C is heard while another thread that predicts is waited for
+            first,
+            second,
+            third,
+            fourth,
+            uncut,
+            self._quiet(),
+            TrainingMode(self._layers, True),
+        ):
             loss, _ = propagation.step(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum()))
 

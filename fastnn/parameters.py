@@ -18,6 +18,7 @@ from fastnn import checks, optimizers
 from fastnn.backends import Backend
 from fastnn.checks import Array
 from fastnn.initializers import Initializer, Shape
+from fastnn.locks import cached_attribute
 from fastnn.memory import Layout, aligned_zeros
 from fastnn.optimizers import Optimizer
 
@@ -48,6 +49,11 @@ class NamedVector:
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the views, which would be copies of their parts.
         return NamedVector, (self.layout, self.array)
+
+    @cached_attribute
+    def padding(self) -> list[Array]:
+        """What lies between and behind the parts, as views."""
+        return self.layout.padding(self.array)
 
     def flat(self, name: str) -> Array:
         """Return a part as a flat view, its padding included."""
@@ -173,10 +179,6 @@ class LayerParameters:
     def fill(self, values: Mapping[str, Array]) -> None:
         """Take these values instead of drawing any."""
         self._vector = self._filled(values)
-
-    def padding(self) -> list[Array]:
-        """Return what lies between and behind the parameters, as views."""
-        return self.layout.padding(self.drawn().array)
 
     # Steps
 

@@ -19,9 +19,9 @@ from fastnn.layers import (
     Layer,
     ParametricLayer,
     ReLU,
+    TrainingMode,
     cast,
     keeps_width,
-    training_mode,
 )
 from fastnn.losses import Loss
 
@@ -48,7 +48,7 @@ def activations(network: Layered, X: Array) -> list[Array]:
     """Return the output of every layer, in inference."""
     outputs: list[Array] = []
     activation = cast(X, network.dtype)
-    with training_mode(network._layers, False):
+    with TrainingMode(network._layers, False):
         for layer in network._layers:
             activation = _output(layer, activation, network.dtype)
             outputs.append(activation)
@@ -59,7 +59,7 @@ def infer(network: Layered, X: Array) -> Array:
     """Return the last layer's output; a dense layer and the ReLU behind it are one pass."""
     activation = cast(X, network.dtype)
     layers = iter(zip(network._layers, [*network._layers[1:], None], strict=True))
-    with training_mode(network._layers, False):
+    with TrainingMode(network._layers, False):
         for layer, following in layers:
             if _forwards_as(layer, Dense) and _forwards_as(following, ReLU):
                 activation = layer._forward(activation, relu=True)
@@ -156,7 +156,7 @@ def gradients(
     found: list[Gradients] = []
     before = [layer._changed_by_forward() for layer in layers]
     try:
-        with training_mode(layers, True):
+        with TrainingMode(layers, True):
             inputs, loss, _, gradient = _forward_and_loss(network, X, y, weights)
             for layer, input in zip(reversed(layers), reversed(inputs), strict=True):
                 gradient, of_parameters = layer.gradients(input, gradient)

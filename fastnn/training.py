@@ -21,8 +21,8 @@ from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.divergence import Keeper
 from fastnn.hints import Watch
-from fastnn.interrupts import held, uncut
-from fastnn.layers import training_mode
+from fastnn.interrupts import Held, uncut
+from fastnn.layers import TrainingMode
 from fastnn.paths import Order, Path, Trainable, training_path
 from fastnn.progress import Progress
 
@@ -86,13 +86,10 @@ class History:
     @property
     def columns(self) -> Mapping[str, list[float]]:
         """The lists that hold something, by name; the mapping is read-only."""
-        return MappingProxyType(
-            {
-                item.name: values
-                for item in fields(self)
-                if isinstance(values := getattr(self, item.name), list) and values
-            }
-        )
+        return MappingProxyType(self._filled())
+
+    def _filled(self) -> dict[str, list[float]]:
+        return {name: values for name in _COLUMNS if (values := getattr(self, name))}
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return a copy of the lists that hold something, by name."""
@@ -100,8 +97,9 @@ class History:
 
     def trim(self) -> None:
         """Leave out an epoch of which not all columns are there, as Ctrl-C may have it."""
-        epochs = min(map(len, self.columns.values()), default=0)
-        for values in self.columns.values():
+        columns = self._filled().values()
+        epochs = min(map(len, columns), default=0)
+        for values in columns:
             del values[epochs:]
 
     def to_csv(self, path: str | PathLike[str]) -> None:
@@ -145,6 +143,8 @@ class History:
         shown = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.columns.items())
         return f"<History of {len(self)} epochs: {shown or 'nothing yet'}>"
 
+
+_COLUMNS = tuple([item.name for item in fields(History) if item.default_factory is list])
 
 STRETCH_SECONDS = 0.1
 """What a call of a path should take: the bar moves and Ctrl-C is heard between calls."""
@@ -230,7 +230,7 @@ class Training:
         """Train, and return the history."""
         network, history, options = self.network, self.history, self.options
         position, progress = self.position, options.progress
-        with held(), network._in_training(history):
+        with Held(), network._in_training(history):
             self._has_classes = samples.has_classes(network, self.X, self.y)
             self._tell_of_beginning()
             with ExitStack() as stack:
@@ -355,7 +355,7 @@ class Training:
                 third_slot,
                 fourth_slot,
                 uncut,
-                training_mode(network._layers, True),
+                TrainingMode(network._layers, True),
                 np.errstate(all="ignore"),  # as `Network._quiet`
             ):
                 position.loss, position.correct = path.train(stretch)

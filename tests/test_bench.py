@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fastnn import bench
-from fastnn.bench import command, costs, measuring, report
+from fastnn.bench import command, costs, machine, measuring, report, suites
 from fastnn.bench.cases import LABELS, PEERS, VARIANTS, Case, Comparison, against
 
+EVERYONE = [name for names in PEERS.values() for name in names]
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
 
 
@@ -25,7 +26,10 @@ def parse(*options: str) -> argparse.Namespace:
 
 def outcome(seconds, *, contender="numba", error=None, **work) -> report.Outcome:
     case = replace(TINY, contender=contender, **work)
-    return report.Outcome(case, contender, error, tuple(seconds), tuple(seconds), (1.0, 0.5, 0.4))
+    results, peak_bytes = (1.0, 0.5, 0.4), (3_000_000, 2_000_000, None)
+    return report.Outcome(
+        case, contender, error, tuple(seconds), tuple(seconds), results, peak_bytes
+    )
 
 
 def test_flops_counted_by_hand():
@@ -67,31 +71,39 @@ def test_peers_enter_in_both_forms_from_pixels():
     assert comparison.label(comparison.cases[3]) == "PyTorch eager, float32 input"
 
 
-@pytest.mark.parametrize("suite", command.ROUNDS)
+@pytest.mark.parametrize("suite", suites.ROUNDS)
 def test_every_suite_has_a_reference_in_every_comparison(suite):
-    contenders = [name for names in PEERS.values() for name in names]
-    comparisons = list(command.suite_comparisons(suite, contenders, {}))
+    comparisons = list(suites.suite_comparisons(suite, EVERYONE, {}))
     assert all("numpy" in {c.contender for c in found.cases} for found in comparisons)
     assert all(found.cases[0].contender == "numba" for found in comparisons)
     names = [found.name for found in comparisons]
     assert (
         len(set(names))
         == len(names)
-        == {"quick": 1, "default": 3, "variants": 4, "grid": 60, "table": 14}[suite]
+        == {
+            "quick": 1,
+            "default": 3,
+            "variants": 4,
+            "inputs": 7,
+            "small": 3,
+            "threads": 7,
+            "grid": 60,
+            "costs": 0,
+            "table": 27,
+        }[suite]
     )
 
 
-@pytest.mark.parametrize("task", ["train", "predict", "dense"])
+@pytest.mark.parametrize("task", ["train", "fit", "predict", "row", "dense"])
 def test_workers_of_both_backends_agree(task):
-    cases = [replace(TINY, task=task, contender=name) for name in ("numba", "numpy")]
+    cases = [replace(TINY, task=task, epochs=3, contender=name) for name in ("numba", "numpy")]
     result = measuring.measure(Comparison(tuple(cases)), rounds=2)
     assert [found.error for found in result.outcomes] == [None, None]
     ours, theirs = (found.results for found in result.outcomes)
     assert len(ours) == 3
     # errors of a layer's output are rounding, and no two backends round alike
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 if task == "dense" else 0)
-    if task == "train":
-        assert ours[2] < ours[0]
+    assert ours[1:] == ours[:1] * 2  # every round begins where the first one did
     assert result.peak_gflops > 0
 
 
@@ -100,6 +112,9 @@ def test_backends_agree_on_every_variant(variant):
     cases = [replace(TINY, variant=variant, contender=name) for name in ("numba", "numpy")]
     result = measuring.measure(Comparison(tuple(cases)), rounds=1)
     assert [found.error for found in result.outcomes] == [None, None]
+    for found in result.outcomes:
+        again = found.results[1]  # of dropout's masks each round draws its own
+        assert again == found.results[0] if variant != "dropout" else again != found.results[0]
 
 
 def test_a_contender_that_fails_is_reported_and_the_others_go_on(monkeypatch):
@@ -113,7 +128,7 @@ def test_a_wrong_loss_gets_no_time():
     workers = [measuring.Worker(TINY), measuring.Worker(replace(TINY, contender="numpy"))]
     for worker, losses in zip(workers, [(1.0, 0.5), (1.0, 0.6)], strict=True):
         worker.rounds = [{"result": loss} for loss in losses]
-    assert "epoch 2" in measuring.disagreement(workers[0], workers[1])
+    assert "round 1" in measuring.disagreement(workers[0], workers[1])
     workers[0].rounds[1]["result"] = math.nan
     assert "nan" in measuring.disagreement(workers[0], workers[1])
     assert measuring.disagreement(workers[1], workers[1]) is None
@@ -152,19 +167,20 @@ def test_report_as_json_and_markdown():
         outcome([9.0, 6.0, 6.0], threads=2),
     )
     result = report.Result("tiny", 2, outcomes, peak_gflops=1.0)
-    whole = bench.Report(report.describe_environment(), (result, result))
+    whole = bench.Report(machine.describe_environment(), (result, result))
     document = json.loads(bench.as_json(whole))
     assert document["environment"] == whole.environment
     shown = document["results"][0]["outcomes"]
     assert [entry["case"]["contender"] for entry in shown] == ["numba", "torch", "jax", "numba"]
     assert shown[1]["seconds"] == [9.0, 4.0, 12.0]
-    assert shown[1]["figures"]["time_ratio"] == [2.5, 2.0, 3.0]
+    assert shown[1]["figures"]["time_ratio"] == [2.5, 2.25, 2.75]
+    assert shown[1]["figures"]["peak_megabytes"] == 3.0
     assert shown[1]["figures"]["samples_per_second"] == 64 / 8
     assert shown[2]["figures"] is None
     assert "peak_share" not in shown[3]["figures"]
     text = bench.as_markdown(whole)
-    assert "2.50 (2.00-3.00)" in text
-    assert "Faster than every peer in 2 of 2 comparisons; geometric mean" in text
+    assert "2.50 (2.25-2.75)" in text
+    assert "all: faster than every peer in 2 of 2, 2.50 times" in text
     assert whole.failures == ["tiny: jax: loss 3 in epoch 1"] * 2
     assert "- tiny: jax: loss 3 in epoch 1" in text
 
@@ -172,9 +188,13 @@ def test_report_as_json_and_markdown():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--suite", "grid", "--batch-size", "8"], "--batch-size"),
+        (["--suite", "grid", "--shape", "784,10"], "--shape"),
         (["--rounds", "0"], "--rounds"),
         (["--shape", "20,10"], "MNIST"),
+        (["--shape", "784,10", "--hidden", "5"], "--shape"),
+        (["--suite", "quick", "--batch-size", "8", "32"], "--batch-size.*takes one, got 2"),
+        (["--hidden", "5", "0"], "--hidden"),
+        (["--threads", "4096"], "--threads: expected at most"),
     ],
 )
 def test_options_that_contradict_are_refused(options, message):
@@ -201,13 +221,21 @@ def test_workloads_hold_on_the_backend_asked_for(workload, backend):
 
 
 def test_costs_are_rendered():
-    found = costs.Costs(20.4, 5.23, 0.4, 0, 72.6)
-    rendered = report.Report(report.describe_environment(), (), (), found)
+    found = (
+        costs.Cost("first fit", "s", (5.0, 6.0, 5.5)),
+        costs.Cost("functions compiled", "", (0,)),
+    )
+    rendered = report.Report(machine.describe_environment(), (), (), found)
     text = bench.as_markdown(rendered)
-    for figure in ("20 ms", "5.2 s", "0.40 s", " 0 |", "73 MB"):
+    for figure in ("5.50 s", "5.25-5.75", " 0 |"):
         assert figure in text
-    assert json.loads(bench.as_json(rendered))["costs"]["compiled_for_new_shape"] == 0
+    assert json.loads(bench.as_json(rendered))["costs"][0]["spread"] == [5.5, 5.25, 5.75]
 
 
 def test_import_is_timed():
     assert 0 < costs._run(costs._IMPORT.format(module="fastnn")) < 60
+
+
+def test_a_cost_that_is_computed_wrongly_is_none():
+    with pytest.raises(RuntimeError, match=r"AssertionError: 1, not 2"):
+        costs._run(costs._NETWORK + "check(1, 2)")

@@ -69,6 +69,24 @@ def test_at_once_after_the_call(backend, threads, sigint, monkeypatch):
 
 
 @posix
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_a_step_by_itself_is_whole(backend, sigint, monkeypatch):
+    """Between the update of one layer and that of the next."""
+    pair = Pair(backend)
+    step = fastnn.parameters.LayerParameters.step
+
+    def interrupted(self, *arguments):
+        step(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fastnn.parameters.LayerParameters, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pair.network.train_step(X[:16], LABELS[:16])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert {layer.steps for layer in pair.network if isinstance(layer, Dense)} == {1}
+
+
+@posix
 def test_ctrl_c_while_another_thread_predicts(sigint):
     """Which the training waits for."""
     network, predicting, end = made("numpy"), threading.Event(), threading.Event()
@@ -153,14 +171,14 @@ def test_a_second_one_within_the_first(sigint):
                     seen.append("went on")
             seen.append("and on")
 
-    with interrupts.held():
+    with interrupts.Held():
         with pytest.raises(KeyboardInterrupt):
             three()
         with interrupts.uncut:
             seen.append("and no more")
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        with interrupts.held():  # within it nothing changes
+        with interrupts.Held():  # within it nothing changes
             pass
         assert signal.getsignal(signal.SIGINT).handler is signal.default_int_handler
     assert seen == ["went on"] * 3 + ["and on", "and no more"]
@@ -190,7 +208,7 @@ def test_one_that_raises_leaves_others_to_be_heard(sigint, terminated):
                 patch.setattr(interrupts, "_depth", 0)  # as where `uncut` is about to look
                 signal.raise_signal(signal.SIGINT)
 
-    with interrupts.held():
+    with interrupts.Held():
         with pytest.raises(KeyboardInterrupt):
             both()
         assert terminated == [signal.SIGTERM]
@@ -212,7 +230,7 @@ def test_a_signal_while_handlers_are_changed(at, sigint, terminated, monkeypatch
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(interrupts, "_set_handler", interrupted)
-    with pytest.raises(KeyboardInterrupt), interrupts.held():
+    with pytest.raises(KeyboardInterrupt), interrupts.Held():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is own
@@ -230,9 +248,9 @@ def test_a_handler_that_calls_the_one_before_it(sigint, restored):
         if len(seen) > 1:
             before(number, frame)
 
-    with interrupts.held():
+    with interrupts.Held():
         before = signal.signal(signal.SIGINT, handle)
-        with interrupts.held(), interrupts.uncut:  # as when a kernel is loaded
+        with interrupts.Held(), interrupts.uncut:  # as when a kernel is loaded
             signal.raise_signal(signal.SIGINT)
             assert seen == []
         assert len(seen) == 1
@@ -240,7 +258,7 @@ def test_a_handler_that_calls_the_one_before_it(sigint, restored):
             signal.raise_signal(signal.SIGINT)
         if restored:
             signal.signal(signal.SIGINT, before)
-    with interrupts.held(), pytest.raises(KeyboardInterrupt):
+    with interrupts.Held(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert len(seen) == (2 if restored else 3)
 
@@ -260,7 +278,7 @@ def test_a_child_of_another_thread_hears_signals(sigint):
             os._exit(3)
         ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
-    with interrupts.held(), interrupts.uncut:
+    with interrupts.Held(), interrupts.uncut:
         thread = threading.Thread(target=fork)
         thread.start()
         thread.join()
@@ -272,11 +290,11 @@ def test_handlers_of_others_are_left_alone(sigint):
     def own(number, frame):
         pass
 
-    with interrupts.held():
+    with interrupts.Held():
         signal.signal(signal.SIGINT, own)
     assert signal.getsignal(signal.SIGINT) is own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with interrupts.held():
+    with interrupts.Held():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     thread = threading.Thread(target=made("numpy").fit, args=(X, LABELS))
     thread.start()
@@ -425,12 +443,13 @@ except KeyboardInterrupt:
 else:
     raise AssertionError("it was not heard")
 from fastnn.backends.numba_backend import jit
-add, seen = jit._add.__wrapped__, []
+address, seen = jit._address.__wrapped__, []
 def interrupted(*arguments):
     signal.raise_signal(signal.SIGINT)
-    add(*arguments)
+    found = address(*arguments)
     seen.append("whole")
-jit._add = jit.held_uncut(interrupted)
+    return found
+jit._address = jit.held_uncut(interrupted)
 network = made("numba")
 for attempt in range(100):
     count = len(seen)
@@ -439,7 +458,7 @@ for attempt in range(100):
         break
     except KeyboardInterrupt:
         assert len(seen) == count + 1, (attempt, seen)
-        jit._add = jit.held_uncut(add) if attempt == 4 else jit._add
+        jit._address = jit.held_uncut(address) if attempt == 0 else jit._address
 print("trained", network[0].steps)
 """
     done = subprocess.run(

@@ -510,7 +510,7 @@ def _epochs_by_repeated(network, X, y, epochs, batch, factor, threads=None, weig
     whole = len(X) // batch * batch
     with (
         paths.training_path(network, X, y, batch, threads, weights) as path,
-        fastnn.layers.training_mode(network.layers, True),
+        fastnn.layers.TrainingMode(network.layers, True),
     ):
         parts = slice(0, whole), slice(whole, len(X))
         calls = [path.repeated(order[part]) for part in parts if part.start < part.stop]
@@ -542,7 +542,7 @@ def test_a_call_repeated(factor, dropout, optimizer, rate, clip_norm, rng):
     found = [_epochs_by_repeated(each, X, y, epochs, 10, factor) for each in repeated]
     expected = network("numpy", 0.01 * factor)
     losses = []
-    with fastnn.layers.training_mode(expected.layers, True):
+    with fastnn.layers.TrainingMode(expected.layers, True):
         for epoch in range(epochs):
             order = np.random.default_rng(epoch).permutation(len(X))
             losses.append(0.0)
@@ -575,7 +575,7 @@ def test_each_batch_has_its_factor_on_penalties(
         for backend in ("numpy", "numpy", "numba")
     )  # fmt: skip
     losses = []
-    with fastnn.layers.training_mode(expected.layers, True):
+    with fastnn.layers.TrainingMode(expected.layers, True):
         for _ in range(2):
             losses.append(0.0)
             for factor, start in zip(factors, range(0, 35, 10), strict=True):
@@ -585,7 +585,7 @@ def test_each_batch_has_its_factor_on_penalties(
     for network in networks:
         with (
             paths.training_path(network, X, y, 10) as path,
-            fastnn.layers.training_mode(network.layers, True),
+            fastnn.layers.TrainingMode(network.layers, True),
         ):
             call = path.repeated(np.arange(35))
             np.testing.assert_allclose([call(factors)[0] for _ in range(2)], losses, rtol=1e-12)

@@ -431,7 +431,9 @@ def test_an_exception_of_another_member_is_raised_here():
 def test_interrupt_and_exit():
     """Ctrl-C ends a fit on two threads soon, and the process can end."""
     program = (
-        "import fastnn, numpy as np, _thread, threading\n"
+        "import fastnn, numpy as np, _thread, signal, threading\n"
+        # a shell has programs in the background ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "X = np.random.default_rng(0).random((20000, 784), np.float32)\n"
         "y = np.zeros(20000, int)\n"
         "layers = [fastnn.Dense(784, 256), fastnn.ReLU(), fastnn.Dense(256, 10)]\n"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 LABELS = {
@@ -26,6 +27,9 @@ MOMENTUM = 0.9
 DROPPED = 0.2
 """Share of the hidden units that dropout drops."""
 
+INPUTS = ("float", "uint8", "table", "random")
+DATA_LABELS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -35,15 +39,23 @@ class Case:
     ----------
     contender : str
         A key of `LABELS`; "peak" for the matrix product that measures the machine.
-    task : {"train", "predict", "dense", "matmul"}
-        What a round is: an epoch over the samples, one prediction of them all, the forward pass of
-        one dense layer on the same batch again and again, or the product.
+    task : {"train", "fit", "predict", "row", "dense", "matmul"}
+        What a round is: an epoch over the samples, a whole training of `epochs` epochs, one
+        prediction of them all, a prediction of each by itself, the forward pass of one dense layer
+        on the same batch again and again, or the product.
     shape : tuple of int
         Units of every layer, the input first.
     samples : int
         Samples in a round; in training it is cut to whole batches.
-    input : {"float", "uint8", "random"}
-        MNIST scaled to `dtype`, its raw pixels scaled by the contender, or dense random numbers.
+    epochs : int
+        Times that "fit" goes over them.
+    input : {"float", "uint8", "table", "random"}
+        Images scaled to `dtype`, their raw pixels scaled by the contender, standardised columns
+        without a zero, as those of a table, or dense random numbers.
+    data : str
+        The images: a name or a directory, as `fastnn.load_dataset` takes them.
+    order : {"C", "F"}
+        Whether samples lie by rows or by columns.
     avx2 : bool
         Whether every library is told to leave wider vectors than AVX2's alone.
     variant : {"plain", "momentum", "adam", "dropout", "batch norm"}
@@ -56,21 +68,25 @@ class Case:
     shape: tuple[int, ...] = (784, 100, 200, 10)
     batch_size: int = 32
     samples: int = 50_000
+    epochs: int = 1
     dtype: str = "float32"
     input: str = "float"
+    data: str = "mnist"
+    order: str = "C"
     threads: int = 1
     avx2: bool = False
     variant: str = "plain"
 
     def __post_init__(self) -> None:
-        if len(self.shape) < 2 or min(*self.shape, self.batch_size, self.samples, self.threads) < 1:
+        numbers = (*self.shape, self.batch_size, self.samples, self.epochs, self.threads)
+        if len(self.shape) < 2 or min(numbers) < 1:
             raise ValueError(f"expected at least two layer sizes and positive numbers, got {self}")
-        if self.input != "random" and (self.shape[0], self.shape[-1]) != (784, 10):
+        if self.of_images and self.data == "mnist" and (self.shape[0], self.shape[-1]) != (784, 10):
             raise ValueError(
                 f"MNIST needs a shape from 784 to 10 units, got {self.shape}; "
                 "other shapes take --input random"
             )
-        if self.task == "train":
+        if self.trains:
             if self.batch_size > self.samples:
                 raise ValueError(f"a batch of {self.batch_size} exceeds {self.samples} samples")
             whole_batches = self.samples // self.batch_size * self.batch_size
@@ -82,6 +98,16 @@ class Case:
         return any(self.contender in contenders for contenders in PEERS.values())
 
     @property
+    def of_images(self) -> bool:
+        """Whether inputs are the images of `data`."""
+        return self.input in ("float", "uint8")
+
+    @property
+    def trains(self) -> bool:
+        """Whether a round moves parameters."""
+        return self.task in ("train", "fit")
+
+    @property
     def learning_rate(self) -> float:
         """0.1, or what moves parameters as far, in proportion to the batch below 32 samples."""
         rate = {"momentum": 0.1 * (1 - MOMENTUM), "adam": 0.001}.get(self.variant, 0.1)
@@ -89,8 +115,9 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """Steps in a round; a prediction is one."""
-        return self.samples // self.batch_size if self.task in ("train", "dense") else 1
+        """Steps in a round, or calls."""
+        batches = self.epochs * (self.samples // self.batch_size)
+        return {"predict": 1, "matmul": 1, "row": self.samples}.get(self.task, batches)
 
     @property
     def flops(self) -> int:
@@ -102,8 +129,20 @@ class Case:
         """
         if self.task == "matmul":
             return 2 * MATMUL_SIZE**3
-        products = [2 * self.samples * inputs * outputs for inputs, outputs in pairwise(self.shape)]
-        return 3 * sum(products) - products[0] if self.task == "train" else sum(products)
+        rows = self.samples * self.epochs
+        products = [2 * rows * inputs * outputs for inputs, outputs in pairwise(self.shape)]
+        return 3 * sum(products) - products[0] if self.trains else sum(products)
+
+    @property
+    def form(self) -> str:
+        """The inputs in words."""
+        images = DATA_LABELS.get(self.data, Path(self.data).name)
+        return {
+            "float": images,
+            "uint8": f"{images} uint8",
+            "table": f"{self.shape[0]} dense columns",
+            "random": "random input",
+        }[self.input]
 
 
 @dataclass(frozen=True)
@@ -116,14 +155,15 @@ class Comparison:
     def name(self) -> str:
         """The subject's work in words."""
         case = self.cases[0]
-        form = {"float": "MNIST", "uint8": "MNIST uint8", "random": "random input"}[case.input]
+        tasks = {"fit": f"fit of {case.epochs} epochs", "row": "predict one row"}
         return ", ".join(
             [
-                case.task,
+                tasks.get(case.task, case.task),
                 "-".join(map(str, case.shape)),
-                *([f"batch {case.batch_size}"] if case.task in ("train", "dense") else []),
+                *([f"batch {case.batch_size}"] if case.trains or case.task == "dense" else []),
                 case.dtype,
-                form,
+                case.form,
+                *([f"{case.samples:_} samples"] if self._differ("order") else []),
                 f"{case.threads} thread{'s' if case.threads > 1 else ''}",
                 *(["AVX2"] if case.avx2 else []),
                 *([case.variant] if case.variant != "plain" else []),
@@ -133,11 +173,16 @@ class Comparison:
     def label(self, case: Case) -> str:
         """The contender's name, and what sets this case apart where several share a comparison."""
         label = LABELS[case.contender]
-        if len({other.input for other in self.cases}) > 1:
+        if self._differ("input"):
             label += f", {'uint8' if case.input == 'uint8' else case.dtype} input"
-        if len({other.threads for other in self.cases}) > 1:
+        if self._differ("threads"):
             label += f", {case.threads} thread{'s' if case.threads > 1 else ''}"
+        if case.order == "F":
+            label += ", by columns"
         return label
+
+    def _differ(self, field: str) -> bool:
+        return len({getattr(case, field) for case in self.cases}) > 1
 
 
 def against(contenders: Iterable[str], **work: Any) -> Comparison:

@@ -1,38 +1,23 @@
-"""``fastnn bench``: its options, its suites of comparisons, and the run."""
+"""``fastnn bench``: its options, and the run."""
 
 import importlib.util
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from itertools import product
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastnn.bench.cases import PEERS, VARIANT_PEERS, VARIANTS, Case, Comparison, against
+from fastnn import checks
+from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import measure_costs
+from fastnn.bench.machine import describe_environment
 from fastnn.bench.measuring import measure
-from fastnn.bench.report import Report, as_json, describe_environment
+from fastnn.bench.report import Report, Result, as_json
+from fastnn.bench.samples import described
+from fastnn.bench.suites import ROUNDS, TAKES, TAKES_SEVERAL, suite_comparisons
+from fastnn.processors import usable
 
-#: Timed rounds by suite, unless told.
-ROUNDS = {"quick": 3, "default": 7, "variants": 7, "grid": 5, "table": 7}
-
-#: What a suite varies or fixes by itself, so that no option may.
-FIXED_OPTIONS = {
-    "quick": (),
-    "default": (),
-    "variants": (),
-    "grid": ("shape", "batch_size", "input"),
-    "table": ("shape", "batch_size", "dtype", "input", "threads"),
-}
-
-GRID_HIDDEN = ((32,), (128,), (512,), (100, 200), (512, 512), (1024,))
-GRID_BATCH_SIZES = (1, 8, 32, 128, 512)
-#: About how much a round of the grid computes, so that large networks don't take all the time.
-GRID_FLOPS = 16_000_000_000
-#: Batch, input units and output units of single layers, and how often a round runs them.
-DENSE_LAYERS = ((128, 512, 512), (512, 1024, 1024))
-DENSE_STEPS = 50
-THREAD_PAIRS = (((100, 200), 32), ((100, 200), 128), ((512, 512), 32))
+#: What suites look for by themselves, and go without where it is not found.
+OTHER_DATA = "fashion_mnist"
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -55,10 +40,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         choices=ROUNDS,
-        default="default",
+        default=SUPPRESS,
         help="quick: one network, in a minute; default: training and prediction of one network; "
-        "variants: momentum, Adam, dropout and batch norm; grid: 60 pairs of network and batch "
-        "size; table: float64, AVX2, single layers, variants, threads, start-up and memory as well",
+        "variants: momentum, Adam, dropout and batch norm; inputs: MNIST, Fashion-MNIST, a table "
+        "of 100 columns, random numbers, samples by columns; small: 150 samples of 4 columns, and "
+        "one row at a time; threads: two on all sides, and over one of our own; grid: 60 pairs of "
+        "network and batch size, or those of --hidden and --batch-size; costs: first fit, import, "
+        "validation, memory; table: all of these but quick and grid, float64, AVX2 and single "
+        "layers (default: default, or grid where there are several values of an option)",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
@@ -66,68 +55,34 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     everyone = ",".join(PEERS)
     add("--peers", f"who to compare with, '' for nobody (default: {everyone})", type=_peers)
-    add("--shape", "units of every layer (default: 784,100,200,10)", type=_integers)
-    add("--batch-size", "samples in a step (default: 32)", type=int)
-    add("--threads", "threads of every contender (default: 1)", type=int)
-    add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int)
-    add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
+    add(
+        "--hidden",
+        "units of each hidden layer (default: 100 200); given several times, several networks",
+        type=int,
+        nargs="*",
+        action="append",
+        metavar="UNITS",
+    )
+    add("--batch-size", "samples in a step, or several sizes (default: 32)", type=int, nargs="+")
+    add("--shape", "units of every layer, in place of --hidden: 784,100,200,10", type=_integers)
     add(
         "--input",
-        "MNIST as floats, as raw pixels, or dense random numbers (default: float, and uint8 too "
-        "in the default suite)",
-        choices=("float", "uint8", "random"),
+        "images as floats or as raw pixels, a table of 100 dense columns, or 784 dense random "
+        "numbers (default: float; in the default suite uint8 too, in the grid random too)",
+        choices=INPUTS,
+        nargs="+",
     )
-    add("--json", "write all figures to this file", type=Path)
-
-
-def suite_comparisons(
-    suite: str, contenders: Iterable[str], options: dict[str, Any]
-) -> Iterator[Comparison]:
-    """Yield the comparisons of a suite.
-
-    Parameters
-    ----------
-    suite : {"quick", "default", "variants", "grid", "table"}
-    contenders : iterable of str
-        Peers to compare with.
-    options : dict
-        Fields of `Case` that the caller fixes.
-    """
-    contenders = tuple(contenders)
-    if suite == "quick":
-        yield against(contenders, **{"samples": 12_800} | options)
-    elif suite == "default":
-        for form in [options["input"]] if "input" in options else ["float", "uint8"]:
-            yield against(contenders, **options | {"input": form})
-        yield against(contenders, task="predict", samples=10_000, **options)
-    elif suite == "variants":
-        known = [name for name in contenders if name in VARIANT_PEERS]
-        for variant in VARIANTS:
-            yield against(known, variant=variant, **options)
-    elif suite == "grid":
-        for form, hidden, batch_size in product(("float", "random"), GRID_HIDDEN, GRID_BATCH_SIZES):
-            shape = (784, *hidden, 10)
-            flops = Case("numba", shape=shape, batch_size=1, samples=1).flops
-            samples = max(min(25_600, 4_096 * batch_size, GRID_FLOPS // flops), 32 * batch_size)
-            work = {"shape": shape, "batch_size": batch_size, "input": form, "samples": samples}
-            yield against(contenders, **work | options)
-    else:
-        yield from suite_comparisons("default", contenders, {})
-        yield against(contenders, dtype="float64")
-        yield against(contenders, avx2=True)
-        yield from suite_comparisons("variants", contenders, {})
-        for batch_size, *units in DENSE_LAYERS:
-            yield against(
-                [name for name in contenders if name == "torch"],
-                task="dense",
-                shape=tuple(units),
-                batch_size=batch_size,
-                samples=DENSE_STEPS * batch_size,
-                input="random",
-            )
-        for hidden, batch_size in THREAD_PAIRS:
-            one = Case("numba", shape=(784, *hidden, 10), batch_size=batch_size)
-            yield Comparison((replace(one, threads=2), one, replace(one, contender="numpy")))
+    add(
+        "--data",
+        "images: a directory of four IDX files, or a name such as mnist or fashion_mnist (default: "
+        f"mnist; in inputs and table {OTHER_DATA} too, where it is found)",
+        nargs="+",
+        metavar="DIR",
+    )
+    add("--threads", "of every contender (default: 1; in the suite threads 2)", type=int)
+    add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
+    add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int)
+    add("--json", "write all figures to this file, after each comparison", type=Path)
 
 
 def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> Report:
@@ -138,40 +93,104 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     arguments : argparse.Namespace
         As parsed from `add_arguments`.
     progress : callable, optional
-        Is told each comparison's name before it starts.
+        Is told what comes next, and what came out of each comparison.
 
     Raises
     ------
     ValueError
         If an option contradicts the suite or describes no network.
+    FileNotFoundError
+        If there are no images where `--data` says.
     """
+    say = progress or (lambda line: None)
     given = vars(arguments)
-    suite, file = given["suite"], given.get("json")
-    names = ("shape", "batch_size", "threads", "dtype", "input")
-    options = {name: given[name] for name in names if name in given}
-    for name in FIXED_OPTIONS[suite]:
-        if name in options:
-            raise ValueError(f"--{name.replace('_', '-')}: the suite {suite} chooses it by itself")
-    rounds = given.get("rounds", ROUNDS[suite])
-    if rounds < 1:
-        raise ValueError(f"--rounds: expected at least 1, got {rounds}")
-    if file is not None:
-        file.touch()  # a path that cannot be written is found out before the work
-    peers = given.get("peers", tuple(PEERS))
+    options = {name: value for name, value in given.items() if name in TAKES["grid"] + ("shape",)}
+    suite = given.get("suite") or ("grid" if _has_several(options) else "default")
+    options = _of_suite(suite, options)
+    rounds = checks.integer("--rounds", given.get("rounds", ROUNDS[suite]), minimum=1)
+    notes = []
+    if suite in ("inputs", "table") and "data" not in options:
+        options["data"], found = _data_here()
+        notes += found
+    peers = () if suite == "costs" else given.get("peers", tuple(PEERS))
     missing = tuple(peer for peer in peers if importlib.util.find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
-    environment = describe_environment()
-    results = []
-    for comparison in suite_comparisons(suite, contenders, options):
-        if progress is not None:
-            progress(comparison.name)
-        results.append(measure(comparison, rounds))
-    costs = None
-    if suite == "table":
-        if progress is not None:
-            progress("import, compilation and memory")
-        costs = measure_costs(rounds)
-    report = Report(environment, tuple(results), missing, costs)
+    comparisons = list(suite_comparisons(suite, contenders, options))
+    if usable() == 1 and suite == "table":
+        comparisons = [c for c in comparisons if c.cases[0].threads == 1]
+        notes.append("One processor, so threads are not compared.")
+    file = given.get("json")
     if file is not None:
-        file.write_text(as_json(report))
-    return report
+        file.touch()  # a path that cannot be written is found out before the work
+    environment = describe_environment()
+    results: list[Result] = []
+
+    def report(costs: tuple[Any, ...] = ()) -> Report:
+        found = Report(environment, tuple(results), missing, costs, tuple(notes))
+        if file is not None:
+            file.write_text(as_json(found))
+        return found
+
+    for number, comparison in enumerate(comparisons, 1):
+        say(f"{number}/{len(comparisons)} {comparison.name}")
+        results.append(measure(comparison, rounds))
+        say(f"    {results[-1].verdict}")
+        report()
+    if suite not in ("costs", "table"):
+        return report()
+    return report(tuple(measure_costs(rounds, say)))
+
+
+def _has_several(options: dict[str, Any]) -> bool:
+    lists = ("hidden", "batch_size", "input", "data")
+    return any(len(options.get(name, ())) > 1 for name in lists)
+
+
+def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as the suite takes them, one value or a tuple."""
+    options = {}
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name not in TAKES[suite]:
+            raise ValueError(f"{flag}: the suite {suite} chooses it by itself")
+        if name in ("hidden", "batch_size", "input", "data"):
+            values = tuple(tuple(v) if name == "hidden" else v for v in value)
+            if name in TAKES_SEVERAL.get(suite, ()):
+                options[name] = values
+                continue
+            if len(values) > 1:
+                raise ValueError(
+                    f"{flag}: the suite {suite} takes one, got {len(values)}; grid takes several"
+                )
+            value = values[0]
+        options[name] = value
+    for name in ("hidden", "batch_size", "threads"):
+        if name in options:
+            for number in _flat(options[name]):
+                checks.integer(f"--{name.replace('_', '-')}", number, minimum=1)
+    if "shape" in options and ("hidden" in options or "data" in options):
+        raise ValueError("--shape: expected neither --hidden nor --data beside it")
+    threads = given.get("threads", 2 if suite == "threads" else 1)
+    if threads > usable():
+        raise ValueError(
+            f"--threads: expected at most {usable()}, the processors that this process may use, "
+            f"got {threads}"
+        )
+    return options
+
+
+def _flat(value: Any) -> tuple[int, ...]:
+    if isinstance(value, tuple):
+        return tuple(number for part in value for number in _flat(part))
+    return (value,)
+
+
+def _data_here() -> tuple[tuple[str, ...], list[str]]:
+    """Return the data sets that are compared where none is asked for, and what is to be said."""
+    try:
+        described(OTHER_DATA)
+    except FileNotFoundError:
+        return ("mnist",), [
+            "Fashion-MNIST is not here, so not compared; `--data mnist DIR` takes its directory."
+        ]
+    return ("mnist", OTHER_DATA), []

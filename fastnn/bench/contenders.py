@@ -2,33 +2,46 @@
 
 All of them take the same initial parameters and walk the same samples in the same order, in
 batches that are contiguous slices, so nobody pays for a gather. A contender is made outside the
-timed part: a library is imported, data are put where it wants them. Its `train` is one epoch and
-returns the mean loss, its `predict` returns class ids.
+timed part: a library is imported, data are put where it wants them. Before each round it goes back
+to the initial parameters, so that no round depends on how many there were before it.
 """
 
+import copy
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastnn.bench.cases import DROPPED, MATMUL_SIZE, MOMENTUM, Case
-
-Array = NDArray[Any]
-Parameters = list[tuple[Array, Array]]
-
-SEED = 0
+from fastnn.bench.samples import (
+    SEED,
+    Array,
+    Parameters,
+    initial_parameters,
+    load_samples,
+    reference_classes,
+)
 
 
 class Contender(Protocol):
-    """What a worker calls; `train` and `predict` alike are one round."""
+    """What a worker calls; each method but `reset` is one round, or a part of one."""
+
+    def reset(self) -> None:
+        """Go back to the initial parameters, with nothing in the optimiser's memory."""
 
     def train(self) -> float:
         """Train one epoch and return the mean loss over its samples."""
 
+    def fit(self) -> float:
+        """Train all epochs of the case and return the mean loss of the last one."""
+
     def predict(self) -> Array:
         """Return the class id of every sample."""
+
+    def answer(self, row: Array) -> Array:
+        """Return the class id of one sample, ``[1, input units]``, that comes from NumPy."""
 
 
 class Multiplier(Protocol):
@@ -42,9 +55,14 @@ class FastNN:
     """This package, on the backend that the case names."""
 
     def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
+        self.case, self.X, self.y, self.parameters = case, X, y, parameters
+        self.build()
+
+    def build(self) -> None:
+        """Make the network."""
         import fastnn
 
-        self.case, self.X, self.y = case, X, y
+        case = self.case
         dense = [fastnn.Dense(*units) for units in pairwise(case.shape)]
         layers: list[fastnn.Layer] = [fastnn.Rescaling(1 / 255)] if case.input == "uint8" else []
         for layer in dense[:-1]:
@@ -60,6 +78,7 @@ class FastNN:
             optimizer = fastnn.SGD(rate, momentum=MOMENTUM)
         elif case.variant == "adam":
             optimizer = fastnn.Adam(rate)
+        self.optimizer = optimizer
         self.network = fastnn.Network(
             [*layers, dense[-1]],
             backend=case.contender,
@@ -68,21 +87,37 @@ class FastNN:
             seed=SEED,
         )
         self.dense_layers = dense
-        self.assign(parameters)
-
-    def assign(self, parameters: Parameters) -> None:
-        """Go back to these parameters."""
-        for layer, (weights, biases) in zip(self.dense_layers, parameters, strict=True):
+        for layer, (weights, biases) in zip(dense, self.parameters, strict=True):
             layer.weights, layer.biases = weights, biases
+        self.initial = self.network.get_weights()
 
-    def train(self) -> float:
+    def reset(self) -> None:
+        """Dropout's masks go on: they are draws of their own, the same on both backends."""
+        if self.case.task == "fit":
+            self.build()  # a network's first fit costs what a later one has ready
+            return
+        self.network.set_weights(self.initial)
+        self.network.optimizer = copy.copy(self.optimizer)  # another one has seen no step
+
+    def train(self, epochs: int = 1) -> float:
         history = self.network.fit(
-            self.X, self.y, epochs=1, batch_size=self.case.batch_size, shuffle=False
+            self.X,
+            self.y,
+            epochs=epochs,
+            batch_size=self.case.batch_size,
+            threads=self.case.threads,
+            shuffle=False,
         )
         return float(history.loss[-1])
 
+    def fit(self) -> float:
+        return self.train(self.case.epochs)
+
     def predict(self) -> Array:
         return self.network.predict(self.X)
+
+    def answer(self, row: Array) -> Array:
+        return self.network.predict(row)
 
     def dense(self, X: Array) -> Callable[[], Array]:
         return lambda: self.dense_layers[0].forward(X)
@@ -95,7 +130,7 @@ class TorchEager:
         import torch
 
         torch.set_num_threads(case.threads)
-        self.torch = torch
+        self.torch, self.case = torch, case
         self.dtype = getattr(torch, case.dtype)
         self.X = torch.from_numpy(X)
         targets = torch.from_numpy(y.astype(np.int64))
@@ -123,6 +158,11 @@ class TorchEager:
         else:
             momentum = MOMENTUM if case.variant == "momentum" else 0.0
             self.optimizer = torch.optim.SGD(learned, rate, momentum, fused=True)
+        self.initial = copy.deepcopy(self.model.state_dict())
+
+    def reset(self) -> None:
+        self.model.load_state_dict(self.initial)
+        self.optimizer.state.clear()
 
     def logits(self, x: Any) -> Any:
         return self.model(x if x.is_floating_point() else x.to(self.dtype) * (1 / 255))
@@ -137,9 +177,20 @@ class TorchEager:
     def train(self) -> float:
         return float(self.torch.stack([self.step(x, y) for x, y in self.batches]).mean())
 
+    def fit(self) -> float:
+        for _ in range(self.case.epochs - 1):
+            for x, y in self.batches:
+                self.step(x, y)
+        return self.train()
+
     def predict(self) -> Array:
         with self.torch.inference_mode():
             classes: Array = self.logits(self.X).argmax(1).numpy()
+        return classes
+
+    def answer(self, row: Array) -> Array:
+        with self.torch.inference_mode():
+            classes: Array = self.logits(self.torch.from_numpy(row)).argmax(1).numpy()
         return classes
 
     def dense(self, X: Array) -> Callable[[], Array]:
@@ -184,6 +235,10 @@ class TorchCompiled(TorchEager):
         with self.torch.no_grad():
             return super().train()
 
+    def fit(self) -> float:
+        with self.torch.no_grad():
+            return super().fit()
+
 
 class JaxScan:
     """The whole epoch as one ``lax.scan``: data on the device, parameters donated."""
@@ -193,9 +248,11 @@ class JaxScan:
         import jax.numpy as jnp
 
         jax.config.update("jax_enable_x64", case.dtype == "float64")
-        self.parameters = [
+        # donated parameters are gone after a round, so each has its own
+        self.copied: Callable[[], Any] = lambda: [
             (jnp.array(weights), jnp.array(biases)) for weights, biases in parameters
         ]
+        self.reset()
 
         def logits(parameters: Any, x: Any) -> Any:
             if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -218,33 +275,50 @@ class JaxScan:
             parameters, losses = jax.lax.scan(step, parameters, (X, y))
             return parameters, losses.mean()
 
+        def epochs(parameters: Any, X: Any, y: Any) -> Any:
+            parameters, losses = jax.lax.scan(
+                lambda parameters, _: epoch(parameters, X, y), parameters, length=case.epochs
+            )
+            return parameters, losses[-1]
+
         self.epoch = jax.jit(epoch, donate_argnums=0)
+        self.epochs = jax.jit(epochs, donate_argnums=0)
         self.classes = jax.jit(lambda parameters, X: logits(parameters, X).argmax(1))
         self.X, self.y = jnp.asarray(X), jnp.asarray(y.astype(np.int32))
-        if case.task == "train":
-            self.X = self.X.reshape(case.steps, case.batch_size, -1)
-            self.y = self.y.reshape(case.steps, case.batch_size)
+        if case.trains:
+            self.X = self.X.reshape(-1, case.batch_size, case.shape[0])
+            self.y = self.y.reshape(-1, case.batch_size)
+
+    def reset(self) -> None:
+        self.parameters = self.copied()
 
     def train(self) -> float:
         self.parameters, loss = self.epoch(self.parameters, self.X, self.y)
         return float(loss)
 
+    def fit(self) -> float:
+        self.parameters, loss = self.epochs(self.parameters, self.X, self.y)
+        return float(loss)
+
     def predict(self) -> Array:
         return np.asarray(self.classes(self.parameters, self.X))
 
+    def answer(self, row: Array) -> Array:
+        return np.asarray(self.classes(self.parameters, row))
+
 
 class ScikitLearn:
-    """``MLPClassifier`` by plain SGD, one `partial_fit` an epoch.
+    """``MLPClassifier`` by plain SGD, one `partial_fit` an epoch, or a `fit` of them all.
 
     It draws its parameters in its first `partial_fit`, so it is given one batch beforehand and
-    then the common parameters; without momentum nothing else is left of that batch. Its own
-    shuffling is off.
+    then the common parameters, with which `warm_start` has `fit` begin; without momentum nothing
+    else is left of what was before. Its own shuffling is off, and its own end of training.
     """
 
     def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
         from sklearn.neural_network import MLPClassifier
 
-        self.X, self.y = X, y
+        self.X, self.y, self.parameters = X, y, parameters
         self.model = MLPClassifier(
             case.shape[1:-1],
             solver="sgd",
@@ -253,10 +327,18 @@ class ScikitLearn:
             learning_rate_init=case.learning_rate,
             shuffle=False,
             momentum=0,
+            max_iter=case.epochs,
+            n_iter_no_change=np.inf,
+            warm_start=True,
         )
         batch = slice(case.batch_size)
         self.model.partial_fit(X[batch], y[batch], classes=np.arange(case.shape[-1]))
-        for layer, (weights, biases) in enumerate(parameters):
+        self.reset()
+        # `fit` warns of having reached `max_iter`, which is what it is asked for
+        warnings.filterwarnings("ignore", module="sklearn")
+
+    def reset(self) -> None:
+        for layer, (weights, biases) in enumerate(self.parameters):
             self.model.coefs_[layer][:] = weights
             self.model.intercepts_[layer][:] = biases
 
@@ -264,8 +346,15 @@ class ScikitLearn:
         self.model.partial_fit(self.X, self.y)
         return float(self.model.loss_)
 
+    def fit(self) -> float:
+        self.model.fit(self.X, self.y)
+        return float(self.model.loss_)
+
     def predict(self) -> Array:
-        classes: Array = self.model.predict(self.X)
+        return self.answer(self.X)
+
+    def answer(self, row: Array) -> Array:
+        classes: Array = self.model.predict(row)
         return classes
 
 
@@ -279,73 +368,70 @@ CONTENDERS: dict[str, Callable[[Case, Array, Array, Parameters], Contender]] = {
 }
 
 
-def initial_parameters(case: Case) -> Parameters:
-    """Weights ``[in, out]`` by Glorot's normal rule and zero biases, equal for every contender."""
-    rng = np.random.default_rng(SEED)
-    return [
-        (
-            rng.normal(0, np.sqrt(2 / (inputs + outputs)), (inputs, outputs)).astype(case.dtype),
-            np.zeros(outputs, case.dtype),
-        )
-        for inputs, outputs in pairwise(case.shape)
-    ]
+class Round(NamedTuple):
+    """What a worker does in a round: `run` is timed, what is before and after it is not.
 
-
-def load_samples(case: Case) -> tuple[Array, Array]:
-    """Inputs and labels; random inputs have no zeros, and labels that a linear map assigns."""
-    if case.input == "random":
-        rng = np.random.default_rng(SEED)
-        X = rng.random((case.samples, case.shape[0]), np.dtype(case.dtype)) - 0.5
-        return X, (X @ rng.normal(size=(case.shape[0], case.shape[-1]))).argmax(1)
-    import fastnn
-
-    pixels, labels = fastnn.load_dataset(flatten=True, dtype=np.uint8)[:2]
-    X = pixels[: case.samples]
-    if case.input == "float":
-        X = X.astype(case.dtype)
-        X /= 255
-    return X, labels[: case.samples].astype(np.int64)
-
-
-def reference_classes(X: Array, parameters: Parameters) -> Array:
-    """Class ids in float64, what every `predict` has to find."""
-    activations = X / 255 if X.dtype == np.uint8 else X.astype(np.float64)
-    for weights, biases in parameters[:-1]:
-        activations = np.maximum(activations @ weights + biases, 0)
-    weights, biases = parameters[-1]
-    classes: Array = (activations @ weights + biases).argmax(1)
-    return classes
-
-
-def prepare(case: Case) -> Callable[[], float]:
-    """Make the contender; the function returned is one round.
-
-    Returns
-    -------
-    callable
-        Its result is the mean loss of an epoch, the share of wrongly predicted class ids, the
-        largest error of a layer's output, or nothing of interest for the matrix product.
+    Attributes
+    ----------
+    reset : callable
+        Sets the contender back to where each round begins.
+    run : callable
+        One round.
+    judge : callable
+        What `run` returned as the one number that is checked: the mean loss of an epoch, the share
+        of wrongly predicted class ids, the largest error of a layer's output, or nothing of
+        interest for the matrix product.
     """
+
+    reset: Callable[[], object]
+    run: Callable[[], Any]
+    judge: Callable[[Any], float]
+
+
+def prepare(case: Case) -> Round:
+    """Make the contender, and return what its rounds are."""
     if case.task == "matmul":
-        rng = np.random.default_rng(SEED)
-        a, b = rng.random((2, MATMUL_SIZE, MATMUL_SIZE), np.dtype(case.dtype))
-        out = np.empty_like(a)
-        return lambda: float(np.matmul(a, b, out=out)[0, 0])
+        return _matmul(case)
     (X, y), parameters = load_samples(case), initial_parameters(case)
     contender = CONTENDERS[case.contender](case, X, y, parameters)
     if case.task == "train":
-        return contender.train
+        return Round(contender.reset, contender.train, float)
+    if case.task == "fit":
+        return Round(contender.reset, contender.fit, float)
     if case.task == "dense":
-        batch = X[: case.batch_size]
-        forward = cast(Multiplier, contender).dense(batch)
-        weights, biases = parameters[0]
-        exact = batch.astype(np.float64) @ weights + biases
-
-        def run() -> float:
-            for _ in range(case.steps):
-                output = forward()
-            return float(np.abs(output - exact).max() / np.abs(exact).max())
-
-        return run
+        return _dense(case, X, parameters, cast(Multiplier, contender))
     expected = reference_classes(X, parameters)
-    return lambda: float(np.mean(contender.predict() != expected))
+
+    def share_of_wrong(classes: Any) -> float:
+        return float(np.mean(np.ravel(classes) != expected))
+
+    if case.task == "predict":
+        return Round(lambda: None, contender.predict, share_of_wrong)
+    rows = np.split(X, len(X))
+    return Round(lambda: None, lambda: [contender.answer(row) for row in rows], share_of_wrong)
+
+
+def _matmul(case: Case) -> Round:
+    rng = np.random.default_rng(SEED)
+    a, b = rng.random((2, MATMUL_SIZE, MATMUL_SIZE), np.dtype(case.dtype))
+    out = np.empty_like(a)
+    return Round(
+        lambda: None, lambda: np.matmul(a, b, out=out), lambda product: float(product[0, 0])
+    )
+
+
+def _dense(case: Case, X: Array, parameters: Parameters, contender: Multiplier) -> Round:
+    batch = X[: case.batch_size]
+    forward = contender.dense(batch)
+    weights, biases = parameters[0]
+    exact = batch.astype(np.float64) @ weights + biases
+
+    def run() -> Array:
+        for _ in range(case.steps):
+            output = forward()
+        return output
+
+    def largest_error(output: Any) -> float:
+        return float(np.abs(output - exact).max() / np.abs(exact).max())
+
+    return Round(lambda: None, run, largest_error)

@@ -1,39 +1,99 @@
-"""What fastnn costs before and beside the arithmetic: imports, compilation, memory."""
+"""What fastnn costs before and beside the arithmetic: imports, compilation, validation, memory.
+
+Each is measured in processes of its own, those that are compared in turn, and each process checks
+what it computed against the NumPy backend before it says how long it took.
+"""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from fastnn.bench.machine import kept_to
+from fastnn.processors import usable
+
 _IMPORT = """
-import json, sys, time
+import json, time
 start = time.perf_counter()
 import {module}
 print(json.dumps(time.perf_counter() - start))
 """
 
-_FIRST_STEP = """
-import json, time
-import numpy as np
+_NETWORK = """
+import json, math, sys, time
 start = time.perf_counter()
+import numpy as np
 import fastnn
-from fastnn.backends.numba_backend.epoch.step import run_batches
-X, y = np.zeros((32, 784), np.uint8), np.arange(32) % 10
-def fit(*units):
+
+def network(*units, backend="numba"):
     layers = [fastnn.Rescaling(1 / 255)]
     for inputs, outputs in zip(units, units[1:]):
         layers += [fastnn.Dense(inputs, outputs), fastnn.ReLU()]
-    fastnn.Network(layers[:-1], backend="numba", seed=0).fit(X, y)
-fit(784, 100, 200, 10)
-seconds = time.perf_counter() - start
-compiled = run_batches.variants
-fit(784, 77, 33, 5, 10)
-print(json.dumps([seconds, run_batches.variants - compiled]))
+    return fastnn.Network(layers[:-1], backend=backend, seed=0)
+
+def fit(X, y, *units, backend="numba", **options):
+    fitted = network(*units, backend=backend)
+    loss = fitted.fit(X, y, shuffle=False, **options).loss[-1]
+    return fitted, loss
+
+def check(found, expected):
+    assert np.allclose(found, expected, rtol=1e-3, atol=1e-5), f"{found}, not {expected}"
+
+MNIST = 784, 100, 200, 10
+"""
+
+_FIRST = """
+threads = int(sys.argv[1])
+values = np.arange(32 * 784) * 7919 % 256
+X, y = values.astype(np.uint8).reshape(32, 784), np.arange(32) % 10
+before = time.perf_counter()
+fitted, loss = fit(X, y, *MNIST, threads=threads)
+fit_end = time.perf_counter()
+few = fitted.predict(X)
+few_end = time.perf_counter()
+many = fitted.predict(np.tile(X, (32, 1)))
+many_end = time.perf_counter()
+reference, expected = fit(X, y, *MNIST, backend="numpy")
+check(loss, expected)
+check((few != reference.predict(X)).sum() + (many != np.tile(few, 32)).sum(), 0)
+print(json.dumps({
+    "fit": fit_end - before, "few": few_end - fit_end, "many": many_end - few_end,
+    "first step": fit_end - start,
+}))
+"""
+
+_ANOTHER_SHAPE = """
+X, y = np.zeros((32, 784), np.uint8), np.arange(32) % 10
+shape = 784, 77, 33, 5, 10
+check(fit(X, y, *shape)[1], fit(X, y, *shape, backend="numpy")[1])
+print("null")
+"""
+
+_VALIDATION = """
+rounds = int(sys.argv[1])
+X, y, X_val, y_val, *_ = fastnn.load_dataset("mnist", flatten=True, dtype=np.uint8)
+X, y = X[:6400], y[:6400]
+trained = network(*MNIST)
+trained.fit(X, y, validation_data=(X_val, y_val)), trained.predict(X_val)
+plain, validated, predicted = [], [], []
+for _ in range(rounds):
+    before = time.perf_counter()
+    trained.fit(X, y)
+    plain.append(time.perf_counter() - before)
+    before = time.perf_counter()
+    history = trained.fit(X, y, validation_data=(X_val, y_val))
+    validated.append(time.perf_counter() - before)
+    before = time.perf_counter()
+    answers = trained.predict(X_val)
+    predicted.append(time.perf_counter() - before)
+check(history.val_accuracy[-1], (answers == y_val).mean())
+assert history.val_accuracy[-1] > 0.8, history.val_accuracy
+print(json.dumps([plain, validated, predicted]))
 """
 
 _MEMORY = """
@@ -42,78 +102,148 @@ import numba
 if sys.argv[1] == "train":
     import numpy as np
     import fastnn
-    X, y, X_val, y_val, *_ = fastnn.load_dataset(flatten=True, dtype=np.uint8)
+    X, y, X_val, y_val, *_ = fastnn.load_dataset("mnist", flatten=True, dtype=np.uint8)
     units = 784, 100, 200, 10
     layers = [fastnn.Rescaling(1 / 255)]
     for inputs, outputs in zip(units, units[1:]):
         layers += [fastnn.Dense(inputs, outputs), fastnn.ReLU()]
     network = fastnn.Network(layers[:-1], backend="numba", seed=0)
-    network.fit(X, y, epochs=2, validation_data=(X_val, y_val))
+    history = network.fit(X, y, epochs=2, validation_data=(X_val, y_val))
+    assert history.val_accuracy[-1] > 0.9, history.val_accuracy
 kibibyte = 1 if sys.platform == "darwin" else 1024
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte))
 """
 
 DATA_BYTES = 70_000 * 784
 
+#: Rounds of what compiles everything anew, at the most.
+COLD_ROUNDS = 3
+
 
 @dataclass(frozen=True)
-class Costs:
-    """Each figure is a median where it was taken in rounds.
+class Cost:
+    """One figure, as it was found in each round.
 
     Attributes
     ----------
-    import_milliseconds : float
-        Of `import fastnn` over `import numpy`, each in a process of its own, in turns.
-    cold_seconds, warm_seconds : float
-        From `import fastnn` to the end of the first training step in a new process, with an empty
-        cache of compiled kernels and with a full one.
-    compiled_for_new_shape : int
-        Functions compiled for a network of a shape not seen before.
-    memory_megabytes : float
-        Peak memory of training MNIST from raw pixels, over that of `import numba` and over the
-        raw pixels themselves.
+    name : str
+        What was measured.
+    unit : str
+        Of the values; empty for a ratio or a number of things.
+    values : tuple of float
+        One a round.
     """
 
-    import_milliseconds: float
-    cold_seconds: float
-    warm_seconds: float
-    compiled_for_new_shape: int
-    memory_megabytes: float
+    name: str
+    unit: str
+    values: tuple[float, ...]
 
 
-def measure_costs(rounds: int = 7) -> Costs:
-    """Measure the costs in processes of their own."""
-    imports = [
-        _run(_IMPORT.format(module="fastnn")) - _run(_IMPORT.format(module="numpy"))
-        for _ in range(rounds)
+def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None) -> list[Cost]:
+    """Measure all costs, in so many rounds; what compiles everything in fewer.
+
+    Where there is one processor alone, no team is measured.
+    """
+    say = progress or (lambda name: None)
+    say("imports")
+    found = [_over("`import fastnn` over `import numpy`", "ms", _imports(rounds))]
+    say("first fit and predict, nothing cached")
+    cold = [_cold(threads=1) for _ in range(min(rounds, COLD_ROUNDS))]
+    found += [
+        Cost("first fit, nothing cached, on one core", "s", _column(cold, "fit")),
+        Cost("first predict after it, 32 rows, in addition", "s", _column(cold, "few")),
+        Cost("first predict of 1,024 rows, in addition", "s", _column(cold, "many")),
     ]
+    if usable() > 1:
+        say("first fit of a team, nothing cached")
+        team = [_cold(threads=2) for _ in range(min(rounds, COLD_ROUNDS))]
+        found.append(Cost("first fit, nothing cached, two threads", "s", _column(team, "fit")))
     with tempfile.TemporaryDirectory() as cache:
-        cold, _ = _run(_FIRST_STEP, NUMBA_CACHE_DIR=cache)
-        warm = [_run(_FIRST_STEP, NUMBA_CACHE_DIR=cache) for _ in range(rounds)]
-        # Once more where everything is compiled, as compiling takes memory of its own.
-        _run(_MEMORY, "train", NUMBA_CACHE_DIR=cache)
-        training, imported = (
-            _run(_MEMORY, what, NUMBA_CACHE_DIR=cache) for what in ("train", "import")
+        say("later processes")
+        _first(1, cache)
+        found.append(
+            _over("first step of a later process over `import numpy`", "s", _later(rounds, cache))
         )
-    return Costs(
-        import_milliseconds=median(imports) * 1e3,
-        cold_seconds=cold,
-        warm_seconds=median(seconds for seconds, _ in warm),
-        compiled_for_new_shape=max(compiled for _, compiled in warm),
-        memory_megabytes=(training - imported - DATA_BYTES) / 1e6,
+        before = _compiled(cache)
+        _run(_NETWORK + _ANOTHER_SHAPE, cache=cache)
+        new = len(_compiled(cache) - before)
+        found.append(Cost("functions compiled for a shape never seen", "", (new,)))
+        say("validation")
+        found.append(_validation(rounds, cache))
+        say("memory")
+        found.append(_memory(cache))
+    return found
+
+
+def _imports(rounds: int) -> Iterable[tuple[float, float]]:
+    for _ in range(rounds):
+        yield tuple(1e3 * _run(_IMPORT.format(module=name)) for name in ("fastnn", "numpy"))
+
+
+def _cold(threads: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as cache:
+        return _first(threads, cache)
+
+
+def _first(threads: int, cache: str) -> dict[str, float]:
+    times: dict[str, float] = _run(_NETWORK + _FIRST, threads, threads=threads, cache=cache)
+    return times
+
+
+def _later(rounds: int, cache: str) -> Iterable[tuple[float, float]]:
+    for _ in range(rounds):
+        yield _first(1, cache)["first step"], _run(_IMPORT.format(module="numpy"))
+
+
+def _validation(rounds: int, cache: str) -> Cost:
+    """What an epoch takes longer for it, over what a prediction of the same samples takes."""
+    times = _run(_NETWORK + _VALIDATION, rounds, cache=cache)
+    return Cost(
+        "validation after an epoch over `predict` of its samples",
+        "x",
+        tuple((validated - plain) / alone for plain, validated, alone in zip(*times, strict=True)),
     )
 
 
-def _run(program: str, *arguments: str, **variables: str) -> Any:
+def _memory(cache: str) -> Cost:
+    # Once more where everything is compiled, as compiling takes memory of its own.
+    _run(_MEMORY, "train", cache=cache)
+    training, imported = (_run(_MEMORY, what, cache=cache) for what in ("train", "import"))
+    return Cost(
+        "peak memory of training over `import numba` and the raw pixels",
+        "MB",
+        ((training - imported - DATA_BYTES) / 1e6,),
+    )
+
+
+def _over(name: str, unit: str, pairs: Iterable[tuple[float, float]]) -> Cost:
+    """Return what the first of each pair takes longer than the second."""
+    return Cost(name, unit, tuple(ours - theirs for ours, theirs in pairs))
+
+
+def _column(rows: list[dict[str, float]], name: str) -> tuple[float, ...]:
+    return tuple(row[name] for row in rows)
+
+
+def _compiled(cache: str) -> set[Path]:
+    """Return the files of compiled code."""
+    return {path for path in Path(cache).rglob("*") if path.is_file()}
+
+
+def _run(program: str, *arguments: object, threads: int = 1, cache: str | None = None) -> Any:
     package_root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHONPATH": path} | variables
+    environment = os.environ | {"PYTHONPATH": path, "FASTNN_NUM_THREADS": str(threads)}
+    if cache is not None:
+        environment["NUMBA_CACHE_DIR"] = cache
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports compile once, not every time
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
+    with kept_to(threads):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode != 0:
+        raise RuntimeError(f"a cost can't be measured: {done.stderr.strip() or done.returncode}")
     return json.loads(done.stdout)

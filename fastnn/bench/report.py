@@ -2,23 +2,30 @@
 
 import json
 import math
-import os
-import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from statistics import geometric_mean, median
-from typing import Any
+from statistics import geometric_mean, median, quantiles
+from typing import Any, NamedTuple
 
 from fastnn.bench.cases import LABELS, Case
-from fastnn.bench.costs import Costs
+from fastnn.bench.costs import Cost
+from fastnn.bench.machine import IDLE_LOAD
 from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
 DETAILED_COMPARISONS = 10
 NO_VALUE = "-"
+
+
+class Spread(NamedTuple):
+    """A median, and the quartiles that half of the values lie between."""
+
+    median: float
+    lower: float
+    upper: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.median)} ({_short(self.lower)}-{_short(self.upper)})"
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Outcome:
 
     `error` says why there is no time to report: the worker failed, or its results were wrong.
     `results` are mean losses of epochs, shares of wrong predictions, or largest errors.
+    `peak_bytes` are the most memory that the process held in each round.
     """
 
     case: Case
@@ -35,6 +43,7 @@ class Outcome:
     seconds: tuple[float, ...]
     cpu_seconds: tuple[float, ...]
     results: tuple[float, ...]
+    peak_bytes: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,42 +58,77 @@ class Result:
     outcomes: tuple[Outcome, ...]
     peak_gflops: float
 
+    @property
+    def subject(self) -> Outcome:
+        """What the others are compared to."""
+        return self.outcomes[0]
+
     def figures(self, outcome: Outcome) -> dict[str, Any] | None:
-        """Derive an outcome's figures, None where it has no time; spreads are median, low, high.
+        """Derive an outcome's figures, None where it has no time; spreads are median and quartiles.
 
         `time_ratio` is its time over the subject's in the same round. GFLOP/s are counted densely.
+        `processors` is how many it kept busy, and less than its threads where others took them.
         """
         if outcome.error is not None:
             return None
-        subject, case, timed = self.outcomes[0], outcome.case, outcome.seconds[1:]
+        case, timed = outcome.case, outcome.seconds[1:]
         gflops = case.flops / median(timed) / 1e9
         figures: dict[str, Any] = {
-            "samples_per_second": case.samples / median(timed),
-            "step_microseconds": _spread(seconds / case.steps * 1e6 for seconds in timed),
+            "samples_per_second": case.samples * case.epochs / median(timed),
+            "step_microseconds": spread(seconds / case.steps * 1e6 for seconds in timed),
             "gflops": gflops,
             "first_seconds": outcome.seconds[0],
+            "processors": sum(outcome.cpu_seconds[1:]) / sum(timed),
         }
-        if case.threads == subject.case.threads:
+        known = [size for size in outcome.peak_bytes if size is not None]
+        if known:
+            figures["peak_megabytes"] = max(known) / 1e6
+        if case.threads == self.subject.case.threads:
             figures["peak_share"] = gflops / self.peak_gflops
-        if subject.error is None:
-            pairs = zip(timed, subject.seconds[1:], strict=True)
-            figures["time_ratio"] = _spread(other / own for other, own in pairs)
+        if self.subject.error is None:
+            pairs = zip(timed, self.subject.seconds[1:], strict=True)
+            figures["time_ratio"] = spread(other / own for other, own in pairs)
         return figures
 
-    def best_ratio(self, outcomes: Iterable[Outcome]) -> float:
-        """Return the time ratio of the fastest among `outcomes`; NaN if none has one."""
-        figures = [self.figures(outcome) or {} for outcome in outcomes]
-        return min((f["time_ratio"][0] for f in figures if "time_ratio" in f), default=math.nan)
+    def best(self, outcomes: Iterable[Outcome]) -> tuple[Outcome, Spread] | None:
+        """Return the fastest among `outcomes` and its time ratio; None if none has one."""
+        ratios = [(o, (self.figures(o) or {}).get("time_ratio")) for o in outcomes]
+        found = [(outcome, ratio) for outcome, ratio in ratios if ratio is not None]
+        return min(found, key=lambda pair: pair[1].median, default=None)
+
+    @property
+    def fastest_peer(self) -> tuple[Outcome, Spread] | None:
+        """The fastest of other packages, and its time ratio; None if none has one."""
+        return self.best(outcome for outcome in self.outcomes if outcome.case.is_peer)
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in a line."""
+        if self.subject.error is not None:
+            return f"no time: {self.subject.error}"
+        shown = [
+            f"{outcome.label} {figures['time_ratio']}"
+            for outcome in self.outcomes[1:]
+            if not outcome.case.is_peer and (figures := self.figures(outcome))
+        ]
+        if self.fastest_peer is not None:
+            outcome, ratio = self.fastest_peer
+            shown.append(f"the fastest peer, {outcome.label}, {ratio}")
+        return f"time over fastnn numba: {'; '.join(shown)}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All comparisons of a run, the machine that ran them, and the peers that were not there."""
+    """All comparisons of a run, and the machine that ran them.
+
+    `missing` are the peers that were not installed; `notes` say what else was left out.
+    """
 
     environment: dict[str, Any]
     results: tuple[Result, ...]
     missing: tuple[str, ...] = ()
-    costs: Costs | None = None
+    costs: tuple[Cost, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -97,31 +141,13 @@ class Report:
         ]
 
 
-def _spread(values: Iterable[float]) -> tuple[float, float, float]:
+def spread(values: Iterable[float]) -> Spread:
+    """Return the median of at least one value, and the quartiles."""
     values = list(values)
-    return median(values), min(values), max(values)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Return what a reader needs to judge or repeat the figures."""
-    versions = {}
-    for package in ("fastnn", "numpy", "numba", "torch", "jax", "scikit-learn"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    names = []
-    if (cpus := Path("/proc/cpuinfo")).exists():
-        lines = [line.partition(":") for line in cpus.read_text().splitlines()]
-        names = [value.strip() for key, _, value in lines if key.strip() == "model name"]
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    lower, middle, upper = quantiles(values, method="inclusive")
+    return Spread(middle, lower, upper)
 
 
 def as_json(report: Report) -> str:
@@ -130,48 +156,52 @@ def as_json(report: Report) -> str:
     for result, shown in zip(report.results, document["results"], strict=True):
         for outcome, entry in zip(result.outcomes, shown["outcomes"], strict=True):
             entry["figures"] = result.figures(outcome)
+    for cost, entry in zip(report.costs, document["costs"], strict=True):
+        entry["spread"] = spread(cost.values)
     return json.dumps(document, indent=2)
 
 
 def as_markdown(report: Report) -> str:
     """Render the report for a terminal or a README."""
-    environment = report.environment
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-    parts = [
-        f"{environment['cpu']}, {environment['cores']} cores, {environment['platform']}; "
-        f"Python {environment['python']}, {versions}; {environment['date']}",
-    ]
+    parts = [_machine(report.environment)]
     if report.missing:
         parts.append(f"Not installed, so not compared: {', '.join(report.missing)}.")
+    parts += report.notes
     if len(report.results) > 1:
+        parts += _grids(report.results)
         parts += _summary(report.results)
+        parts += _memory(report.results)
     if len(report.results) <= DETAILED_COMPARISONS:
         parts += [part for result in report.results for part in _details(result)]
-    if report.costs is not None:
+    if report.costs:
         parts += ["### Before and beside the arithmetic", _costs(report.costs)]
     if report.failures:
         parts.append("\n".join(["No time reported:", *(f"- {text}" for text in report.failures)]))
     return "\n\n".join(parts) + "\n"
 
 
-def _costs(costs: Costs) -> str:
-    """What is paid once, a row for each."""
-    return markdown_table(
-        ["cost", "measured"],
-        [
-            ["`import fastnn` over `import numpy`", f"{costs.import_milliseconds:.0f} ms"],
-            ["first step of the first run, nothing cached", f"{costs.cold_seconds:.1f} s"],
-            ["first step of a later process", f"{costs.warm_seconds:.2f} s"],
-            [
-                "functions compiled for a shape never seen",
-                str(costs.compiled_for_new_shape),
-            ],
-            [
-                "peak memory of training over `import numba` and the raw pixels",
-                f"{costs.memory_megabytes:.0f} MB",
-            ],
-        ],
+def _machine(environment: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
+    line = (
+        f"{environment['cpu']}, {environment['cores']} cores, {environment['platform']}; "
+        f"Python {environment['python']}, {versions}; {environment['date']}"
     )
+    load = environment["load"]
+    if load is not None and load > IDLE_LOAD:
+        line += f"\n\nOther programs were running, a load of {load:.1f}: take the figures as rough."
+    return line
+
+
+def _costs(costs: Sequence[Cost]) -> str:
+    """What is paid once, or beside the training, a row for each."""
+    rows = []
+    for cost in costs:
+        found = spread(cost.values)
+        unit = f" {cost.unit}".rstrip()
+        quartiles = f"{_short(found.lower)}-{_short(found.upper)}"
+        shown = _short(found.median) if cost.unit else f"{found.median:g}"
+        rows.append([cost.name, shown + unit, quartiles if len(cost.values) > 1 else NO_VALUE])
+    return markdown_table(["cost", "measured", "quartiles"], rows)
 
 
 def _details(result: Result) -> list[str]:
@@ -180,55 +210,175 @@ def _details(result: Result) -> list[str]:
     for outcome in result.outcomes:
         figures = result.figures(outcome)
         if figures is None:
-            rows.append([outcome.label, *[NO_VALUE] * 6])
+            rows.append([outcome.label, *[NO_VALUE] * 8])
             continue
         ratio, share = figures.get("time_ratio"), figures.get("peak_share")
+        memory = figures.get("peak_megabytes")
         rows.append(
             [
                 outcome.label,
                 f"{figures['samples_per_second']:,.0f}",
-                "{:,.0f} ({:,.0f}-{:,.0f})".format(*figures["step_microseconds"]),
+                str(figures["step_microseconds"]),
+                NO_VALUE if ratio is None else str(ratio),
                 f"{figures['gflops']:.1f}",
-                f"{share:.0%}" if share else NO_VALUE,
-                "{:.2f} ({:.2f}-{:.2f})".format(*ratio) if ratio else NO_VALUE,
+                NO_VALUE if share is None else f"{share:.0%}",
+                NO_VALUE if memory is None else f"{memory:,.0f}",
+                f"{figures['processors']:.2f}",
                 f"{figures['first_seconds']:.2f}",
             ]
         )
-    subject = result.outcomes[0]
-    header = ["contender", "samples/s", "us a step (range)", "GFLOP/s", "of peak"]
-    header += [f"time over {LABELS[subject.case.contender]} (range)", "first round, s"]
+    case = result.subject.case
+    unit = {"row": "row", "predict": "call"}.get(case.task, "step")
+    header = ["contender", "samples/s", f"us a {unit}", f"time over {LABELS[case.contender]}"]
+    header += ["GFLOP/s", "of peak", "peak MB", "processors", "first round, s"]
     note = (
-        f"{result.rounds} interleaved rounds of {subject.case.samples:,} samples, medians; the "
-        f"peak, a dense matrix product at its best, is {result.peak_gflops:.1f} GFLOP/s."
+        f"{result.rounds} interleaved rounds of {case.samples * case.epochs:,} samples, all from "
+        "the same parameters: medians, quartiles in brackets. The peak, a dense matrix product at "
+        f"its best, is {result.peak_gflops:.1f} GFLOP/s."
     )
     return [f"### {result.name}", markdown_table(header, rows), note]
 
 
 def _summary(results: Sequence[Result]) -> list[str]:
     """All comparisons, a row each, and how the subject fared over them."""
-    others = dict.fromkeys(o.case.contender for result in results for o in result.outcomes[1:])
-    rows, fastest = [], []
-    for result in results:
-        ratios = [
-            result.best_ratio(o for o in result.outcomes[1:] if o.case.contender == other)
-            for other in others
+    columns = dict.fromkeys(_column(r.subject, o) for r in results for o in r.outcomes[1:])
+    common, names = _apart([result.name for result in results])
+    rows = []
+    for result, name in zip(results, names, strict=True):
+        found = [
+            result.best(o for o in result.outcomes[1:] if _column(result.subject, o) == column)
+            for column in columns
         ]
-        ratios.append(result.best_ratio(o for o in result.outcomes if o.case.is_peer))
-        fastest.append(ratios[-1])
-        figures = result.figures(result.outcomes[0])
+        ratios = [NO_VALUE if pair is None else str(pair[1]) for pair in found]
+        figures = result.figures(result.subject)
         speed = f"{figures['samples_per_second']:,.0f}" if figures else NO_VALUE
-        cells = [NO_VALUE if math.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
-        rows.append([result.name, speed, *cells])
-    labels = [LABELS[other] + (" on 1 thread" if other == "numba" else "") for other in others]
+        fastest = result.fastest_peer
+        rows.append([name, speed, *ratios, NO_VALUE if fastest is None else _short(fastest[1][0])])
+    heading = "Samples/s of fastnn numba, and how many times as long each of the others took, "
+    heading += "quartiles in brackets"
     parts = [
-        "Samples/s of fastnn numba, and how many times as long each of the others took:",
-        markdown_table(["comparison", "samples/s", *labels, "fastest peer"], rows),
+        f"{heading}; all: {', '.join(common)}." if common else f"{heading}.",
+        markdown_table(["comparison", "samples/s", *columns, "fastest peer"], rows),
+        *_won(results),
     ]
-    compared = [ratio for ratio in fastest if not math.isnan(ratio)]
-    if compared:
-        wins = sum(ratio > 1 for ratio in compared)
-        parts.append(
-            f"Faster than every peer in {wins} of {len(compared)} comparisons; geometric mean over "
-            f"the fastest peer of each {geometric_mean(compared):.2f}."
-        )
+    for result in results:
+        if result.subject.case.task == "row":
+            parts += _beside_numpy(result)
     return parts
+
+
+def _column(subject: Outcome, outcome: Outcome) -> str:
+    """Return the heading under which an outcome's ratio to the subject stands."""
+    case, heading = outcome.case, LABELS[outcome.case.contender]
+    if case.threads != subject.case.threads:
+        heading += f" on {case.threads} thread{'s' if case.threads > 1 else ''}"
+    if case.order != subject.case.order:
+        heading += " by columns"
+    return heading
+
+
+def _apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what all names have in common, and of each name the rest."""
+    split = [name.split(", ") for name in names]
+    common = [part for part in split[0] if all(part in parts for parts in split)]
+    return common, [", ".join(part for part in parts if part not in common) for parts in split]
+
+
+def _won(results: Sequence[Result]) -> list[str]:
+    """In how many comparisons the subject was faster than all peers, by input where there are more.
+
+    The geometric mean is of the times of the fastest peer of each over the subject's.
+    """
+    by_input: dict[str, list[float]] = {}
+    for result in results:
+        if (fastest := result.fastest_peer) is not None:
+            by_input.setdefault(result.subject.case.form, []).append(fastest[1].median)
+    if not by_input:
+        return []
+    groups = [("all", [ratio for ratios in by_input.values() for ratio in ratios])]
+    if len(by_input) > 1:
+        groups += [(form, ratios) for form, ratios in by_input.items() if len(ratios) > 1]
+    lines = [
+        f"{name}: faster than every peer in {sum(ratio > 1 for ratio in ratios)} of {len(ratios)}, "
+        f"{geometric_mean(ratios):.2f} times in the geometric mean over the fastest of each "
+        f"({min(ratios):.2f} to {max(ratios):.2f})."
+        for name, ratios in groups
+    ]
+    return ["\n".join(f"- {line}" for line in lines)]
+
+
+def _beside_numpy(result: Result) -> list[str]:
+    """What a call costs more than the NumPy backend's."""
+    both = [
+        figures["step_microseconds"].median
+        for outcome in result.outcomes
+        if outcome.case.contender in ("numba", "numpy") and (figures := result.figures(outcome))
+    ]
+    if len(both) < 2:
+        return []
+    ours, theirs = both
+    more = f"{abs(ours - theirs):.1f} us {'more' if ours > theirs else 'less'}"
+    return [f"{result.name}: {ours:.1f} us, {more} than on the NumPy backend."]
+
+
+def _grids(results: Sequence[Result]) -> list[str]:
+    """Networks against batch sizes at a glance, for each kind of work that has several of both."""
+    grids: dict[str, dict[tuple[tuple[int, ...], int], Result]] = {}
+    for result in results:
+        case = result.subject.case
+        sizes = ("-".join(map(str, case.shape)), f"batch {case.batch_size}")
+        work = ", ".join(part for part in result.name.split(", ") if part not in sizes)
+        grids.setdefault(work, {})[case.shape, case.batch_size] = result
+    parts = []
+    for work, grid in grids.items():
+        shapes = list(dict.fromkeys(shape for shape, _ in grid))
+        batch_sizes = list(dict.fromkeys(batch_size for _, batch_size in grid))
+        whole = len(grid) == len(shapes) * len(batch_sizes)
+        if not whole or len(grid) < 4 or not any(r.fastest_peer for r in grid.values()):
+            continue
+        rows = [
+            ["-".join(map(str, shape)), *[_glance(grid[shape, size]) for size in batch_sizes]]
+            for shape in shapes
+        ]
+        header = ["network", *[f"batch {size}" for size in batch_sizes]]
+        parts += [f"### {work}: time of the fastest peer", markdown_table(header, rows)]
+    return parts
+
+
+def _glance(result: Result) -> str:
+    if result.fastest_peer is None:
+        return NO_VALUE
+    outcome, ratio = result.fastest_peer
+    return f"{ratio.median:.2f} {outcome.case.contender}"
+
+
+def _memory(results: Sequence[Result]) -> list[str]:
+    """The most memory that a process of each contender held in training, over all comparisons."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for outcome in result.outcomes:
+            figures = result.figures(outcome)
+            if outcome.case.trains and figures and "peak_megabytes" in figures:
+                label = LABELS[outcome.case.contender]
+                found.setdefault(label, []).append(figures["peak_megabytes"])
+    if not found:
+        return []
+    shown: list[tuple[str, Callable[[list[float]], float]]] = [
+        ("least", min),
+        ("median", median),
+        ("most", max),
+    ]
+    rows = [[label, *[f"{of(sizes):,.0f}" for _, of in shown]] for label, sizes in found.items()]
+    return [
+        "Peak memory of the whole process in training, in MB, libraries and samples included, "
+        "over the comparisons:",
+        markdown_table(["contender", *[name for name, _ in shown]], rows),
+    ]
+
+
+def _short(value: float) -> str:
+    """Write a number with three digits at least."""
+    if not math.isfinite(value):
+        return str(value)
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{decimals}f}"

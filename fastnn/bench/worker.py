@@ -9,6 +9,8 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from fastnn.bench.cases import Case
@@ -24,14 +26,40 @@ def serve() -> None:
         print(json.dumps(message), file=answers, flush=True)
 
     work = json.loads(sys.stdin.readline())
-    run = prepare(Case(**work | {"shape": tuple(work["shape"])}))
+    contender = prepare(Case(**work | {"shape": tuple(work["shape"])}))
     answer(ready=True)
     for _ in sys.stdin:
+        contender.reset()
         gc.collect()
+        forget_peak_memory()
         cpu_start, start = time.process_time(), time.perf_counter()
-        result = run()
+        outcome = contender.run()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-        answer(seconds=seconds, cpu_seconds=cpu_seconds, result=result)
+        answer(
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            peak_bytes=peak_memory(),
+            result=contender.judge(outcome),
+        )
+
+
+def forget_peak_memory() -> None:
+    """Have the peak be that of what follows, where the system can; elsewhere it stays."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory that this process has held, None where nobody knows."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, which is left
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ import numpy as np
 
 import fastnn
 from fastnn.bench.cases import Case
-from fastnn.bench.contenders import FastNN, Parameters, initial_parameters, load_samples
+from fastnn.bench.contenders import FastNN
+from fastnn.bench.samples import SEED, initial_parameters, load_samples
 from fastnn.checks import Array
 from fastnn.layers import BUILT_IN, Elementwise
-
-SEED = 0
 
 ELEMENTWISE: dict[str, Any] = {
     kind._function: kind(*[0.25 * (i + 1) for i in range(len(kind._constants))])
@@ -151,8 +150,8 @@ def minibatch_sgd(batch_size: int, samples: int, dtype: str) -> Problem:
     """Mean loss of an epoch of 784-100-200-10 on MNIST, from the same parameters every time."""
 
     def epoch(dtype: str) -> float:
-        contender, parameters = _contender(fastnn.get_backend(), batch_size, samples, dtype)
-        contender.assign(parameters)
+        contender = _contender(fastnn.get_backend(), batch_size, samples, dtype)
+        contender.reset()
         return contender.train()
 
     def expected() -> float:
@@ -164,12 +163,9 @@ def minibatch_sgd(batch_size: int, samples: int, dtype: str) -> Problem:
 
 
 @functools.cache
-def _contender(
-    backend: str, batch_size: int, samples: int, dtype: str
-) -> tuple[FastNN, Parameters]:
+def _contender(backend: str, batch_size: int, samples: int, dtype: str) -> FastNN:
     case = Case(backend, batch_size=batch_size, samples=samples, dtype=dtype)
-    parameters = initial_parameters(case)
-    return FastNN(case, *load_samples(case), parameters), parameters
+    return FastNN(case, *load_samples(case), initial_parameters(case))
 
 
 DENSE_SHAPES = (

@@ -11,7 +11,8 @@ from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
 from fastnn.checks import Array
-from fastnn.layers import Dense, training_mode
+from fastnn.interrupts import Held, uncut
+from fastnn.layers import Dense, TrainingMode
 from fastnn.network import Network
 from fastnn.optimizers import SGD
 from fastnn.parameters import NamedVector
@@ -35,7 +36,8 @@ def fit(estimator: Any, X: Any, targets: Array, weights: Array | None) -> None:
     network.optimizer = SGD(0.0, momentum=0.5)  # see `Objective`
     try:
         with (
-            training_mode(network.layers, True),
+            Held(),
+            TrainingMode(network.layers, True),
             np.errstate(all="ignore"),
             training_path(network, samples, targets, rows, threads, weights) as path,
         ):
@@ -107,9 +109,10 @@ class Objective:
         return np.concatenate(flat).astype(np.float64)
 
     def place(self, vector: Array) -> None:
-        """Let the network have these parameters."""
-        for array, place in zip(self._parameters, self._places, strict=True):
-            array[...] = vector[place].reshape(array.shape)
+        """Let the network have these parameters, whole."""
+        with uncut:
+            for array, place in zip(self._parameters, self._places, strict=True):
+                array[...] = vector[place].reshape(array.shape)
 
     def __call__(self, vector: Array) -> tuple[float, Array]:
         """Return loss and gradient there."""

@@ -7,13 +7,14 @@ The layers come as the descriptions of `description.py`; `table.py` makes the ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastnn import guards, memory
 from fastnn.backends.description import RATES, Dense, Layer, Learned
+from fastnn.locks import cached_attribute
 from fastnn.memory import SparseRows
 
 from ..checked import Range, watched
@@ -43,9 +44,9 @@ def why_not(
     """Return why the compiled epoch can't run this network, or None if it can."""
     if loss not in losses.LOSSES:
         return f"the loss {loss!r} is not compiled"
-    if np.dtype(dtype).name not in ("float32", "float64"):
+    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         return f"parameters of type {np.dtype(dtype)} are not compiled"
-    if np.dtype(input_dtype).name not in INPUT_CODES:
+    if np.dtype(input_dtype) not in INPUT_CODES:
         return f"input of type {np.dtype(input_dtype)} is not compiled"
     units, dense = None, False
     for layer in layers:
@@ -163,12 +164,12 @@ class Program:
         most = min(threads, self._structure.chunks, MOST_MEMBERS)
         return 4 if most >= 4 else 2 if most >= 2 else 1
 
-    @cached_property
+    @cached_attribute
     def training(self) -> Table:
         """The table of a training step."""
         return Table(self._structure, self.batch_size, training=True)
 
-    @cached_property
+    @cached_attribute
     def prediction(self) -> Table:
         """The table of a prediction."""
         return Table(self._structure, PREDICTION_BATCH, training=False)
@@ -217,7 +218,7 @@ class Program:
         outputs = self.dense[-1].output_units
         loss = losses.LOSSES[self.loss]
         if loss.numeric_targets and (targets.ndim == 2 or not loss.class_ids):
-            target_code = INPUT_CODES[self.dtype.name]
+            target_code = INPUT_CODES[self.dtype]
             _check("targets", targets, self.dtype, (len(samples), outputs))
         else:
             target_code = losses.CLASS_IDS

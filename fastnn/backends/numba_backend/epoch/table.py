@@ -42,7 +42,11 @@ from .step import (
     put_rows,
 )
 
-INPUT_CODES = {"uint8": UINT8, "float32": FLOAT32, "float64": FLOAT64}
+INPUT_CODES = {
+    np.dtype(np.uint8): UINT8,
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.float64): FLOAT64,
+}
 
 SPARSE_BELOW = 0.55
 """Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
@@ -146,7 +150,7 @@ class Table:
         shared["lanes"] = self.lanes
         shared["group"] = sample_group(self.lanes)
         shared["chunks"] = structure.chunks
-        shared["input_code"] = INPUT_CODES[structure.input_dtype.name]
+        shared["input_code"] = INPUT_CODES[structure.input_dtype]
         shared["input_itemsize"] = structure.input_dtype.itemsize
         shared["input_row_bytes"] = structure.dense[0].input_units * structure.input_dtype.itemsize
         shared["record"] = self.shared.ctypes.data
