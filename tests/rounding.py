@@ -60,6 +60,9 @@ AMPLITUDE = 4.0
 MIXING = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 
 
+EPSILON = {4: 2.0**-23, 8: 2.0**-52}
+"""By the size of a number."""
+
 LONGER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
 """In what an operation is computed that is rounded once; a long double may be no longer."""
 
@@ -110,8 +113,15 @@ class Rounding:
         words *= MIXING[0]  # as the finaliser of MurmurHash3 does, by A. Appleby
         words ^= words >> np.uint64(33)
         words *= MIXING[1]
-        noise = (words >> np.uint64(11)) * 2.0**-52 - 1
-        return (array * (1 + AMPLITUDE * np.finfo(array.dtype).eps * noise)).astype(array.dtype)
+        words >>= np.uint64(11)
+        # in place, as this is most of what a network that rounds at random takes
+        factors = words.astype(np.float64)
+        factors *= 2.0**-52
+        factors -= 1
+        factors *= AMPLITUDE * EPSILON[array.itemsize]
+        factors += 1
+        factors *= array
+        return factors.astype(array.dtype, copy=False)
 
     def operand(self, array):
         """Return a number that an operation begins with."""

@@ -180,7 +180,7 @@ def test_report_as_json_and_markdown():
     assert "peak_share" not in shown[3]["figures"]
     text = bench.as_markdown(whole)
     assert "2.50 (2.25-2.75)" in text
-    assert "random input: faster than every peer in 2 of 2, 2.50 times" in text
+    assert "all: faster than every peer in 2 of 2, 2.50 times" in text
     assert whole.failures == ["tiny: jax: loss 3 in epoch 1"] * 2
     assert "- tiny: jax: loss 3 in epoch 1" in text
 

@@ -309,6 +309,32 @@ def test_fork_beside_a_thread_that_trains():
     assert trained_bits() == expected
 
 
+def test_a_table_is_made_while_another_is(numba_backend, monkeypatch):
+    """Nobody waits for it, least of all the child of a fork, which has not that thread."""
+    from fastnn.backends.numba_backend.epoch import program
+
+    make, begun, go_on = program.Table, threading.Event(), threading.Event()
+    first = threading.Lock()
+
+    def slowly(*arguments, **options):
+        if first.acquire(blocking=False):
+            begun.set()
+            assert go_on.wait(300)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(program, "Table", slowly)
+    expected = []
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(trained_bits)
+        assert begun.wait(300)
+        try:
+            expected.append(pool.submit(trained_bits).result(120))
+        finally:
+            go_on.set()
+        expected.append(waiting.result(300))
+    assert expected[0] == expected[1]
+
+
 FORKING = """
 import os, sys, threading, time
 from test_sharing_networks import ended, many_kinds, np, trained_bits

@@ -112,7 +112,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     if suite in ("inputs", "table") and "data" not in options:
         options["data"], found = _data_here()
         notes += found
-    peers = given.get("peers", tuple(PEERS))
+    peers = () if suite == "costs" else given.get("peers", tuple(PEERS))
     missing = tuple(peer for peer in peers if importlib.util.find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))

@@ -293,11 +293,11 @@ def _won(results: Sequence[Result]) -> list[str]:
     for result in results:
         if (fastest := result.fastest_peer) is not None:
             by_input.setdefault(result.subject.case.form, []).append(fastest[1].median)
-    groups = list(by_input.items())
-    if not groups:
+    if not by_input:
         return []
-    if len(groups) > 1:
-        groups.insert(0, ("all", [ratio for ratios in by_input.values() for ratio in ratios]))
+    groups = [("all", [ratio for ratios in by_input.values() for ratio in ratios])]
+    if len(by_input) > 1:
+        groups += [(form, ratios) for form, ratios in by_input.items() if len(ratios) > 1]
     lines = [
         f"{name}: faster than every peer in {sum(ratio > 1 for ratio in ratios)} of {len(ratios)}, "
         f"{geometric_mean(ratios):.2f} times in the geometric mean over the fastest of each "
@@ -317,7 +317,8 @@ def _beside_numpy(result: Result) -> list[str]:
     if len(both) < 2:
         return []
     ours, theirs = both
-    return [f"{result.name}: {ours:.1f} us; the NumPy backend takes {theirs:.1f} us."]
+    more = f"{abs(ours - theirs):.1f} us {'more' if ours > theirs else 'less'}"
+    return [f"{result.name}: {ours:.1f} us, {more} than on the NumPy backend."]
 
 
 def _grids(results: Sequence[Result]) -> list[str]:
