@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fastnn import checks
+from fastnn import checks, compilations
 
 if TYPE_CHECKING:
     from fastnn.training import History
@@ -127,14 +128,24 @@ class Terminal(Lines):
         self._bars = bars
         self._bar: Any = None
         self._began = 0.0
+        self._preparing = ExitStack()
 
     def __enter__(self) -> None:
-        # Where no kernel has been compiled yet, it takes some seconds to the first epoch.
+        # Where nothing has been compiled yet, it takes some seconds to the first epoch.
         self._bar = self._draw(bar_format="preparing")
+        self._began = time.perf_counter()
+        self._preparing.enter_context(compilations.told_to(self._tell_of_compilation))
+
+    def _tell_of_compilation(self, name: str) -> None:
+        """Show what is being compiled, once for this machine, and how long that has taken."""
+        seconds = time.perf_counter() - self._began
+        self._bar.bar_format = f"preparing: compiling {name}, {seconds:.1f} s so far"
+        self._bar.refresh()
 
     def begin_epoch(self, samples: int | None, done: int) -> None:
         """Note when the epoch began; a short one gets no bar."""
         super().begin_epoch(samples, done)
+        self._preparing.close()
         self._close()
         self._began = time.perf_counter()
 
@@ -178,6 +189,7 @@ class Terminal(Lines):
         super().end_epoch()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._preparing.close()
         if self._bar is not None:
             self._bar.leave = kind is not None and self.done > 0
         self._close()

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from numba.core.errors import NumbaError
 
+from fastnn import compilations
 from fastnn.backends.numba_backend.compiling import frontend, joining
 from fastnn.backends.numba_backend.epoch import step
 from fastnn.backends.numba_backend.jit import INTEGER, jit, jit_part
@@ -124,6 +125,18 @@ def test_what_is_none_is_left_out():
     assert for_nobody_or_somebody(5, 7) == 7
 
 
+def successor(x):
+    return x + 1
+
+
+def test_it_is_told_what_is_compiled():
+    told = []
+    with compilations.told_to(told.append):
+        assert jit(successor)(1) == 2
+        assert jit(successor)(2) == 3  # which is there by now
+    assert told == ["successor"]
+
+
 @jit
 def of_no_number(x):
     return x.unknown
@@ -166,7 +179,7 @@ import hashlib, sys
 import numpy as np
 from fastnn.backends.numba_backend.compiling import frontend
 if sys.argv[1] == "moved":
-    del frontend.lean.untyped_passes.IRProcessing
+    del frontend.lean.untyped_passes.RewriteSemanticConstants
 import fastnn
 X, y = np.random.default_rng(0).normal(size=(96, 20)).astype(np.float32), np.arange(96) % 3
 layers = [fastnn.Dense(20, 30, l2=0.1), fastnn.ReLU(), fastnn.Dense(30, 3)]

@@ -13,7 +13,17 @@ from conftest import ROOT
 PACKAGE = ROOT / "fastnn"
 
 FLOORS = [
-    {"checks", "guards", "interrupts", "locks", "markdown", "processors", "registry", "unpacking"},
+    {
+        "checks",
+        "compilations",
+        "guards",
+        "interrupts",
+        "locks",
+        "markdown",
+        "processors",
+        "registry",
+        "unpacking",
+    },
     {"memory", "backends", "datasets", "initializers", "schedules"},
     {"loss_functions", "losses", "optimizers"},
     {"parameters"},

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 import fastnn
-from fastnn import Dense, Network, ReLU, progress
+from fastnn import Dense, Network, ReLU, compilations, progress
 from fastnn.training import History
 
 X = np.random.default_rng(0).normal(size=(300, 4))
@@ -268,6 +268,19 @@ class TestTerminal:
             assert (terminal._bar.n, terminal._bar.initial, terminal._bar.total) == (
                 done + 35, done, 100,
             )  # fmt: skip
+
+    def test_it_tells_what_is_compiled(self):
+        bars = io.StringIO()
+        terminal = progress.Terminal(io.StringIO(), bars)
+        terminal.begin(History(), 1)
+        with terminal:
+            compilations.tell("gather")
+            assert re.search(r"preparing: compiling gather, \d+\.\d s so far", bars.getvalue())
+            terminal.begin_epoch(100, 0)
+            compilations.tell("as for a prediction, in the midst of a training")
+        compilations.tell("as for something else, afterwards")
+        assert "midst" not in bars.getvalue()
+        assert "afterwards" not in bars.getvalue()
 
     def test_bars_give_way_to_lines(self):
         code = """

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 
+from fastnn import compilations
 from fastnn.interrupts import held_uncut
 
 from .compiling import cache
@@ -84,6 +85,8 @@ def _kept(symbol: str) -> Object | None:
 
 
 def _made(symbol: str, make: Callable[[], Object | None]) -> Object | None:
+    *_, name, _, _ = symbol.split(".")
+    compilations.tell(name)
     made = make()
     if made is not None and _is_ours(symbol):
         cache.keep(symbol, made.packed())

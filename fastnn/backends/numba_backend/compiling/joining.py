@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import inspect
-import textwrap
+import linecache
 from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -67,17 +68,24 @@ def joined(function: Callable[..., Any], given: Mapping[str, None]) -> FunctionT
     return result
 
 
-def _tree_of(function: Callable[..., Any]) -> ast.FunctionDef:
+def _tree_of(function: Any) -> ast.FunctionDef:
     """Return the tree of a function's text; a copy, which may be changed."""
-    if function not in _trees:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-        if not isinstance(tree, ast.FunctionDef):
-            raise OSError(f"{function.__qualname__} has no text of its own")
-        _trees[function] = tree
-    return copy.deepcopy(_trees[function])
+    code = function.__code__
+    tree = _functions_in(code.co_filename).get((code.co_firstlineno, code.co_name))
+    if tree is None:
+        raise OSError(f"{function.__qualname__} has no text of its own")
+    return copy.deepcopy(tree)
 
 
-_trees: dict[Callable[..., Any], ast.FunctionDef] = {}
+@functools.cache
+def _functions_in(file: str) -> dict[tuple[int, str], ast.FunctionDef]:
+    """Return the functions of a file by the line where they begin, and their names."""
+    tree = ast.parse("".join(linecache.getlines(file)))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {
+        (min(line.lineno for line in (node, *node.decorator_list)), node.name): node
+        for node in functions
+    }
 
 
 def _stored(tree: ast.AST) -> set[str]:

@@ -135,10 +135,8 @@ class _Lean(compiler.CompilerBase):
         for step in (
             untyped_passes.TranslateByteCode,
             untyped_passes.FixupArgs,
-            untyped_passes.IRProcessing,
             untyped_passes.RewriteSemanticConstants,
             typed_passes.NopythonTypeInference,
-            typed_passes.IRLegalization,
             typed_passes.NativeLowering,
         ):
             passes.add_pass(step, step.__name__)
