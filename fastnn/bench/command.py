@@ -1,8 +1,8 @@
 """``fastnn bench``: its options, and the run."""
 
-import importlib.util
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         options["data"], found = _data_here()
         notes += found
     peers = () if suite == "costs" else given.get("peers", tuple(PEERS))
-    missing = tuple(peer for peer in peers if importlib.util.find_spec(peer) is None)
+    missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
     if usable() == 1 and suite == "table":

@@ -45,14 +45,13 @@ def check(found, expected):
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-5), f"{found}, not {expected}"
 
 MNIST = 784, 100, 200, 10
+values = np.arange(32 * MNIST[0]) * 7919 % 256
+X, y = values.astype(np.uint8).reshape(32, -1), np.arange(32) % 10
 """
 
 _FIRST = """
-threads = int(sys.argv[1])
-values = np.arange(32 * 784) * 7919 % 256
-X, y = values.astype(np.uint8).reshape(32, 784), np.arange(32) % 10
 before = time.perf_counter()
-fitted, loss = fit(X, y, *MNIST, threads=threads)
+fitted, loss = fit(X, y, *MNIST, threads=int(sys.argv[1]))
 fit_end = time.perf_counter()
 few = fitted.predict(X)
 few_end = time.perf_counter()
@@ -68,7 +67,6 @@ print(json.dumps({
 """
 
 _ANOTHER_SHAPE = """
-X, y = np.zeros((32, 784), np.uint8), np.arange(32) % 10
 shape = 784, 77, 33, 5, 10
 check(fit(X, y, *shape)[1], fit(X, y, *shape, backend="numpy")[1])
 print("null")
