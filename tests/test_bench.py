@@ -283,6 +283,20 @@ def test_fashion_mnist_that_is_not_here_is_reported(monkeypatch, tmp_path):
         bench.run(parse("--suite", "inputs", "--peers", "", "--data", "fashion_mnist"))
 
 
+def test_an_interrupt_leaves_what_was_measured(monkeypatch, tmp_path):
+    def measured(comparison, rounds):
+        if "uint8" in comparison.name:
+            raise KeyboardInterrupt
+        return report.Result(comparison.name, rounds, (outcome([1, 1]),), 1.0)
+
+    monkeypatch.setattr(command, "measure", measured)
+    file = tmp_path / "report.json"
+    found = bench.run(parse("--peers", "", "--json", str(file)))
+    assert found.interrupted
+    assert len(found.results) == len(json.loads(file.read_text())["results"]) == 1
+    assert "Interrupted after 1 of 3 comparisons." in bench.as_markdown(found)
+
+
 def test_missing_peers_are_reported(monkeypatch, tmp_path):
     compared = []
 
@@ -366,10 +380,11 @@ def test_costs_are_rendered():
     found = (
         costs.Cost("first fit", "s", (5.0, 6.0, 5.5)),
         costs.Cost("functions compiled", "", (0,)),
+        costs.Cost("validation", "", (), "AssertionError: 1, not 2"),
     )
     rendered = report.Report(machine.describe_environment(), (), (), found)
     text = bench.as_markdown(rendered)
-    for figure in ("5.50 s", "5.25-5.75", " 0 |"):
+    for figure in ("5.50 s", "5.25-5.75", " 0 |", "- validation: AssertionError: 1, not 2"):
         assert figure in text
     assert json.loads(bench.as_json(rendered))["costs"][0]["spread"] == [5.5, 5.25, 5.75]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastnn import checks
 from fastnn.bench.cases import INPUTS, PEERS
-from fastnn.bench.costs import measure_costs
+from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
 from fastnn.bench.measuring import measure
 from fastnn.bench.report import Report, Result, as_json
@@ -95,6 +95,11 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     progress : callable, optional
         Is told what comes next, and what came out of each comparison.
 
+    Returns
+    -------
+    Report
+        After Ctrl-C, of what had been measured by then.
+
     Raises
     ------
     ValueError
@@ -125,20 +130,23 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     environment = describe_environment()
     results: list[Result] = []
 
-    def report(costs: tuple[Any, ...] = ()) -> Report:
-        found = Report(environment, tuple(results), missing, costs, tuple(notes))
+    def report(*costs: Cost, interrupted: bool = False) -> Report:
+        found = Report(environment, tuple(results), missing, costs, tuple(notes), interrupted)
         if file is not None:
             file.write_text(as_json(found))
         return found
 
-    for number, comparison in enumerate(comparisons, 1):
-        say(f"{number}/{len(comparisons)} {comparison.name}")
-        results.append(measure(comparison, rounds))
-        say(f"    {results[-1].verdict}")
-        report()
-    if suite not in ("costs", "table"):
-        return report()
-    return report(tuple(measure_costs(rounds, say)))
+    try:
+        for number, comparison in enumerate(comparisons, 1):
+            say(f"{number}/{len(comparisons)} {comparison.name}")
+            results.append(measure(comparison, rounds))
+            say(f"    {results[-1].verdict}")
+            report()
+        costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
+    except KeyboardInterrupt:
+        notes.append(f"Interrupted after {len(results)} of {len(comparisons)} comparisons.")
+        return report(interrupted=True)
+    return report(*costs)
 
 
 def _has_several(options: dict[str, Any]) -> bool:

@@ -67,7 +67,8 @@ class Result:
         """Derive an outcome's figures, None where it has no time; spreads are median and quartiles.
 
         `time_ratio` is its time over the subject's in the same round. GFLOP/s are counted densely.
-        `processors` is how many it kept busy, and less than its threads where others took them.
+        `processors` is how many it kept busy, and less than its threads where others took them;
+        `cpu_ratio` is of the time that processors were busy for each, which others disturb less.
         """
         if outcome.error is not None:
             return None
@@ -88,6 +89,8 @@ class Result:
         if self.subject.error is None:
             pairs = zip(timed, self.subject.seconds[1:], strict=True)
             figures["time_ratio"] = spread(other / own for other, own in pairs)
+            pairs = zip(outcome.cpu_seconds[1:], self.subject.cpu_seconds[1:], strict=True)
+            figures["cpu_ratio"] = spread(other / own for other, own in pairs)
         return figures
 
     def best(self, outcomes: Iterable[Outcome]) -> tuple[Outcome, Spread] | None:
@@ -121,7 +124,8 @@ class Result:
 class Report:
     """All comparisons of a run, and the machine that ran them.
 
-    `missing` are the peers that were not installed; `notes` say what else was left out.
+    `missing` are the peers that were not installed; `notes` say what else was left out, and
+    `interrupted` whether the rest was.
     """
 
     environment: dict[str, Any]
@@ -129,16 +133,19 @@ class Report:
     missing: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
     notes: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def failures(self) -> list[str]:
-        """Every contender without a time, and why."""
-        return [
+        """Every contender without a time, and every cost, and why."""
+        contenders = [
             f"{result.name}: {outcome.label}: {outcome.error}"
             for result in self.results
             for outcome in result.outcomes
             if outcome.error is not None
         ]
+        costs = [f"{cost.name}: {cost.error}" for cost in self.costs if cost.error is not None]
+        return contenders + costs
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -157,7 +164,7 @@ def as_json(report: Report) -> str:
         for outcome, entry in zip(result.outcomes, shown["outcomes"], strict=True):
             entry["figures"] = result.figures(outcome)
     for cost, entry in zip(report.costs, document["costs"], strict=True):
-        entry["spread"] = spread(cost.values)
+        entry["spread"] = spread(cost.values) if cost.values else None
     return json.dumps(document, indent=2)
 
 
@@ -196,6 +203,8 @@ def _costs(costs: Sequence[Cost]) -> str:
     """What is paid once, or beside the training, a row for each."""
     rows = []
     for cost in costs:
+        if cost.error is not None:
+            continue
         found = spread(cost.values)
         unit = f" {cost.unit}".rstrip()
         quartiles = f"{_short(found.lower)}-{_short(found.upper)}"

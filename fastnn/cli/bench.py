@@ -8,6 +8,7 @@ from typing import Any
 
 from fastnn import bench
 from fastnn.cli.arguments import HelpFormatter
+from fastnn.cli.console import FAILED, INTERRUPTED
 
 
 def add_to(commands: Any) -> None:
@@ -26,4 +27,4 @@ def add_to(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
     print(bench.as_markdown(report))
-    return 1 if report.failures else 0
+    return INTERRUPTED if report.interrupted else FAILED if report.failures else 0
