@@ -19,10 +19,7 @@ from fastnn.functional import forward, predict, train
 from fastnn.gradcheck import check_gradients, eval_numerical_gradient
 from fastnn.layers import Dense, Layer, ReLU, Rescaling
 from fastnn.loading import from_sklearn, from_torch, load, resume
-from fastnn.losses import (
-    BinaryCrossEntropy,
-    MeanSquaredError,
-    SoftmaxCrossEntropy,
+from fastnn.loss_functions import (
     binary_crossentropy_with_logits,
     grad_binary_crossentropy_with_logits,
     grad_softmax_crossentropy_with_logits,
@@ -32,6 +29,7 @@ from fastnn.losses import (
     softmax,
     softmax_crossentropy_with_logits,
 )
+from fastnn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from fastnn.many import fit_many
 from fastnn.network import Evaluation, Network
 from fastnn.normalization import BatchNorm

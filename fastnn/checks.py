@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
@@ -25,14 +26,17 @@ _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-LONGEST_TEXT = 1000
-"""In a message: characters of what a file holds."""
+LONGEST_TEXT, LONGEST_NAME, MOST_NAMES = 1000, 60, 20
+"""In a message: characters of what a file holds, and of a name in it, and how many names."""
+
+MOST_NUMBERS = 2**53
+"""In an array: what no machine holds, but for which no count or address overflows."""
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def integer(name: str, value: object, *, minimum: int) -> int:
-    """Return `value` as an int that is at least `minimum`; a bool is not an integer here."""
+def integer(name: str, value: object, *, minimum: int, maximum: float = sys.maxsize) -> int:
+    """Return `value` as an int of `minimum` to `maximum`; a bool is not an integer here."""
     expected = f"an integer of at least {minimum}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
@@ -41,15 +45,27 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     except TypeError:
         raise TypeError(f"{name}: expected {expected}, got {_describe(value)}") from None
     if number < minimum:
-        raise ValueError(f"{name}: expected {expected}, got {number}")
+        raise ValueError(f"{name}: expected {expected}, got {shown(number)}")
+    if number > maximum:
+        raise ValueError(f"{name}: expected an integer below 2^63, got {shown(number)}")
     return number
+
+
+def held(names: str, *counts: int) -> None:
+    """Raise if the product of counts, each at least 1, is of more numbers than an array can hold.
+
+    NumPy refuses it as well, but does not say what it is about.
+    """
+    product = math.prod(counts)
+    if product > MOST_NUMBERS:
+        raise ValueError(f"{names}: expected at most 2^53 numbers, got {shown(product)}")
 
 
 def steps(name: str, value: object) -> int:
     """Return `value` as a count of steps: at most 2^53, so that floats count on, and kernels."""
-    number = integer(name, value, minimum=0)
+    number = integer(name, value, minimum=0, maximum=math.inf)
     if number > 2**53:
-        raise ValueError(f"{name}: expected an integer of at most 2^53, got {number}")
+        raise ValueError(f"{name}: expected an integer of at most 2^53, got {shown(number)}")
     return number
 
 
@@ -311,11 +327,36 @@ def printable(text: str) -> str:
 
 def message(text: str) -> str:
     """Return what is said of a text from elsewhere: printable, and of a long one the ends."""
-    if len(text) > LONGEST_TEXT:
-        text = f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
-    return printable(text)
+    return _ends(text, LONGEST_TEXT)
+
+
+def short(name: object) -> str:
+    """Return a name or a value from elsewhere, as that of a column, as `message` does a text."""
+    return _ends(str(name), LONGEST_NAME)
+
+
+def listed(names: Iterable[object], most: int = MOST_NAMES) -> str:
+    """Return names from elsewhere in a row, of many the first ones.
+
+    Of a mapping, each with what it is mapped to behind it.
+    """
+    found = [short(name) for name in names]
+    if isinstance(names, Mapping):
+        found = [f"{name} {said}" for name, said in zip(found, names.values(), strict=True)]
+    return ", ".join(found[:most]) + ", ..." * (len(found) > most)
+
+
+def _ends(text: str, most: int) -> str:
+    """Return a printable text of about so many characters."""
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
+def shown(number: int) -> str:
+    """Return an integer in digits, unless it has too many of them."""
+    return str(number) if number.bit_length() <= 200 else f"one of {number.bit_length()} bits"
 
 
 def _describe(value: object) -> str:
-    text = repr(value)
+    text = shown(value) if type(value) is int else repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -271,10 +271,7 @@ def iterate_minibatches(
             "inputs and targets: expected the same length, "
             f"got {len(inputs)} inputs and {len(targets)} targets"
         )
-    if isinstance(batchsize, bool) or not isinstance(batchsize, int | np.integer):
-        raise TypeError(f"batchsize: expected an int, got {_described(batchsize)}")
-    if batchsize < 1:
-        raise ValueError(f"batchsize: expected at least 1, got {batchsize}")
+    batchsize = checks.integer("batchsize", batchsize, minimum=1)
     checks.flag("shuffle", shuffle)
     if not isinstance(rng, np.random.Generator | None):
         raise TypeError(f"rng: expected a numpy.random.Generator or None, got {_described(rng)}")
@@ -283,7 +280,7 @@ def iterate_minibatches(
     if shuffle:
         order = (np.random.default_rng() if rng is None else rng).permutation(len(inputs))
     # A generator would run the checks above at the first next(), far from the mistake.
-    return _minibatches(inputs, targets, int(batchsize), order)
+    return _minibatches(inputs, targets, batchsize, order)
 
 
 def normalize(

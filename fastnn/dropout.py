@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -122,7 +124,7 @@ class Dropout(Layer):
 
     def _resume(self, *, key: int, step: int) -> None:  # type: ignore[override]
         """Go on with the masks of a saved layer."""
-        if checks.integer("key", key, minimum=0) >= 2**64:
+        if checks.integer("key", key, minimum=0, maximum=math.inf) >= 2**64:
             raise ValueError(f"key: expected an integer of at most 64 bits, got {key}")
         self._key, self._passes = key, checks.steps("step", step)
 

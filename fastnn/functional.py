@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, losses, propagation
+from fastnn import checks, loss_functions, propagation
 from fastnn.checks import Array
 from fastnn.layers import Layer, TrainingMode
 from fastnn.network import Network
@@ -88,9 +88,9 @@ def train(network: Sequence[Layer], X: npt.ArrayLike, y: npt.ArrayLike) -> float
         activations = [checks.matrix("X", X), *_activations(network, X)]
         logits = activations.pop()
         y = checks.labels("y", y, batch=len(logits), classes=logits.shape[1])
-        loss = losses.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
+        loss = loss_functions.softmax_crossentropy_with_logits(logits, y).mean(dtype=np.float64)
         penalty = propagation.penalty(network)
-        gradient = losses.grad_softmax_crossentropy_with_logits(logits, y)
+        gradient = loss_functions.grad_softmax_crossentropy_with_logits(logits, y)
         for layer, input in zip(reversed(network), reversed(activations), strict=True):
             gradient = layer.backward(input, gradient)
     return float(loss) + penalty

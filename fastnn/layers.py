@@ -585,6 +585,7 @@ class Dense(ParametricLayer):
         _refuse(learning_rate, unknown)
         inputs = checks.integer("input_units", input_units, minimum=1)
         outputs = checks.integer("output_units", output_units, minimum=1)
+        checks.held("input_units, output_units", inputs, outputs)
         shapes = {"weights": (inputs, outputs), "biases": (outputs,)}
         initial = {
             name: initializers.checked(name, value, dimensions=len(shapes[name]))

@@ -7,13 +7,16 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+Value = TypeVar("Value")
 
 BEHIND_THE_END = 0x7FFF_FFFF
 """The byte that is locked on Windows, where nobody else can read or write what is."""
@@ -55,6 +58,23 @@ class ReadersWriterLock:
         first, second, third, fourth = self.slots
         with first, second, third, fourth:
             yield
+
+
+class cached_attribute(Generic[Value]):  # noqa: N801 - used as a decorator
+    """A property that is computed when first asked for, and kept; two threads may compute it twice.
+
+    `functools.cached_property` holds a lock while it computes, before Python 3.12 the same one for
+    all objects: threads that share nothing wait for each other, and the child of a fork may wait
+    for a thread that it does not have.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, instance: object, owner: type) -> Value:
+        # found here no more, once it is among the attributes of the instance itself
+        value = instance.__dict__[self._compute.__name__] = self._compute(instance)
+        return value
 
 
 _all: weakref.WeakSet[ReadersWriterLock] = weakref.WeakSet()

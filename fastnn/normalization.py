@@ -76,6 +76,7 @@ class BatchNorm(ParametricLayer):
         epsilon: float = 1e-5,
     ) -> None:
         width = checks.integer("units", units, minimum=1)
+        checks.held("units", width)
         initial = {"scale": _ones, "shift": zeros, "running_mean": zeros, "running_variance": _ones}
         self.momentum = momentum
         self.epsilon = epsilon

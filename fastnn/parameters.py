@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from fastnn import checks, optimizers
 from fastnn.backends import Backend
 from fastnn.checks import Array
 from fastnn.initializers import Initializer, Shape
+from fastnn.locks import cached_attribute
 from fastnn.memory import Layout, aligned_zeros
 from fastnn.optimizers import Optimizer
 
@@ -50,7 +50,7 @@ class NamedVector:
         # Without the views, which would be copies of their parts.
         return NamedVector, (self.layout, self.array)
 
-    @cached_property
+    @cached_attribute
     def padding(self) -> list[Array]:
         """What lies between and behind the parts, as views."""
         return self.layout.padding(self.array)

@@ -111,7 +111,7 @@ def training_path(
     `X` may be CSR in the network's dtype. `weights` are those of the samples, float64.
     `threads` is the number that share the work on the compiled path, None for a choice by the work.
     """
-    X = _by_rows(X)
+    X = _by_rows(network, X)
     if reason_for_layers(network) is None:
         weighted = weights is not None
         with network._programs.for_training(network, X, batch_size, weighted) as program:
@@ -120,7 +120,18 @@ def training_path(
         yield LayerPath(network, X, y, batch_size, weights)
 
 
-class LayerPath:
+class _OfSamples:
+    """What both paths hold."""
+
+    _X: Array | SparseRows
+    _y: Array
+
+    def batch(self, order: Order) -> tuple[Array, Array]:
+        """Return these samples and their targets."""
+        return self._X[order], self._y[order]
+
+
+class LayerPath(_OfSamples):
     """Batch by batch through the layers' own methods: the reference, open to any layer."""
 
     def __init__(
@@ -172,11 +183,7 @@ class LayerPath:
 
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
-        self._X, self._y = _by_rows(X), y
-
-    def batch(self, order: Order) -> tuple[Array, Array]:
-        """Return these samples and their targets."""
-        return self._X[order], self._y[order]
+        self._X, self._y = _by_rows(self._network, X), y
 
 
 class _Call(NamedTuple):
@@ -187,7 +194,7 @@ class _Call(NamedTuple):
     steps: int
 
 
-class CompiledPath:
+class CompiledPath(_OfSamples):
     """Many batches in one call of a compiled function that reads the network from a table."""
 
     def __init__(
@@ -240,12 +247,8 @@ class CompiledPath:
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._program.check_class_ids(y)
-        self._X, self._y = X, y = _by_rows(X), y
+        self._X, self._y = X, y = _by_rows(self._network, X), y
         self._direct = _readable(self._network, X) and X.dtype == self._program.input_dtype
-
-    def batch(self, order: Order) -> tuple[Array, Array]:
-        """Return these samples and their targets."""
-        return self._X[order], self._y[order]
 
     def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
@@ -494,19 +497,23 @@ def _readable(network: Trainable, X: Array | SparseRows) -> bool:
     return bool(X.flags.c_contiguous and X.dtype in _epoch_module(network).INPUT_CODES)
 
 
-def _by_rows(X: Array | SparseRows) -> Array | SparseRows:
+def _by_rows(network: Trainable, X: Array | SparseRows) -> Array | SparseRows:
     """Return samples whose numbers lie side by side, a copy of what lies by columns.
 
     As tables of pandas do: to gather the rows of each batch takes four times as long as the rest of
-    its step, to copy all once as long as half an epoch. What lies in a file may be larger than
-    memory, and stays there.
+    its step, to copy all once as long as half an epoch. The copy is in the network's dtype unless
+    the samples' own is narrower: half of what float64 takes, which each epoch would have to read
+    and to convert. What lies in a file may be larger than memory, and stays there.
     """
     if isinstance(X, SparseRows) or X.shape[1] == 1 or X.strides[1] == X.itemsize:
         return X
     base: Any = X
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
-    return X if isinstance(base, np.memmap) else np.ascontiguousarray(X)
+    if isinstance(base, np.memmap):
+        return X
+    narrower = X.dtype.itemsize < network.dtype.itemsize
+    return np.ascontiguousarray(X, X.dtype if narrower else network.dtype)
 
 
 def _density(X: Array | SparseRows, rows: int) -> float:

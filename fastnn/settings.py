@@ -13,7 +13,7 @@ from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Rescaling
 from fastnn.losses import Loss, SoftmaxCrossEntropy
-from fastnn.network import Network
+from fastnn.network import Evaluation, Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import BY_NAME as OPTIMIZERS
 from fastnn.optimizers import Optimizer
@@ -37,7 +37,8 @@ class Task(NamedTuple):
     """What there is to learn: inputs and targets of training, validation and test, in this order.
 
     `unit` is what a sample is called, `scale` what inputs are multiplied by, `notes` what is said
-    before the training, and `report` returns what is said after it of the test samples.
+    before the training, and `report` returns what is said after it of the test samples and
+    their evaluation.
     """
 
     parts: tuple[Array, ...]
@@ -47,7 +48,7 @@ class Task(NamedTuple):
     loss: str
     metadata: dict[str, str]
     notes: list[str]
-    report: Callable[[Network, Array, Array], list[str]]
+    report: Callable[[Network, Array, Array, Evaluation], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,13 +139,18 @@ def arrange(request):
         if request.param == "reversed":
             return np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1]
         if request.param == "unaligned":
-            buffer = np.empty(array.nbytes + 1, np.uint8)
-            copy = buffer[1:].view(array.dtype).reshape(array.shape)
-            copy[...] = array
-            return copy
+            return unaligned(array)
         return np.asarray(array, order="F" if request.param == "fortran" else "C")
 
     return lay_out
+
+
+def unaligned(array: np.ndarray) -> np.ndarray:
+    """Return a copy at an odd address."""
+    buffer = np.empty(array.nbytes + 1, np.uint8)
+    copy = buffer[1:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
@@ -160,6 +165,20 @@ def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
     copy = everything[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def bits(network: fastnn.Network) -> bytes:
+    """Return all parameters of a network as they lie in memory."""
+    return b"".join(array.tobytes() for array in network.get_weights())
+
+
+def python(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, which finds fastnn and what the tests share."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=os.sep, text=True, capture_output=True,
+        timeout=300, env=os.environ | {"PYTHONPATH": paths} | variables,
+    )  # fmt: skip
 
 
 def run_again(files: list[str], bits: int, chosen: str = "", **variables: str) -> None:

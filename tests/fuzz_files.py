@@ -636,16 +636,16 @@ def check_digit(pixels: Any, _: Path) -> None:
     assert ((pixels >= 0) & (pixels <= 1)).all()
 
 
-def results(_: Path) -> list[bytes]:
+def results(folder: Path) -> list[bytes]:
     from fastnn.cli import main
 
-    data = _ / "of a sweep"
+    data = folder / "of a sweep"
     data.mkdir()
     for place, content in enumerate(idx(data)):
         of, what = ("train", "t10k")[place // 2], ("images-idx3", "labels-idx1")[place % 2]
         content = idx(data)[place % 2]
         (data / f"{of}-{what}-ubyte").write_bytes(content)
-    out = _ / "sample.jsonl"
+    out = folder / "sample.jsonl"
     command = ["sweep", "--data", str(data), "--out", str(out), "--epochs", "2", "--seeds", "2"]
     stdout, sys.stdout = sys.stdout, io.StringIO()
     try:

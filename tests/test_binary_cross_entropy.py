@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import bits, perceptron
 
 import fastnn
 from fastnn import (
@@ -168,9 +168,7 @@ class TestNetworks:
         for threads in (1, 2, 4):
             net = perceptron(200, 130, 10, seed=0, loss="binary_cross_entropy")
             history = net.fit(X, y, epochs=2, sample_weight=weights, threads=threads)
-            results.append(
-                (history.loss, history.accuracy, [w.tobytes() for w in net.get_weights()])
-            )
+            results.append((history.loss, history.accuracy, bits(net)))
         assert results[0] == results[1] == results[2]
 
     def test_answers_and_accuracy(self, backend, rng):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 
+import fastnn
 from fastnn import checks
 
 NAN, INF = math.nan, math.inf
@@ -23,9 +24,24 @@ class TestIntegers:
     def test_edges(self):
         assert checks.integer("n", 1, minimum=1) == 1
         assert checks.integer("n", np.int8(-3), minimum=-3) == -3
-        assert type(checks.integer("n", np.uint64(2**63), minimum=0)) is int
+        assert type(checks.integer("n", np.uint64(2**63 - 1), minimum=0)) is int
+        assert checks.integer("n", 10**5000, minimum=0, maximum=math.inf) == 10**5000
         assert checks.steps("n", 0) == 0
         assert checks.steps("n", 2**53) == 2**53
+
+    def test_what_no_machine_counts(self):
+        with refused(ValueError, "n: expected an integer below 2^63, got 9223372036854775808"):
+            checks.integer("n", 2**63, minimum=0)
+        with refused(ValueError, "n: expected an integer below 2^63, got one of 16610 bits"):
+            checks.integer("n", 10**5000, minimum=0)
+        with refused(ValueError, "n: expected an integer of at least 0, got one of 16610 bits"):
+            checks.integer("n", -(10**5000), minimum=0)
+        checks.held("m, n", 2**20, 2**33)
+        with refused(ValueError, f"m, n: expected at most 2^53 numbers, got {2**53 + 2**20}"):
+            checks.held("m, n", 2**20, 2**33 + 1)
+        with refused(ValueError, f"input_units, output_units: expected at most 2^53 numbers, "
+                     f"got {2**80}"):  # fmt: skip
+            fastnn.Dense(2**40, 2**40)
 
     @pytest.mark.parametrize("value", [True, np.True_, np.False_])
     def test_truth_values(self, value):
@@ -114,7 +130,7 @@ class TestOtherArguments:
         assert checks.message(longest) == longest
         found = checks.message("a" * 501 + "c" + "b" * 501)
         assert found == "a" * 500 + " ... " + "b" * 500
-        assert checks.message("\n" + 1000 * "a" + "\r") == f"\n{499 * 'a'} ... {499 * 'a'}\\r"
+        assert checks.message("\n" + 1000 * "a" + "\r") == f"\n{499 * 'a'} ... {498 * 'a'}\\r"
 
     def test_a_view_that_is_read_only(self):
         array = np.zeros(2)

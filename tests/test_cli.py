@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import perceptron
 from drawing import as_file, drawn
 
 import fastnn
@@ -60,6 +61,20 @@ def test_train_and_evaluate(tmp_path, small_data, backend):
     assert again.returncode == 0, again.stderr
     assert f"test accuracy {accuracy:.4f}" in again.stdout
     assert isinstance(fastnn.load(model)[0], fastnn.Rescaling)
+
+
+def test_evaluate_evaluates_once(tmp_path, small_data, monkeypatch):
+    model, calls = tmp_path / "model", []
+    perceptron(784, 10, seed=0).save(model)
+    evaluate = fastnn.Network.evaluate
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(fastnn.Network, "evaluate", counted)
+    assert main(["evaluate", str(model), "--data", str(small_data)]) == 0
+    assert len(calls) == 1
 
 
 def test_a_warning_is_one_line(tmp_path, small_data):

@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import bits, perceptron
 
 import fastnn
 from fastnn import (
@@ -242,7 +242,7 @@ class TestNetworks:
                 network.optimizer = Adam()
                 network._rng.bit_generator.state = fresh._rng.bit_generator.state
             network.fit(X, y, epochs=2)
-            results.append([array.tobytes() for array in network.get_weights()])
+            results.append(bits(network))
         assert results[0] == results[1]
 
 

@@ -8,14 +8,13 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, perceptron
+from conftest import ROOT, perceptron, python
 
 import fastnn
 from fastnn import cli
@@ -39,9 +38,7 @@ print(hashlib.sha256(output.tobytes()).hexdigest())
 
 def run(program: str = PROGRAM, **variables: str):
     """Run a program in a process of its own; return it, and how often it has warned."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=os.sep)
+    done = python(program, **variables)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr.count("Warning")
 

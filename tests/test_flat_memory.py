@@ -118,9 +118,11 @@ def test_steps_by_layers_keep_nothing(counted):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_twenty_thousand_steps():
+    """Fewer files and threads there may be, as those of tests before end late."""
     first: dict[str, million_steps.Held] = {}
     for name, _, held in million_steps.watched(20_000):
         before = first.setdefault(name, held)
-        assert held[1:] == before[1:], name
+        assert held.files <= before.files, name
+        assert held.threads <= before.threads, name
         assert held.memory <= before.memory + 2 * million_steps.SLACK, name
     assert len(first) == len(million_steps.WAYS)

@@ -77,7 +77,7 @@ def test_sparse_matrices_are_told_where_to_go(kind):
         network().predict(X)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int16", "int64"])
 def test_samples_that_lie_by_columns(dtype, rng):
     """The same bits, from a copy that lies by rows: gathering them for each batch was slow."""
     X = rng.integers(0, 3, (70, 5)).astype(dtype)

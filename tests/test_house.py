@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fastnn"
 FLOORS = [
     {"checks", "guards", "interrupts", "locks", "markdown", "processors", "registry", "unpacking"},
     {"memory", "backends", "datasets", "initializers", "schedules"},
-    {"losses", "optimizers"},
+    {"loss_functions", "losses", "optimizers"},
     {"parameters"},
     {"layers"},
     {"activations", "dropout", "normalization", "propagation"},

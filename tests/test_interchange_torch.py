@@ -345,7 +345,11 @@ SHARED = nn.Linear(3, 3)
         (nn.Sequential(nn.Linear(3, 3).half()), TypeError, "float64, got torch.float16"),
         (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).double()), TypeError, "float32, torch.flo"),
         (nn.Sequential(SHARED, nn.ReLU(), SHARED), ValueError, "its own for each layer"),
-        (nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 2)), ValueError, "expected 4 input units"),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 2)),
+            ValueError,
+            "module, 1: expected 4 inputs",
+        ),
     ],
 )
 def test_modules_that_are_refused(module, error, message):

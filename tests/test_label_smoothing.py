@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import perceptron, run_again
+from conftest import bits, perceptron, run_again
 
 import fastnn
 from fastnn import (
@@ -155,7 +155,7 @@ class TestNetworks:
         for threads in (1, 2, 4):
             net = perceptron(200, 130, 10, seed=0, loss=loss(0.1))
             history = net.fit(X, y, epochs=2, threads=threads)
-            results.append((history.loss, [w.tobytes() for w in net.get_weights()]))
+            results.append((history.loss, bits(net)))
         assert results[0] == results[1] == results[2]
 
     @pytest.mark.parametrize("kind", ["softmax", "binary"])

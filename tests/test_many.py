@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import bits, perceptron
 from test_readme import blocks
 
 import fastnn
@@ -48,8 +48,8 @@ def samples(rng):
 
 def learned(network: fastnn.Network, history: fastnn.History) -> list[bytes]:
     columns = [v for name, v in history.to_dict().items() if "second" not in name]
-    weights = [w.tobytes() for w in network.get_weights()]
-    return [*weights, np.array(columns).tobytes(), repr(network._rng.bit_generator.state).encode()]
+    generator = repr(network._rng.bit_generator.state)
+    return [bits(network), np.array(columns).tobytes(), generator.encode()]
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import bits, perceptron
 
 import fastnn
 from fastnn import (
@@ -263,7 +263,7 @@ class TestAdamW:
             layers = [Dense(200, 130), BatchNorm(130), ReLU(), Dense(130, 10)]
             network = Network(layers, optimizer=AdamW(weight_decay=0.5), seed=0)
             network.fit(X, y, epochs=2, threads=threads)
-            results.append([array.tobytes() for array in network.get_weights()])
+            results.append(bits(network))
         assert results[0] == results[1] == results[2]
 
     def test_infinite_weights_stay_so_while_nothing_decays(self, backend):

@@ -43,6 +43,43 @@ def test_extreme_logits(backend, dtype):
     np.testing.assert_array_equal(gradient[:, 0] * 5, np.array([0, np.inf, -2, np.nan, 0], dtype))
 
 
+def largest_logarithm(dtype):
+    """Return the largest number whose exponential is finite."""
+    found = np.log(np.finfo(dtype).max).astype(dtype)
+    while np.exp(found.astype(np.longdouble)) > np.finfo(dtype).max:
+        found = np.nextafter(found, np.zeros((), dtype))
+    return found
+
+
+def test_rates_up_to_the_largest_number(backend, dtype):
+    """exp(z) is infinite where it is beyond the largest number, and not before."""
+    operations, highest = backends.load(backend), largest_logarithm(dtype)
+    factors = [1, 0.9999, 0.99, 0.985, 0.5, 0.01, 0, -0.5, -0.98]
+    z = (highest * np.array(factors, dtype))[:, np.newaxis]
+    t = np.zeros_like(z)
+    losses, gradient = expected(z, t)
+    bound = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(operations.poisson_loss(z, t), losses, rtol=bound)
+    np.testing.assert_allclose(operations.poisson_loss_gradient(z, t), gradient, rtol=bound)
+    beyond = np.full((3, 20), np.nextafter(highest, np.array(np.inf, dtype)))
+    with np.errstate(over="ignore"):
+        assert (operations.poisson_loss_gradient(beyond, np.ones_like(beyond)) == np.inf).all()
+
+
+@pytest.mark.parametrize("path", ["compiled epoch", "layer by layer"])
+def test_a_rate_near_the_largest_number_is_no_divergence(path, backend, dtype):
+    logarithm = 0.99 * largest_logarithm(dtype)
+    dense = Dense(2, 2, 0.5, weights="zeros", biases=lambda rng, shape: np.full(shape, logarithm))
+    network = Network([dense], loss="poisson", backend=backend, dtype=dtype)
+    X, y = np.zeros((5, 2)), np.zeros((5, 2))
+    if path == "compiled epoch":
+        loss = network.fit(X, y, batch_size=5).loss[0]
+    else:
+        loss = network.train_step(X, y)
+    assert loss == pytest.approx(2 * np.exp(float(logarithm)), rel=100 * float(np.finfo(dtype).eps))
+    assert np.isfinite(dense.parameters["biases"]).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("batch", [1, 7, 33])

@@ -3,11 +3,13 @@
 `ENTRIES` has a call that works for each entry point, `ARGUMENTS` says of each argument which kind
 of thing it is, and `BAD` what is none of that kind. A public name, or an argument, that is in none
 of them fails a test. Refusals are a `ValueError` or a `TypeError` that names the argument and says
-what was expected, the same one on both backends.
+what was expected, the same one on both backends and on both paths. Estimators for scikit-learn have
+a table of their own, in `test_refusals_sklearn.py`.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import unaligned
 
 import fastnn
 from fastnn import initializers, schedules
@@ -25,10 +28,28 @@ X, Y = np.linspace(-1, 1, 24).reshape(6, 4), np.array([0, 1, 2, 0, 1, 2])
 REAL, WEIGHTS = np.linspace(-1, 1, 18).reshape(6, 3), np.ones(6)
 
 
+TAKEN = {"layer path": False}
+"""Whether networks have a layer that only Python knows."""
+
+
 def network(**options: Any) -> fastnn.Network:
     """Return a network that takes `X`."""
     layers = [fastnn.Dense(4, 5), fastnn.ReLU(), fastnn.Dense(5, 3)]
+    if TAKEN["layer path"]:
+        layers.append(fastnn.Activation(lambda x: x, np.ones_like))
     return fastnn.Network(layers, **{"seed": 0, **options})
+
+
+class Made:
+    """What is made when it is needed, as by a package that may be missing."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+
+def made(value: Any) -> Any:
+    """Return a value, made if it has to be."""
+    return value.make() if isinstance(value, Made) else value
 
 
 def of_network(method: str) -> Callable[..., Any]:
@@ -72,6 +93,35 @@ def entered(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@functools.cache
+def perceptron_of_sklearn() -> Any:
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier((5,), random_state=0).partial_fit(X, Y, classes=[0, 1, 2])
+
+
+def spoilt(**attributes: Any) -> Made:
+    """A perceptron of scikit-learn some of whose attributes have been changed."""
+
+    def make() -> Any:
+        estimator = copy.copy(perceptron_of_sklearn())
+        vars(estimator).update(attributes)
+        return estimator
+
+    return Made(make)
+
+
+def module(make: Callable[[Any], list[Any]]) -> Made:
+    """A `Sequential` of PyTorch, of modules that are made of `torch.nn`."""
+
+    def sequential() -> Any:
+        from torch import nn
+
+        return nn.Sequential(*make(nn))
+
+    return Made(sequential)
+
+
 DATA = {"X": X, "y": Y}
 LOGITS = {"logits": X, "reference_answers": Y}
 
@@ -103,6 +153,10 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Network.use": (of_network("use"), {"loss": "mse"}),
     "Network.set_weights": (of_network("set_weights"), {"weights": network().get_weights()}),
     "Network.save": (of_network("save"), {"path": "network.safetensors"}),
+    "Network.to_onnx": (of_network("to_onnx"), {"path": "network.onnx"}),
+    "Network.to_sklearn": (of_network("to_sklearn"), {}),
+    "from_sklearn": (fastnn.from_sklearn, {"estimator": Made(perceptron_of_sklearn)}),
+    "from_torch": (fastnn.from_torch, {"module": module(lambda nn: [nn.Linear(4, 3)])}),
     "Network.load_state_dict": (
         of_network("load_state_dict"),
         {
@@ -168,6 +222,14 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "initializers.uniform": (initializers.uniform, {"low": -1.0, "high": 1.0}),
 }
 
+NEEDED = {
+    "Network.to_onnx": "onnx",
+    "Network.to_sklearn": "sklearn",
+    "from_sklearn": "sklearn",
+    "from_torch": "torch",
+}
+"""Packages that an entry point needs."""
+
 SIGNATURES: dict[str, Callable[..., Any]] = {
     "forward": fastnn.forward,
     "predict": fastnn.predict,
@@ -180,8 +242,7 @@ NOTHING_TO_REFUSE = {
     *("Layer", "Optimizer", "Callback", "initializers", "schedules"),  # bases, and modules
     *("History", "Evaluation", "DivergenceError"),  # what fastnn makes
     *("available_backends", "get_backend"),
-    *("from_torch", "from_sklearn"),  # tests/test_interchange_*.py
-    *("Network.to_onnx", "Network.to_torch", "Network.to_sklearn"),
+    "Network.to_torch",
     *("Network.explain", "Network.get_weights", "Network.count", "Network.index"),
 }
 
@@ -244,6 +305,13 @@ ARGUMENTS: dict[str, str] = {
     "loss": "loss",
     "loss_prime": "beside a name",
     "dtype": "dtype",
+    "from_sklearn.dtype": "dtype or None",
+    "from_torch.dtype": "dtype or None",
+    "Network.to_onnx.dtype": "dtype or None",
+    "probabilities": "flag",
+    "estimator": "perceptron of scikit-learn",
+    "module": "module",
+    "Network.to_sklearn.classes": "labels of 3 classes",
     "load_dataset.dtype": "dtype of data",
     "backend": "backend",
     "name": "backend, not None",
@@ -294,8 +362,9 @@ ARGUMENTS: dict[str, str] = {
 }
 
 NOT_NUMBERS: list[Any] = ["x", 1j, [0.1, 0.2], b"1", np.array(["1"]), {}, object()]
-NOT_FINITE: list[Any] = [NAN, INF, -INF, np.float32(NAN), 10**400]
-NOT_COUNTS: list[Any] = [0, -1, 1.5, 2.0, NAN, INF, True, np.bool_(True), "3", [3], 1j, b"3"]
+NOT_FINITE: list[Any] = [NAN, INF, -INF, np.float32(NAN), 10**400, -(10**5000)]
+NOT_COUNTS: list[Any] = [0, -1, 1.5, 2.0, NAN, INF, True, np.bool_(True), "3", [3], 1j, b"3",
+                         2**63, 10**5000, -(10**5000)]  # fmt: skip
 NOT_ARRAYS: list[Any] = [
     X.astype(complex),
     X.astype(str),
@@ -368,6 +437,7 @@ BAD: dict[str, list[Any]] = {
     "loss": ["hinge", 3, fastnn.SoftmaxCrossEntropy, None, NAN, np.sin],
     "beside a name": [np.sin, 3],
     "dtype": [None, "thing", np.float16, np.longdouble, int, complex, "i4,,", 3, object],
+    "dtype or None": ["thing", np.float16, np.longdouble, int, complex, "i4,,", 3, object],
     "dtype of data": [None, "thing", complex, "i4,,", 3, object, str],
     "backend": ["cupy", "", 3, b"numpy", NAN, ["numpy"]],
     "backend, not None": ["cupy", "", 3, b"numpy", NAN, ["numpy"], None],
@@ -411,6 +481,35 @@ BAD: dict[str, list[Any]] = {
     "parameters": [None, 3, [], network().get_weights()[:3], [np.zeros(3)] * 4,
                    [array.astype(str) for array in network().get_weights()], ["x"] * 4],
     "state dict": [None, 3, [], {}, {"a": 3}, {"0.weight": np.zeros((5, 4))}, "x"],
+    "labels of 3 classes": [3, "abc", b"abc", [0, 1], [2, 1, 0], [0, 0, 1], [0, 1, NAN],
+                            [0, 1, INF], [[0, 1, 2]], [[1], [1, 2]], X, {0, 1, 2}, [None] * 3,
+                            [1j, 2, 3], [0.5, 1, 2], iter([1]), ["b", "a", "c"], True, object(),
+                            np.ma.masked_equal([0, 1, 2], 1)],
+    "perceptron of scikit-learn": [
+        None, 3, "x", {}, object(), network(), spoilt(coefs_=None), spoilt(coefs_=[]),
+        spoilt(coefs_=[X]), spoilt(coefs_=["x", "y"]), spoilt(coefs_=[np.ones((4, 5))] * 2),
+        spoilt(coefs_=[np.ones((4, 5)), np.ones(5)]), spoilt(coefs_=[X * 1j, X * 1j]),
+        spoilt(coefs_=[np.ones((4, 0)), np.ones((0, 3))]), spoilt(intercepts_=3),
+        spoilt(intercepts_=[np.ones(5)]), spoilt(intercepts_=[np.ones(5), np.ones(4)]),
+        spoilt(activation="x"), spoilt(activation=None), spoilt(out_activation_="x"),
+    ],
+    "module": [
+        None, 3, "x", {}, object(), network(), [np.ones((3, 4))],
+        Made(lambda: module(lambda nn: []).make().__class__),
+        Made(lambda: module(lambda nn: [nn.Linear(4, 3)]).make()[0]),
+        Made(lambda: module(lambda nn: [nn.Linear(4, 3)]).make().state_dict()),
+        module(lambda nn: [nn.Linear(4, 5), nn.Linear(4, 5)]),
+        module(lambda nn: [nn.Linear(4, 5), nn.BatchNorm1d(4)]),
+        module(lambda nn: [nn.Linear(4, 3).half()]),
+        module(lambda nn: [nn.Linear(4, 3), nn.Linear(3, 3).double()]),
+        module(lambda nn: [nn.Linear(4, 3, device="meta")]),
+        module(lambda nn: [nn.Conv1d(1, 1, 1)]), module(lambda nn: [nn.Bilinear(2, 2, 2)]),
+        module(lambda nn: [nn.LazyLinear(3)]), module(lambda nn: [nn.Softmax(1)]),
+        module(lambda nn: [nn.Dropout(1.0)]), module(lambda nn: [nn.ELU(NAN)]),
+        module(lambda nn: [nn.Linear(0, 3)]), module(lambda nn: [nn.BatchNorm1d(4, eps=0.0)]),
+        module(lambda nn: [nn.BatchNorm1d(4, momentum=2.0)]),
+        module(lambda nn: [nn.BatchNorm1d(4, momentum=None)]),
+    ],
 }  # fmt: skip
 
 
@@ -453,7 +552,7 @@ def refusal(entry: str, argument: str, value: object) -> str | Exception:
     """Return what is said of a value, or the exception that is no refusal."""
     call, good = ENTRIES[entry]
     try:
-        call(**{**good, argument: value})
+        call(**{name: made(of) for name, of in {**good, argument: value}.items()})
     except (ValueError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     except Exception as error:
@@ -464,18 +563,36 @@ def refusal(entry: str, argument: str, value: object) -> str | Exception:
 @pytest.mark.parametrize(("entry", "argument"), CASES)
 @pytest.mark.filterwarnings("ignore")
 def test_refused_by_name(entry, argument, tmp_path, monkeypatch):
+    """In the same words by both backends, and on both paths."""
     monkeypatch.chdir(tmp_path)
     prepare(entry)
     wrong = []
     for value in BAD[kind_of(entry, argument) or ""]:
         said = []
-        for backend in fastnn.available_backends():
-            with fastnn.use_backend(backend):
-                said.append(refusal(entry, argument, value))
+        for layer_path in (False, True) if entry in OF_BOTH_PATHS else (False,):
+            monkeypatch.setitem(TAKEN, "layer path", layer_path)
+            for backend in fastnn.available_backends():
+                with fastnn.use_backend(backend):
+                    said.append(refusal(entry, argument, value))
         named = rf"(TypeError|ValueError): (.*\b)?({argument}|{OTHER_NAMES.get(argument)})\b.*: "
-        if said[0] != said[1] or not re.match(named + "(expected|got)", str(said[0])):
+        if len(set(map(str, said))) > 1 or not re.match(named + "(expected|got)", str(said[0])):
             wrong.append(f"{value!r:.60}: {said}"[:400])
     assert wrong == []
+
+
+OF_BOTH_PATHS = {
+    *("Network.fit", "Network.fit_blocks", "Network.train_step", "Network.gradients"),
+    *("Network.evaluate", "Network.__call__", "Network.predict", "Network.predict_proba"),
+    *("Network.forward", "Network.set_weights"),
+}
+"""Entry points that compiled epochs or predictions serve, if they know every layer."""
+
+
+@pytest.mark.skipif("numba" not in fastnn.available_backends(), reason="has no compiled epoch")
+def test_both_paths_are_taken(monkeypatch):
+    assert network(backend="numba").explain().startswith("compiled")
+    monkeypatch.setitem(TAKEN, "layer path", True)
+    assert network(backend="numba").explain().startswith("layer path")
 
 
 OTHER_NAMES = {
@@ -489,7 +606,9 @@ OTHER_NAMES = {
 
 
 def prepare(entry: str) -> None:
-    """Write the files that an entry point reads."""
+    """Write the files that an entry point reads; skip it if a package is missing."""
+    if entry in NEEDED:
+        pytest.importorskip(NEEDED[entry])
     if entry == "load":
         network().save("network.safetensors")
     elif entry == "resume":
@@ -503,7 +622,17 @@ def test_what_is_good_is_taken(entry, tmp_path, monkeypatch, backend):
     monkeypatch.chdir(tmp_path)
     prepare(entry)
     call, good = ENTRIES[entry]
-    call(**good)
+    call(**{name: made(value) for name, value in good.items()})
+
+
+@pytest.mark.parametrize("method", ["to_onnx", "to_torch", "to_sklearn"])
+@pytest.mark.parametrize("layers", [[], [fastnn.Activation(np.sin, np.cos)]], ids=["none", "own"])
+def test_a_network_that_no_other_library_can_hold(method, layers, tmp_path):
+    pytest.importorskip(method.removeprefix("to_"))
+    arguments = [tmp_path / "network.onnx"] if method == "to_onnx" else []
+    with pytest.raises((TypeError, ValueError), match=r"can't write .* (layer yet|own)"):
+        getattr(fastnn.Network(layers), method)(*arguments)
+    assert not any(tmp_path.iterdir())
 
 
 class Subclass(np.ndarray):
@@ -515,14 +644,6 @@ def memory_map(array: np.ndarray) -> np.ndarray:
     mapped = np.memmap("array", array.dtype, "w+", shape=array.shape)
     mapped[...] = array
     return np.memmap("array", array.dtype, "r", shape=array.shape)
-
-
-def unaligned(array: np.ndarray) -> np.ndarray:
-    """Return an array at an odd address."""
-    buffer = np.empty(array.nbytes + 1, np.uint8)
-    copy = buffer[1:].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def spread_out(array: np.ndarray) -> np.ndarray:

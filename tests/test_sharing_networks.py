@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import bits, perceptron, python
 
 import fastnn
 from fastnn.locks import ReadersWriterLock
@@ -26,10 +25,6 @@ def many_kinds(backend: str, seed: int) -> fastnn.Network:
         fastnn.Dense(24, 3),
     ]  # fmt: skip
     return fastnn.Network(layers, optimizer="adam", backend=backend, seed=seed)
-
-
-def bits(network: fastnn.Network) -> bytes:
-    return b"".join(array.tobytes() for array in network.get_weights())
 
 
 @pytest.fixture
@@ -314,9 +309,34 @@ def test_fork_beside_a_thread_that_trains():
     assert trained_bits() == expected
 
 
+def test_a_table_is_made_while_another_is(numba_backend, monkeypatch):
+    """Nobody waits for it, least of all the child of a fork, which has not that thread."""
+    from fastnn.backends.numba_backend.epoch import program
+
+    make, begun, go_on = program.Table, threading.Event(), threading.Event()
+    first = threading.Lock()
+
+    def slowly(*arguments, **options):
+        if first.acquire(blocking=False):
+            begun.set()
+            assert go_on.wait(300)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(program, "Table", slowly)
+    expected = []
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(trained_bits)
+        assert begun.wait(300)
+        try:
+            expected.append(pool.submit(trained_bits).result(120))
+        finally:
+            go_on.set()
+        expected.append(waiting.result(300))
+    assert expected[0] == expected[1]
+
+
 FORKING = """
 import os, sys, threading, time
-sys.path.insert(0, sys.argv[1])
 from test_sharing_networks import ended, many_kinds, np, trained_bits
 from numba.core.compiler_lock import global_compiler_lock
 import numba
@@ -343,15 +363,6 @@ print(ended(child))
 def test_fork_beside_a_thread_that_compiles():
     done = python(FORKING)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
-
-
-def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that finds this file's folder as its first argument."""
-    return subprocess.run(
-        [sys.executable, "-c", program, os.path.dirname(__file__), *arguments],
-        capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
 
 
 def ended(child: int) -> int:
@@ -388,10 +399,9 @@ def test_processes_of_loky():
 EXIT = """
 import sys, threading, time
 import numpy as np
-sys.path.insert(0, sys.argv[1])
 from test_sharing_networks import perceptron, trained_bits
 trained_bits()
-if sys.argv[2] == "in a training":
+if sys.argv[1] == "in a training":
     begun = threading.Event()
     X, y = np.random.default_rng(0).random((2000, 300), np.float32), np.arange(2000) % 10
     network = perceptron(300, 200, 100, 10, seed=0, backend="numba")

@@ -115,12 +115,12 @@ def test_losses_of_one_output(numba_backend, target, dtype):
 
 
 def test_rates_beyond_the_inverse_of_the_smallest_number(numba_backend, dtype):
-    """Where exp(-z) is no normal number, Numba's exp(z) is infinite; NumPy's is so later."""
+    """Where exp(-z) is no normal number, exp(z) is finite for a while: it is no inverse of that."""
     edge = -np.log(np.finfo(dtype).tiny.astype(np.float64))
     Z = np.array([[edge - 0.1], [edge + 0.1], [edge + 1.3], [edge + 2]], dtype)
     plain, compiled = both(numba_backend, "poisson_loss", Z, np.zeros_like(Z))
     np.testing.assert_array_equal(np.isinf(plain), [False, False, False, True])
-    np.testing.assert_array_equal(np.isinf(compiled), [False, True, True, True])
+    assert_alike(compiled, plain, dtype)
 
 
 OPTIMIZERS = {

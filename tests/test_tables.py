@@ -142,7 +142,8 @@ class TestPreparation:
         )
         network = perceptron(found.encoding.width, 1, loss="mse", seed=0)
         X, y = found.parts[4:]
-        said, same = (of.encoding.target.report(network, X, y) for of in (found, expected))
+        test = network.evaluate(X, y)
+        said, same = (of.encoding.target.report(network, X, y, test) for of in (found, expected))
         pattern = "R² (?:of )?([-.0-9]+)"
         found, expected = (re.findall(pattern, " ".join(text)) for text in (said, same))
         assert len(found) == 2
@@ -361,7 +362,7 @@ class TestEncoding:
         X, y = parts[4:]
         price = encoding.target.decoded(y)
         p = encoding.target.decoded(network.predict(X)[:, 0])
-        loss, found, baseline = encoding.target.report(network, X, y)
+        loss, found, baseline = encoding.target.report(network, X, y, network.evaluate(X, y))
         assert loss == f"test loss {network.evaluate(X, y).loss:.4f}"
         r2 = 1 - np.square(price - p).sum() / np.square(price - price.mean()).sum()
         assert r2 > 0.95
@@ -415,6 +416,81 @@ def test_a_table_of_names_alone(houses):
 def test_mistakes(houses, change, options, message):
     with pytest.raises(ValueError, match=message):
         prepared(houses.assign(**change), **{"target": "price", **options})
+
+
+class TestLongNames:
+    """A name of thousands of characters, as a file may have, is repeated by its ends."""
+
+    names = (*(f"{letter}{'n' * 5000}\x1b{letter}" for letter in "abcdefghij"),)
+    shown = re.escape(f"a{'n' * 29} ... {'n' * 25}\\x1ba")
+
+    @pytest.fixture
+    def wide(self, rng):
+        """A table with them, ten columns of numbers."""
+        return pandas.DataFrame(rng.normal(size=(40, 10)), columns=self.names)
+
+    @pytest.mark.parametrize(
+        ("change", "options", "message"),
+        [
+            ({}, {"target": "x"}, "target: expected one of the columns A, b.*, got 'x'"),
+            ({}, {"ignore": ["a" * 900]}, r"ignore: .*, got 'a{29} \.\.\. a{29}'$"),
+            ({}, {"ignore": names[1:]}, "of more columns than A, got none"),
+            ({"a": math.inf}, {}, "column A: expected finite numbers, got inf in row 1 and"),
+            ({"a": np.nan}, {}, "target: expected a value in some row, got none in A"),
+            ({"b": "text"}, {"target": names[1], "task": "regression"}, "got bn.* of texts"),
+            ({}, {"task": "classification"}, "got 40 different values in 40 rows of A"),
+            ({"b": [None] + [1.0] * 39}, {}, "in these columns: bn+ .* 1$"),
+            (dict.fromkeys("bcdefghij", None), {}, "bn+ .* is empty, .*; .*: --ignore 'bn.*j'$"),
+            ({"b": [f"{i}.5" for i in range(39)] + ["t" * 900]}, {}, r"got 't+ \.\.\. t+' in row"),
+        ],
+    )
+    def test_in_what_is_refused(self, wide, change, options, message):
+        for letter, values in change.items():
+            wide[next(name for name in self.names if name[0] == letter)] = values
+        with pytest.raises(ValueError, match=message.replace("A", self.shown)) as refused:
+            prepared(wide, **{"target": self.names[0], **options})
+        assert len(str(refused.value)) < 2000
+        assert "\x1b" not in str(refused.value)
+
+    def test_many_columns(self, rng):
+        wide = pandas.DataFrame(np.ones((5, 3000)), columns=[f"column {i}" for i in range(3000)])
+        with pytest.raises(ValueError, match=r"columns column 0, .*column 19, \.\.\., got 'x'$"):
+            prepared(wide, "x")
+        with pytest.raises(ValueError, match=r"--ignore 'column 1' .* 'column 20' \.\.\.$"):
+            prepared(wide.assign(**dict.fromkeys(wide.columns[1:], np.nan)), "column 0")
+
+    def test_in_what_is_said_of_a_table(self, wide):
+        wide[self.names[2]] = np.where(np.arange(40) % 2, "u" * 900, "v")
+        gaps = wide.copy()
+        gaps.loc[:5, self.names[4]] = np.nan
+        found = prepared(gaps, self.names[0], missing="mean")
+        assert re.search(self.shown, found.notes[0])
+        assert max(map(len, found.notes)) < 300
+        encoding = found.encoding
+        for names in ([], self.names[5:]):
+            with pytest.raises(ValueError, match=r"found none of the name [bf]n") as refused:
+                encoding.inputs(wide[[*names, self.names[0]]])
+            assert len(str(refused.value)) < 2000
+        with pytest.raises(
+            ValueError, match=r"column cn.*: expected one of .*, got 'w'"
+        ) as refused:
+            encoding.inputs(wide.assign(**{self.names[2]: "w"}))
+        assert len(str(refused.value)) < 300
+        with pytest.raises(ValueError, match="a first line with the columns bn") as refused:
+            tables.read_rows(io.StringIO("1,2\n"), encoding)
+        assert len(str(refused.value)) < 1000
+
+    def test_in_a_file(self, tmp_path, capsys):
+        file = tmp_path / "t.csv"
+        for content, message in (
+            (f"{'n' * 5000},{'n' * 5000}\n1,2\n", "of different names, got 'nn"),
+            ("\0" * 5000 + "\n1\n", "expected one of the columns"),
+        ):
+            file.write_text(content)
+            assert cli.main(["train", "--csv", str(file), "--target", "kind"]) != 0
+            said = capsys.readouterr().err
+            assert message in said
+            assert len(said) < 500
 
 
 class TestReading:

@@ -119,6 +119,7 @@ def _pieces() -> Iterator[Function]:
 
     pieces: list[tuple[Any, ...]] = [
         ("exp", e.exponential, lambda x: [np.exp(x)], 3, np.exp, -np.inf, 0.0),
+        ("exp of any sign", e.exponential_of_any, lambda x: [np.exp(x)], 3, np.exp, -87.0, 88.5),
         ("expm1", e.expm1, lambda x: [np.expm1(x)], 4, np.expm1, -np.inf, 0.0),
         ("log1p", special.log1p, lambda x: [np.log1p(x)], 4, np.log1p, 0.0, 1.0),
         ("tanh", None, lambda x: [np.tanh(x)], 4, np.tanh, -np.inf, np.inf),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -137,12 +138,14 @@ def _flat(values: Any) -> Iterator[Any]:
 
 
 _NUMBERS: dict[str, Callable[[str, Any], object]] = {
-    "seed": partial(checks.integer, minimum=0),
+    "seed": partial(checks.integer, minimum=0, maximum=math.inf),
     **dict.fromkeys(
-        ("hidden", "batch_size", "epochs", "early_stopping", "threads", "checkpoint_every"),
+        (
+            *("hidden", "batch_size", "epochs", "early_stopping", "threads", "checkpoint_every"),
+            *("seeds", "workers"),
+        ),
         partial(checks.integer, minimum=1),
     ),
-    **dict.fromkeys(("seeds", "workers"), partial(checks.integer, minimum=1)),
     **dict.fromkeys(
         ("dropout", "label_smoothing", "test_share", "validation_share"),
         partial(checks.real, minimum=0.0, below=1.0),

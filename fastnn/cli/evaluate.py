@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastnn
-from fastnn import divergence, images, tables
-from fastnn.checks import Array
+from fastnn import checks, divergence, images, tables
 from fastnn.cli import arguments, console, sources
 from fastnn.cli.arguments import HelpFormatter
 from fastnn.cli.console import FAILED
@@ -46,26 +45,27 @@ def _run(options: argparse.Namespace) -> int:
         if len(known) < len(frame):
             left_out = len(frame) - len(known)
             console.say(f"left out: {left_out} rows without {encoding.target.name}")
-        console.say("\n".join(encoding.target.report(network, X_test, y_test)))
-        return _status(network, options.model, X_test, y_test)
+        test = network.evaluate(X_test, y_test)
+        console.say("\n".join(encoding.target.report(network, X_test, y_test, test)))
+        return _status(network, options.model, test)
     if tables.ENTRY in network.metadata:
         with sources.naming(options.model):
             names = tables.Encoding.of(network).names
         raise ValueError(
             f"--csv: expected a table, as {options.model} was trained on one; it needs the columns "
-            f"{', '.join(names)}"
+            f"{checks.listed(names)}"
         )
     X_test, y_test = sources.pixels(options)[4:]
     if not images.takes_raw_pixels(network):
         X_test = X_test * network.dtype.type(PIXEL_SCALE)
-    print(*sources.tested(network, X_test, y_test), sep="\n")
-    return _status(network, options.model, X_test, y_test)
+    test = network.evaluate(X_test, y_test)
+    print(*sources.tested(network, X_test, y_test, test), sep="\n")
+    return _status(network, options.model, test)
 
 
-def _status(network: fastnn.Network, model: Path, X_test: Array, y_test: Array) -> int:
+def _status(network: fastnn.Network, model: Path, test: fastnn.Evaluation) -> int:
     """Return the exit status; say why it is none of success where the loss is not finite."""
-    loss = network.evaluate(X_test, y_test).loss
-    if math.isfinite(loss):
+    if math.isfinite(test.loss):
         return 0
     reason = "its parameters are finite, but what they give is not"
     held = divergence.first_held(network)
@@ -73,7 +73,7 @@ def _status(network: fastnn.Network, model: Path, X_test: Array, y_test: Array) 
         layer, names = held
         reason = f"{divergence.named(network, layer)}, holds NaN or infinity in {names}"
     print(
-        f"fastnn: error: {model}: the loss is {loss}: {reason}; its training has diverged",
+        f"fastnn: error: {model}: the loss is {test.loss}: {reason}; its training has diverged",
         file=sys.stderr,
     )
     return FAILED

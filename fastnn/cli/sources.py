@@ -28,7 +28,7 @@ def task(options: argparse.Namespace) -> Task:
         return Task(parts, classes, "images", PIXEL_SCALE, loss, {}, [], tested)
     if options.target is None:
         raise ValueError(
-            f"--target: expected the column to predict, one of {', '.join(frame.columns)}"
+            f"--target: expected the column to predict, one of {checks.listed(frame.columns)}"
         )
     with naming(options.csv or options.parquet):
         encoding, parts, notes = tables.prepare(
@@ -84,9 +84,8 @@ def is_name(data: Path) -> bool:
     return not data.is_dir() and datasets.is_name(str(data))
 
 
-def tested(network: fastnn.Network, X: Array, y: Array) -> list[str]:
+def tested(network: fastnn.Network, X: Array, y: Array, test: fastnn.Evaluation) -> list[str]:
     """Return lines on loss and accuracy, which there is where targets are class ids."""
-    test = network.evaluate(X, y)
     accuracy = [] if test.accuracy is None else [f"test accuracy {test.accuracy:.4f}"]
     return [f"test loss {test.loss:.4f}", *accuracy]
 

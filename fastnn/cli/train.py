@@ -166,7 +166,7 @@ def _run(options: argparse.Namespace) -> int:
         print("training has diverged; try a smaller --learning-rate")
     elif stopping is not None and stopping.best_epoch:
         print(f"the weights are those of epoch {stopping.best_epoch}, of the least val loss")
-    report = task.report(network, X_test, y_test)
+    report = task.report(network, X_test, y_test, network.evaluate(X_test, y_test))
     console.say("\n".join(report))
     print(
         f"time {sum(history.seconds):.2f} s training, and {history.compile_seconds:.2f} s before "

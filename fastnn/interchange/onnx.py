@@ -33,6 +33,7 @@ TARGET = "an ONNX file"
 
 def write(network: Network, path: str | PathLike[str], *, probabilities: bool, dtype: Any) -> None:
     """Write `network` to `path`; see `Network.to_onnx`."""
+    checks.file_path("path", path)
     checks.flag("probabilities", probabilities)
     chosen = network.dtype if dtype is None else checks.float_dtype("dtype", dtype)
     saving.replace_file(path, _model(network, chosen, probabilities).SerializeToString())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import checks
 from fastnn.checks import Array
 from fastnn.interchange.records import Described, described, row, said, said_by
 from fastnn.layers import Dense, Layer, Rescaling
@@ -24,6 +25,7 @@ from fastnn.normalization import factors_and_addends
 
 try:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.utils.multiclass import unique_labels
 except ImportError:
     raise ImportError('scikit-learn is needed: pip install "fastnn[sklearn]"') from None
 
@@ -50,14 +52,51 @@ def read(estimator: Any) -> tuple[list[Layer], str, np.dtype[Any]]:
             f"estimator: expected outputs by {' or '.join(_LOSSES)}, got {estimator} with outputs "
             f"by {estimator.out_activation_}"
         )
+    check_weights(estimator.coefs_, estimator.intercepts_, "estimator, ")
+    if estimator.activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"estimator: expected the activation {' or '.join(_ACTIVATIONS)}, got {estimator}"
+        )
     layers: list[Layer] = []
-    for weights, biases in zip(estimator.coefs_, estimator.intercepts_, strict=True):
+    pairs = zip(estimator.coefs_, estimator.intercepts_, strict=True)
+    arrays = [(np.asarray(weights), np.asarray(biases)) for weights, biases in pairs]
+    for weights, biases in arrays:
         if layers:
             layers += [kind() for kind in _ACTIVATIONS[estimator.activation]]
         dense = Dense(*weights.shape)
         dense._parameters.fill({"weights": weights, "biases": biases})
         layers.append(dense)
-    return layers, _LOSSES[estimator.out_activation_], estimator.coefs_[0].dtype
+    dtype = arrays[0][0].dtype
+    return layers, _LOSSES[estimator.out_activation_], dtype if dtype.kind == "f" else _FLOAT64
+
+
+def checked_list(name: str, value: Any, layers: int) -> Sequence[Any]:
+    """Return a list of what each layer has, of `layers` that have weights."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{name}: expected a list of {layers} arrays, got {value!r}")
+    if len(value) != layers:
+        raise ValueError(f"{name}: expected a list of {layers} arrays, got {len(value)}")
+    return value
+
+
+def check_weights(coefs: Any, intercepts: Any, where: str = "") -> None:
+    """Raise unless these are weights and biases of a network, from layer to layer."""
+    layers = max(1, len(coefs)) if isinstance(coefs, (list, tuple)) else 1
+    checked_list(f"{where}coefs_", coefs, layers)
+    checked_list(f"{where}intercepts_", intercepts, layers)
+    units = None
+    for number, weights in enumerate(coefs):
+        shape = checks.numeric(f"{where}coefs_[{number}]", weights).shape
+        if len(shape) != 2 or 0 in shape or units not in (None, shape[0]):
+            expected = "inputs" if units is None else units
+            raise ValueError(
+                f"{where}coefs_[{number}]: expected shape [{expected}, outputs], got {shape}"
+            )
+        units = shape[1]
+        checks.shaped(f"{where}intercepts_[{number}]", intercepts[number], (units,))
+
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 _ACTIVATIONS: dict[str, list[type[Layer]]] = {
@@ -220,8 +259,14 @@ def _of_numbers(
 
 
 def _labels(classes: Any, count: int) -> Array:
-    labels = np.arange(count) if classes is None else np.asarray(classes)
-    if labels.shape != (count,) or not np.array_equal(labels, np.unique(labels)):
+    if classes is None:
+        return np.arange(count)
+    try:
+        labels = np.asarray(classes)
+        ascending = labels.shape == (count,) and np.array_equal(labels, unique_labels(labels))
+    except (TypeError, ValueError):  # which are no labels at all
+        ascending = False
+    if not ascending or np.ma.is_masked(classes):
         raise ValueError(f"classes: expected {count} labels in ascending order, got {classes!r}")
     return labels
 

@@ -90,7 +90,8 @@ def _array(value: Any, where: str) -> Any:
         raise ValueError(f"{where}: expected a tensor with values, got one without")
     if value.is_complex():
         raise TypeError(f"{where}: expected real numbers, got {value.dtype}")
-    return value.detach().cpu().double().numpy()
+    value = value.detach().cpu()
+    return (value if str(value.layout) == "torch.strided" else value.to_dense()).double().numpy()
 
 
 def load(network: Network, state_dict: Mapping[str, Any]) -> None:

@@ -153,8 +153,19 @@ def layers(module: nn.Sequential) -> tuple[list[Layer], np.dtype[Any]]:
         )
     if any(parameter.is_meta for _, parameter in parameters):
         raise ValueError("module: expected parameters with values, got those of the device meta")
-    made = (_LAYERS[type(part)](where, part) for where, part in found)
-    return [layer for layer in made if layer is not None], DTYPES[dtypes.pop()]
+    layers: list[Layer] = []
+    width = None
+    for where, part in found:
+        layer = _LAYERS[type(part)](where, part)
+        if layer is None:
+            continue
+        if width is not None and layer.input_units not in (None, width):
+            raise ValueError(
+                f"{where}: expected {width} inputs, the width of the layer before, got {part}"
+            )
+        width = layer.output_units or width
+        layers.append(layer)
+    return layers, DTYPES[dtypes.pop()]
 
 
 def _checked(module: nn.Sequential) -> list[tuple[str, nn.Module]]:
@@ -236,7 +247,7 @@ def _expect(where: str, part: Any, **options: object) -> None:
 
 
 def _dense(where: str, part: Any) -> Layer:
-    return _read(Dense(part.in_features, part.out_features), where, part)
+    return _read(_made(Dense, where, part.in_features, part.out_features), where, part)
 
 
 def _batch_norm(where: str, part: Any) -> Layer:

@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fastnn import backends, checks, optimizers, propagation
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
+from fastnn.interchange.sklearn import check_weights, checked_list
 from fastnn.layers import Dense, Layer, TrainingMode
 from fastnn.network import Network
 from fastnn.optimizers import Optimizer
@@ -185,7 +186,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         if not first_pass:
             self._check_structure()
         with self._as_before_if_refused():
-            X, y = self._validated(X, y, reset=first_pass)
+            X, y = self._validated_plain(X, y, reset=first_pass)
             self._note(y, classes, incremental)
             weights = self._sample_weights(sample_weight, X, y, incremental)
             self._random_state = check_random_state(self.random_state)
@@ -266,6 +267,14 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_options(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         """Refuse parameters that do not go together."""
+        building.check_numbers(self)
+        if self.callbacks is not None:
+            checked_callbacks(self.callbacks)
+        if self.early_stopping and self.validation_fraction == 0 and X_val is None:
+            raise ValueError(
+                "validation_fraction: expected a share above 0 beside early_stopping=True, got "
+                f"{self.validation_fraction}"
+            )
         if (X_val is None) != (y_val is None):
             given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
             raise ValueError(f"{missing}: expected it beside {given}, got None")
@@ -295,11 +304,22 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
                     + ("some" if name == "X_val" else repr(getattr(self, name)))
                 )
 
+    def _validated_plain(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        """Return X and y checked, where what they hold is what they seem to hold."""
+        building.check_plain("X", X)
+        if np.ma.is_masked(y):
+            raise TypeError("y: expected an array without masked elements")
+        try:
+            return self._validated(X, y, reset=reset)
+        except OverflowError as error:
+            raise ValueError(f"X, y: expected numbers that a float can hold: {error}") from None
+
     def _sample_weights(
         self, sample_weight: Any, X: Any, y: Any, incremental: bool
     ) -> Array | None:
         weights: Array | None = None
         if sample_weight is not None:
+            building.check_plain("sample_weight", sample_weight)
             weights = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
@@ -311,8 +331,12 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         return checks.weights("sample_weight, class_weight", weights, X.shape[0])
 
     def _validation_data(self, X_val: Any, y_val: Any) -> tuple[Any, Array, Array | None]:
-        X, y = self._validated(X_val, y_val, reset=False)
-        return X, self._checked_targets("y_val", X, y), None
+        try:
+            X, y = self._validated_plain(X_val, y_val, reset=False)
+            return X, self._checked_targets("y_val", X, y), None
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"X_val, y_val: {error}") from None
 
     def _initialize(self, units: list[int], dtype: Any) -> None:
         """Draw parameters, and begin all counts anew."""
@@ -353,12 +377,12 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _sync(self) -> None:
         """Have the network hold what `coefs_` and `intercepts_` say, which a user may change."""
         if not hasattr(self, "network_"):
-            building.check_weights(self.coefs_, self.intercepts_)
+            check_weights(self.coefs_, self.intercepts_)
             self._build()
             return
         replaced = []
         for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
-            given = building.checked_list(name, getattr(self, name), len(views))
+            given = checked_list(name, getattr(self, name), len(views))
             for number, view in enumerate(views):
                 if given[number] is not view:
                     value = checks.shaped(f"{name}[{number}]", given[number], view.shape)
@@ -598,7 +622,8 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         limits = np.finfo(self.network_.dtype)
         smallest = float(limits.tiny / limits.eps)
         try:
-            rate = float(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+            # not by integers, of which a power may take for ever
+            rate = float(self.learning_rate_init / float(self.t_ + 1) ** float(self.power_t))
         except OverflowError:
             return smallest
         return max(rate, smallest)
@@ -633,6 +658,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
     def _validated_output(self, X: Any) -> Array:
         """Return the network's output for what a user hands in."""
         check_is_fitted(self)
+        building.check_plain("X", X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         if sparse.issparse(X):
             X = X.tocsr()

@@ -26,6 +26,12 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 }
 """What makes each activation that has a name here: scikit-learn's and fastnn's."""
 
+NUMBERS = (
+    *("alpha", "learning_rate_init", "power_t", "tol", "momentum", "validation_fraction"),
+    *("beta_1", "beta_2", "epsilon"),
+)
+"""Parameters that are floats."""
+
 
 def hidden_units(sizes: Any) -> list[int]:
     """Return the widths of the hidden layers.
@@ -34,11 +40,36 @@ def hidden_units(sizes: Any) -> list[int]:
     ------
     ValueError
         If one is not positive.
+    TypeError
+        If one is no integer.
     """
-    widths = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-    if any(width <= 0 for width in widths):
+    widths = list(sizes) if np.iterable(sizes) else [sizes]
+    try:
+        positive = all(width > 0 for width in widths)
+    except TypeError:  # what is no number at all is refused below
+        positive = True
+    if not positive:
         raise ValueError(f"hidden_layer_sizes must be > 0, got {widths}.")
-    return [int(width) for width in widths]
+    return [checks.integer("hidden_layer_sizes", width, minimum=1) for width in widths]
+
+
+def check_numbers(parameters: Any) -> None:
+    """Raise where a float can't hold an integer in the place of one: scikit-learn takes any."""
+    for name in NUMBERS:
+        try:
+            float(getattr(parameters, name))
+        except OverflowError:
+            raise ValueError(f"{name}: expected a finite number, got a larger integer") from None
+
+
+def check_plain(name: str, value: Any) -> None:
+    """Refuse what scikit-learn would take for other numbers: those behind a mask, and times."""
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name}: expected an array without masked elements")
+    dtypes = np.atleast_1d(np.asarray(getattr(value, "dtypes", getattr(value, "dtype", None)), "O"))
+    wrong = [dtype for dtype in dtypes if getattr(dtype, "kind", "") in ("m", "M", "V")]
+    if wrong:
+        raise TypeError(f"{name}: expected real numbers, got dtype {wrong[0]}")
 
 
 def of_each_layer(name: str, value: Any, layers: int) -> list[Any]:
@@ -85,30 +116,6 @@ def draw(
     return coefs, intercepts
 
 
-def checked_list(name: str, value: Any, layers: int) -> Sequence[Any]:
-    """Return a list of what each layer has, of `layers` that have weights."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{name}: expected a list of {layers} arrays, got {value!r}")
-    if len(value) != layers:
-        raise ValueError(f"{name}: expected a list of {layers} arrays, got {len(value)}")
-    return value
-
-
-def check_weights(coefs: Any, intercepts: Any) -> None:
-    """Raise unless these are weights and biases of a network, from layer to layer."""
-    layers = max(1, len(coefs)) if isinstance(coefs, (list, tuple)) else 1
-    checked_list("coefs_", coefs, layers)
-    checked_list("intercepts_", intercepts, layers)
-    units = None
-    for number, weights in enumerate(coefs):
-        shape = checks.numeric(f"coefs_[{number}]", weights).shape
-        if len(shape) != 2 or 0 in shape or units not in (None, shape[0]):
-            expected = "inputs" if units is None else units
-            raise ValueError(f"coefs_[{number}]: expected shape [{expected}, outputs], got {shape}")
-        units = shape[1]
-        checks.shaped(f"intercepts_[{number}]", intercepts[number], (units,))
-
-
 def build(
     coefs: Sequence[Array],
     intercepts: Sequence[Array],
@@ -149,7 +156,7 @@ def _activation(kind: Any) -> list[Layer]:
         )
     if isinstance(kind, Layer):
         return [copy.deepcopy(kind)]  # the parameter stays as it is, and can serve other layers
-    if kind not in ACTIVATIONS:
+    if not isinstance(kind, str) or kind not in ACTIVATIONS:
         raise ValueError(
             f"activation: expected one of {', '.join(map(repr, sorted(ACTIVATIONS)))}, or a layer "
             f"of fastnn, got {kind!r}"
@@ -160,7 +167,7 @@ def _activation(kind: Any) -> list[Layer]:
 def make_optimizer(parameters: Any) -> Optimizer:
     """Return a new optimiser, as an estimator's parameters say."""
     chosen = parameters.optimizer
-    rate = parameters.learning_rate_init
+    rate = float(parameters.learning_rate_init)
     made: Optimizer
     if isinstance(chosen, Optimizer):
         made = copy.deepcopy(chosen)
@@ -173,7 +180,7 @@ def make_optimizer(parameters: Any) -> Optimizer:
         made = SGD(rate, momentum=momentum, nesterov=nesterov)
     else:
         epsilon = max(parameters.epsilon, optimizers.SMALLEST_EPSILON)
-        made = EpsilonHatAdam(rate, parameters.beta_1, parameters.beta_2, epsilon)
+        made = EpsilonHatAdam(rate, float(parameters.beta_1), float(parameters.beta_2), epsilon)
     if parameters.schedule is not None:
         made.learning_rate = parameters.schedule
     return made

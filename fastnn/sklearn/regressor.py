@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import sparse, special
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
@@ -172,6 +172,8 @@ feature_names_in_
         return output.ravel() if output.shape[1] == 1 else output
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        if sparse.issparse(y):
+            raise TypeError("y: expected a dense array, got a sparse one; write y.toarray()")
         X, y = validate_data(
             self,
             X,
@@ -187,6 +189,8 @@ feature_names_in_
             y = column_or_1d(y, warn=True)
         if y.dtype.kind not in "biuf":
             raise ValueError(f"y: expected real numbers, got an array of dtype {y.dtype}")
+        if not np.isfinite(y).all():  # of objects, NaN is what scikit-learn makes of None
+            raise ValueError("y: expected finite numbers, got NaN or infinity")
         return X, y
 
     def _targets(self, name: str, y: Any) -> Array:

@@ -57,7 +57,9 @@ def categories(column: Any) -> list[str]:
 def most_frequent(column: Any) -> str:
     counts = column.value_counts()
     if not len(counts):
-        raise ValueError(f"column {column.name}: expected a text in some training row, got none")
+        raise ValueError(
+            f"column {checks.short(column.name)}: expected a text in some training row, got none"
+        )
     best = [value for value, count in counts.items() if count == counts.iloc[0]]
     return min(map(as_text, best))
 
@@ -105,8 +107,7 @@ def places(
     if missing is None:
         of_code[-1] = -1
     places: npt.NDArray[np.int64] = np.array(of_code, np.int64)[codes]
-    shown = ", ".join(known[:10]) + ", ..." * (len(known) > 10)
-    refuse(places < 0, name, f"one of {shown}", column)
+    refuse(places < 0, name, f"one of {checks.listed(known, 10)}", column)
     return places
 
 
@@ -114,13 +115,15 @@ def refuse(wrong: npt.NDArray[np.bool_], name: str, expected: str, column: Any) 
     if wrong.any():
         at = int(wrong.argmax())
         value = column.iloc[at]
-        got = repr(value) if isinstance(value, str) else str(value)
+        got = checks.short(repr(value) if isinstance(value, str) else value)
         if load_pandas().isna(value):
             got = "no value"
         label = column.index[at]  # which stays that of the file where rows have been left out
-        row = label + 1 if isinstance(label, int | np.integer) else label
+        row = label + 1 if isinstance(label, int | np.integer) else checks.short(label)
         more = f" and others, {wrong.sum()} rows in all" if wrong.sum() > 1 else ""
-        raise ValueError(f"column {name}: expected {expected}, got {got} in row {row}{more}")
+        raise ValueError(
+            f"column {checks.short(name)}: expected {expected}, got {got} in row {row}{more}"
+        )
 
 
 def unit_of(*columns: Any) -> float:
@@ -140,7 +143,7 @@ def check_texts(name: str, values: Any) -> None:
     """Raise unless these are one or more texts, each once."""
     right = isinstance(values, tuple) and all(isinstance(value, str) for value in values)
     if not right or not 0 < len(values) == len(set(values)):
-        raise ValueError(f"{name}: expected different texts, got {values!r}")
+        raise ValueError(f"{name}: expected different texts, got {checks.message(repr(values))}")
 
 
 def check_scale(mean: float, deviation: float) -> None:

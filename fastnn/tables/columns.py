@@ -53,7 +53,9 @@ class Category:
         cells.check_texts("name", (self.name,))
         cells.check_texts("categories", self.categories)
         if self.missing is not None and self.missing not in self.categories:
-            raise ValueError(f"missing: expected one of the categories, got {self.missing!r}")
+            raise ValueError(
+                f"missing: expected one of the categories, got {checks.short(repr(self.missing))}"
+            )
 
     @property
     def width(self) -> int:

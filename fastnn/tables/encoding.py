@@ -145,8 +145,8 @@ def _check_columns(frame: Frame, names: Sequence[str]) -> None:
     absent = [name for name in names if name not in frame.columns]
     if absent:
         raise ValueError(
-            f"expected a table with the columns {', '.join(names)}, "
-            f"found none of the name {', '.join(absent)}"
+            f"expected a table with the columns {checks.listed(names)}, "
+            f"found none of the name {checks.listed(absent)}"
         )
 
 

@@ -99,19 +99,19 @@ def prepare(
     for name, columns in {"target": [target], "ignore": ignore, "categorical": categorical}.items():
         unknown = [column for column in columns if column not in frame.columns]
         if unknown:
-            known = ", ".join(frame.columns)
-            raise ValueError(f"{name}: expected one of the columns {known}, got {unknown[0]!r}")
+            known, got = checks.listed(frame.columns), checks.short(repr(unknown[0]))
+            raise ValueError(f"{name}: expected one of the columns {known}, got {got}")
     left_out = set(ignore) - {target}
     frame = frame[[column for column in frame.columns if column not in left_out]]
     frame = frame.reset_index(drop=True)
     names = [column for column in frame.columns if column != target]
     if not names:
-        raise ValueError(f"expected a table of more columns than {target}, got none")
+        raise ValueError(f"expected a table of more columns than {checks.short(target)}, got none")
     if not len(frame):
         raise ValueError("expected a table of at least one row, got none")
     texts = {name for name in names if name in categorical or not cells.is_number(frame[name])}
     for name in sorted(texts - categorical):
-        _check_no_numbers(frame[name], name, f"--categorical {shlex.quote(name)}")
+        _check_no_numbers(frame[name], name, f"--categorical {checks.short(shlex.quote(name))}")
     _check_usable(frame, names, texts)
     frame, notes = _without_missing(frame, target, names, missing)
 
@@ -133,7 +133,7 @@ def prepare(
     if len(texts) < len(names):
         kinds.append(f"{len(names) - len(texts)} columns of numbers (standardised)")
     if texts:
-        listed = ", ".join(name for name in names if name in texts)
+        listed = checks.listed(name for name in names if name in texts)
         kinds.append(f"{len(texts)} of categories ({listed})")
     notes.insert(1, f"inputs: {' and '.join(kinds)}: {encoding.width} in all")
     return Prepared(encoding, tuple(of for part in parts for of in (X[part], y[part])), notes)
@@ -175,23 +175,28 @@ def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:
     if found:
         raise ValueError(
             f"expected columns of numbers or of at most {MOST_CATEGORIES} categories, but "
-            f"{', '.join(f'{name} {why}' for name, why in found.items())}; to leave columns out: "
-            f"--ignore {shlex.join(found)}"
+            f"{checks.listed(found)}; to leave columns out: --ignore {_options(found)}"
         )
+
+
+def _options(columns: Iterable[str]) -> str:
+    """Return columns as an option of the command takes them, of many the first ones."""
+    found = [checks.short(shlex.quote(column)) for column in columns]
+    return " ".join(found[: checks.MOST_NAMES]) + " ..." * (len(found) > checks.MOST_NAMES)
 
 
 def _without_missing(
     frame: Frame, target: str, names: Sequence[str], missing: str | None
 ) -> tuple[Frame, list[str]]:
     """Return the rows that can be used, and lines that say what is done about missing values."""
-    notes = []
+    notes, shown = [], checks.short(target)
     known = frame.dropna(subset=[target])
     if not len(known):
-        raise ValueError(f"target: expected a value in some row, got none in {target}")
+        raise ValueError(f"target: expected a value in some row, got none in {shown}")
     if len(known) < len(frame):
-        notes.append(f"left out: {len(frame) - len(known)} of {len(frame)} rows without {target}")
+        notes.append(f"left out: {len(frame) - len(known)} of {len(frame)} rows without {shown}")
     counts = {name: int(known[name].isna().sum()) for name in names}
-    said = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    said = checks.listed({name: count for name, count in counts.items() if count})
     if not said:
         return known, notes
     if missing is None:
@@ -245,14 +250,16 @@ def _fitted_target(
         task = "regression" if numeric and not _looks_like_classes(column) else "classification"
     if task == "regression":
         if not numeric:
-            raise ValueError(f"target: expected a column of numbers, got {name} of texts")
+            raise ValueError(
+                f"target: expected a column of numbers, got {checks.short(name)} of texts"
+            )
         number = _fitted_number(training[name], name, None)
         return Quantity(name, number.mean, number.deviation)
     classes = cells.categories(column)
     if not 2 <= len(classes) <= max(2, len(column) // 2):
         raise ValueError(
             f"target: expected classes that occur more than once, got {len(classes)} different "
-            f"values in {len(column)} rows of {name}"
+            f"values in {len(column)} rows of {checks.short(name)}"
         )
     return Classes(name, tuple(classes), cells.most_frequent(training[name]))
 
@@ -269,7 +276,8 @@ def _fitted_number(training: Any, name: str, missing: str | None) -> Number:
     values = cells.numbers(training, name)
     known = values[~np.isnan(values)]
     if not len(known):
-        raise ValueError(f"column {name}: expected a number in some training row, got none")
+        shown = checks.short(name)
+        raise ValueError(f"column {shown}: expected a number in some training row, got none")
     stands = None
     if missing in ("mean", "median"):
         unit = cells.unit_of(known)

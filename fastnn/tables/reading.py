@@ -120,7 +120,7 @@ def read_rows(source: TextIO, encoding: Encoding) -> Frame:
         if len(first) != len(encoding.names):
             raise ValueError(
                 f"{_STANDARD_INPUT}: expected a first line with the columns "
-                f"{', '.join(encoding.names)}, or rows of these {len(encoding.names)}, "
+                f"{checks.listed(encoding.names)}, or rows of these {len(encoding.names)}, "
                 f"got {len(first)} columns"
             )
         names = io.StringIO()
@@ -149,7 +149,7 @@ def left_out_of(frame: Frame) -> list[str]:
     left_out = list(frame.attrs.get(_LEFT_OUT, ()))
     names = [str(name) for name in frame.index.names if name is not None]
     if names:
-        left_out.append(f"the index ({', '.join(names)})")
+        left_out.append(f"the index ({checks.listed(names)})")
     elif not cells.load_pandas().api.types.is_integer_dtype(frame.index.dtype):
         left_out.append("the index, which has no name")
     return left_out
@@ -302,7 +302,8 @@ def _named(frame: Frame, name: str, names: Iterable[object]) -> Frame:
     frame.columns = [str(column).strip() for column in frame.columns]
     twice = [column for column, count in Counter(map(str, names)).items() if count > 1]
     if twice:
-        raise ValueError(f"{name}: expected columns of different names, got {twice[0]!r} twice")
+        shown = checks.short(repr(twice[0]))
+        raise ValueError(f"{name}: expected columns of different names, got {shown} twice")
     named = [column for column in frame.columns if column and column[:9] != "Unnamed: "]
     left_out = left_out_of(frame)
     if unnamed := len(frame.columns) - len(named):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import prediction
+from fastnn import checks, prediction
 from fastnn.checks import Array
 from fastnn.tables import cells
 
 if TYPE_CHECKING:
-    from fastnn.network import Network
+    from fastnn.network import Evaluation, Network
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Classes:
         cells.check_texts("name", (self.name,))
         cells.check_texts("classes", self.classes)
         if self.most_frequent not in self.classes:
-            raise ValueError(f"most_frequent: expected a class, got {self.most_frequent!r}")
+            got = checks.short(repr(self.most_frequent))
+            raise ValueError(f"most_frequent: expected a class, got {got}")
 
     @property
     def outputs(self) -> int:
@@ -42,15 +43,14 @@ class Classes:
         """Return class ids, [n]."""
         return cells.places(column, self.name, self.classes, None)
 
-    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+    def report(self, network: Network, X: Array, y: Array, test: Evaluation) -> list[str]:
         """Return lines on loss and accuracy, and on what needs no network."""
-        test = network.evaluate(X, y)
         baseline = np.mean(y == self.classes.index(self.most_frequent))
         return [
             f"test loss {test.loss:.4f}",
             f"test accuracy {test.accuracy:.4f}",
-            f"baseline: the most frequent class, {self.most_frequent!r}, has an accuracy of "
-            f"{baseline:.4f}",
+            f"baseline: the most frequent class, {checks.short(repr(self.most_frequent))}, has an "
+            f"accuracy of {baseline:.4f}",
         ]
 
     def predictions(self, network: Network, X: Array) -> str:
@@ -61,8 +61,8 @@ class Classes:
         return prediction.aligned(rows)
 
     def __str__(self) -> str:
-        shown = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
-        return f"{self.name}, {len(self.classes)} classes: {shown}"
+        shown = checks.listed(self.classes, 10)
+        return f"{checks.short(self.name)}, {len(self.classes)} classes: {shown}"
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,15 @@ class Quantity:
         """Return numbers in the unit of the target."""
         return output.astype(np.float64) * self.deviation + self.mean
 
-    def report(self, network: Network, X: Array, y: Array) -> list[str]:
+    def report(self, network: Network, X: Array, y: Array, test: Evaluation) -> list[str]:
         """Return lines on the loss and errors in the target's unit, and on what needs no network.
 
         R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where ȳ is the mean of `y`, the rows that are tested.
         """
-        loss = network.evaluate(X, y).loss
         y = self.decoded(y)
         p = self.decoded(network.predict(X)[:, 0])
         return [
-            f"test loss {loss:.4f}",
+            f"test loss {test.loss:.4f}",
             f"test R² {_r_squared(y, p):.4f}, {_errors(y, p)}",
             f"baseline: the mean of the training rows, {self.mean:.6g}, has an R² of "
             f"{_r_squared(y, self.mean):.4f}, {_errors(y, self.mean)}",
@@ -112,7 +111,8 @@ class Quantity:
         return prediction.aligned([["", self.name], *rows])
 
     def __str__(self) -> str:
-        return f"{self.name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
+        name = checks.short(self.name)
+        return f"{name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
 
 
 def _r_squared(y: Array, p: Array | float) -> float:

@@ -169,6 +169,14 @@ def weigh(one, shared, losses, order, start, count):
     return loss
 
 
+@jit_part
+def load_labels(shared, labels, order, start, count):
+    """Put the labels of the batch in a row."""
+    for i in range(count):
+        label = integer_at(labels + 8 * sample_at(order, start + i))
+        put_integer(label, shared.labels + 8 * i)
+
+
 @operation
 def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
     """Softmax cross-entropy of smoothed labels, of samples with weights, or both.
@@ -176,9 +184,7 @@ def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
     That without is in `step.loss_gradient`.
     """
     shared = record_at(record, 0)
-    for i in range(count):
-        label = integer_at(targets + 8 * sample_at(order, start + i))
-        put_integer(label, shared.labels + 8 * i)
+    load_labels(shared, targets, order, start, count)
     softmax_cross_entropy(
         one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
         shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,

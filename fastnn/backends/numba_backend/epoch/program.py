@@ -7,12 +7,13 @@ The layers come as the descriptions of `description.py`; `table.py` makes the ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
 from fastnn import guards, memory
 from fastnn.backends.description import RATES, Dense, Layer, Learned
+from fastnn.locks import cached_attribute
 from fastnn.memory import SparseRows
 
 from ..checked import Range, watched
@@ -162,12 +163,12 @@ class Program:
         most = min(threads, self._structure.chunks, MOST_MEMBERS)
         return 4 if most >= 4 else 2 if most >= 2 else 1
 
-    @cached_property
+    @cached_attribute
     def training(self) -> Table:
         """The table of a training step."""
         return Table(self._structure, self.batch_size, training=True)
 
-    @cached_property
+    @cached_attribute
     def prediction(self) -> Table:
         """The table of a prediction."""
         return Table(self._structure, PREDICTION_BATCH, training=False)

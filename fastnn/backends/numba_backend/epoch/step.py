@@ -45,6 +45,7 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
+from .losses import load_labels
 from .meetings import (
     END,
     arrive,
@@ -212,14 +213,6 @@ def load_units(scale, shared, layer, samples, order, start, count, first, stop):
 def samples_from(layer, first):
     """X^T from sample `first` on, which begins a group."""
     return shifted(layer.inputs_transposed, first // GROUP_SAMPLES * layer.group_bytes)
-
-
-@jit_part
-def load_labels(shared, labels, order, start, count):
-    """Put the labels of the batch in a row."""
-    for i in range(count):
-        label = integer_at(labels + 8 * sample_at(order, start + i))
-        put_integer(label, shared.labels + 8 * i)
 
 
 @jit_part
