@@ -249,9 +249,33 @@ def _details(result: Result) -> list[str]:
 
 
 def _summary(results: Sequence[Result]) -> list[str]:
-    """All comparisons, a row each, and how the subject fared over them."""
+    """All comparisons, a row each, and how the subject fared over them.
+
+    What fastnn does on one thread, or with samples by columns, is a table of its own.
+    """
+    parts = [
+        "Samples/s of fastnn numba, and how many times as long each of the others took, quartiles "
+        "in brackets:"
+    ]
+    tables: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        own = [o for o in result.outcomes[1:] if o.case.contender == "numba"]
+        tables.setdefault(tuple(_column(result.subject, o) for o in own), []).append(result)
+    for of in tables.values():
+        common, names = _apart([result.name for result in of])
+        if common:
+            parts.append(f"{', '.join(common)}:")
+        parts.append(_rows(of, names))
+    parts += _won(results)
+    for result in results:
+        if result.subject.case.task == "row":
+            parts += _beside_numpy(result)
+    return parts
+
+
+def _rows(results: Sequence[Result], names: Sequence[str]) -> str:
+    """Return a table of comparisons, a row each, under names that are left of theirs."""
     columns = dict.fromkeys(_column(r.subject, o) for r in results for o in r.outcomes[1:])
-    common, names = _apart([result.name for result in results])
     rows = []
     for result, name in zip(results, names, strict=True):
         found = [
@@ -263,17 +287,7 @@ def _summary(results: Sequence[Result]) -> list[str]:
         speed = f"{figures['samples_per_second']:,.0f}" if figures else NO_VALUE
         fastest = result.fastest_peer
         rows.append([name, speed, *ratios, NO_VALUE if fastest is None else _short(fastest[1][0])])
-    heading = "Samples/s of fastnn numba, and how many times as long each of the others took, "
-    heading += "quartiles in brackets"
-    parts = [
-        f"{heading}; all: {', '.join(common)}." if common else f"{heading}.",
-        markdown_table(["comparison", "samples/s", *columns, "fastest peer"], rows),
-        *_won(results),
-    ]
-    for result in results:
-        if result.subject.case.task == "row":
-            parts += _beside_numpy(result)
-    return parts
+    return markdown_table(["comparison", "samples/s", *columns, "fastest peer"], rows)
 
 
 def _column(subject: Outcome, outcome: Outcome) -> str:
@@ -287,7 +301,9 @@ def _column(subject: Outcome, outcome: Outcome) -> str:
 
 
 def _apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what all names have in common, and of each name the rest."""
+    """Return what all names have in common, and of each name the rest; all of one by itself."""
+    if len(names) == 1:
+        return [], list(names)
     split = [name.split(", ") for name in names]
     common = [part for part in split[0] if all(part in parts for parts in split)]
     return common, [", ".join(part for part in parts if part not in common) for parts in split]
@@ -350,7 +366,11 @@ def _grids(results: Sequence[Result]) -> list[str]:
             for shape in shapes
         ]
         header = ["network", *[f"batch {size}" for size in batch_sizes]]
-        parts += [f"### {work}: time of the fastest peer", markdown_table(header, rows)]
+        parts += [
+            f"### {work}",
+            "The fastest peer, and how many times as long as fastnn numba it took:",
+            markdown_table(header, rows),
+        ]
     return parts
 
 
@@ -358,7 +378,7 @@ def _glance(result: Result) -> str:
     if result.fastest_peer is None:
         return NO_VALUE
     outcome, ratio = result.fastest_peer
-    return f"{ratio.median:.2f} {outcome.case.contender}"
+    return f"{outcome.case.contender} {_short(ratio.median)}"
 
 
 def _memory(results: Sequence[Result]) -> list[str]:

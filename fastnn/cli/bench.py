@@ -11,14 +11,18 @@ from fastnn.cli.arguments import HelpFormatter
 from fastnn.cli.console import FAILED, INTERRUPTED
 
 
+class _Formatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Leaves the list of suites as it is."""
+
+
 def add_to(commands: Any) -> None:
     """Add the command to a parser's."""
     parser = commands.add_parser(
         "bench",
         help="compare speed with the NumPy backend and with other libraries",
-        description="Train the same network with fastnn and with its peers on this machine, "
-        "in interleaved rounds, and print medians and ratios.",
-        formatter_class=HelpFormatter,
+        description="Train the same network with fastnn and with its peers on this machine, in "
+        "interleaved\nrounds, and print medians, quartiles and ratios.",
+        formatter_class=_Formatter,
     )
     bench.add_arguments(parser)
     parser.set_defaults(run=_run)
