@@ -162,6 +162,15 @@ def test_every_contender_trains_alike_from_the_same_start(contender, task):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "dropout"])
+def test_variants_of_peers_begin_anew_in_each_round(variant):
+    pytest.importorskip("torch")
+    case = replace(TINY, contender="torch", variant=variant)
+    first, second = rounds(case)
+    assert first == second
+    assert first == pytest.approx(rounds(replace(case, contender="numpy"))[0], rel=1e-3)
+
+
 def test_a_fit_is_as_many_epochs():
     one, three = (rounds(replace(TINY, task="fit", epochs=epochs))[0] for epochs in (1, 3))
     assert one == rounds(TINY)[0]
