@@ -163,7 +163,7 @@ class Comparison:
                 *([f"batch {case.batch_size}"] if case.trains or case.task == "dense" else []),
                 case.dtype,
                 case.form,
-                *([f"{case.samples:_} samples"] if self._differ("order") else []),
+                *([f"{case.samples:,} samples"] if self._differ("order") else []),
                 f"{case.threads} thread{'s' if case.threads > 1 else ''}",
                 *(["AVX2"] if case.avx2 else []),
                 *([case.variant] if case.variant != "plain" else []),

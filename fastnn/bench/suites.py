@@ -8,6 +8,19 @@ from typing import Any
 from fastnn.bench.cases import VARIANT_PEERS, VARIANTS, Case, Comparison, against
 from fastnn.bench.samples import described
 
+SUITES = {
+    "quick": "an epoch of one network, in a minute",
+    "default": "training from floats and from raw pixels, and prediction",
+    "variants": "momentum, Adam, dropout and batch norm",
+    "inputs": "MNIST, Fashion-MNIST, dense columns, samples that lie by columns",
+    "small": "200 epochs of 150 samples, and the prediction of one row",
+    "threads": "two threads on all sides, and over one of our own",
+    "grid": "60 pairs of network and batch size, or those of the options",
+    "costs": "first fit, import, validation, memory",
+    "table": "all but quick and grid, float64, AVX2 and single layers",
+}
+"""What each is, in a line."""
+
 #: Timed rounds by suite, unless told.
 ROUNDS = {
     "quick": 3,
@@ -78,7 +91,7 @@ def suite_comparisons(
     Parameters
     ----------
     suite : str
-        One of `ROUNDS`.
+        One of `SUITES`.
     contenders : iterable of str
         Peers to compare with.
     options : mapping
