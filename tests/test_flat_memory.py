@@ -91,6 +91,9 @@ def test_memory_of_a_call_does_not_depend_on_its_steps(threads, counted):
     assert count_of_many <= count_of_few + 6 * (threads - 1)
 
 
+@pytest.mark.skipif(
+    guards.CHECKED, reason="each buffer has pages, and is noted, until a collection"
+)
 def test_steps_by_layers_keep_nothing(counted):
     """`train_step` and `predict` allocate what they return and compute with; all of it goes."""
     rng = np.random.default_rng(0)
