@@ -217,8 +217,7 @@ def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
     # two processors of each of two cores: a core for each thread, as long as there are cores
-    monkeypatch.setattr(machine, "processors", lambda: {4, 5, 6, 7})
-    monkeypatch.setattr(machine, "_siblings", lambda processor: str(processor // 2))
+    monkeypatch.setattr(machine, "cores", lambda: [{4, 5}, {6, 7}])
     assert machine.chosen(2) == {4, 6}
     assert machine.chosen(3) == {4, 5, 6}
     assert machine.chosen(9) == {4, 5, 6, 7}

@@ -172,8 +172,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
 
 
 def _has_several(options: dict[str, Any]) -> bool:
-    lists = ("hidden", "batch_size", "input", "data")
-    return any(len(options.get(name, ())) > 1 for name in lists)
+    return any(len(options.get(name, ())) > 1 for name in TAKES_SEVERAL["grid"])
 
 
 def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +182,7 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
         flag = f"--{name.replace('_', '-')}"
         if name not in TAKES[suite]:
             raise ValueError(f"{flag}: the suite {suite} chooses it by itself")
-        if name in ("hidden", "batch_size", "input", "data"):
+        if name in TAKES_SEVERAL["grid"]:
             values = tuple(tuple(v) if name == "hidden" else v for v in value)
             if name in TAKES_SEVERAL.get(suite, ()):
                 options[name] = values

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastnn.bench.machine import kept_to
+from fastnn.bench.machine import kept_to, python_path
 from fastnn.processors import usable
 
 _IMPORT = """
@@ -94,20 +94,15 @@ assert history.val_accuracy[-1] > 0.8, history.val_accuracy
 print(json.dumps([plain, validated, predicted]))
 """
 
-_MEMORY = """
+_TRAINING = """
+X, y, X_val, y_val, *_ = fastnn.load_dataset("mnist", flatten=True, dtype=np.uint8)
+history = network(*MNIST).fit(X, y, epochs=2, validation_data=(X_val, y_val))
+assert history.val_accuracy[-1] > 0.9, history.val_accuracy
+"""
+
+_PEAK_MEMORY = """
 import json, resource, sys
 import numba
-if sys.argv[1] == "train":
-    import numpy as np
-    import fastnn
-    X, y, X_val, y_val, *_ = fastnn.load_dataset("mnist", flatten=True, dtype=np.uint8)
-    units = 784, 100, 200, 10
-    layers = [fastnn.Rescaling(1 / 255)]
-    for inputs, outputs in zip(units, units[1:]):
-        layers += [fastnn.Dense(inputs, outputs), fastnn.ReLU()]
-    network = fastnn.Network(layers[:-1], backend="numba", seed=0)
-    history = network.fit(X, y, epochs=2, validation_data=(X_val, y_val))
-    assert history.val_accuracy[-1] > 0.9, history.val_accuracy
 kibibyte = 1 if sys.platform == "darwin" else 1024
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte))
 """
@@ -217,9 +212,10 @@ def _validation(rounds: int, cache: str) -> list[Cost]:
 
 
 def _memory(cache: str) -> list[Cost]:
+    train = _NETWORK + _TRAINING + _PEAK_MEMORY
     # Once more where everything is compiled, as compiling takes memory of its own.
-    _run(_MEMORY, "train", cache=cache)
-    training, imported = (_run(_MEMORY, what, cache=cache) for what in ("train", "import"))
+    _run(train, cache=cache)
+    training, imported = (_run(program, cache=cache) for program in (train, _PEAK_MEMORY))
     name = "peak memory of training over `import numba` and the raw pixels"
     return [Cost(name, "MB", ((training - imported - DATA_BYTES) / 1e6,))]
 
@@ -239,9 +235,7 @@ def _compiled(cache: str) -> set[Path]:
 
 
 def _run(program: str, *arguments: object, threads: int = 1, cache: str | None = None) -> Any:
-    package_root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHONPATH": path, "FASTNN_NUM_THREADS": str(threads)}
+    environment = os.environ | {"PYTHONPATH": python_path(), "FASTNN_NUM_THREADS": str(threads)}
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports compile once, not every time

@@ -24,8 +24,13 @@ class Spread(NamedTuple):
     lower: float
     upper: float
 
+    @property
+    def quartiles(self) -> str:
+        """The quartiles, as they are shown."""
+        return f"{_short(self.lower)}-{_short(self.upper)}"
+
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.lower)}-{_short(self.upper)})"
+        return f"{_short(self.median)} ({self.quartiles})"
 
 
 @dataclass(frozen=True)
@@ -207,9 +212,10 @@ def _costs(costs: Sequence[Cost]) -> str:
             continue
         found = spread(cost.values)
         unit = f" {cost.unit}".rstrip()
-        quartiles = f"{_short(found.lower)}-{_short(found.upper)}"
         shown = _short(found.median) if cost.unit else f"{found.median:g}"
-        rows.append([cost.name, shown + unit, quartiles if len(cost.values) > 1 else NO_VALUE])
+        rows.append(
+            [cost.name, shown + unit, found.quartiles if len(cost.values) > 1 else NO_VALUE]
+        )
     return markdown_table(["cost", "measured", "quartiles"], rows)
 
 
@@ -294,7 +300,7 @@ def _column(subject: Outcome, outcome: Outcome) -> str:
     """Return the heading under which an outcome's ratio to the subject stands."""
     case, heading = outcome.case, LABELS[outcome.case.contender]
     if case.threads != subject.case.threads:
-        heading += f" on {case.threads} thread{'s' if case.threads > 1 else ''}"
+        heading += f" on {case.team}"
     if case.order != subject.case.order:
         heading += " by columns"
     return heading

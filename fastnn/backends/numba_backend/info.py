@@ -6,9 +6,11 @@ import os
 
 from llvmlite import binding
 
+from fastnn.processors import model_name, usable_cores
+
 from .epoch.meetings import MOST_MEMBERS
 from .layerwise.dense import product
-from .machine import MACHINE, model_name, usable_cores
+from .machine import MACHINE
 
 
 def describe() -> dict[str, str]:

@@ -15,10 +15,10 @@ from fastnn import guards, memory
 from fastnn.backends.description import RATES, Dense, Layer, Learned
 from fastnn.locks import cached_attribute
 from fastnn.memory import SparseRows
+from fastnn.processors import usable_cores
 
 from ..checked import Range, watched
 from ..kernels.optimizers import RULES
-from ..machine import usable_cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
