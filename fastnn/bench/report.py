@@ -213,9 +213,8 @@ def _costs(costs: Sequence[Cost]) -> str:
         found = spread(cost.values)
         unit = f" {cost.unit}".rstrip()
         shown = _short(found.median) if cost.unit else f"{found.median:g}"
-        rows.append(
-            [cost.name, shown + unit, found.quartiles if len(cost.values) > 1 else NO_VALUE]
-        )
+        quartiles = found.quartiles if len(cost.values) > 1 else NO_VALUE
+        rows.append([cost.name, shown + unit, quartiles])
     return markdown_table(["cost", "measured", "quartiles"], rows)
 
 

@@ -27,9 +27,9 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 """What makes each activation that has a name here: scikit-learn's and fastnn's."""
 
 NUMBERS = (
-    *("alpha", "learning_rate_init", "power_t", "tol", "momentum", "validation_fraction"),
-    *("beta_1", "beta_2", "epsilon"),
-)
+    "alpha", "learning_rate_init", "power_t", "tol", "momentum", "validation_fraction",
+    "beta_1", "beta_2", "epsilon",
+)  # fmt: skip
 """Parameters that are floats."""
 
 
