@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import operator
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from typing import Any, TypeVar
@@ -35,8 +34,11 @@ MOST_NUMBERS = 2**53
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def integer(name: str, value: object, *, minimum: int, maximum: float = sys.maxsize) -> int:
-    """Return `value` as an int of `minimum` to `maximum`; a bool is not an integer here."""
+def integer(name: str, value: object, *, minimum: int, any_size: bool = False) -> int:
+    """Return `value` as an int that is at least `minimum`; a bool is not an integer here.
+
+    It fits into 64 bits, as all that counts something has to, unless it may be of `any_size`.
+    """
     expected = f"an integer of at least {minimum}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
@@ -46,7 +48,7 @@ def integer(name: str, value: object, *, minimum: int, maximum: float = sys.maxs
         raise TypeError(f"{name}: expected {expected}, got {_describe(value)}") from None
     if number < minimum:
         raise ValueError(f"{name}: expected {expected}, got {shown(number)}")
-    if number > maximum:
+    if number >= 2**63 and not any_size:
         raise ValueError(f"{name}: expected an integer below 2^63, got {shown(number)}")
     return number
 
@@ -63,7 +65,7 @@ def held(names: str, *counts: int) -> None:
 
 def steps(name: str, value: object) -> int:
     """Return `value` as a count of steps: at most 2^53, so that floats count on, and kernels."""
-    number = integer(name, value, minimum=0, maximum=math.inf)
+    number = integer(name, value, minimum=0, any_size=True)
     if number > 2**53:
         raise ValueError(f"{name}: expected an integer of at most 2^53, got {shown(number)}")
     return number
@@ -335,7 +337,7 @@ def short(name: object) -> str:
     return _ends(str(name), LONGEST_NAME)
 
 
-def listed(names: Iterable[object], most: int = MOST_NAMES) -> str:
+def listed(names: Iterable[object], most: int = MOST_NAMES, *, separator: str = ", ") -> str:
     """Return names from elsewhere in a row, of many the first ones.
 
     Of a mapping, each with what it is mapped to behind it.
@@ -343,7 +345,7 @@ def listed(names: Iterable[object], most: int = MOST_NAMES) -> str:
     found = [short(name) for name in names]
     if isinstance(names, Mapping):
         found = [f"{name} {said}" for name, said in zip(found, names.values(), strict=True)]
-    return ", ".join(found[:most]) + ", ..." * (len(found) > most)
+    return separator.join(found[:most] + ["..."] * (len(found) > most))
 
 
 def _ends(text: str, most: int) -> str:

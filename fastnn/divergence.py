@@ -19,6 +19,7 @@ import numpy as np
 from fastnn import layers, optimizers, propagation
 from fastnn.checks import Array
 from fastnn.hints import Watch
+from fastnn.interrupts import uncut
 from fastnn.layers import ParametricLayer
 from fastnn.paths import CompiledPath, Order, Path
 
@@ -146,18 +147,19 @@ class _Snapshot:
         self.loss, self.correct, self.samples_seen = position.loss, position.correct, samples_seen
 
     def restore(self) -> None:
-        """Have the network be as it was."""
+        """Have the network be as it was, all of it."""
         parameters = self._network._parameters
-        np.copyto(parameters.vector, self._vector)
-        for number, state in enumerate(parameters.states):
-            # the first step makes them, of zeros
-            state[...] = self._states[number] if self._states else 0
-        for part, steps in zip(parameters.parts, self._steps, strict=True):
-            part.steps = steps
-        for layer, passes in zip(self._counting, self._passes, strict=True):
-            layer._passes = passes
-        for of, remembered in zip(self._foreign, self._remembered, strict=True):
-            _remind(of, remembered, self._network)
+        with uncut:
+            np.copyto(parameters.vector, self._vector)
+            for number, state in enumerate(parameters.states):
+                # the first step makes them, of zeros
+                state[...] = self._states[number] if self._states else 0
+            for part, steps in zip(parameters.parts, self._steps, strict=True):
+                part.steps = steps
+            for layer, passes in zip(self._counting, self._passes, strict=True):
+                layer._passes = passes
+            for of, remembered in zip(self._foreign, self._remembered, strict=True):
+                _remind(of, remembered, self._network)
 
 
 def _foreign(network: Network) -> list[Any]:

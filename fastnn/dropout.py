@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -124,8 +122,10 @@ class Dropout(Layer):
 
     def _resume(self, *, key: int, step: int) -> None:  # type: ignore[override]
         """Go on with the masks of a saved layer."""
-        if checks.integer("key", key, minimum=0, maximum=math.inf) >= 2**64:
-            raise ValueError(f"key: expected an integer of at most 64 bits, got {key}")
+        if checks.integer("key", key, minimum=0, any_size=True) >= 2**64:
+            raise ValueError(
+                f"key: expected an integer of at most 64 bits, got {checks.shown(key)}"
+            )
         self._key, self._passes = key, checks.steps("step", step)
 
     def _changed_by_forward(self) -> int:

@@ -77,8 +77,17 @@ def guarded(nbytes: int, line: int) -> Array:
 
 def check_guards() -> None:
     """Raise `OutOfBoundsError` if what lies beside guarded memory has been written to."""
-    for region in tuple(_regions):
+    for region in _alive():
         region.check()
+
+
+def _alive() -> tuple[_Region, ...]:
+    """Return all regions; without a lock, which a child of a fork might inherit taken."""
+    while True:
+        try:
+            return tuple(_regions)
+        except RuntimeError:  # another thread has added one meanwhile
+            continue
 
 
 def fill(array: Array, value: str) -> None:

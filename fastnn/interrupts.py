@@ -52,7 +52,8 @@ class _StandIn:
         self.handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if _depth:
+        # what one raises before the first line of `Held.__exit__` would leave stand-ins there
+        if _depth or (frame is not None and frame.f_code is Held.__exit__.__code__):
             _waiting[number] = self.handler
         else:
             _waiting.pop(number, None)  # it stands for one that came a moment before
@@ -84,12 +85,21 @@ class Held:
             raise
 
     def __exit__(self, *_: object) -> None:
-        # Ctrl-C last, as a handler that is back may raise, and leave the others as they are
-        with uncut:
+        global _depth
+        if threading.get_ident() != _main:
+            return
+        # no `uncut`: a handler that is back may raise before the first line of its `__exit__`
+        _depth += 1
+        try:
+            # Ctrl-C last, as such a handler leaves the others as they are
             for number, stand_in in reversed(self._taken.items()):
                 # it may have been changed meanwhile
                 if _handler_of(number) is stand_in:
                     _set_handler(number, stand_in.handler)
+        finally:
+            _depth -= 1
+            if _waiting and not _depth:
+                _run_waiting()
 
 
 class Uncut:

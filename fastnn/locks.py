@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 import threading
@@ -26,11 +27,27 @@ SLOTS = 4
 """Threads that can read without one having to wait for another, if they are lucky."""
 
 
+class _OwnSlot(threading.local):
+    """The number of the slot of the thread that asks: threads take them in turn.
+
+    Tried and lost: one by the number of the thread. Numbers are addresses, apart by a multiple of a
+    page of 16 KiB on some systems, so that all threads had one slot; on Windows by 4.
+    """
+
+    _turns = itertools.cycle(range(SLOTS))
+
+    def __init__(self) -> None:
+        self.number = next(self._turns)
+
+
+_own_slot = _OwnSlot()
+
+
 class ReadersWriterLock:
     """Held by one thread that changes something, or by any number of threads that read it.
 
-    A reader takes one lock of a few, by the number of its thread; a writer takes all. They can be
-    taken again by a thread that has them, but who reads may not begin to write.
+    A reader takes one lock of a few, the same one each time; a writer takes all. They can be taken
+    again by a thread that has them, but who reads may not begin to write.
 
     Attributes
     ----------
@@ -49,8 +66,7 @@ class ReadersWriterLock:
 
     def reading(self) -> threading.RLock:
         """Return what to hold by `with` as long as nothing may change."""
-        # an address, as a rule of a page; to ask the system for a number takes 0.5 us
-        return self.slots[(threading.get_ident() >> 12) % SLOTS]
+        return self.slots[_own_slot.number]
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -513,7 +513,8 @@ def _by_rows(network: Trainable, X: Array | SparseRows) -> Array | SparseRows:
     if isinstance(base, np.memmap):
         return X
     narrower = X.dtype.itemsize < network.dtype.itemsize
-    return np.ascontiguousarray(X, X.dtype if narrower else network.dtype)
+    with np.errstate(all="ignore"):  # as where batches are converted
+        return np.ascontiguousarray(X, X.dtype if narrower else network.dtype)
 
 
 def _density(X: Array | SparseRows, rows: int) -> float:

@@ -1,9 +1,10 @@
-"""How much of the machine this process may use."""
+"""The processors: how many of them this process may use, on which cores, and of what model."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,25 @@ def usable() -> int:
     beyond that only wait for each other.
     """
     return max(1, math.floor(min(len(processors()), quota())))
+
+
+def cores() -> list[set[int]]:
+    """Return the processors on which this thread may run, those of one core together."""
+    found: dict[str, set[int]] = {}
+    for processor in sorted(processors()):
+        try:
+            topology = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list"
+            with open(topology, encoding="ascii") as file:
+                core = file.read()
+        except OSError:
+            core = str(processor)
+        found.setdefault(core, set()).add(processor)
+    return list(found.values())
+
+
+def usable_cores() -> int:
+    """Return how many cores this process can keep busy."""
+    return min(len(cores()), usable())
 
 
 def quota() -> float:
@@ -69,3 +89,13 @@ def _quota_of_version_1(group: Path) -> float:
         return math.inf if time < 0 else time / period
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
+
+
+def model_name() -> str:
+    """Return what the CPU calls itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = (line.partition(":") for line in file)
+            return next(value.strip() for name, _, value in lines if name.strip() == "model name")
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

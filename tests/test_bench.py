@@ -5,17 +5,39 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import struct
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastnn import bench
-from fastnn.bench import command, costs, machine, measuring, report, suites
+from fastnn.bench import (
+    command,
+    contenders,
+    costs,
+    machine,
+    measuring,
+    report,
+    samples,
+    suites,
+)
+from fastnn.bench import worker as worker_process
 from fastnn.bench.cases import LABELS, PEERS, VARIANTS, Case, Comparison, against
 
 EVERYONE = [name for names in PEERS.values() for name in names]
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
+
+
+def write_idx(directory, images, labels):
+    """Write a data set in the format of MNIST, with the same examples for training and test."""
+    for subset in ("train", "t10k"):
+        for array, kind in ((images, "images-idx3"), (labels, "labels-idx1")):
+            header = struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape)
+            (directory / f"{subset}-{kind}-ubyte").write_bytes(header + array.tobytes())
 
 
 def parse(*options: str) -> argparse.Namespace:
@@ -30,6 +52,16 @@ def outcome(seconds, *, contender="numba", error=None, **work) -> report.Outcome
     return report.Outcome(
         case, contender, error, tuple(seconds), tuple(seconds), results, peak_bytes
     )
+
+
+def rounds(case: Case) -> list[float]:
+    """Return what two rounds of a contender come to, in this process."""
+    made = contenders.prepare(case)
+    results = []
+    for _ in range(2):
+        made.reset()
+        results.append(made.judge(made.run()))
+    return results
 
 
 def test_flops_counted_by_hand():
@@ -94,9 +126,9 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
     )
 
 
-@pytest.mark.parametrize("task", ["train", "fit", "predict", "row", "dense"])
+@pytest.mark.parametrize("task", ["train", "predict", "dense"])
 def test_workers_of_both_backends_agree(task):
-    cases = [replace(TINY, task=task, epochs=3, contender=name) for name in ("numba", "numpy")]
+    cases = [replace(TINY, task=task, contender=name) for name in ("numba", "numpy")]
     result = measuring.measure(Comparison(tuple(cases)), rounds=2)
     assert [found.error for found in result.outcomes] == [None, None]
     ours, theirs = (found.results for found in result.outcomes)
@@ -110,11 +142,47 @@ def test_workers_of_both_backends_agree(task):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_backends_agree_on_every_variant(variant):
     cases = [replace(TINY, variant=variant, contender=name) for name in ("numba", "numpy")]
-    result = measuring.measure(Comparison(tuple(cases)), rounds=1)
-    assert [found.error for found in result.outcomes] == [None, None]
-    for found in result.outcomes:
-        again = found.results[1]  # of dropout's masks each round draws its own
-        assert again == found.results[0] if variant != "dropout" else again != found.results[0]
+    ours, theirs = map(rounds, cases)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    # of dropout's masks each round draws its own
+    assert (ours[0] == ours[1]) == (variant != "dropout")
+
+
+@pytest.mark.parametrize("contender", LABELS)
+@pytest.mark.parametrize("task", ["train", "fit", "predict", "row"])
+def test_every_contender_trains_alike_from_the_same_start(contender, task):
+    needed = next((peer for peer, names in PEERS.items() if contender in names), "numpy")
+    pytest.importorskip(needed)
+    if contender == "torch.compile":
+        pytest.skip("takes a compiler, and half a minute")
+    case = replace(TINY, contender=contender, task=task, epochs=3)
+    found = rounds(case)
+    expected = rounds(replace(case, contender="numpy"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "dropout"])
+def test_variants_of_peers_begin_anew_in_each_round(variant):
+    pytest.importorskip("torch")
+    case = replace(TINY, contender="torch", variant=variant)
+    first, second = rounds(case)
+    assert first == second
+    assert first == pytest.approx(rounds(replace(case, contender="numpy"))[0], rel=1e-3)
+
+
+def test_a_fit_is_as_many_epochs():
+    one, three = (rounds(replace(TINY, task="fit", epochs=epochs))[0] for epochs in (1, 3))
+    assert one == rounds(TINY)[0]
+    assert three < one
+
+
+def test_a_table_has_no_zeros_and_samples_may_lie_by_columns():
+    X, y = samples.load_samples(replace(TINY, input="table", shape=(5, 3), order="F"))
+    assert X.flags.f_contiguous
+    assert X.all()
+    assert set(y) == {0, 1, 2}
+    np.testing.assert_allclose([X.mean(), X.std()], [0, 1], atol=0.2)
 
 
 def test_a_contender_that_fails_is_reported_and_the_others_go_on(monkeypatch):
@@ -141,6 +209,102 @@ def test_threads_and_instructions_are_fixed_for_every_library():
     assert "max_isa=AVX2" in variables["XLA_FLAGS"]
 
 
+def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("not on this system")
+    before = os.sched_getaffinity(0)
+    with machine.kept_to(1):
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
+    # two processors of each of two cores: a core for each thread, as long as there are cores
+    monkeypatch.setattr(machine, "cores", lambda: [{4, 5}, {6, 7}])
+    assert machine.chosen(2) == {4, 6}
+    assert machine.chosen(3) == {4, 5, 6}
+    assert machine.chosen(9) == {4, 5, 6, 7}
+
+
+def test_peak_memory_is_that_of_a_round():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("not on this system")
+    worker_process.forget_peak_memory()
+    before = worker_process.peak_memory()
+    np.ones(4_000_000)
+    assert worker_process.peak_memory() >= before + 30_000_000
+    worker_process.forget_peak_memory()
+    assert worker_process.peak_memory() < before + 30_000_000
+
+
+def test_a_grid_of_the_users_own(monkeypatch, tmp_path):
+    compared = []
+
+    def measured(comparison, rounds):
+        compared.append(comparison.cases[0])
+        times = ([1, 2, 2], [1, 3, 4])
+        pair = zip(comparison.cases, times, strict=True)
+        outcomes = tuple(
+            replace(outcome(seconds), case=case, label=case.contender) for case, seconds in pair
+        )
+        return report.Result(comparison.name, rounds, outcomes, 1.0)
+
+    monkeypatch.setattr(command, "measure", measured)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(120, 5, 4), dtype=np.uint8), np.arange(120) % 7
+    write_idx(tmp_path, images, labels.astype(np.uint8))
+    networks = ["--hidden", "5", "--hidden", "8", "6", "--batch-size", "4", "16"]
+    fed = ["--input", "uint8", "table", "--data", "mnist", str(tmp_path)]
+    found = bench.run(parse(*networks, *fed, "--peers", ""))
+    assert [case.shape for case in compared[::2]] == [
+        *[(784, 5, 10), (784, 8, 6, 10)],
+        *[(20, 5, 7), (20, 8, 6, 7)],
+        *[(100, 5, 10), (100, 8, 6, 10)],
+    ]
+    assert {case.batch_size for case in compared[::2]} == {4}
+    assert {case.batch_size for case in compared[1::2]} == {16}
+    assert [case.input for case in compared] == ["uint8"] * 8 + ["table"] * 4
+    assert compared[4].samples == 100  # what validation leaves of 120
+    assert f"{tmp_path.name} uint8" in bench.as_markdown(found)
+
+
+def test_networks_and_batch_sizes_at_a_glance():
+    results = []
+    for batch_size, hidden in product((4, 8), (5, 6)):
+        work = {"shape": (6, hidden, 3), "batch_size": batch_size}
+        pair = (outcome([1, 2, 2], **work), outcome([1, 3, hidden], contender="jax", **work))
+        name = Comparison(tuple(o.case for o in pair)).name
+        results.append(report.Result(name, 2, pair, 1.0))
+    text = bench.as_markdown(bench.Report(machine.describe_environment(), tuple(results)))
+    assert "### train, float32, random input, 1 thread" in text
+    assert "| 6-6-3   | jax 2.25 | jax 2.25 |" in text
+
+
+def test_fashion_mnist_that_is_not_here_is_reported(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTNN_DATA", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "measure", lambda *_: report.Result("x", 1, (outcome([1, 1]),), 1))
+    samples.described.cache_clear()
+    found = bench.run(parse("--suite", "inputs", "--peers", ""))
+    assert "Fashion-MNIST is not here, so not compared" in bench.as_markdown(found)
+    assert len(found.results) == 7
+    with pytest.raises(FileNotFoundError, match="fashion_mnist"):
+        bench.run(parse("--suite", "inputs", "--peers", "", "--data", "fashion_mnist"))
+
+
+def test_an_interrupt_leaves_what_was_measured(monkeypatch, tmp_path):
+    def measured(comparison, rounds):
+        if "uint8" in comparison.name:
+            raise KeyboardInterrupt
+        return report.Result(comparison.name, rounds, (outcome([1, 1]),), 1.0)
+
+    monkeypatch.setattr(command, "measure", measured)
+    file = tmp_path / "report.json"
+    found = bench.run(parse("--peers", "", "--json", str(file)))
+    assert found.interrupted
+    assert len(found.results) == len(json.loads(file.read_text())["results"]) == 1
+    assert "Interrupted after 1 of 3 comparisons." in bench.as_markdown(found)
+
+
 def test_missing_peers_are_reported(monkeypatch, tmp_path):
     compared = []
 
@@ -148,7 +312,7 @@ def test_missing_peers_are_reported(monkeypatch, tmp_path):
         compared.extend(case.contender for case in comparison.cases)
         return report.Result(comparison.name, rounds, (outcome([1, 1, 1]),), 1.0)
 
-    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     monkeypatch.setattr(command, "measure", measured)
     file = tmp_path / "report.json"
     options = ["--suite", "quick", "--peers", "torch,jax", "--json", str(file)]
@@ -224,16 +388,33 @@ def test_costs_are_rendered():
     found = (
         costs.Cost("first fit", "s", (5.0, 6.0, 5.5)),
         costs.Cost("functions compiled", "", (0,)),
+        costs.Cost("validation", "", (), "AssertionError: 1, not 2"),
     )
     rendered = report.Report(machine.describe_environment(), (), (), found)
     text = bench.as_markdown(rendered)
-    for figure in ("5.50 s", "5.25-5.75", " 0 |"):
+    for figure in ("5.50 s", "5.25-5.75", " 0 |", "- validation: AssertionError: 1, not 2"):
         assert figure in text
     assert json.loads(bench.as_json(rendered))["costs"][0]["spread"] == [5.5, 5.25, 5.75]
 
 
 def test_import_is_timed():
     assert 0 < costs._run(costs._IMPORT.format(module="fastnn")) < 60
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [(costs._FIRST, [1]), (costs._ANOTHER_SHAPE, [])],
+)
+def test_costs_check_what_they_compute(program, arguments):
+    costs._run(costs._NETWORK + program, *arguments)
+    broken = costs._NETWORK.replace("seed=0", 'seed=0 if backend == "numpy" else 1')
+    with pytest.raises(RuntimeError, match="AssertionError"):
+        costs._run(broken + program, *arguments)
+
+
+def test_validation_is_timed():
+    (plain,), (validated,), (predicted,) = costs._run(costs._NETWORK + costs._VALIDATION, 1)
+    assert min(plain, validated, predicted) > 0
 
 
 def test_a_cost_that_is_computed_wrongly_is_none():

@@ -402,6 +402,22 @@ FILES = ("test_checked", "test_epoch_stages", "test_backends")
 """Those that have all kernels of both paths run, at sizes that are no multiples of a vector."""
 
 
+def test_buffers_of_other_threads_come_meanwhile(monkeypatch):
+    class Growing(list):
+        looks = 0
+
+        def __iter__(self):
+            self.looks += 1
+            if self.looks == 1:
+                raise RuntimeError("Set changed size during iteration")
+            return super().__iter__()
+
+    regions = Growing()
+    monkeypatch.setattr(guards, "_regions", regions)
+    guards.check_guards()
+    assert regions.looks == 2
+
+
 @posix
 @pytest.mark.parametrize("bits", [512, 256, 128])
 def test_kernels_checked_at_each_width(bits):

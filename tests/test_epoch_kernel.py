@@ -284,7 +284,7 @@ def test_nothing_infinite_stays_behind(density, batch_size):
     fresh, used = Case((61, 47, 83, 5), batch_size), Case((61, 47, 83, 5), batch_size)
     expected = fresh.run(density=density)
     program = used.program(density)
-    used.run(program, np.where(used.samples == 0, 0, np.float32(1e30)))
+    used.run(program, np.where(used.samples == 0, np.float32(0), np.float32(1e30)))
     assert not np.isfinite(used.parameters).all()
     used.parameters[:] = used.initial
     program.start()

@@ -66,6 +66,9 @@ def test_memory_of_a_call_does_not_depend_on_its_steps(threads):
     assert many < few + 1000  # half a byte a step
 
 
+@pytest.mark.skipif(
+    guards.CHECKED, reason="each buffer has pages, and is noted, until a collection"
+)
 def test_steps_by_layers_keep_nothing():
     """`train_step` and `predict` allocate what they return and compute with; all of it goes.
 

@@ -112,3 +112,13 @@ def parameters_after(X):
     network = Network([Dense(5, 4), ReLU(), Dense(4, 3)], seed=0)
     network.fit(X, np.arange(len(X)) % 3, epochs=2, batch_size=16)
     return np.concatenate([network[0].weights.ravel(), network[2].weights.ravel()])
+
+
+@pytest.mark.filterwarnings("ignore:X. 1 of 3 columns")
+def test_a_table_by_columns_says_nothing_of_overflow():
+    """As one by rows: its numbers become float32 all at once, as pandas has them by columns."""
+    X = np.asfortranarray([[1e300, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    network = Network([Dense(3, 2)], seed=0, dtype="float32")
+    with np.errstate(all="raise"):
+        history = network.fit(X, [0, 1], on_divergence="ignore", batch_size=1)
+    assert not np.isfinite(history.loss).any()

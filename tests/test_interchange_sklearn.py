@@ -240,12 +240,35 @@ def test_networks_that_are_refused(layers, message):
 
 def test_bad_classes():
     network = Network([Dense(6, 3)])
-    for classes in (["a", "b"], ["b", "a", "c"], [["a", "b", "c"]]):
+    for classes in (["a", "b"], ["b", "a", "c"], [["a", "b", "c"]], [0.5, 1.5, 2.5]):
         with pytest.raises(ValueError, match="classes: expected 3 labels in ascending order"):
             network.to_sklearn(classes=classes)
     for loss in ("mse", "binary_cross_entropy"):
         with pytest.raises(ValueError, match="classes: expected None, as "):
             Network([Dense(6, 3)], loss=loss).to_sklearn(classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [("float16", "float32"), (">f4", "float32"), (">f8", "float64"), ("int8", "float64")],
+)
+def test_the_dtype_that_is_nearest(own, expected):
+    theirs = fitted(MLPRegressor(hidden_layer_sizes=2), [[0.0], [1.0]], [0.0, 1.0])
+    theirs.coefs_ = [weights.astype(own) for weights in theirs.coefs_]
+    ours = fastnn.from_sklearn(theirs)
+    assert ours.dtype == expected
+    np.testing.assert_array_equal(ours[0].weights, theirs.coefs_[0])
+
+
+def test_an_estimator_that_was_changed():
+    theirs = fitted(MLPRegressor(hidden_layer_sizes=2), [[0.0], [1.0]], [0.0, 1.0])
+    theirs.activation = ["relu"]
+    with pytest.raises(ValueError, match="estimator: expected the activation identity or relu"):
+        fastnn.from_sklearn(theirs)
+    theirs.activation, theirs.coefs_ = "relu", [w.astype(np.longdouble) for w in theirs.coefs_]
+    if np.longdouble is not np.float64 and np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(TypeError, match=r"estimator, coefs_\[0\]: expected data that computes"):
+            fastnn.from_sklearn(theirs)
 
 
 def test_another_loss():

@@ -238,6 +238,38 @@ def test_a_signal_while_handlers_are_changed(at, sigint, terminated, monkeypatch
 
 
 @posix
+def test_a_signal_before_the_first_line_of_a_function(sigint):
+    """Where Python looks for signals, and no `try` of the function is entered yet."""
+    calls, at, heard = [], 0, True
+
+    def interrupted(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename == interrupts.__file__:
+            calls.append(frame.f_code.co_name)
+            if len(calls) == at + 1:
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
+
+    def blocks():
+        with interrupts.Held(), interrupts.Held(), interrupts.uncut:
+            pass
+
+    before = sys.gettrace()
+    while heard:
+        calls.clear()
+        heard = False
+        sys.settrace(interrupted)
+        try:
+            blocks()
+        except KeyboardInterrupt:
+            heard, at = True, at + 1
+        finally:
+            sys.settrace(before)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert interrupts._depth == 0
+        assert not interrupts._waiting
+    assert len(calls) == at
+
+
+@posix
 @pytest.mark.parametrize("restored", [True, False])
 def test_a_handler_that_calls_the_one_before_it(sigint, restored):
     """As of a callback that ends the training in good order, or on the second Ctrl-C at once."""

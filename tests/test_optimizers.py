@@ -724,7 +724,9 @@ class TestPenalty:
                 network.evaluate(X, y).loss,
                 network.train_step(X, y),
             ]
-            np.testing.assert_allclose(found, exact, rtol=4 * np.finfo(dtype).eps)
+            # of 450 squares in float64, in whatever order, and of the loss beside them
+            rounding = 450 * np.finfo(np.float64).eps / 2 + 4 * np.finfo(dtype).eps
+            np.testing.assert_allclose(found, exact, rtol=rounding)
 
     def test_nan_in_a_batch_leaves_nothing_behind_restored_weights(self, rng):
         network = deep(SGD(0.1))

@@ -72,7 +72,7 @@ def test_affinity(monkeypatch):
 
 def test_a_quota_of_one_core_means_one_thread(cgroups):
     """Two threads of a team on one core's time would wait for each other."""
-    from fastnn.backends.numba_backend.machine import usable_cores
+    from fastnn.processors import usable_cores
 
     cgroups("0::/\n", {"cpu.max": "100000 100000\n"})
     assert usable_cores() == 1

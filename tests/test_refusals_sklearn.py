@@ -32,7 +32,8 @@ NOT_FLAGS: list[Any] = [*NOTHING, 0, 1, 0.5, np.array([True])]
 
 PARAMETERS: dict[str, list[Any]] = {
     "hidden_layer_sizes": [-1, 0, 1.5, None, "x", NAN, (0,), (-1, 3), (1.5,), (2.0,), (True,),
-                           ("a",), [[3]], (NAN,), (None,), np.array([2.0]), (2**63,), (10**5000,)],
+                           ("a",), [[3]], (NAN,), (None,), np.array([2.0]), np.ones((2, 2), int),
+                           (2**63,), (10**5000,)],
     "activation": [*NOTHING, 3, np.sin, fastnn.ReLU, ["relu", "relu"], [3], [["relu"]], [None],
                    fastnn.Dense(5, 5)],
     "solver": [*NOTHING, 3, "SGD", True],
@@ -253,3 +254,14 @@ def test_a_rate_that_falls_at_once(power_t, trained):
     with pytest.warns(UserWarning, match="Maximum iterations"):
         fitted = estimators.MLPRegressor(**QUICK, **options).fit(X, Y)
     assert np.isfinite(fitted.loss_)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_times_of_polars(kind):
+    """Which it would count in some unit, from 1970 on."""
+    polars = pytest.importorskip("polars")
+    days = polars.DataFrame({"day": np.arange(6).astype("M8[D]"), "x": X[:, 0]})
+    times = polars.DataFrame({"time": np.arange(6).astype("m8[ms]")})
+    for table, said_of in ((days, "Date"), (times, "Duration")):
+        with pytest.raises(TypeError, match=f"X: expected real numbers, got dtype {said_of}"):
+            kind(**QUICK).fit(table, Y)

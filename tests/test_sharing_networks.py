@@ -15,7 +15,7 @@ import pytest
 from conftest import bits, perceptron, python
 
 import fastnn
-from fastnn.locks import ReadersWriterLock
+from fastnn.locks import SLOTS, ReadersWriterLock
 
 
 def many_kinds(backend: str, seed: int) -> fastnn.Network:
@@ -231,6 +231,17 @@ def test_a_writer_is_alone():
     assert all(len(there) == 1 for there in seen if lock.writing in there)
     with lock.writing(), lock.writing(), lock.reading():  # as one thread may
         pass
+
+
+def test_threads_that_begin_one_after_another_read_side_by_side():
+    lock, found = ReadersWriterLock(), []
+
+    def read():
+        found.append({id(lock.reading()) for _ in range(3)})
+
+    assert in_threads(*[read] * SLOTS) == [None] * SLOTS
+    assert [len(own) for own in found] == [1] * SLOTS
+    assert len(set.union(*found)) == SLOTS
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="something else traces")

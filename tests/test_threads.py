@@ -26,7 +26,7 @@ from fastnn.backends.numba_backend.epoch import threads as team_threads
 from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.epoch.step import run_batches
 from fastnn.backends.numba_backend.epoch.threads import run_together
-from fastnn.backends.numba_backend.machine import cores as cores_of_machine
+from fastnn.processors import cores as cores_of_machine
 
 pytestmark = pytest.mark.skipif(meetings.MOST_MEMBERS == 1, reason="no teams on this system")
 

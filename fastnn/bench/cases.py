@@ -27,7 +27,9 @@ MOMENTUM = 0.9
 DROPPED = 0.2
 """Share of the hidden units that dropout drops."""
 
-INPUTS = ("float", "uint8", "table", "random")
+IMAGES = ("float", "uint8")
+"""Inputs that are the images of a data set."""
+INPUTS = (*IMAGES, "table", "random")
 DATA_LABELS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 
@@ -100,7 +102,7 @@ class Case:
     @property
     def of_images(self) -> bool:
         """Whether inputs are the images of `data`."""
-        return self.input in ("float", "uint8")
+        return self.input in IMAGES
 
     @property
     def trains(self) -> bool:
@@ -134,6 +136,11 @@ class Case:
         return 3 * sum(products) - products[0] if self.trains else sum(products)
 
     @property
+    def team(self) -> str:
+        """The threads in words."""
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @property
     def form(self) -> str:
         """The inputs in words."""
         images = DATA_LABELS.get(self.data, Path(self.data).name)
@@ -163,8 +170,8 @@ class Comparison:
                 *([f"batch {case.batch_size}"] if case.trains or case.task == "dense" else []),
                 case.dtype,
                 case.form,
-                *([f"{case.samples:_} samples"] if self._differ("order") else []),
-                f"{case.threads} thread{'s' if case.threads > 1 else ''}",
+                *([f"{case.samples:,} samples"] if self._differ("order") else []),
+                case.team,
                 *(["AVX2"] if case.avx2 else []),
                 *([case.variant] if case.variant != "plain" else []),
             ]
@@ -176,7 +183,7 @@ class Comparison:
         if self._differ("input"):
             label += f", {'uint8' if case.input == 'uint8' else case.dtype} input"
         if self._differ("threads"):
-            label += f", {case.threads} thread{'s' if case.threads > 1 else ''}"
+            label += f", {case.team}"
         if case.order == "F":
             label += ", by columns"
         return label

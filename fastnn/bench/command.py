@@ -1,19 +1,19 @@
 """``fastnn bench``: its options, and the run."""
 
-import importlib.util
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastnn import checks
 from fastnn.bench.cases import INPUTS, PEERS
-from fastnn.bench.costs import measure_costs
+from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
 from fastnn.bench.measuring import measure
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
-from fastnn.bench.suites import ROUNDS, TAKES, TAKES_SEVERAL, suite_comparisons
+from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
 from fastnn.processors import usable
 
 #: What suites look for by themselves, and go without where it is not found.
@@ -33,28 +33,32 @@ def _peers(text: str) -> tuple[str, ...]:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options of ``fastnn bench`` to a parser.
+    """Add the options of ``fastnn bench`` to a parser, and the list of suites.
 
     An option that is not given leaves no trace, so that a suite keeps its own value.
     """
+    widest = max(map(len, SUITES))
+    lines = [f"  {name:{widest}}  {text}" for name, text in SUITES.items()]
+    parser.epilog = "\n".join(["suites:", *lines])
     parser.add_argument(
         "--suite",
-        choices=ROUNDS,
+        choices=SUITES,
+        metavar="SUITE",
         default=SUPPRESS,
-        help="quick: one network, in a minute; default: training and prediction of one network; "
-        "variants: momentum, Adam, dropout and batch norm; inputs: MNIST, Fashion-MNIST, a table "
-        "of 100 columns, random numbers, samples by columns; small: 150 samples of 4 columns, and "
-        "one row at a time; threads: two on all sides, and over one of our own; grid: 60 pairs of "
-        "network and batch size, or those of --hidden and --batch-size; costs: first fit, import, "
-        "validation, memory; table: all of these but quick and grid, float64, AVX2 and single "
-        "layers (default: default, or grid where there are several values of an option)",
+        help="what is compared, as below (default: default, or grid where an option has several "
+        "values)",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
         parser.add_argument(flag, default=SUPPRESS, help=text, **how)
 
     everyone = ",".join(PEERS)
-    add("--peers", f"who to compare with, '' for nobody (default: {everyone})", type=_peers)
+    add(
+        "--peers",
+        f"who to compare with, '' for nobody (default: {everyone})",
+        type=_peers,
+        metavar="NAMES",
+    )
     add(
         "--hidden",
         "units of each hidden layer (default: 100 200); given several times, several networks",
@@ -63,14 +67,27 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         metavar="UNITS",
     )
-    add("--batch-size", "samples in a step, or several sizes (default: 32)", type=int, nargs="+")
-    add("--shape", "units of every layer, in place of --hidden: 784,100,200,10", type=_integers)
+    add(
+        "--batch-size",
+        "samples in a step, or several sizes (default: 32)",
+        type=int,
+        nargs="+",
+        metavar="SAMPLES",
+    )
+    add(
+        "--shape",
+        "units of every layer, in place of --hidden: 784,100,200,10",
+        type=_integers,
+        metavar="UNITS",
+    )
     add(
         "--input",
-        "images as floats or as raw pixels, a table of 100 dense columns, or 784 dense random "
-        "numbers (default: float; in the default suite uint8 too, in the grid random too)",
+        "float or uint8, images as floats or as raw pixels; table, 100 dense columns; random, "
+        "784 dense columns (default: float; in the default suite uint8 too, in the grid random "
+        "too)",
         choices=INPUTS,
         nargs="+",
+        metavar="FORM",
     )
     add(
         "--data",
@@ -79,10 +96,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         metavar="DIR",
     )
-    add("--threads", "of every contender (default: 1; in the suite threads 2)", type=int)
+    add(
+        "--threads",
+        "of every contender (default: 1; in the suite threads 2)",
+        type=int,
+        metavar="N",
+    )
     add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
-    add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int)
-    add("--json", "write all figures to this file, after each comparison", type=Path)
+    add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int, metavar="N")
+    add("--json", "write all figures to FILE, after each comparison", type=Path, metavar="FILE")
 
 
 def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> Report:
@@ -94,6 +116,11 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         As parsed from `add_arguments`.
     progress : callable, optional
         Is told what comes next, and what came out of each comparison.
+
+    Returns
+    -------
+    Report
+        After Ctrl-C, of what had been measured by then.
 
     Raises
     ------
@@ -113,7 +140,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         options["data"], found = _data_here()
         notes += found
     peers = () if suite == "costs" else given.get("peers", tuple(PEERS))
-    missing = tuple(peer for peer in peers if importlib.util.find_spec(peer) is None)
+    missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
     if usable() == 1 and suite == "table":
@@ -125,25 +152,27 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     environment = describe_environment()
     results: list[Result] = []
 
-    def report(costs: tuple[Any, ...] = ()) -> Report:
-        found = Report(environment, tuple(results), missing, costs, tuple(notes))
+    def report(*costs: Cost, interrupted: bool = False) -> Report:
+        found = Report(environment, tuple(results), missing, costs, tuple(notes), interrupted)
         if file is not None:
             file.write_text(as_json(found))
         return found
 
-    for number, comparison in enumerate(comparisons, 1):
-        say(f"{number}/{len(comparisons)} {comparison.name}")
-        results.append(measure(comparison, rounds))
-        say(f"    {results[-1].verdict}")
-        report()
-    if suite not in ("costs", "table"):
-        return report()
-    return report(tuple(measure_costs(rounds, say)))
+    try:
+        for number, comparison in enumerate(comparisons, 1):
+            say(f"{number}/{len(comparisons)} {comparison.name}")
+            results.append(measure(comparison, rounds))
+            say(f"    {results[-1].verdict}")
+            report()
+        costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
+    except KeyboardInterrupt:
+        notes.append(f"Interrupted after {len(results)} of {len(comparisons)} comparisons.")
+        return report(interrupted=True)
+    return report(*costs)
 
 
 def _has_several(options: dict[str, Any]) -> bool:
-    lists = ("hidden", "batch_size", "input", "data")
-    return any(len(options.get(name, ())) > 1 for name in lists)
+    return any(len(options.get(name, ())) > 1 for name in TAKES_SEVERAL["grid"])
 
 
 def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +182,7 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
         flag = f"--{name.replace('_', '-')}"
         if name not in TAKES[suite]:
             raise ValueError(f"{flag}: the suite {suite} chooses it by itself")
-        if name in ("hidden", "batch_size", "input", "data"):
+        if name in TAKES_SEVERAL["grid"]:
             values = tuple(tuple(v) if name == "hidden" else v for v in value)
             if name in TAKES_SEVERAL.get(suite, ()):
                 options[name] = values

@@ -329,10 +329,10 @@ class ScikitLearn:
             momentum=0,
             max_iter=case.epochs,
             n_iter_no_change=np.inf,
-            warm_start=True,
         )
         batch = slice(case.batch_size)
         self.model.partial_fit(X[batch], y[batch], classes=np.arange(case.shape[-1]))
+        self.model.warm_start = case.task == "fit"
         self.reset()
         # `fit` warns of having reached `max_iter`, which is what it is asked for
         warnings.filterwarnings("ignore", module="sklearn")

@@ -9,12 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastnn.bench.machine import kept_to
+from fastnn.bench.machine import kept_to, python_path
 from fastnn.processors import usable
 
 _IMPORT = """
@@ -45,14 +45,13 @@ def check(found, expected):
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-5), f"{found}, not {expected}"
 
 MNIST = 784, 100, 200, 10
+values = np.arange(32 * MNIST[0]) * 7919 % 256
+X, y = values.astype(np.uint8).reshape(32, -1), np.arange(32) % 10
 """
 
 _FIRST = """
-threads = int(sys.argv[1])
-values = np.arange(32 * 784) * 7919 % 256
-X, y = values.astype(np.uint8).reshape(32, 784), np.arange(32) % 10
 before = time.perf_counter()
-fitted, loss = fit(X, y, *MNIST, threads=threads)
+fitted, loss = fit(X, y, *MNIST, threads=int(sys.argv[1]))
 fit_end = time.perf_counter()
 few = fitted.predict(X)
 few_end = time.perf_counter()
@@ -68,7 +67,6 @@ print(json.dumps({
 """
 
 _ANOTHER_SHAPE = """
-X, y = np.zeros((32, 784), np.uint8), np.arange(32) % 10
 shape = 784, 77, 33, 5, 10
 check(fit(X, y, *shape)[1], fit(X, y, *shape, backend="numpy")[1])
 print("null")
@@ -96,20 +94,15 @@ assert history.val_accuracy[-1] > 0.8, history.val_accuracy
 print(json.dumps([plain, validated, predicted]))
 """
 
-_MEMORY = """
+_TRAINING = """
+X, y, X_val, y_val, *_ = fastnn.load_dataset("mnist", flatten=True, dtype=np.uint8)
+history = network(*MNIST).fit(X, y, epochs=2, validation_data=(X_val, y_val))
+assert history.val_accuracy[-1] > 0.9, history.val_accuracy
+"""
+
+_PEAK_MEMORY = """
 import json, resource, sys
 import numba
-if sys.argv[1] == "train":
-    import numpy as np
-    import fastnn
-    X, y, X_val, y_val, *_ = fastnn.load_dataset("mnist", flatten=True, dtype=np.uint8)
-    units = 784, 100, 200, 10
-    layers = [fastnn.Rescaling(1 / 255)]
-    for inputs, outputs in zip(units, units[1:]):
-        layers += [fastnn.Dense(inputs, outputs), fastnn.ReLU()]
-    network = fastnn.Network(layers[:-1], backend="numba", seed=0)
-    history = network.fit(X, y, epochs=2, validation_data=(X_val, y_val))
-    assert history.val_accuracy[-1] > 0.9, history.val_accuracy
 kibibyte = 1 if sys.platform == "darwin" else 1024
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte))
 """
@@ -132,11 +125,14 @@ class Cost:
         Of the values; empty for a ratio or a number of things.
     values : tuple of float
         One a round.
+    error : str, optional
+        Why there is none.
     """
 
     name: str
     unit: str
     values: tuple[float, ...]
+    error: str | None = None
 
 
 def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None) -> list[Cost]:
@@ -144,85 +140,93 @@ def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None
 
     Where there is one processor alone, no team is measured.
     """
-    say = progress or (lambda name: None)
-    say("imports")
-    found = [_over("`import fastnn` over `import numpy`", "ms", _imports(rounds))]
-    say("first fit and predict, nothing cached")
-    cold = [_cold(threads=1) for _ in range(min(rounds, COLD_ROUNDS))]
-    found += [
-        Cost("first fit, nothing cached, on one core", "s", _column(cold, "fit")),
-        Cost("first predict after it, 32 rows, in addition", "s", _column(cold, "few")),
-        Cost("first predict of 1,024 rows, in addition", "s", _column(cold, "many")),
-    ]
-    if usable() > 1:
-        say("first fit of a team, nothing cached")
-        team = [_cold(threads=2) for _ in range(min(rounds, COLD_ROUNDS))]
-        found.append(Cost("first fit, nothing cached, two threads", "s", _column(team, "fit")))
+    found: list[Cost] = []
     with tempfile.TemporaryDirectory() as cache:
-        say("later processes")
-        _first(1, cache)
-        found.append(
-            _over("first step of a later process over `import numpy`", "s", _later(rounds, cache))
-        )
-        before = _compiled(cache)
-        _run(_NETWORK + _ANOTHER_SHAPE, cache=cache)
-        new = len(_compiled(cache) - before)
-        found.append(Cost("functions compiled for a shape never seen", "", (new,)))
-        say("validation")
-        found.append(_validation(rounds, cache))
-        say("memory")
-        found.append(_memory(cache))
+        parts: dict[str, Callable[[], list[Cost]]] = {
+            "import": lambda: _import(rounds),
+            "first fit and predict": lambda: _first_fit(min(rounds, COLD_ROUNDS)),
+            "first fit of a team": lambda: _first_fit_of_a_team(min(rounds, COLD_ROUNDS)),
+            "later processes": lambda: _later(rounds, cache),
+            "validation": lambda: _validation(rounds, cache),
+            "memory": lambda: _memory(cache),
+        }
+        if usable() == 1:
+            del parts["first fit of a team"]
+        for name, measure in parts.items():
+            if progress is not None:
+                progress(name)
+            try:
+                found += measure()
+            except RuntimeError as error:
+                found.append(Cost(name, "", (), str(error)))
     return found
 
 
-def _imports(rounds: int) -> Iterable[tuple[float, float]]:
-    for _ in range(rounds):
-        yield tuple(1e3 * _run(_IMPORT.format(module=name)) for name in ("fastnn", "numpy"))
+def _import(rounds: int) -> list[Cost]:
+    pairs = [
+        [_run(_IMPORT.format(module=module)) for module in ("fastnn", "numpy")]
+        for _ in range(rounds)
+    ]
+    values = tuple(1e3 * (ours - theirs) for ours, theirs in pairs)
+    return [Cost("`import fastnn` over `import numpy`", "ms", values)]
 
 
-def _cold(threads: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as cache:
-        return _first(threads, cache)
+def _first_fit(rounds: int) -> list[Cost]:
+    names = {
+        "fit": "first fit, nothing cached, on one core",
+        "few": "first predict after it, 32 rows, in addition",
+        "many": "first predict of 1,024 rows, in addition",
+    }
+    times = [_first(1) for _ in range(rounds)]
+    return [Cost(name, "s", tuple(of[key] for of in times)) for key, name in names.items()]
 
 
-def _first(threads: int, cache: str) -> dict[str, float]:
+def _first_fit_of_a_team(rounds: int) -> list[Cost]:
+    seconds = tuple(_first(2)["fit"] for _ in range(rounds))
+    return [Cost("first fit, nothing cached, two threads", "s", seconds)]
+
+
+def _later(rounds: int, cache: str) -> list[Cost]:
+    _first(1, cache)
+    pairs = [
+        (_first(1, cache)["first step"], _run(_IMPORT.format(module="numpy")))
+        for _ in range(rounds)
+    ]
+    before = _compiled(cache)
+    _run(_NETWORK + _ANOTHER_SHAPE, cache=cache)
+    return [
+        Cost(
+            "first step of a later process over `import numpy`",
+            "s",
+            tuple(ours - theirs for ours, theirs in pairs),
+        ),
+        Cost("functions compiled for a shape never seen", "", (len(_compiled(cache) - before),)),
+    ]
+
+
+def _validation(rounds: int, cache: str) -> list[Cost]:
+    """What an epoch takes longer for it, over what a prediction of the same samples takes."""
+    times = zip(*_run(_NETWORK + _VALIDATION, rounds, cache=cache), strict=True)
+    values = tuple((validated - plain) / alone for plain, validated, alone in times)
+    return [Cost("validation after an epoch over `predict` of its samples", "x", values)]
+
+
+def _memory(cache: str) -> list[Cost]:
+    train = _NETWORK + _TRAINING + _PEAK_MEMORY
+    # Once more where everything is compiled, as compiling takes memory of its own.
+    _run(train, cache=cache)
+    training, imported = (_run(program, cache=cache) for program in (train, _PEAK_MEMORY))
+    name = "peak memory of training over `import numba` and the raw pixels"
+    return [Cost(name, "MB", ((training - imported - DATA_BYTES) / 1e6,))]
+
+
+def _first(threads: int, cache: str | None = None) -> dict[str, float]:
+    """Return what a process takes for its first fit and predictions; by default all is compiled."""
+    if cache is None:
+        with tempfile.TemporaryDirectory() as empty:
+            return _first(threads, empty)
     times: dict[str, float] = _run(_NETWORK + _FIRST, threads, threads=threads, cache=cache)
     return times
-
-
-def _later(rounds: int, cache: str) -> Iterable[tuple[float, float]]:
-    for _ in range(rounds):
-        yield _first(1, cache)["first step"], _run(_IMPORT.format(module="numpy"))
-
-
-def _validation(rounds: int, cache: str) -> Cost:
-    """What an epoch takes longer for it, over what a prediction of the same samples takes."""
-    times = _run(_NETWORK + _VALIDATION, rounds, cache=cache)
-    return Cost(
-        "validation after an epoch over `predict` of its samples",
-        "x",
-        tuple((validated - plain) / alone for plain, validated, alone in zip(*times, strict=True)),
-    )
-
-
-def _memory(cache: str) -> Cost:
-    # Once more where everything is compiled, as compiling takes memory of its own.
-    _run(_MEMORY, "train", cache=cache)
-    training, imported = (_run(_MEMORY, what, cache=cache) for what in ("train", "import"))
-    return Cost(
-        "peak memory of training over `import numba` and the raw pixels",
-        "MB",
-        ((training - imported - DATA_BYTES) / 1e6,),
-    )
-
-
-def _over(name: str, unit: str, pairs: Iterable[tuple[float, float]]) -> Cost:
-    """Return what the first of each pair takes longer than the second."""
-    return Cost(name, unit, tuple(ours - theirs for ours, theirs in pairs))
-
-
-def _column(rows: list[dict[str, float]], name: str) -> tuple[float, ...]:
-    return tuple(row[name] for row in rows)
 
 
 def _compiled(cache: str) -> set[Path]:
@@ -231,9 +235,7 @@ def _compiled(cache: str) -> set[Path]:
 
 
 def _run(program: str, *arguments: object, threads: int = 1, cache: str | None = None) -> Any:
-    package_root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHONPATH": path, "FASTNN_NUM_THREADS": str(threads)}
+    environment = os.environ | {"PYTHONPATH": python_path(), "FASTNN_NUM_THREADS": str(threads)}
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports compile once, not every time
@@ -245,5 +247,6 @@ def _run(program: str, *arguments: object, threads: int = 1, cache: str | None =
             text=True,
         )
     if done.returncode != 0:
-        raise RuntimeError(f"a cost can't be measured: {done.stderr.strip() or done.returncode}")
+        *_, last = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise RuntimeError(last)
     return json.loads(done.stdout)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,9 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fastnn.processors import processors
-
-TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+from fastnn.processors import cores, model_name
 
 #: Of one processor on average over a minute: what is above is the work of others.
 IDLE_LOAD = 0.3
@@ -26,13 +23,9 @@ def describe_environment() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    names = []
-    if (cpus := Path("/proc/cpuinfo")).exists():
-        lines = [line.partition(":") for line in cpus.read_text().splitlines()]
-        names = [value.strip() for key, _, value in lines if key.strip() == "model name"]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cpu": model_name(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "platform": platform.platform(),
@@ -61,18 +54,11 @@ def kept_to(threads: int) -> Iterator[None]:
 
 def chosen(threads: int) -> set[int]:
     """Return so many of the processors that this process may use, each on a core of its own."""
-    cores: Counter[str] = Counter()
-    ranks = {}
-    for processor in sorted(processors()):
-        core = _siblings(processor)
-        ranks[processor] = cores[core]
-        cores[core] += 1
-    return set(sorted(ranks, key=lambda processor: (ranks[processor], processor))[:threads])
+    ranked = [(rank, processor) for core in cores() for rank, processor in enumerate(sorted(core))]
+    return {processor for _, processor in sorted(ranked)[:threads]}
 
 
-def _siblings(processor: int) -> str:
-    """Return what all processors of one core, and no others, have in common."""
-    try:
-        return Path(TOPOLOGY.format(processor)).read_text()
-    except OSError:  # not on this system
-        return str(processor)
+def python_path() -> str:
+    """Return where processes that are started find this fastnn first."""
+    package_root = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))

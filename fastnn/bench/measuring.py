@@ -14,11 +14,10 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Self
 
 from fastnn.bench.cases import Case, Comparison
-from fastnn.bench.machine import kept_to
+from fastnn.bench.machine import kept_to, python_path
 from fastnn.bench.report import Outcome, Result
 
 #: Products in each round of the machine's peak; the best of all counts.
@@ -68,8 +67,6 @@ class Worker:
         self.error: str | None = None
 
     def __enter__(self) -> Self:
-        package_root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
         self.log = tempfile.TemporaryFile("w+", errors="replace")
         with kept_to(self.case.threads):
             self.process = subprocess.Popen(
@@ -79,7 +76,7 @@ class Worker:
                 stderr=self.log,
                 text=True,
                 bufsize=1,
-                env=os.environ | environment(self.case) | {"PYTHONPATH": path},
+                env=os.environ | environment(self.case) | {"PYTHONPATH": python_path()},
             )
         self._send(json.dumps(asdict(self.case)))
         return self

@@ -24,8 +24,13 @@ class Spread(NamedTuple):
     lower: float
     upper: float
 
+    @property
+    def quartiles(self) -> str:
+        """The quartiles, as they are shown."""
+        return f"{_short(self.lower)}-{_short(self.upper)}"
+
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.lower)}-{_short(self.upper)})"
+        return f"{_short(self.median)} ({self.quartiles})"
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ class Result:
         """Derive an outcome's figures, None where it has no time; spreads are median and quartiles.
 
         `time_ratio` is its time over the subject's in the same round. GFLOP/s are counted densely.
-        `processors` is how many it kept busy, and less than its threads where others took them.
+        `processors` is how many it kept busy, and less than its threads where others took them;
+        `cpu_ratio` is of the time that processors were busy for each, which others disturb less.
         """
         if outcome.error is not None:
             return None
@@ -88,6 +94,8 @@ class Result:
         if self.subject.error is None:
             pairs = zip(timed, self.subject.seconds[1:], strict=True)
             figures["time_ratio"] = spread(other / own for other, own in pairs)
+            pairs = zip(outcome.cpu_seconds[1:], self.subject.cpu_seconds[1:], strict=True)
+            figures["cpu_ratio"] = spread(other / own for other, own in pairs)
         return figures
 
     def best(self, outcomes: Iterable[Outcome]) -> tuple[Outcome, Spread] | None:
@@ -121,7 +129,8 @@ class Result:
 class Report:
     """All comparisons of a run, and the machine that ran them.
 
-    `missing` are the peers that were not installed; `notes` say what else was left out.
+    `missing` are the peers that were not installed; `notes` say what else was left out, and
+    `interrupted` whether the rest was.
     """
 
     environment: dict[str, Any]
@@ -129,16 +138,19 @@ class Report:
     missing: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
     notes: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def failures(self) -> list[str]:
-        """Every contender without a time, and why."""
-        return [
+        """Every contender without a time, and every cost, and why."""
+        contenders = [
             f"{result.name}: {outcome.label}: {outcome.error}"
             for result in self.results
             for outcome in result.outcomes
             if outcome.error is not None
         ]
+        costs = [f"{cost.name}: {cost.error}" for cost in self.costs if cost.error is not None]
+        return contenders + costs
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -157,7 +169,7 @@ def as_json(report: Report) -> str:
         for outcome, entry in zip(result.outcomes, shown["outcomes"], strict=True):
             entry["figures"] = result.figures(outcome)
     for cost, entry in zip(report.costs, document["costs"], strict=True):
-        entry["spread"] = spread(cost.values)
+        entry["spread"] = spread(cost.values) if cost.values else None
     return json.dumps(document, indent=2)
 
 
@@ -196,11 +208,13 @@ def _costs(costs: Sequence[Cost]) -> str:
     """What is paid once, or beside the training, a row for each."""
     rows = []
     for cost in costs:
+        if cost.error is not None:
+            continue
         found = spread(cost.values)
         unit = f" {cost.unit}".rstrip()
-        quartiles = f"{_short(found.lower)}-{_short(found.upper)}"
         shown = _short(found.median) if cost.unit else f"{found.median:g}"
-        rows.append([cost.name, shown + unit, quartiles if len(cost.values) > 1 else NO_VALUE])
+        quartiles = found.quartiles if len(cost.values) > 1 else NO_VALUE
+        rows.append([cost.name, shown + unit, quartiles])
     return markdown_table(["cost", "measured", "quartiles"], rows)
 
 
@@ -240,9 +254,33 @@ def _details(result: Result) -> list[str]:
 
 
 def _summary(results: Sequence[Result]) -> list[str]:
-    """All comparisons, a row each, and how the subject fared over them."""
+    """All comparisons, a row each, and how the subject fared over them.
+
+    What fastnn does on one thread, or with samples by columns, is a table of its own.
+    """
+    parts = [
+        "Samples/s of fastnn numba, and how many times as long each of the others took, quartiles "
+        "in brackets:"
+    ]
+    tables: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        own = [o for o in result.outcomes[1:] if o.case.contender == "numba"]
+        tables.setdefault(tuple(_column(result.subject, o) for o in own), []).append(result)
+    for of in tables.values():
+        common, names = _apart([result.name for result in of])
+        if common:
+            parts.append(f"{', '.join(common)}:")
+        parts.append(_rows(of, names))
+    parts += _won(results)
+    for result in results:
+        if result.subject.case.task == "row":
+            parts += _beside_numpy(result)
+    return parts
+
+
+def _rows(results: Sequence[Result], names: Sequence[str]) -> str:
+    """Return a table of comparisons, a row each, under names that are left of theirs."""
     columns = dict.fromkeys(_column(r.subject, o) for r in results for o in r.outcomes[1:])
-    common, names = _apart([result.name for result in results])
     rows = []
     for result, name in zip(results, names, strict=True):
         found = [
@@ -254,31 +292,23 @@ def _summary(results: Sequence[Result]) -> list[str]:
         speed = f"{figures['samples_per_second']:,.0f}" if figures else NO_VALUE
         fastest = result.fastest_peer
         rows.append([name, speed, *ratios, NO_VALUE if fastest is None else _short(fastest[1][0])])
-    heading = "Samples/s of fastnn numba, and how many times as long each of the others took, "
-    heading += "quartiles in brackets"
-    parts = [
-        f"{heading}; all: {', '.join(common)}." if common else f"{heading}.",
-        markdown_table(["comparison", "samples/s", *columns, "fastest peer"], rows),
-        *_won(results),
-    ]
-    for result in results:
-        if result.subject.case.task == "row":
-            parts += _beside_numpy(result)
-    return parts
+    return markdown_table(["comparison", "samples/s", *columns, "fastest peer"], rows)
 
 
 def _column(subject: Outcome, outcome: Outcome) -> str:
     """Return the heading under which an outcome's ratio to the subject stands."""
     case, heading = outcome.case, LABELS[outcome.case.contender]
     if case.threads != subject.case.threads:
-        heading += f" on {case.threads} thread{'s' if case.threads > 1 else ''}"
+        heading += f" on {case.team}"
     if case.order != subject.case.order:
         heading += " by columns"
     return heading
 
 
 def _apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what all names have in common, and of each name the rest."""
+    """Return what all names have in common, and of each name the rest; all of one by itself."""
+    if len(names) == 1:
+        return [], list(names)
     split = [name.split(", ") for name in names]
     common = [part for part in split[0] if all(part in parts for parts in split)]
     return common, [", ".join(part for part in parts if part not in common) for parts in split]
@@ -341,7 +371,11 @@ def _grids(results: Sequence[Result]) -> list[str]:
             for shape in shapes
         ]
         header = ["network", *[f"batch {size}" for size in batch_sizes]]
-        parts += [f"### {work}: time of the fastest peer", markdown_table(header, rows)]
+        parts += [
+            f"### {work}",
+            "The fastest peer, and how many times as long as fastnn numba it took:",
+            markdown_table(header, rows),
+        ]
     return parts
 
 
@@ -349,7 +383,7 @@ def _glance(result: Result) -> str:
     if result.fastest_peer is None:
         return NO_VALUE
     outcome, ratio = result.fastest_peer
-    return f"{ratio.median:.2f} {outcome.case.contender}"
+    return f"{outcome.case.contender} {_short(ratio.median)}"
 
 
 def _memory(results: Sequence[Result]) -> list[str]:

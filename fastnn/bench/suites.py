@@ -5,21 +5,24 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from fastnn.bench.cases import VARIANT_PEERS, VARIANTS, Case, Comparison, against
+from fastnn.bench.cases import IMAGES, VARIANT_PEERS, VARIANTS, Case, Comparison, against
 from fastnn.bench.samples import described
 
-#: Timed rounds by suite, unless told.
-ROUNDS = {
-    "quick": 3,
-    "default": 7,
-    "variants": 7,
-    "inputs": 7,
-    "small": 7,
-    "threads": 7,
-    "grid": 5,
-    "costs": 7,
-    "table": 7,
+SUITES = {
+    "quick": "an epoch of one network, in a minute",
+    "default": "training from floats and from raw pixels, and prediction",
+    "variants": "momentum, Adam, dropout and batch norm",
+    "inputs": "MNIST, Fashion-MNIST, dense columns, samples that lie by columns",
+    "small": "200 epochs of 150 samples, and the prediction of one row",
+    "threads": "two threads on all sides, and over one of our own",
+    "grid": "60 pairs of network and batch size, or those of the options",
+    "costs": "first fit, import, validation, memory",
+    "table": "all but quick and grid, float64, AVX2 and single layers",
 }
+"""What each is, in a line."""
+
+#: Timed rounds by suite, unless told.
+ROUNDS = dict.fromkeys(SUITES, 7) | {"quick": 3, "grid": 5}
 
 ONE_NETWORK = ("shape", "hidden", "batch_size", "dtype", "threads", "input", "data")
 #: The options that a suite takes, beside those of all; it chooses by itself what is not here.
@@ -78,7 +81,7 @@ def suite_comparisons(
     Parameters
     ----------
     suite : str
-        One of `ROUNDS`.
+        One of `SUITES`.
     contenders : iterable of str
         Peers to compare with.
     options : mapping
@@ -144,12 +147,11 @@ def _grid(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparis
     networks = options.pop("hidden", GRID_HIDDEN)
     batch_sizes = options.pop("batch_size", GRID_BATCH_SIZES)
     for form in forms:
-        for images in data if form in ("float", "uint8") else data[:1]:
-            kind = (
-                {"input": form, "data": images} if form in ("float", "uint8") else {"input": form}
-            )
-            for hidden, batch_size in product(networks, batch_sizes):
-                yield against(peers, **_sized(hidden, batch_size, {**options, **kind}))
+        kinds = [{"input": form}]
+        if form in IMAGES:
+            kinds = [{"input": form, "data": images} for images in data]
+        for kind, hidden, batch_size in product(kinds, networks, batch_sizes):
+            yield against(peers, **_sized(hidden, batch_size, {**options, **kind}))
 
 
 def _costs(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
@@ -218,7 +220,7 @@ def _sized(
 def _ends(options: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return input units, output units, and how many samples there are at the most."""
     form = options.get("input", "float")
-    if form in ("float", "uint8"):
+    if form in IMAGES:
         return described(options.get("data", "mnist"))
     units, outputs, _ = described("mnist")
     return TABLE_COLUMNS if form == "table" else units, outputs, 10**9

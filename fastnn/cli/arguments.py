@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -138,11 +137,17 @@ def _flat(values: Any) -> Iterator[Any]:
 
 
 _NUMBERS: dict[str, Callable[[str, Any], object]] = {
-    "seed": partial(checks.integer, minimum=0, maximum=math.inf),
+    "seed": partial(checks.integer, minimum=0, any_size=True),
     **dict.fromkeys(
         (
-            *("hidden", "batch_size", "epochs", "early_stopping", "threads", "checkpoint_every"),
-            *("seeds", "workers"),
+            "hidden",
+            "batch_size",
+            "epochs",
+            "early_stopping",
+            "threads",
+            "checkpoint_every",
+            "seeds",
+            "workers",
         ),
         partial(checks.integer, minimum=1),
     ),

@@ -8,6 +8,11 @@ from typing import Any
 
 from fastnn import bench
 from fastnn.cli.arguments import HelpFormatter
+from fastnn.cli.console import FAILED, INTERRUPTED
+
+
+class _Formatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Leaves the list of suites as it is."""
 
 
 def add_to(commands: Any) -> None:
@@ -15,9 +20,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="compare speed with the NumPy backend and with other libraries",
-        description="Train the same network with fastnn and with its peers on this machine, "
-        "in interleaved rounds, and print medians and ratios.",
-        formatter_class=HelpFormatter,
+        description="Train the same network with fastnn and with its peers on this machine, in "
+        "interleaved\nrounds, and print medians, quartiles and ratios.",
+        formatter_class=_Formatter,
     )
     bench.add_arguments(parser)
     parser.set_defaults(run=_run)
@@ -26,4 +31,4 @@ def add_to(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
     print(bench.as_markdown(report))
-    return 1 if report.failures else 0
+    return INTERRUPTED if report.interrupted else FAILED if report.failures else 0

@@ -53,7 +53,7 @@ def read(estimator: Any) -> tuple[list[Layer], str, np.dtype[Any]]:
             f"by {estimator.out_activation_}"
         )
     check_weights(estimator.coefs_, estimator.intercepts_, "estimator, ")
-    if estimator.activation not in _ACTIVATIONS:
+    if estimator.activation not in list(_ACTIVATIONS):  # also of what can't be a key
         raise ValueError(
             f"estimator: expected the activation {' or '.join(_ACTIVATIONS)}, got {estimator}"
         )
@@ -67,6 +67,8 @@ def read(estimator: Any) -> tuple[list[Layer], str, np.dtype[Any]]:
         dense._parameters.fill({"weights": weights, "biases": biases})
         layers.append(dense)
     dtype = arrays[0][0].dtype
+    if dtype.kind == "f":
+        dtype = checks.compute_dtype("estimator, coefs_[0]", np.result_type(dtype, np.float32))
     return layers, _LOSSES[estimator.out_activation_], dtype if dtype.kind == "f" else _FLOAT64
 
 
@@ -267,7 +269,10 @@ def _labels(classes: Any, count: int) -> Array:
     except (TypeError, ValueError):  # which are no labels at all
         ascending = False
     if not ascending or np.ma.is_masked(classes):
-        raise ValueError(f"classes: expected {count} labels in ascending order, got {classes!r}")
+        raise ValueError(
+            f"classes: expected {count} labels in ascending order, of a kind that scikit-learn "
+            f"takes, got {classes!r}"
+        )
     return labels
 
 

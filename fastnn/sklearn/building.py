@@ -27,9 +27,9 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 """What makes each activation that has a name here: scikit-learn's and fastnn's."""
 
 NUMBERS = (
-    *("alpha", "learning_rate_init", "power_t", "tol", "momentum", "validation_fraction"),
-    *("beta_1", "beta_2", "epsilon"),
-)
+    "alpha", "learning_rate_init", "power_t", "tol", "momentum", "validation_fraction",
+    "beta_1", "beta_2", "epsilon",
+)  # fmt: skip
 """Parameters that are floats."""
 
 
@@ -46,7 +46,7 @@ def hidden_units(sizes: Any) -> list[int]:
     widths = list(sizes) if np.iterable(sizes) else [sizes]
     try:
         positive = all(width > 0 for width in widths)
-    except TypeError:  # what is no number at all is refused below
+    except (TypeError, ValueError):  # what is no number at all is refused below
         positive = True
     if not positive:
         raise ValueError(f"hidden_layer_sizes must be > 0, got {widths}.")
@@ -67,7 +67,12 @@ def check_plain(name: str, value: Any) -> None:
     if np.ma.is_masked(value):
         raise TypeError(f"{name}: expected an array without masked elements")
     dtypes = np.atleast_1d(np.asarray(getattr(value, "dtypes", getattr(value, "dtype", None)), "O"))
-    wrong = [dtype for dtype in dtypes if getattr(dtype, "kind", "") in ("m", "M", "V")]
+    wrong = [
+        dtype
+        for dtype in dtypes
+        if getattr(dtype, "kind", "") in ("m", "M", "V")
+        or getattr(dtype, "is_temporal", bool)()  # of polars, whose dtypes are of no kind
+    ]
     if wrong:
         raise TypeError(f"{name}: expected real numbers, got dtype {wrong[0]}")
 

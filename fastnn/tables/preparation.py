@@ -175,14 +175,9 @@ def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:
     if found:
         raise ValueError(
             f"expected columns of numbers or of at most {MOST_CATEGORIES} categories, but "
-            f"{checks.listed(found)}; to leave columns out: --ignore {_options(found)}"
+            f"{checks.listed(found)}; to leave columns out: --ignore "
+            + checks.listed(map(shlex.quote, found), separator=" ")
         )
-
-
-def _options(columns: Iterable[str]) -> str:
-    """Return columns as an option of the command takes them, of many the first ones."""
-    found = [checks.short(shlex.quote(column)) for column in columns]
-    return " ".join(found[: checks.MOST_NAMES]) + " ..." * (len(found) > checks.MOST_NAMES)
 
 
 def _without_missing(

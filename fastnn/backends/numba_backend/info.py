@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 from llvmlite import binding
+
+from fastnn.processors import model_name, usable_cores
 
 from .compiling.cache import directory
 from .epoch.meetings import MOST_MEMBERS
-from .machine import MACHINE, model_name, usable_cores
+from .machine import MACHINE
 
 
 def describe() -> dict[str, str]:
@@ -23,11 +23,3 @@ def describe() -> dict[str, str]:
         if cache
         else "none: no directory can be written; set NUMBA_CACHE_DIR to one that can",
     }
-
-
-def _existing(path: str) -> str:
-    """Return the closest directory above `path` that exists."""
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path

@@ -1,10 +1,9 @@
-"""The machine: its vectors, registers, caches and processors. Other files ask this one."""
+"""The machine: its vectors, registers and caches. Other files ask this one."""
 
 from __future__ import annotations
 
 import functools
 import os
-import platform
 import re
 import sys
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import binding
-
-from fastnn.processors import processors, usable
 
 
 @dataclass(frozen=True)
@@ -131,32 +128,3 @@ MACHINE = _this_machine()
 def lanes(itemsize: int) -> int:
     """Return how many numbers of `itemsize` bytes a vector holds."""
     return MACHINE.vector_bits // 8 // itemsize
-
-
-def cores() -> list[set[int]]:
-    """Return the processors on which this thread may run, those of one core together."""
-    found: dict[str, set[int]] = {}
-    for processor in sorted(processors()):
-        try:
-            topology = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list"
-            with open(topology, encoding="ascii") as file:
-                core = file.read()
-        except OSError:
-            core = str(processor)
-        found.setdefault(core, set()).add(processor)
-    return list(found.values())
-
-
-def usable_cores() -> int:
-    """Return how many cores this process can keep busy."""
-    return min(len(cores()), usable())
-
-
-def model_name() -> str:
-    """Return what the CPU calls itself."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = (line.partition(":") for line in file)
-            return next(value.strip() for name, _, value in lines if name.strip() == "model name")
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

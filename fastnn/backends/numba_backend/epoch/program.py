@@ -14,12 +14,13 @@ import numpy as np
 
 from fastnn import guards, memory
 from fastnn.backends.description import RATES, Dense, Layer, Learned
+from fastnn.checks import FLOAT_DTYPES
 from fastnn.locks import cached_attribute
 from fastnn.memory import SparseRows
+from fastnn.processors import usable_cores
 
 from ..checked import Range, watched
 from ..kernels.optimizers import RULES
-from ..machine import usable_cores
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
@@ -44,7 +45,7 @@ def why_not(
     """Return why the compiled epoch can't run this network, or None if it can."""
     if loss not in losses.LOSSES:
         return f"the loss {loss!r} is not compiled"
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if np.dtype(dtype) not in FLOAT_DTYPES:
         return f"parameters of type {np.dtype(dtype)} are not compiled"
     if np.dtype(input_dtype) not in INPUT_CODES:
         return f"input of type {np.dtype(input_dtype)} is not compiled"

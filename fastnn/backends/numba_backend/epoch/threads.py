@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.processors import processors
+from fastnn.processors import cores, processors
 
-from ..machine import cores
 from .meetings import CALLED, END
 
 

@@ -150,11 +150,12 @@ def plain(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
     """Return `array`, or a copy, with contiguous rows and the one object that is its dtype."""
     # by the letter: a dtype that equals float32 may be another object, with metadata
     letter = (dtype or array.dtype).char
-    if CHECKED:
+    rows = np.ascontiguousarray(array, letter)
+    if CHECKED and not np.may_share_memory(rows, array):
         copy = guards.filled(array.shape, np.dtype(letter))
         copy[...] = array
         return copy
-    return np.ascontiguousarray(array, letter).view(letter)
+    return rows.view(letter)
 
 
 def raise_if_refused(code: int, *arrays: Array) -> None:
