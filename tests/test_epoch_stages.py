@@ -12,6 +12,7 @@ from elementwise import BY_NAME
 from fastnn import guards, memory
 from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise
 from fastnn.backends.numba_backend import jit as jit_module
+from fastnn.backends.numba_backend.compiling import cache
 from fastnn.backends.numba_backend.epoch import blocks, stages
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.jit import call, jit
@@ -474,12 +475,10 @@ def test_a_plain_network_asks_for_no_operation(monkeypatch):
         Case(20, D, 37, "tanh", D, 5).run()
 
 
-def test_an_operation_without_a_writable_cache(monkeypatch):
-    def refuse(compiled):
-        raise RuntimeError("cannot cache function: no locator available")
-
-    monkeypatch.setattr(jit_module.CFunc, "enable_caching", refuse)
-    monkeypatch.setattr(jit_module, "_warned", False)
+def test_an_operation_without_a_writable_cache(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "file" / "cache")
+    monkeypatch.setattr(cache, "_warned", False)
 
     @jit_module.operation
     def add(one, record, number):

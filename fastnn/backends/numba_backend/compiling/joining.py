@@ -82,10 +82,12 @@ def _functions_in(file: str) -> dict[tuple[int, str], ast.FunctionDef]:
     """Return the functions of a file by the line where they begin, and their names."""
     tree = ast.parse("".join(linecache.getlines(file)))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {
-        (min(line.lineno for line in (node, *node.decorator_list)), node.name): node
-        for node in functions
-    }
+    return {(_first_line(node), node.name): node for node in functions}
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    """Return the line that the code of a function names: that of its first decorator, if any."""
+    return node.decorator_list[0].lineno if node.decorator_list else node.lineno
 
 
 def _stored(tree: ast.AST) -> set[str]:
