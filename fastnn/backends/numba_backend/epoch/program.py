@@ -283,15 +283,18 @@ class Program:
                 ranges,
             )  # fmt: skip
         read = samples, targets, order, parameters, rates, states, sample_weights
-        return partial(self._run, run, members, read)
+        before = self._totals[0].item()  # of each time that the call is made
+        return partial(self._run, run, members, before, read)
 
     def _run(
         self,
         run: Callable[[], object],
         members: int,
+        before: tuple[float, int],
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
+        self._totals[0] = before
         run()
         self._has_run.add(members)
         totals = self._totals[0]
