@@ -425,7 +425,6 @@ def test_no_compilation_for_another_shape():
 def test_without_a_writable_cache(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(cache, "_warned", False)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "folder"))
     monkeypatch.setattr(cache, "numba_setting", lambda *_: str(tmp_path / "file" / "folder"))
     cache.directory.cache_clear()
     monkeypatch.setattr(jit, "_is_ours", lambda symbol: True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from fastnn.backends.numba_backend.epoch import blocks, meetings, sharing
 from fastnn.backends.numba_backend.epoch import program as program_module
 from fastnn.backends.numba_backend.epoch import threads as team_threads
 from fastnn.backends.numba_backend.epoch.program import Program
-from fastnn.backends.numba_backend.epoch.step import run_batches
+from fastnn.backends.numba_backend.epoch.sharing import MEMBER
+from fastnn.backends.numba_backend.epoch.step import entry_for
 from fastnn.backends.numba_backend.epoch.threads import run_together
 from fastnn.processors import cores as cores_of_machine
 
@@ -354,17 +356,19 @@ def test_idle_threads_sleep(digits):
 def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
     case = Case((784, 100, 200, 10), 32, 2000)
     ended = threading.Event()
-    real = run_batches
+    real = entry_for(np.dtype(np.float32), team=True)
 
     def failing(*arguments):
-        member = arguments[-1][0]["member"]
-        if member == 0:
+        member = np.ctypeslib.as_array(
+            (ctypes.c_byte * MEMBER.itemsize).from_address(arguments[-1])
+        )
+        if member.view(MEMBER)["member"] == 0:
             raise KeyboardInterrupt
         real(*arguments)
         ended.set()
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"{TEAM}.run_batches", failing)
+        patch.setattr(f"{TEAM}.entry_for", lambda dtype, team: failing)
         with pytest.raises(KeyboardInterrupt):
             result(case, 2)
     assert ended.is_set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,10 +43,26 @@ _FLOATS = {np.dtype(np.float32): FLOAT, np.dtype(np.float64): DOUBLE}
 _lock = threading.RLock()
 """Held while code is made or linked, so that no two threads do so with the same."""
 
+_held_at_fork: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Wait for those who compile: a child would wait for ever for a thread that it doesn't have."""
+    numba_lock = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
+    for lock in (_lock, numba_lock):
+        if lock is not None:
+            lock.acquire()
+            _held_at_fork.append(lock)
+
+
+def _after_fork() -> None:
+    while _held_at_fork:
+        _held_at_fork.pop().release()
+
+
 if hasattr(os, "register_at_fork"):
-    # a child would wait for ever for a thread that it doesn't have
     os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )
 
 
