@@ -404,6 +404,14 @@ class Kernel:
         """Store a 64-bit integer."""
         self.store_as(number.code, address, 8)
 
+    def prefetch(self, address: Int) -> None:
+        """Ask for the line at any address, to be read: nothing is loaded, and nothing can fail."""
+        pointer = self.builder.inttoptr(address.code, ir.IntType(8).as_pointer())
+        for_reading, second_level, data = (ir.Constant(INT32, number) for number in (0, 2, 1))
+        codes = [pointer, for_reading, second_level, data]
+        function = self.function("llvm.prefetch.p0", ir.VoidType(), [code.type for code in codes])
+        self.builder.call(function, codes)
+
     def load_address(self, address: Int, name: str) -> Address:
         """Load an address, which errors of the checked build call `name`."""
         loaded = self.load_integer(address)

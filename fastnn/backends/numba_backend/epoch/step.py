@@ -29,7 +29,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
-from ..kernels.loading import copy_bytes, load_row, load_transposed, sample_at
+from ..kernels.loading import copy_bytes, load_row, load_transposed, prefetch_rows, sample_at
 from ..kernels.matmul import matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
@@ -217,6 +217,21 @@ def load_units(scale, shared, layer, samples, order, start, count, first, stop):
 
 
 @jit_part
+def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
+    """Prefetch some own units of the `count` samples that follow in the order.
+
+    Shuffled samples come from memory, each from pages of its own. Asked for in one go, they fill
+    the queues in which the running product waits for its weights; so they are asked for bit by bit.
+    """
+    if count > 0:
+        last = min(layer.stop_unit, layer.input_units)
+        begin, end = unit * shared.input_itemsize, min(unit + units, last) * shared.input_itemsize
+        prefetch_rows(samples, shared.input_row_bytes, order + 8 * start, count, begin, end)
+        if unit + units >= last:
+            prefetch_rows(samples, shared.input_row_bytes, order + 8 * start, count, end - 1, end)
+
+
+@jit_part
 def samples_from(layer, first):
     """X^T from sample `first` on, which begins a group."""
     return shifted(layer.inputs_transposed, first // GROUP_SAMPLES * layer.group_bytes)
@@ -242,27 +257,33 @@ def find_nonzeros(one, layer, count, padded, training):
 
 
 @jit_part
-def multiply_units(one, layer, parameters, first, stop):
+def multiply_units(
+    one, shared, layer, parameters, first, stop, samples, order, ahead, ahead_count
+):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
     weights = shifted(layer.weights, parameters)
     X = samples_from(layer, first)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        unit = integer_at(layer.chunk_units + 8 * chunk)
-        units = (integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit + 1) // 2 * 2
+        begin = integer_at(layer.chunk_units + 8 * chunk)
+        end = (integer_at(layer.chunk_units + 8 * (chunk + 1)) + 1) // 2 * 2
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
         clear(one, submatrix(slot, first, 0, stop - first, slot.columns))
         for column in range(0, slot.columns, layer.scatter_tile):
             columns = min(layer.scatter_tile, slot.columns - column)
-            scatter(
-                one, submatrix(X, unit, 0, units, stop - first),
-                submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
-                submatrix(weights, unit, column, units, columns),
-                submatrix(slot, first, column, stop - first, columns), 2,
-            )  # fmt: skip
+            for unit in range(begin, end, 64):
+                units = min(64, end - unit)
+                if column == 0:
+                    ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
+                scatter(
+                    one, submatrix(X, unit, 0, units, stop - first),
+                    submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
+                    submatrix(weights, unit, column, units, columns),
+                    submatrix(slot, first, column, stop - first, columns), 2,
+                )  # fmt: skip
 
 
 @jit_part
-def multiply_rows(one, layer, parameters, count):
+def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, ahead_count):
     """Slots = X W for the whole batch, sample by sample or densely."""
     weights = shifted(layer.weights, parameters)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
@@ -275,12 +296,17 @@ def multiply_rows(one, layer, parameters, count):
         elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
+            ask_for_samples(
+                shared, layer, first, last - first, samples, order, ahead, ahead_count
+            )  # fmt: skip
             matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
             for column in range(0, columns, layer.gather_tile):
                 width = min(layer.gather_tile, columns - column)
                 for unit in range(first, last, 64):
+                    if column == 0:
+                        ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                     gather(
                         one, submatrix(layer.inputs, 0, unit, count, 64),
                         shifted(bits, (unit - first) // 64 * 8),
@@ -291,16 +317,22 @@ def multiply_rows(one, layer, parameters, count):
 
 @jit_part
 def multiply(
-    scale, shared, layer, first, samples, order, start, parameters, count, padded, training
+    scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training
 ):  # fmt: skip
     """Multiply own inputs by the weights; the first layer loads them, others have them already."""
     one = type(scale)(1)
+    # without an order samples follow each other in memory, and the processor sees that by itself
+    most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
             stop = min(sample + GROUP_SAMPLES, padded)
             load_units(scale, shared, layer, samples, order, start, count, sample, stop)
-            multiply_units(one, layer, parameters, sample, min(stop, count))
+            ahead = start + min(stop, count)
+            multiply_units(
+                one, shared, layer, parameters, sample, min(stop, count),
+                samples, order, ahead, min(most_ahead, total - ahead),
+            )  # fmt: skip
     else:
         if first:
             load_rows(scale, shared, layer, samples, order, start, count)
@@ -314,7 +346,11 @@ def multiply(
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         else:
             find_nonzeros(one, layer, count, padded, training)
-            multiply_rows(one, layer, parameters, count)
+            ahead = start + count
+            multiply_rows(
+                one, shared, layer, parameters, count,
+                samples, order, ahead, min(most_ahead, total - ahead),
+            )  # fmt: skip
 
 
 @jit_part
@@ -615,7 +651,7 @@ def run_batches(
                 )  # fmt: skip
             else:
                 multiply(
-                    scale, shared, layer, number == 0, read_samples, read_order, read_start,
+                    scale, shared, layer, number == 0, read_samples, read_order, read_start, total,
                     parameters, count, padded, training,
                 )  # fmt: skip
                 if team is not None and members > 1:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from fastnn.memory import LINE_BYTES
+
 from ..jit import jit_part
 from ..language import Address, Condition, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
@@ -75,6 +77,19 @@ def copy_bytes(k: Kernel, source: Address, target: Address, count: Int) -> None:
     byte = ir.IntType(8)
     with k.loop(0, count) as i:
         k.store_as(k.load_as(source + i, byte, 1), target + i, 1)
+
+
+@microkernel
+def prefetch_rows(
+    k: Kernel, samples: Address, row_bytes: Int, order: Address, count: Int, first: Int, stop: Int
+) -> None:
+    """Ask for bytes `first` to `stop` of the samples whose numbers are order[:count].
+
+    Lines are asked for from `first` on; of the one in which the last byte lies, if it is another,
+    who asks for the next bytes asks, and for the end of a row who asks for one byte.
+    """
+    with k.loop(first, stop, LINE_BYTES) as offset, k.loop(0, count) as i:
+        k.prefetch(samples + k.load_integer(order + 8 * i) * row_bytes + offset)
 
 
 @microkernel
