@@ -598,6 +598,22 @@ class Kernel:
         """Sum of the lanes, by halves: ((0 + 8) + (4 + 12)) + ... for 16 of them."""
         return self._fold(vector, lambda a, b: a + b)
 
+    def lane_sums(self, vectors: list[Vector]) -> Vector:
+        """Sums of the lanes of as many vectors as one has lanes, side by side, in their order.
+
+        Each is added in the order of `lane_sum`. Vectors i and i + half become one whose lanes are
+        of either by turns, with half the sums still to be done; so it takes half of the work of a
+        transposition.
+        """
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            joined = [
+                self.interleave(a.code, b.code)
+                for a, b in zip(vectors[:half], vectors[half:], strict=True)
+            ]
+            vectors = [Vector(self, low) + Vector(self, high) for low, high in joined]
+        return vectors[0]
+
     def lane_maximum(self, vector: Vector) -> Real:
         """Largest lane."""
         return self._fold(vector, self.maximum)

@@ -45,7 +45,7 @@ from ..kernels.rows import (
     transpose,
 )
 from ..kernels.softmax import softmax_cross_entropy
-from ..kernels.sparse import gather, scatter
+from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
 from .losses import load_labels
@@ -72,7 +72,7 @@ EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
 every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
-BY_COLUMNS, BY_ROWS, NO_GRADIENT = 0, 1, 2
+BY_COLUMNS, BY_ROWS, NO_GRADIENT, WITH_UPDATE = 0, 1, 2, 3
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
@@ -95,7 +95,7 @@ LAYER = np.dtype(
             "products_out", "products_in", "gradient_out", "gradient_in",
             # which kernels, and how many columns they take at a time
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
-            "scatter_tile", "gather_tile", "chunk_words",
+            "scatter_tile", "gather_tile", "backward_tile", "chunk_words",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
             "decay", "squares_of_rows", "squares", "penalty_squares",
@@ -122,6 +122,8 @@ LAYER = np.dtype(
             "bits_by_unit", "bits_by_sample",
             # ONE_SAMPLE: the sample whose update waits, [1, units]
             "waiting",
+            # WITH_UPDATE: [samples, a vector]
+            "dots",
         )
     ]
 )  # fmt: skip
@@ -407,13 +409,14 @@ def transpose_gradient(one, layer, padded, done):
 
 
 @jit_part
-def input_gradient(one, layer, below, parameters, count, padded):
+def input_gradient(one, layer, below, parameters, rates, count, padded):
     """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
     is between.
 
     BY_COLUMNS computes (W G^T)^T and reads the weights row by row, as they lie: they are never
     transposed. BY_ROWS computes G W^T with vectors along the rows of both, for batches that leave
-    much of a vector of samples empty, where there are outputs enough.
+    much of a vector of samples empty, where there are outputs enough. WITH_UPDATE changes the
+    weights as well, row by row, behind a ReLU: what it would mask is not computed.
     Tried and lost: a transposed copy of the weights and skipping the zeros that ReLU left in G; the
     copy eats what the zeros save.
     """
@@ -425,6 +428,21 @@ def input_gradient(one, layer, below, parameters, count, padded):
         matmul(one, W, G, dX, 0)
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs_transposed, unit, 0, units, padded))
+        transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+    elif layer.gradient_by == WITH_UPDATE:
+        factor = -type(one)(real_at(0.0, rates))
+        columns = layer.weights.columns
+        weights = shifted(layer.weights, parameters)
+        dX = submatrix(below.gradient_transposed, unit, 0, units, padded)
+        for column in range(0, columns, layer.backward_tile):
+            width = min(layer.backward_tile, columns - column)
+            backward_by_unit(
+                factor, submatrix(layer.inputs_transposed, unit, 0, units, padded),
+                submatrix(layer.bits_by_unit, unit, 0, units, 1),
+                submatrix(layer.gradient, 0, column, padded, width),
+                submatrix(weights, unit, column, units, width), dX, layer.dots,
+                0 if column == 0 else 1,
+            )  # fmt: skip
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
     else:
         dX = submatrix(below.gradient, 0, unit, count, units)
@@ -507,7 +525,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
     factor = -type(one)(real_at(0.0, rates)) if fused else one
     if layer.update_by == ONE_SAMPLE:
         put_real(factor, layer.waiting_factor)
-    else:
+    elif layer.gradient_by != WITH_UPDATE:
         update_weights(
             one, layer, parameters, first_state, second_state, rates, count,
             factor, 1 if fused else 0,
@@ -720,8 +738,13 @@ def run_batches(
                 if by_columns:
                     transpose_gradient(one, layer, padded, transposed_already)
                 # stages change the gradient where it lies by rows
-                transposed_already = by_columns and below.first_stage == below.stop_stage
-                input_gradient(one, layer, below, parameters, count, padded)
+                transposed_already = (
+                    layer.gradient_by != BY_ROWS and below.first_stage == below.stop_stage
+                )
+                input_gradient(
+                    one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,
+                    count, padded,
+                )  # fmt: skip
         if shared.clip != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
