@@ -28,7 +28,8 @@ class Machine:
     gather_vectors: int
     """Vectors of the one row that `gather` holds in registers."""
     backward_vectors: int
-    """Vectors of a row of weights, and of its sums, that `backward_by_unit` holds in registers."""
+    """Vectors of weights, and as many of their sums, that a pass which goes back and updates holds
+    in registers."""
     cached_bytes: int
     """What the kernels that skip zeros may keep in the first-level cache."""
     block_inner: int

@@ -30,7 +30,7 @@ import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
 from ..kernels.loading import copy_bytes, load_row, load_transposed, prefetch_rows, sample_at
-from ..kernels.matmul import matmul, matmul_transposed
+from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
     add_column_sums,
@@ -429,6 +429,13 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs_transposed, unit, 0, units, padded))
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+    elif layer.gradient_by == WITH_UPDATE and layer.update_by == EVERY_NUMBER:
+        backward_from_few(
+            -type(one)(real_at(0.0, rates)), submatrix(layer.inputs, 0, unit, count, units),
+            submatrix(layer.gradient, 0, 0, count, layer.output_units), layer.output_units, W,
+            submatrix(below.gradient, 0, unit, count, units),
+        )  # fmt: skip
+        clear(one, submatrix(below.gradient, count, unit, padded - count, units))
     elif layer.gradient_by == WITH_UPDATE:
         factor = -type(one)(real_at(0.0, rates))
         columns = layer.weights.columns
@@ -738,8 +745,8 @@ def run_batches(
                 if by_columns:
                     transpose_gradient(one, layer, padded, transposed_already)
                 # stages change the gradient where it lies by rows
-                transposed_already = (
-                    layer.gradient_by != BY_ROWS and below.first_stage == below.stop_stage
+                transposed_already = below.first_stage == below.stop_stage and (
+                    by_columns or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
                 )
                 input_gradient(
                     one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,

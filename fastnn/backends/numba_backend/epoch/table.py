@@ -122,11 +122,11 @@ class Table:
                 )
                 if self._learned == 0:
                     layer["gradient_by"] = NO_GRADIENT
-                elif training and plain and in_one_pass(layer, self.padded):
+                elif training and plain and in_one_pass(layer, self.padded, self.lanes):
                     layer["gradient_by"] = WITH_UPDATE
-                    self._want_matrix(
-                        self.padded, self.lanes, self.lanes * self.dtype.itemsize, (layer, "dots")
-                    )
+                    if layer["update_by"] == BY_UNIT:
+                        vector_bytes = self.lanes * self.dtype.itemsize
+                        self._want_matrix(self.padded, self.lanes, vector_bytes, (layer, "dots"))
                 if training:
                     self.owners += [(number, "weights"), (number, "biases")]
                     self._describe_step(layer, block.dense)
@@ -606,13 +606,17 @@ def choose_kernels(
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
 
 
-def in_one_pass(layer: np.void, padded: int) -> bool:
+def in_one_pass(layer: np.void, padded: int, width: int) -> bool:
     """Say whether a layer's update and input gradient are one pass over its weights.
 
-    Both walk over the rows of W then, each over the samples in which its unit is active; one word
-    has their bits.
+    Both walk over the rows of W then, each over the samples in which its unit is active, of which
+    one word has the bits; or there are so few outputs that W is transposed in registers.
     """
-    return bool(layer["mask_inputs"] and layer["update_by"] == BY_UNIT and padded <= GROUP_SAMPLES)
+    if not layer["mask_inputs"] or padded > GROUP_SAMPLES:
+        return False
+    few = int(layer["output_units"]) <= min(MACHINE.backward_vectors, width)
+    by_columns = layer["update_by"] == EVERY_NUMBER and layer["gradient_by"] == BY_COLUMNS
+    return bool(layer["update_by"] == BY_UNIT or (few and by_columns))
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:
