@@ -226,11 +226,12 @@ def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
     the queues in which the running product waits for its weights; so they are asked for bit by bit.
     """
     if count > 0:
-        last = min(layer.stop_unit, layer.input_units)
-        begin, end = unit * shared.input_itemsize, min(unit + units, last) * shared.input_itemsize
-        prefetch_rows(samples, shared.input_row_bytes, order + 8 * start, count, begin, end)
-        if unit + units >= last:
-            prefetch_rows(samples, shared.input_row_bytes, order + 8 * start, count, end - 1, end)
+        itemsize = shared.input_itemsize
+        prefetch_rows(
+            samples, shared.input_row_bytes, order + 8 * start, count,
+            unit * itemsize, units * itemsize,
+            min(layer.stop_unit, layer.input_units) * itemsize - 1,
+        )  # fmt: skip
 
 
 @jit_part

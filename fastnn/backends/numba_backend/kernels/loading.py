@@ -81,15 +81,25 @@ def copy_bytes(k: Kernel, source: Address, target: Address, count: Int) -> None:
 
 @microkernel
 def prefetch_rows(
-    k: Kernel, samples: Address, row_bytes: Int, order: Address, count: Int, first: Int, stop: Int
+    k: Kernel,
+    samples: Address,
+    row_bytes: Int,
+    order: Address,
+    count: Int,
+    first: Int,
+    nbytes: Int,
+    last: Int,
 ) -> None:
-    """Ask for bytes `first` to `stop` of the samples whose numbers are order[:count].
+    """Ask for bytes from `first` on of the samples whose numbers are order[:count], up to `last`.
 
-    Lines are asked for from `first` on; of the one in which the last byte lies, if it is another,
-    who asks for the next bytes asks, and for the end of a row who asks for one byte.
+    Lines are counted from `first`; the one in which the last byte lies may be another. Who asks for
+    the next bytes asks for it, and at the end of a row, which is at `last`, this does.
     """
+    stop = first + nbytes
+    stop = k.where(stop > last, last + LINE_BYTES, stop)
     with k.loop(first, stop, LINE_BYTES) as offset, k.loop(0, count) as i:
-        k.prefetch(samples + k.load_integer(order + 8 * i) * row_bytes + offset)
+        place = k.minimum(offset, last)
+        k.prefetch(samples + k.load_integer(order + 8 * i) * row_bytes + place)
 
 
 @microkernel

@@ -122,8 +122,8 @@ def backward_by_unit(
     whole vector of samples together.
     """
     scale = k.broadcast(alpha)
-    for width in k.cases(k.vectors(W), range(1, k.machine.backward_vectors + 1)):
-        with k.loop(0, W.rows) as row:
+    with k.loop(0, W.rows) as row:
+        for width in k.cases(k.vectors(W), range(1, k.machine.backward_vectors + 1)):
             weights = [k.load(W.row(row) + j * k.vector_bytes) for j in range(width)]
             total = k.variables(k.zero(), width)
             with k.each_bit(k.load_integer(bits.row(row))) as s:
@@ -138,15 +138,15 @@ def backward_by_unit(
             for j in range(width):
                 moved = k.fma(scale, total[j], weights[j])
                 k.store(moved, W.row(row) + j * k.vector_bytes)
-            with k.loop(0, k.vectors(A)) as block:
-                offset = block * k.vector_bytes
-                vectors = dots.shifted(block * k.lanes * dots.row_stride)
-                sums = k.lane_sums([k.load(vectors.row(i)) for i in range(k.lanes)])
-                address = dX.row(row) + offset
-                before = k.where(keep.equals(1), k.load(address), k.zero())
-                # of a sample that was not visited the sum is an old one
-                active = k.load(A.row(row) + offset) > 0.0
-                k.store(k.where(active, before + sums, k.zero()), address)
+        with k.loop(0, k.vectors(A)) as block:
+            offset = block * k.vector_bytes
+            vectors = dots.shifted(block * k.lanes * dots.row_stride)
+            sums = k.lane_sums([k.load(vectors.row(i)) for i in range(k.lanes)])
+            address = dX.row(row) + offset
+            before = k.where(keep.equals(1), k.load(address), k.zero())
+            # of a sample that was not visited the sum is an old one
+            active = k.load(A.row(row) + offset) > 0.0
+            k.store(k.where(active, before + sums, k.zero()), address)
 
 
 def _union(k: Kernel, bits: Matrix, row: Int, size: int) -> Int:
