@@ -21,7 +21,13 @@ from fastnn.backends import description
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.compiling import cache
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
-from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, BY_ROWS, ONE_SAMPLE
+from fastnn.backends.numba_backend.epoch.step import (
+    BY_COLUMNS,
+    BY_ROWS,
+    NO_GRADIENT,
+    ONE_SAMPLE,
+    WITH_UPDATE,
+)
 from fastnn.backends.numba_backend.kernels import matmul, rows, sparse
 from fastnn.backends.numba_backend.kernels.exponential import exponential
 from fastnn.backends.numba_backend.language import Int, Kernel, Matrix, Real
@@ -247,8 +253,34 @@ def test_who_lets_an_update_wait():
     assert not waits(before=[description.Elementwise("relu")])
 
 
+def test_who_updates_with_the_input_gradient():
+    """Layers behind a ReLU that plain SGD moves, in batches of which a word has the bits."""
+
+    def in_one_pass(batch_size=32, l2=0.0, behind=()):
+        first, relu, second, *rest = Case((40, 90, 80, 5), batch_size).layers
+        layers = [first, relu, *behind, replace(second, l2=l2), *rest]
+        ways = Program(layers, batch_size=batch_size).training.layers["gradient_by"]
+        assert ways[0] == NO_GRADIENT
+        few = lanes(4) >= 5 and 2 < batch_size <= 64
+        assert (ways[2] == WITH_UPDATE) == few
+        return ways[1] == WITH_UPDATE
+
+    assert in_one_pass()
+    assert in_one_pass(batch_size=64)
+    assert not in_one_pass(batch_size=65)
+    assert not in_one_pass(batch_size=2)
+    assert not in_one_pass(l2=0.1)
+    assert not in_one_pass(behind=[description.Elementwise("sigmoid")])
+    assert not in_one_pass(behind=[description.Dropout(0.1, 1)])
+
+
 def test_few_outputs_have_their_input_gradient_by_vectors_of_samples():
-    wide, narrow = Case((70, 20, 300, 10), 4).program().training.layers["gradient_by"][1:]
+    # no ReLU right before them, so that no update comes with the gradient
+    case = Case((70, 20, 300, 10), 4)
+    layers = [*case.layers]
+    for place in (3, 1):
+        layers.insert(place + 1, description.Elementwise("sigmoid"))
+    wide, narrow = Program(layers, batch_size=4).training.layers["gradient_by"][1:]
     assert wide == BY_ROWS
     assert narrow == (BY_COLUMNS if MACHINE.vector_bits > 128 else BY_ROWS)
 

@@ -404,6 +404,14 @@ class Kernel:
         """Store a 64-bit integer."""
         self.store_as(number.code, address, 8)
 
+    def prefetch(self, address: Int) -> None:
+        """Ask for the line at any address, to be read: nothing is loaded, and nothing can fail."""
+        pointer = self.builder.inttoptr(address.code, ir.IntType(8).as_pointer())
+        for_reading, second_level, data = (ir.Constant(INT32, number) for number in (0, 2, 1))
+        codes = [pointer, for_reading, second_level, data]
+        function = self.function("llvm.prefetch.p0", ir.VoidType(), [code.type for code in codes])
+        self.builder.call(function, codes)
+
     def load_address(self, address: Int, name: str) -> Address:
         """Load an address, which errors of the checked build call `name`."""
         loaded = self.load_integer(address)
@@ -589,6 +597,22 @@ class Kernel:
     def lane_sum(self, vector: Vector) -> Real:
         """Sum of the lanes, by halves: ((0 + 8) + (4 + 12)) + ... for 16 of them."""
         return self._fold(vector, lambda a, b: a + b)
+
+    def lane_sums(self, vectors: list[Vector]) -> Vector:
+        """Sums of the lanes of as many vectors as one has lanes, side by side, in their order.
+
+        Each is added in the order of `lane_sum`. Vectors i and i + half become one whose lanes are
+        of either by turns, with half the sums still to be done; so it takes half of the work of a
+        transposition.
+        """
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            joined = [
+                self.interleave(a.code, b.code)
+                for a, b in zip(vectors[:half], vectors[half:], strict=True)
+            ]
+            vectors = [Vector(self, low) + Vector(self, high) for low, high in joined]
+        return vectors[0]
 
     def lane_maximum(self, vector: Vector) -> Real:
         """Largest lane."""

@@ -27,6 +27,9 @@ class Machine:
     """Vectors of each of two rows that `scatter` holds in registers."""
     gather_vectors: int
     """Vectors of the one row that `gather` holds in registers."""
+    backward_vectors: int
+    """Vectors of weights, and as many of their sums, that a pass which goes back and updates holds
+    in registers."""
     cached_bytes: int
     """What the kernels that skip zeros may keep in the first-level cache."""
     block_inner: int
@@ -40,15 +43,15 @@ MACHINES = {
     for machine in (
         Machine(
             vector_bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
-            cached_bytes=20480, block_inner=1024, block_columns=3,
+            backward_vectors=13, cached_bytes=20480, block_inner=1024, block_columns=3,
         ),
         Machine(
             vector_bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
-            cached_bytes=20480, block_inner=256, block_columns=24,
+            backward_vectors=5, cached_bytes=20480, block_inner=256, block_columns=24,
         ),
         Machine(
             vector_bits=128, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
-            cached_bytes=20480, block_inner=256, block_columns=48,
+            backward_vectors=5, cached_bytes=20480, block_inner=256, block_columns=48,
         ),
     )
 }  # fmt: skip

@@ -29,8 +29,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
-from ..kernels.loading import copy_bytes, load_row, load_transposed, sample_at
-from ..kernels.matmul import matmul, matmul_transposed
+from ..kernels.loading import copy_bytes, load_row, load_transposed, prefetch_rows, sample_at
+from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
     add_column_sums,
@@ -45,7 +45,7 @@ from ..kernels.rows import (
     transpose,
 )
 from ..kernels.softmax import softmax_cross_entropy
-from ..kernels.sparse import gather, scatter
+from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
 from .losses import load_labels
@@ -72,7 +72,7 @@ EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
 every number of one sample, after the update that has waited for it, see `one_sample.py`."""
 
-BY_COLUMNS, BY_ROWS, NO_GRADIENT = 0, 1, 2
+BY_COLUMNS, BY_ROWS, NO_GRADIENT, WITH_UPDATE = 0, 1, 2, 3
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
@@ -95,7 +95,7 @@ LAYER = np.dtype(
             "products_out", "products_in", "gradient_out", "gradient_in",
             # which kernels, and how many columns they take at a time
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
-            "scatter_tile", "gather_tile", "chunk_words",
+            "scatter_tile", "gather_tile", "backward_tile", "chunk_words",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
             "decay", "squares_of_rows", "squares", "penalty_squares",
@@ -122,6 +122,8 @@ LAYER = np.dtype(
             "bits_by_unit", "bits_by_sample",
             # ONE_SAMPLE: the sample whose update waits, [1, units]
             "waiting",
+            # WITH_UPDATE: [samples, a vector]
+            "dots",
         )
     ]
 )  # fmt: skip
@@ -217,6 +219,22 @@ def load_units(scale, shared, layer, samples, order, start, count, first, stop):
 
 
 @jit_part
+def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
+    """Prefetch some own units of the `count` samples that follow in the order.
+
+    Shuffled samples come from memory, each from pages of its own. Asked for in one go, they fill
+    the queues in which the running product waits for its weights; so they are asked for bit by bit.
+    """
+    if count > 0:
+        itemsize = shared.input_itemsize
+        prefetch_rows(
+            samples, shared.input_row_bytes, order + 8 * start, count,
+            unit * itemsize, units * itemsize,
+            min(layer.stop_unit, layer.input_units) * itemsize - 1,
+        )  # fmt: skip
+
+
+@jit_part
 def samples_from(layer, first):
     """X^T from sample `first` on, which begins a group."""
     return shifted(layer.inputs_transposed, first // GROUP_SAMPLES * layer.group_bytes)
@@ -242,27 +260,33 @@ def find_nonzeros(one, layer, count, padded, training):
 
 
 @jit_part
-def multiply_units(one, layer, parameters, first, stop):
+def multiply_units(
+    one, shared, layer, parameters, first, stop, samples, order, ahead, ahead_count
+):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
     weights = shifted(layer.weights, parameters)
     X = samples_from(layer, first)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        unit = integer_at(layer.chunk_units + 8 * chunk)
-        units = (integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit + 1) // 2 * 2
+        begin = integer_at(layer.chunk_units + 8 * chunk)
+        end = (integer_at(layer.chunk_units + 8 * (chunk + 1)) + 1) // 2 * 2
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
         clear(one, submatrix(slot, first, 0, stop - first, slot.columns))
         for column in range(0, slot.columns, layer.scatter_tile):
             columns = min(layer.scatter_tile, slot.columns - column)
-            scatter(
-                one, submatrix(X, unit, 0, units, stop - first),
-                submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
-                submatrix(weights, unit, column, units, columns),
-                submatrix(slot, first, column, stop - first, columns), 2,
-            )  # fmt: skip
+            for unit in range(begin, end, 64):
+                units = min(64, end - unit)
+                if column == 0:
+                    ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
+                scatter(
+                    one, submatrix(X, unit, 0, units, stop - first),
+                    submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
+                    submatrix(weights, unit, column, units, columns),
+                    submatrix(slot, first, column, stop - first, columns), 2,
+                )  # fmt: skip
 
 
 @jit_part
-def multiply_rows(one, layer, parameters, count):
+def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, ahead_count):
     """Slots = X W for the whole batch, sample by sample or densely."""
     weights = shifted(layer.weights, parameters)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
@@ -275,12 +299,17 @@ def multiply_rows(one, layer, parameters, count):
         elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
+            ask_for_samples(
+                shared, layer, first, last - first, samples, order, ahead, ahead_count
+            )  # fmt: skip
             matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
             for column in range(0, columns, layer.gather_tile):
                 width = min(layer.gather_tile, columns - column)
                 for unit in range(first, last, 64):
+                    if column == 0:
+                        ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                     gather(
                         one, submatrix(layer.inputs, 0, unit, count, 64),
                         shifted(bits, (unit - first) // 64 * 8),
@@ -291,16 +320,22 @@ def multiply_rows(one, layer, parameters, count):
 
 @jit_part
 def multiply(
-    scale, shared, layer, first, samples, order, start, parameters, count, padded, training
+    scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training
 ):  # fmt: skip
     """Multiply own inputs by the weights; the first layer loads them, others have them already."""
     one = type(scale)(1)
+    # without an order samples follow each other in memory, and the processor sees that by itself
+    most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
             stop = min(sample + GROUP_SAMPLES, padded)
             load_units(scale, shared, layer, samples, order, start, count, sample, stop)
-            multiply_units(one, layer, parameters, sample, min(stop, count))
+            ahead = start + min(stop, count)
+            multiply_units(
+                one, shared, layer, parameters, sample, min(stop, count),
+                samples, order, ahead, min(most_ahead, total - ahead),
+            )  # fmt: skip
     else:
         if first:
             load_rows(scale, shared, layer, samples, order, start, count)
@@ -314,7 +349,11 @@ def multiply(
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         else:
             find_nonzeros(one, layer, count, padded, training)
-            multiply_rows(one, layer, parameters, count)
+            ahead = start + count
+            multiply_rows(
+                one, shared, layer, parameters, count,
+                samples, order, ahead, min(most_ahead, total - ahead),
+            )  # fmt: skip
 
 
 @jit_part
@@ -371,13 +410,14 @@ def transpose_gradient(one, layer, padded, done):
 
 
 @jit_part
-def input_gradient(one, layer, below, parameters, count, padded):
+def input_gradient(one, layer, below, parameters, rates, count, padded):
     """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
     is between.
 
     BY_COLUMNS computes (W G^T)^T and reads the weights row by row, as they lie: they are never
     transposed. BY_ROWS computes G W^T with vectors along the rows of both, for batches that leave
-    much of a vector of samples empty, where there are outputs enough.
+    much of a vector of samples empty, where there are outputs enough. WITH_UPDATE changes the
+    weights as well, row by row, behind a ReLU: what it would mask is not computed.
     Tried and lost: a transposed copy of the weights and skipping the zeros that ReLU left in G; the
     copy eats what the zeros save.
     """
@@ -389,6 +429,28 @@ def input_gradient(one, layer, below, parameters, count, padded):
         matmul(one, W, G, dX, 0)
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs_transposed, unit, 0, units, padded))
+        transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+    elif layer.gradient_by == WITH_UPDATE and layer.update_by == EVERY_NUMBER:
+        backward_from_few(
+            -type(one)(real_at(0.0, rates)), submatrix(layer.inputs, 0, unit, count, units),
+            submatrix(layer.gradient, 0, 0, count, layer.output_units), layer.output_units, W,
+            submatrix(below.gradient, 0, unit, count, units),
+        )  # fmt: skip
+        clear(one, submatrix(below.gradient, count, unit, padded - count, units))
+    elif layer.gradient_by == WITH_UPDATE:
+        factor = -type(one)(real_at(0.0, rates))
+        columns = layer.weights.columns
+        weights = shifted(layer.weights, parameters)
+        dX = submatrix(below.gradient_transposed, unit, 0, units, padded)
+        for column in range(0, columns, layer.backward_tile):
+            width = min(layer.backward_tile, columns - column)
+            backward_by_unit(
+                factor, submatrix(layer.inputs_transposed, unit, 0, units, padded),
+                submatrix(layer.bits_by_unit, unit, 0, units, 1),
+                submatrix(layer.gradient, 0, column, padded, width),
+                submatrix(weights, unit, column, units, width), dX, layer.dots,
+                0 if column == 0 else 1,
+            )  # fmt: skip
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
     else:
         dX = submatrix(below.gradient, 0, unit, count, units)
@@ -471,7 +533,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
     factor = -type(one)(real_at(0.0, rates)) if fused else one
     if layer.update_by == ONE_SAMPLE:
         put_real(factor, layer.waiting_factor)
-    else:
+    elif layer.gradient_by != WITH_UPDATE:
         update_weights(
             one, layer, parameters, first_state, second_state, rates, count,
             factor, 1 if fused else 0,
@@ -615,7 +677,7 @@ def run_batches(
                 )  # fmt: skip
             else:
                 multiply(
-                    scale, shared, layer, number == 0, read_samples, read_order, read_start,
+                    scale, shared, layer, number == 0, read_samples, read_order, read_start, total,
                     parameters, count, padded, training,
                 )  # fmt: skip
                 if team is not None and members > 1:
@@ -684,8 +746,13 @@ def run_batches(
                 if by_columns:
                     transpose_gradient(one, layer, padded, transposed_already)
                 # stages change the gradient where it lies by rows
-                transposed_already = by_columns and below.first_stage == below.stop_stage
-                input_gradient(one, layer, below, parameters, count, padded)
+                transposed_already = below.first_stage == below.stop_stage and (
+                    by_columns or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
+                )
+                input_gradient(
+                    one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,
+                    count, padded,
+                )  # fmt: skip
         if shared.clip != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)

@@ -38,6 +38,7 @@ from .step import (
     NO_GRADIENT,
     ONE_SAMPLE,
     SHARED,
+    WITH_UPDATE,
     add_penalties,
     put_rows,
 )
@@ -115,15 +116,23 @@ class Table:
                 plain = block.dense.by_plain_sgd and not self.clipping
                 may_wait = training and number == 0 and plain
                 choose_kernels(layer, self.dtype, batch_size, number == 0, density, may_wait)
+                # what a ReLU and nothing else puts out is what this one takes in
+                layer["mask_inputs"] = (
+                    number > 0 and blocks[number - 1].relu and not blocks[number - 1].stages
+                )
                 if self._learned == 0:
                     layer["gradient_by"] = NO_GRADIENT
+                elif training and plain and in_one_pass(layer, self.padded, self.lanes):
+                    layer["gradient_by"] = WITH_UPDATE
+                    if layer["update_by"] == BY_UNIT:
+                        vector_bytes = self.lanes * self.dtype.itemsize
+                        self._want_matrix(self.padded, self.lanes, vector_bytes, (layer, "dots"))
                 if training:
                     self.owners += [(number, "weights"), (number, "biases")]
                     self._describe_step(layer, block.dense)
                 self._learned += 1
                 if number > 0:
                     # what the block below puts out is what this one takes in
-                    layer["mask_inputs"] = blocks[number - 1].relu and not blocks[number - 1].stages
                     result.append((layer, "inputs"))
                     self._want_rows(block.dense.input_units, *result)
                 self._lay_out(layer, number == 0)
@@ -590,9 +599,24 @@ def choose_kernels(
     rows = min(batch_size, GROUP_SAMPLES) if first else 64
     layer["scatter_tile"] = width * tile_width(vectors, rows, MACHINE.scatter_vectors)
     layer["gather_tile"] = width * tile_width(vectors, rows, MACHINE.gather_vectors)
+    tiles = -(-vectors // MACHINE.backward_vectors)
+    layer["backward_tile"] = width * -(-vectors // tiles)
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
+
+
+def in_one_pass(layer: np.void, padded: int, width: int) -> bool:
+    """Say whether a layer's update and input gradient are one pass over its weights.
+
+    Both walk over the rows of W then, each over the samples in which its unit is active, of which
+    one word has the bits; or there are so few outputs that W is transposed in registers.
+    """
+    if not layer["mask_inputs"] or padded > GROUP_SAMPLES:
+        return False
+    few = int(layer["output_units"]) <= min(MACHINE.backward_vectors, width)
+    by_columns = layer["update_by"] == EVERY_NUMBER and layer["gradient_by"] == BY_COLUMNS
+    return bool(layer["update_by"] == BY_UNIT or (few and by_columns))
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from fastnn.memory import LINE_BYTES
+
 from ..jit import jit_part
 from ..language import Address, Condition, Int, Kernel, Matrix, Real, Vector
 from ..microkernel import microkernel
@@ -75,6 +77,29 @@ def copy_bytes(k: Kernel, source: Address, target: Address, count: Int) -> None:
     byte = ir.IntType(8)
     with k.loop(0, count) as i:
         k.store_as(k.load_as(source + i, byte, 1), target + i, 1)
+
+
+@microkernel
+def prefetch_rows(
+    k: Kernel,
+    samples: Address,
+    row_bytes: Int,
+    order: Address,
+    count: Int,
+    first: Int,
+    nbytes: Int,
+    last: Int,
+) -> None:
+    """Ask for bytes from `first` on of the samples whose numbers are order[:count], up to `last`.
+
+    Lines are counted from `first`; the one in which the last byte lies may be another. Who asks for
+    the next bytes asks for it, and at the end of a row, which is at `last`, this does.
+    """
+    stop = first + nbytes
+    stop = k.where(stop > last, last + LINE_BYTES, stop)
+    with k.loop(first, stop, LINE_BYTES) as offset, k.loop(0, count) as i:
+        place = k.minimum(offset, last)
+        k.prefetch(samples + k.load_integer(order + 8 * i) * row_bytes + place)
 
 
 @microkernel

@@ -105,6 +105,39 @@ def register_tile(
 
 
 @microkernel
+def backward_from_few(
+    k: Kernel, alpha: Real, A: Matrix, G: Matrix, outputs: Int, W: Matrix, dX: Matrix
+) -> None:
+    """dX = G W^T where A > 0, else 0; then W += alpha A^T G: the backward pass of a layer of few
+    outputs behind a ReLU, whose output A is.
+
+    Shapes: A and dX [samples, units], G [samples, outputs], W [units, outputs], its rows one vector
+    and as many as fill vectors; at most MACHINE.backward_vectors outputs.
+    Why it is fast: as many rows of W as a vector has lanes are transposed in registers; then each
+    number of G, in every lane, serves two multiply-adds, and nothing is transposed in memory.
+    """
+    scale = k.broadcast(alpha)
+    most = min(k.machine.backward_vectors, k.lanes)
+    with k.loop(0, W.rows // k.lanes) as block:
+        rows = W.shifted(block * k.lanes * W.row_stride)
+        offset = block * k.vector_bytes
+        weights = k.transpose([k.load(rows.row(i)) for i in range(k.lanes)])
+        total = k.variables(k.zero(), most)
+        for count in k.cases(outputs, range(1, most + 1)):
+            with k.loop(0, A.rows) as s:
+                inputs = k.load(A.row(s) + offset)
+                back = k.zero()
+                for j in range(count):
+                    number = k.broadcast(k.load_real(G.row(s) + j * k.element_bytes))
+                    total[j] = k.fma(number, inputs, total[j])
+                    back = k.fma(number, weights[j], back)
+                k.store(k.where(inputs > 0.0, back, k.zero()), dX.row(s) + offset)
+        sums = [total[j] for j in range(most)] + [k.zero()] * (k.lanes - most)
+        for i, change in enumerate(k.transpose(sums)):
+            k.store(k.fma(scale, change, k.load(rows.row(i))), rows.row(i))
+
+
+@microkernel
 def matmul_transposed(k: Kernel, like: Real, A: Matrix, B: Matrix, C: Matrix) -> None:
     """C = A B^T, the input gradient of a small batch: A is the gradient, B the weights as they lie.
 
