@@ -1,14 +1,24 @@
 """Products whose operands are rounded to bfloat16: what rounding is, and what a network does."""
 
+from __future__ import annotations
+
 import copy
 import itertools
 import pickle
+import platform
 
 import numpy as np
 import pytest
+from conftest import run_again
 
 import fastnn
+from fastnn import memory
 from fastnn.backends import load
+from fastnn.backends.numba_backend.jit import jit
+from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs
+from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix, Real
+from fastnn.backends.numba_backend.machine import HAS_BFLOAT16, lanes
+from fastnn.backends.numba_backend.microkernel import microkernel
 from fastnn.backends.numpy_backend import rounded_to_bfloat16
 
 HALVES = np.arange(1 << 16, dtype=np.uint32) << 16
@@ -138,3 +148,190 @@ def test_float64_is_refused_and_gradients_are_checked_without_rounding():
         network(dtype=np.float64)
     X, y = data(5)
     fastnn.check_gradients(network(), X, y)
+
+
+# ------------------------------------------------------------------------------------- kernels
+
+SPECIAL = np.array(
+    [0, 1, 0x7F80, 0x7FC0, 0x7F81, 0x3F80, 0x0080, 0x0001, 0x007F, 0x7F7F, 0x3F81], np.uint32
+)
+"""Halves: zero, infinity, NaN, one, the least normal number, denormal ones, the largest."""
+
+
+@microkernel
+def multiply_both_ways(
+    k: Kernel, like: Real, a: Address, b: Address, c: Address, count: Int, out: Matrix
+) -> None:
+    """out = c + a b of pairs, by the instruction and by its emulation."""
+    with k.flushing_denormals(), k.loop(0, count) as i:
+        offset = i * k.vector_bytes
+        operands = [k.load(address + offset) for address in (a, b, c)]
+        for row, emulated in enumerate((not HAS_BFLOAT16, True)):
+            k.store(k.fma_pairs(*operands, emulated=emulated), out.row(row) + offset)
+
+
+@microkernel
+def round_both_ways(k: Kernel, like: Real, x: Address, count: Int, out: Matrix) -> None:
+    """The numbers of x in bfloat16, one after the other, and as pairs of vectors."""
+    with k.loop(0, count, 2) as i:
+        first, second = (k.load(x + (i + n) * k.vector_bytes) for n in range(2))
+        for row, emulated in enumerate((not HAS_BFLOAT16, True)):
+            for n, function in enumerate((k.rounded, k.pairs)):
+                made = function(first, second, emulated=emulated)
+                k.store(made, out.row(2 * row + n) + i // 2 * k.vector_bytes)
+
+
+@jit
+def run_multiply(one, a, b, c, count, out):
+    multiply_both_ways(one, a, b, c, count, out)
+
+
+@jit
+def run_round(one, x, count, out):
+    round_both_ways(one, x, count, out)
+
+
+@jit
+def run_pack(one, source, rows, pairs):
+    pack_pairs(one, source, rows, pairs)
+
+
+@jit
+def run_matmul(alpha, A, B, C, keep):
+    matmul_pairs(alpha, A, B, C, keep)
+
+
+def aligned(*shape, dtype=np.float32):
+    size = int(np.prod(shape))
+    return memory.aligned_zeros(size, np.dtype(dtype)).reshape(shape)
+
+
+def as_matrix(array):
+    return Matrix(array.ctypes.data, *array.strides, *array.shape)
+
+
+def triples(kind, count, rng):
+    """Pairs a, pairs b and numbers c that lead to what `kind` says."""
+    a, b, c = rng.integers(0, 1 << 32, (3, count), np.uint32)
+    if kind == "special":
+        for pair in (a, b):
+            for place in (0, 16):
+                half = rng.choice(SPECIAL, count) | rng.integers(0, 2, count, np.uint32) << 15
+                chosen = rng.random(count) < 0.5
+                pair[:] = np.where(
+                    chosen, pair & (0xFFFF0000 >> place) | half.astype(np.uint32) << place, pair
+                )
+        c = np.where(rng.random(count) < 0.5, rng.choice(SPECIAL, count) << 16, c)
+    elif kind != "any bits":
+        exponents = {"moderate": (120, 134), "underflow": (60, 68), "overflow": (188, 194)}
+        low, high = exponents[kind]
+        around = {"moderate": (118, 140), "underflow": (0, 12), "overflow": (248, 255)}[kind]
+        for pair in (a, b):
+            pair &= 0x807F807F
+            pair |= rng.integers(low, high, count, np.uint32) << 23
+            pair |= rng.integers(low, high, count, np.uint32) << 7
+        c = c & 0x807FFFFF | rng.integers(*around, count, np.uint32) << 23
+    return a, b, c.astype(np.uint32)
+
+
+@pytest.mark.parametrize("kind", ["moderate", "any bits", "special", "underflow", "overflow"])
+def test_emulation_and_instruction_give_the_same_bits(kind, rng):
+    count = 1 << 16
+    operands = []
+    for bits in triples(kind, count, rng):
+        operands.append(aligned(count))
+        operands[-1][:] = bits.view(np.float32)
+    out = aligned(2, count)
+    addresses = [array.ctypes.data for array in operands]
+    run_multiply(np.float32(1), *addresses, count // lanes(4), as_matrix(out))
+    by_instruction, emulated = to_bits(out)
+    assert (by_instruction == emulated).all()
+    if kind == "moderate":  # in float64 a sum of three such numbers is exact
+        a, b, c = operands
+        for half in (lambda x: x & 0xFFFF0000, lambda x: x << 16):
+            product = of_bits(half(to_bits(a))).astype(float) * of_bits(half(to_bits(b)))
+            c = (c + product).astype(np.float32)
+        assert (to_bits(c) == emulated).all()
+
+
+def test_kernels_round_as_numpy_does(rng):
+    """All upper halves, each with lower halves that decide, and any bits."""
+    lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    bits = np.concatenate(
+        [(HALVES[:, np.newaxis] | lower).ravel(), rng.integers(0, 1 << 32, 1 << 16, np.uint32)]
+    )
+    x = aligned(len(bits))
+    x[:] = bits.view(np.float32)
+    out = aligned(4, len(x) // 2)
+    run_round(np.float32(1), x.ctypes.data, len(x) // lanes(4), as_matrix(out))
+    expected = (to_bits(rounded_to_bfloat16(x)) >> 16).astype(np.uint16)
+    two = expected.reshape(-1, 2, lanes(4))
+    for row in (0, 2):
+        assert (out[row].view(np.uint16) == expected).all()
+        assert (out[row + 1].view(np.uint16) == two.swapaxes(1, 2).ravel()).all()
+
+
+@pytest.mark.parametrize(("count", "vectors"), [(1, 1), (2, 2), (7, 3), (16, 4)])
+def test_packing(count, vectors, rng):
+    columns = vectors * lanes(4)
+    source = aligned(count, columns)
+    source[:] = rng.standard_normal(source.shape)
+    even, width = count + count % 2, (vectors + vectors % 2) * lanes(4)
+    rows, pairs = aligned(even, width // 2), aligned(even // 2, columns)
+    rows[:] = pairs[:] = np.nan
+    run_pack(np.float32(1), as_matrix(source), as_matrix(rows), as_matrix(pairs))
+    expected = np.zeros((even, width), np.float32)
+    expected[:count, :columns] = rounded_to_bfloat16(source)
+    halves = (to_bits(expected) >> 16).astype(np.uint16)
+    assert (rows.view(np.uint16) == halves).all()
+    low, high = (halves[i::2, :columns].astype(np.uint32) for i in range(2))
+    assert (to_bits(pairs) == low | high << 16).all()
+    nothing = as_matrix(rows)._replace(address=0)
+    before = rows.copy(), pairs.copy()
+    source[:] = 1
+    run_pack(np.float32(1), as_matrix(source), nothing, nothing)
+    assert (to_bits(rows) == to_bits(before[0])).all()
+    assert (to_bits(pairs) == to_bits(before[1])).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "inner", "vectors"), [(1, 1, 1), (8, 20, 3), (13, 40, 5), (3, 1030, 2)]
+)
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_product_adds_in_an_order_that_no_machine_changes(count, inner, vectors, keep, rng):
+    """Number by number: high, then low, each sum rounded to float32."""
+    columns, words = vectors * lanes(4), -(-inner // 2)
+    X, W = rng.standard_normal((count, 2 * words)), rng.standard_normal((2 * words, columns))
+    X[:, inner:] = W[inner:] = 0
+    C, A, B = aligned(count, columns), aligned(count, words), aligned(words, columns)
+    X, W = (rounded_to_bfloat16(matrix.astype(np.float32)) for matrix in (X, W))
+    A.view(np.uint16)[:] = to_bits(X) >> 16
+    B.view(np.uint32)[:] = to_bits(W[::2]) >> 16 | to_bits(W[1::2])
+    C[:] = rng.standard_normal(C.shape)
+    alpha, expected = np.float32(-0.3), C * np.float32(keep)
+    for start in range(0, words, 512):
+        total = np.zeros((count, columns), np.float32)
+        for word in range(start, min(start + 512, words)):
+            for i in (2 * word + 1, 2 * word):
+                exact = np.multiply.outer(X[:, i].astype(float), W[i].astype(float))
+                total = (total + exact).astype(np.float32)
+        fused = (expected.astype(float) + alpha.astype(float) * total).astype(np.float32)
+        expected = fused if keep or start else alpha * total
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(C), keep)
+    assert (expected == C).all()
+
+
+def test_modes_of_the_processor_are_as_before():
+    """What is below the smallest normal number goes on to be a number in this thread."""
+    A, B, C = aligned(1, 1), aligned(1, lanes(4)), aligned(1, lanes(4))
+    A[:], B[:] = of_bits(0x3F803F80), of_bits(0x00010001)
+    C[:] = 1
+    run_matmul(np.float32(1), as_matrix(A), as_matrix(B), as_matrix(C), 0)
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert (C == 0).all()
+    assert np.float32(1e-30) * np.float32(1e-12) > 0
+
+
+@pytest.mark.parametrize("bits", [256, 128])
+def test_kernels_with_narrower_vectors(bits):
+    run_again([__file__], bits, "emulation or kernels_round or packing or order or modes")
