@@ -455,8 +455,6 @@ def _reason_for_python(network: Trainable) -> str | None:
     """Return which layer only Python knows, None if compiled code knows all of them."""
     if backends.epoch_module(network.backend) is None:
         return _no_epoch(network)
-    if network.matmul_precision is not None:
-        return f"products in {network.matmul_precision} are not compiled"
     for layer in network:
         if layer not in BUILT_IN or layer._only_python:
             return f"{layer!r} is known to Python alone"
@@ -555,6 +553,7 @@ def _program(
         sparse=sparse,
         label_smoothing=loss.label_smoothing,
         clip_norm=clip_norm,
+        bfloat16=network.matmul_precision is not None,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import pickle
 import platform
 
 import numpy as np
 import pytest
-from conftest import run_again
+from conftest import bits, run_again
 
 import fastnn
 from fastnn import memory
@@ -25,8 +26,8 @@ HALVES = np.arange(1 << 16, dtype=np.uint32) << 16
 """All upper halves of a float32."""
 
 
-def of_bits(bits):
-    return np.asarray(bits, np.uint32).view(np.float32)
+def of_bits(codes):
+    return np.asarray(codes, np.uint32).view(np.float32)
 
 
 def to_bits(x):
@@ -238,9 +239,9 @@ def triples(kind, count, rng):
 def test_emulation_and_instruction_give_the_same_bits(kind, rng):
     count = 1 << 16
     operands = []
-    for bits in triples(kind, count, rng):
+    for codes in triples(kind, count, rng):
         operands.append(aligned(count))
-        operands[-1][:] = bits.view(np.float32)
+        operands[-1][:] = codes.view(np.float32)
     out = aligned(2, count)
     addresses = [array.ctypes.data for array in operands]
     run_multiply(np.float32(1), *addresses, count // lanes(4), as_matrix(out))
@@ -332,6 +333,109 @@ def test_modes_of_the_processor_are_as_before():
     assert np.float32(1e-30) * np.float32(1e-12) > 0
 
 
-@pytest.mark.parametrize("bits", [256, 128])
-def test_kernels_with_narrower_vectors(bits):
-    run_again([__file__], bits, "emulation or kernels_round or packing or order or modes")
+# ------------------------------------------------------------------------------ compiled epoch
+
+
+def fitted(backend, build, X, y, **options):
+    made = build(backend)
+    before = made.get_weights()
+    made.fit(X, y, shuffle=False, **{"epochs": 1, "batch_size": len(X), **options})
+    return [now - then for now, then in zip(made.get_weights(), before, strict=True)]
+
+
+NETWORKS = {
+    "dense": lambda d: [d(51, 3)],
+    "odd": lambda d: [d(7, 33), fastnn.ReLU(), d(33, 65), fastnn.ReLU(), d(65, 3)],
+    "two chunks": lambda d: [d(130, 257), fastnn.ReLU(), d(257, 3)],
+    "four chunks": lambda d: [d(1100, 1000), fastnn.ReLU(), d(1000, 3)],
+    "stages": lambda d: [
+        fastnn.Rescaling(0.5), fastnn.Tanh(), d(40, 50), fastnn.BatchNorm(50), fastnn.ReLU(),
+        fastnn.Dropout(0.3), d(50, 20), fastnn.Sigmoid(), d(20, 3),
+    ],
+    "penalty": lambda d: [d(40, 50, l2=0.01), fastnn.ReLU(), d(50, 3, l2=0.01)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("samples", [1, 13, 33])
+def test_a_step_of_the_compiled_epoch_is_that_of_numpy(name, samples):
+    def build(backend):
+        dense = functools.partial(fastnn.Dense, seed=np.random.default_rng(1))
+        layers = NETWORKS[name](dense)
+        return fastnn.Network(layers, backend=backend, matmul_precision="bfloat16", seed=1)
+
+    made = build("numba")
+    assert made.explain().startswith("compiled epoch")
+    X, y = data(samples, first_units(made), 3)
+    changes = [fitted(backend, build, X, y) for backend in ("numba", "numpy")]
+    for one, other in zip(*changes, strict=True):
+        # a sum that differs in its last bit may be rounded to the other of two bfloat16
+        assert np.linalg.norm(one - other) <= 2e-3 * np.linalg.norm(other) + 1e-7
+    np.testing.assert_allclose(made(X), build("numpy")(X), rtol=0, atol=0.02)
+
+
+def first_units(made):
+    return next(layer.input_units for layer in made if layer.input_units is not None)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_every_optimizer(optimizer, clip_norm):
+    X, y = data(40)
+
+    def build(backend):
+        return network(backend, optimizer=optimizer, clip_norm=clip_norm)
+
+    changes = [fitted(backend, build, X, y) for backend in ("numba", "numpy")]
+    for one, other in zip(*changes, strict=True):
+        # Adam's first step is the sign of the gradient, nearly: a zero may have another
+        assert np.linalg.norm(one - other) <= 2e-2 * np.linalg.norm(other) + 1e-7
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_bit_depends_on_the_number_of_threads(name):
+    results = []
+    for threads in (1, 2, 4):
+        dense = functools.partial(fastnn.Dense, seed=np.random.default_rng(1))
+        made = fastnn.Network(
+            NETWORKS[name](dense), backend="numba", matmul_precision="bfloat16", seed=1
+        )
+        X, y = data(90, first_units(made), 3)
+        made.fit(X, y, epochs=2, batch_size=16, threads=threads)
+        results.append(bits(made))
+    assert results[0] == results[1] == results[2]
+
+
+def test_weights_that_a_user_sets_are_those_that_predict():
+    X, _ = data(200)
+    made, other = network("numba"), network("numpy", seed=9)
+    made(X)
+    made.set_weights([2 * array for array in other.get_weights()])
+    other.set_weights(made.get_weights())
+    np.testing.assert_allclose(made(X), other(X), rtol=0, atol=0.02)
+
+
+def test_layers_one_by_one_take_the_same_steps():
+    X, y = data(64)
+    made, other = network("numba"), network("numba")
+    made.fit(X, y, batch_size=64, shuffle=False)
+    other.train_step(X, y)
+    for one, two in zip(made.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-4)
+
+
+def test_numbers_that_no_batch_has_do_not_matter():
+    """Infinite samples and weights spoil what they are multiplied by, and no more."""
+    X, _ = data(9)
+    X[3, 2] = np.inf
+    made = network("numba")
+    output = made(X)
+    assert np.isfinite(np.delete(output, 3, axis=0)).all()
+    assert not np.isfinite(output[3]).all()
+
+
+@pytest.mark.parametrize("width", [256, 128])
+def test_kernels_with_narrower_vectors(width):
+    run_again(
+        [__file__], width, "kernels_round or emulation or packing or machine or threads or step"
+    )

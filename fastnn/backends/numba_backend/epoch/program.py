@@ -75,7 +75,7 @@ class Program:
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
     have weights, `sparse` whether they are CSR, `label_smoothing` is the share of a target that is
     spread over all classes, and `clip_norm`, where it is not 0, what the norm of the gradient is
-    clipped at.
+    clipped at. `bfloat16` says whether operands of products are rounded to bfloat16, in float32.
 
     Attributes
     ----------
@@ -96,6 +96,7 @@ class Program:
         sparse: bool = False,
         label_smoothing: float = 0.0,
         clip_norm: float = 0.0,
+        bfloat16: bool = False,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
@@ -105,6 +106,7 @@ class Program:
         self.sparse = sparse
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
+        self.bfloat16 = bfloat16
         self.loss = loss
         self._totals = np.zeros(1, TOTALS)
         self.ended: list[int] = []
@@ -122,7 +124,7 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted, self.sparse, self.label_smoothing, self.clip_norm,
+            self.weighted, self.sparse, self.label_smoothing, self.clip_norm, self.bfloat16,
         )  # fmt: skip
         self.dense = structure.dense
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
