@@ -366,6 +366,7 @@ def test_a_step_of_the_compiled_epoch_is_that_of_numpy(name, samples):
 
     made = build("numba")
     assert made.explain().startswith("compiled epoch")
+    assert "bfloat16 is multiplied" in made.explain()
     X, y = data(samples, first_units(made), 3)
     changes = [fitted(backend, build, X, y) for backend in ("numba", "numpy")]
     for one, other in zip(*changes, strict=True):

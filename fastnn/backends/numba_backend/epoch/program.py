@@ -21,6 +21,7 @@ from fastnn.processors import usable_cores
 
 from ..checked import Range, watched
 from ..kernels.optimizers import RULES
+from ..machine import HAS_BFLOAT16
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
@@ -28,7 +29,7 @@ from .step import TOTALS, entry_for
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team, note_end
 
-__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
+__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "how_bfloat16", "most_threads", "why_not"]
 
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
@@ -62,6 +63,13 @@ def why_not(
                 return f"a {name} layer of {inputs} inputs follows one of {units} outputs"
             units = layer.output_units
     return None if dense else "there is no Dense layer"
+
+
+def how_bfloat16() -> str:
+    """Return by what products in bfloat16 are computed."""
+    if HAS_BFLOAT16:
+        return "by the processor's instruction for it"
+    return "in float32, as this processor has no instruction for it"
 
 
 def most_threads(layers: Sequence[Layer]) -> int:
