@@ -129,8 +129,8 @@ LAYER = np.dtype(
             "packed_inputs", "paired_inputs",
             # [units, columns / 2] and [units / 2, columns]
             "packed_weights", "paired_weights",
-            # [samples, columns / 2], the same transposed, and [samples / 2, columns]
-            "packed_gradient", "paired_outputs", "paired_gradient",
+            # [columns / 2, units], transposed; and [samples, columns / 2], [samples / 2, columns]
+            "turned_weights", "packed_gradient", "paired_gradient",
         )
     ]
 )  # fmt: skip

@@ -453,7 +453,7 @@ class Table:
         if layer["gradient_by"] == BY_PAIRS:
             want("packed_weights", self._whole_vectors(units), half(outputs))
             want("packed_gradient", self.padded, half(outputs))
-            self._want_transposed(half(outputs), (layer, "paired_outputs"))
+            want("turned_weights", half(outputs), units)
 
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""
