@@ -303,17 +303,21 @@ def _read(path: str | PathLike[str]) -> Saved:
     if ENTRY not in header:
         raise ValueError("a model without the training; fastnn.load reads it")
     kept = {key: tensors.pop(key) for key in list(tensors) if key.startswith(saving.ASIDE)}
-    dtype, rng, optimizer, layers, loss, clip_norm = saving.built(header, tensors)
+    layers, optimizer, options = saving.built(header, tensors)
+    rng, dtype = options["seed"], options["dtype"]
     if json.loads(header["random"]) is None:
         raise ValueError("no state of the random generator")
     entry = json.loads(header[ENTRY])
     terms = Terms(**{item.name: entry[item.name] for item in fields(Terms)})
     _check_arguments(terms)
-    terms.network.setdefault("clip_norm", None)  # a file from before it could be given
-    if terms.network["clip_norm"] != clip_norm:
-        raise ValueError("clip_norm: another than that of the beginning")
-    checks.clip_norm("clip_norm", clip_norm)
-    _check_network(terms.network, dtype, loss, rng, layers)
+    for name in ("clip_norm", "matmul_precision"):
+        terms.network.setdefault(name, None)  # a file from before it could be given
+        if terms.network[name] != options[name]:
+            raise ValueError(f"{name}: another than that of the beginning")
+    checks.clip_norm("clip_norm", options["clip_norm"])
+    of_dtype = checks.float_dtype("dtype", dtype)
+    checks.matmul_precision("matmul_precision", options["matmul_precision"], of_dtype)
+    _check_network(terms.network, dtype, options["loss"], rng, layers)
     position = Position(**entry["position"])
     position.check(terms.arguments["batch_size"])
     every = entry["checkpoint_every"]

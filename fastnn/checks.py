@@ -97,6 +97,20 @@ def clip_norm(name: str, value: object) -> float | None:
     return number
 
 
+def matmul_precision(name: str, value: object, dtype: np.dtype[Any]) -> str | None:
+    """Return `value` if it is None or "bfloat16", which a network of float32 can multiply in."""
+    if value is None:
+        return None
+    expected = "None or 'bfloat16'"
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected {expected}, got {_describe(value)}")
+    if value != "bfloat16":
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    if dtype != np.float32:
+        raise ValueError(f"{name}: expected None beside dtype {dtype}, got {value!r}")
+    return value
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` as a bool; nothing but a bool will do.
 

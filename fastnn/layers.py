@@ -57,6 +57,7 @@ class Layer:
 
     _network: weakref.ref[Any] | None = None
     _backend_name: str | None = None
+    _matmul_precision: str | None = None
     _operations: tuple[str, ...] = ()
     """What training asks of the backend, which may have to compile it."""
     _arguments: tuple[str, ...] = ()
@@ -646,8 +647,16 @@ class Dense(ParametricLayer):
         values = self._parameters.promoted("input", X)
         views = values.views
         return self._backend.dense_forward(
-            cast(X, values.dtype), views["weights"], views["biases"], relu=relu
+            cast(X, values.dtype),
+            views["weights"],
+            views["biases"],
+            relu=relu,
+            bfloat16=self._rounds(values),
         )
+
+    def _rounds(self, values: NamedVector) -> bool:
+        """Say whether operands of products are rounded to bfloat16: those of float32."""
+        return self._matmul_precision is not None and values.dtype == np.float32
 
     def _backpropagated(
         self,
@@ -669,6 +678,7 @@ class Dense(ParametricLayer):
             gradient.views["weights"],
             gradient.views["biases"],
             input_gradient=input_gradient,
+            bfloat16=self._rounds(values),
         )
         if self._l2:
             of_weights, weights = gradient.flat("weights"), values.flat("weights")

@@ -48,10 +48,8 @@ def load(path: str | PathLike[str], *, backend: str | None = None) -> Network:
     try:
         header, tensors = saving.opened(path)
         own = {key: array for key, array in tensors.items() if not key.startswith(saving.ASIDE)}
-        dtype, rng, optimizer, layers, loss, clip_norm = saving.built(header, own)
-        network = Network._restored(
-            layers, optimizer, loss=loss, clip_norm=clip_norm, backend=name, dtype=dtype, seed=rng
-        )
+        layers, optimizer, options = saving.built(header, own)
+        network = Network._restored(layers, optimizer, backend=name, **options)
         network.metadata = saving.metadata(header)
         return network
     except MemoryError:  # a header can ask for no more than there is in the file

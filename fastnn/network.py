@@ -81,6 +81,12 @@ class Network(Sequential):
         The backend that computes; by default the one in force here.
     dtype
         float32 or float64: of the parameters and of all that is computed.
+    matmul_precision : {"bfloat16"}, optional
+        Where given, in float32: the operands of every matrix product of `Dense` layers, forward and
+        backward, are rounded to bfloat16 before they are multiplied. Parameters, sums, gradients,
+        losses and optimisers stay in float32. With dense input a processor that has an instruction
+        for it (AVX512_BF16) trains 1.4 to 1.9 times as fast; others come to the same numbers.
+        Where most of the input is zero, as of MNIST, float32 is faster, as it skips zeros.
     seed
         Of the network's one random generator, which draws initial parameters
         and the order of samples. The same seed gives the same bits.
@@ -93,8 +99,8 @@ class Network(Sequential):
     Raises
     ------
     ValueError
-        If there is no such backend, loss or optimiser, widths of neighbouring layers differ,
-        or a layer belongs to another network.
+        If there is no such backend, loss, optimiser or precision, float64 is to be multiplied in
+        bfloat16, widths of neighbouring layers differ, or a layer belongs to another network.
     TypeError
         If `dtype` is another, something in `layers` is not a `Layer`, or
         `optimizer` no `Optimizer`.
@@ -117,13 +123,21 @@ class Network(Sequential):
         clip_norm: float | None = None,
         backend: str | None = None,
         dtype: npt.DTypeLike = np.float32,
+        matmul_precision: str | None = None,
         seed: int | np.random.Generator | None = None,
     ) -> None:
         self._loss = losses.chosen(loss)
         self._clip_norm = checks.clip_norm("clip_norm", clip_norm)
         self._history: training.History | None = None
         self.metadata: dict[str, str] = {}
-        super().__init__(layers, optimizer=optimizer, backend=backend, dtype=dtype, seed=seed)
+        super().__init__(
+            layers,
+            optimizer=optimizer,
+            backend=backend,
+            dtype=dtype,
+            matmul_precision=matmul_precision,
+            seed=seed,
+        )
 
     def __repr__(self) -> str:
         layers = "".join(f"\n    {layer!r}," for layer in self._layers)
@@ -132,6 +146,8 @@ class Network(Sequential):
         if self._clip_norm is not None:
             loss += f", clip_norm={self._clip_norm!r}"
         options = f"{loss}, backend={self._backend_name!r}, dtype={self._dtype.name!r}"
+        if self._matmul_precision is not None:
+            options += f", matmul_precision={self._matmul_precision!r}"
         return f"Network({body}, {options})"
 
     def use(
@@ -612,9 +628,12 @@ class Network(Sequential):
         if reason is None:
             most = paths.most_threads(self)
             sharing = f"up to {most} threads share a step" if most > 1 else "on one thread"
+            rounding = ""
+            if self._matmul_precision is not None:
+                rounding = f"; bfloat16 is multiplied {paths.how_bfloat16(self)}, zeros and all"
             return (
                 "compiled epoch: all layers, the loss and all optimisers have compiled kernels; "
-                f"{sharing}"
+                f"{sharing}{rounding}"
             )
         return f"layer path: {reason}"
 
@@ -808,6 +827,7 @@ class Network(Sequential):
             clip_norm=of["clip_norm"],
             backend=of["backend"],
             dtype=of["dtype"],
+            matmul_precision=of["matmul_precision"],
             seed=saved.rng,
         )
 

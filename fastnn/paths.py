@@ -479,6 +479,11 @@ def threads_asked(threads: object) -> int | None:
     return checks.integer(THREADS_VARIABLE, int(asked), minimum=1)
 
 
+def how_bfloat16(network: Trainable) -> str:
+    """Return by what the compiled epoch multiplies bfloat16."""
+    return str(_epoch_module(network).how_bfloat16())
+
+
 def most_threads(network: Trainable) -> int:
     """Return how many threads can share the compiled epoch of a network that has one."""
     return int(_epoch_module(network).most_threads(_described(network)))
@@ -553,6 +558,7 @@ def _program(
         sparse=sparse,
         label_smoothing=loss.label_smoothing,
         clip_norm=clip_norm,
+        bfloat16=network.matmul_precision is not None,
     )
 
 

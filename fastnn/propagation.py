@@ -43,6 +43,9 @@ class Layered(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
+    @property
+    def matmul_precision(self) -> str | None: ...
+
 
 def activations(network: Layered, X: Array) -> list[Array]:
     """Return the output of every layer, in inference."""

@@ -55,6 +55,9 @@ class Savable(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
+    @property
+    def matmul_precision(self) -> str | None: ...
+
     def __iter__(self) -> Iterator[Layer]: ...
 
 
@@ -97,6 +100,7 @@ def serialized(
         "optimizer": json.dumps(_described_optimizer(network.optimizer)),
         "loss": json.dumps(loss) if isinstance(loss, dict) else loss,
         "clip_norm": json.dumps(network.clip_norm),
+        "matmul_precision": json.dumps(network.matmul_precision),
         "random": json.dumps(state if state["bit_generator"] in GENERATORS else None),
         **({METADATA: _written(network.metadata)} if network.metadata else {}),
         **(entries or {}),
@@ -133,6 +137,7 @@ def architecture(network: Savable) -> dict[str, Any]:
     """
     return {
         "dtype": network.dtype.name,
+        "matmul_precision": network.matmul_precision,
         "loss": _described_loss(network),
         "clip_norm": network.clip_norm,
         "optimizer": _described_optimizer(network.optimizer),
@@ -218,8 +223,8 @@ def opened(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
 
 def built(
     header: Mapping[str, str], tensors: dict[str, Any]
-) -> tuple[str, np.random.Generator, Optimizer | None, list[Layer], Loss, float | None]:
-    """Return what `read` does; `tensors` are taken out."""
+) -> tuple[list[Layer], Optimizer | None, dict[str, Any]]:
+    """Return layers, their optimiser, and what else a network is made with; takes tensors out."""
     import json
 
     optimizer = _built_optimizer(json.loads(header.get("optimizer", "null")))
@@ -233,8 +238,10 @@ def built(
     loss = header.get("loss", SoftmaxCrossEntropy.name)
     described = json.loads(loss) if loss.startswith("{") else loss
     rng = generator(json.loads(header["random"]))
-    clip_norm = json.loads(header.get("clip_norm", "null"))  # files from before lack it
-    return header["dtype"], rng, optimizer, layers, losses.built(described), clip_norm
+    later = ("clip_norm", "matmul_precision")  # files from before they could be given lack them
+    options = {name: json.loads(header.get(name, "null")) for name in later}
+    options |= {"dtype": header["dtype"], "loss": losses.built(described), "seed": rng}
+    return layers, optimizer, options
 
 
 def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:

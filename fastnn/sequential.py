@@ -32,11 +32,15 @@ class Sequential(Sequence[Layer]):
         optimizer: Optimizer | str | None,
         backend: str | None,
         dtype: npt.DTypeLike,
+        matmul_precision: str | None,
         seed: int | np.random.Generator | None,
     ) -> None:
         name = backends.get_backend() if backend is None else backend
         self._backend_name = backends.check_name("backend", name)
         self._dtype = checks.float_dtype("dtype", dtype)
+        self._matmul_precision = checks.matmul_precision(
+            "matmul_precision", matmul_precision, self._dtype
+        )
         self._rng = checks.generator("seed", seed)
         self._optimizer = None
         if optimizer is not None:
@@ -120,6 +124,11 @@ class Sequential(Sequence[Layer]):
     def dtype(self) -> np.dtype[Any]:
         """The dtype of parameters and computation."""
         return self._dtype
+
+    @property
+    def matmul_precision(self) -> str | None:
+        """What operands of matrix products are rounded to; None where they are not."""
+        return self._matmul_precision
 
     @property
     def optimizer(self) -> Optimizer | None:
@@ -206,6 +215,7 @@ class Sequential(Sequence[Layer]):
             layer._join(self._dtype)
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
+            layer._matmul_precision = self._matmul_precision
         self._layers = [*self._layers, *layers]
         self._programs = paths.Programs()  # those before it are of another network
         if any(isinstance(layer, ParametricLayer) for layer in layers):

@@ -162,17 +162,21 @@ class Rounding:
         found = exact.elementwise_backward(function, x, gradient, *constants)
         return self.result(found, value.dtype)
 
-    def dense_forward(self, input, weights, biases, *, relu=False):
+    def dense_forward(self, input, weights, biases, *, relu=False, bfloat16=False):
         arguments = map(self.operand, (input, weights, biases))
-        return self.result(exact.dense_forward(*arguments, relu=relu), input.dtype)
+        return self.result(
+            exact.dense_forward(*arguments, relu=relu, bfloat16=bfloat16), input.dtype
+        )
 
     def dense_backward(
-        self, input, weights, grad_output, out_grad_weights, out_grad_biases, *, input_gradient=True
-    ):
+        self, input, weights, grad_output, out_grad_weights, out_grad_biases, *,
+        input_gradient=True, bfloat16=False,
+    ):  # fmt: skip
         arguments = map(self.operand, (input, weights, grad_output))
         found = exact.dense_backward(
-            *arguments, out_grad_weights, out_grad_biases, input_gradient=input_gradient
-        )
+            *arguments, out_grad_weights, out_grad_biases,
+            input_gradient=input_gradient, bfloat16=bfloat16,
+        )  # fmt: skip
         return None if found is None else self.result(found, input.dtype)
 
     def dropout(self, input, p, key, step):

@@ -94,6 +94,8 @@ for triple, (cpu, of_system, elements) in json.loads(sys.argv[1]).items():
         module = ir.Module()
         module.triple, module.data_layout = triple, str(machine.target_data)
         for kernel in kernels.values():
+            if name == "double" and kernel.write.__module__.endswith(".bfloat16"):
+                continue  # of float32 alone
             kernel.define(module, FLOAT if name == "float" else DOUBLE)
         parsed = binding.parse_assembly(str(module))
         builder.getModulePassManager().run(parsed, builder)
@@ -150,6 +152,7 @@ def test_vectors_are_those_of_the_processor(triple, everything):
         assert re.search(r"ldp?r?\s+q\d+", product)
     elif triple == LINUX_X86:
         assert "mulps" in product
+        assert "ldmxcsr" in body(everything[triple]["float"], "bfloat16.matmul_pairs.f32")
         assert not re.search(r"%[yz]mm|vfmadd", everything[triple]["float"])
     else:
         assert "vfmadd" in product

@@ -46,8 +46,11 @@ class Backend(Protocol):
     ) -> Array: ...
 
     @staticmethod
+    def rounded_to_bfloat16(x: Array) -> Array: ...
+
+    @staticmethod
     def dense_forward(
-        input: Array, weights: Array, biases: Array, *, relu: bool = False
+        input: Array, weights: Array, biases: Array, *, relu: bool = False, bfloat16: bool = False
     ) -> Array: ...
 
     @staticmethod
@@ -59,6 +62,7 @@ class Backend(Protocol):
         out_grad_biases: Array,
         *,
         input_gradient: bool = True,
+        bfloat16: bool = False,
     ) -> Array | None: ...
 
     @staticmethod

@@ -22,8 +22,34 @@ def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None:
     """Make `operations` ready to compute in `dtype`: here nothing needs compiling."""
 
 
-def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = False) -> Array:
-    """Y = X W + b; where `relu` is set, max(0, X W + b)."""
+def rounded_to_bfloat16(x: Array) -> Array:
+    """Return float32 numbers rounded to bfloat16, as float32.
+
+    bfloat16 is the upper half of a float32: its sign, its exponent and 7 bits of its mantissa.
+    It is rounded to the nearest, to the even one of two that are equally near. What is below the
+    smallest normal number, 2⁻¹²⁶, becomes a zero of its sign, as processors have it; what is
+    nearer to 2¹²⁸ than to the largest bfloat16 becomes infinite, and NaN stays NaN.
+
+    Intel, "BFLOAT16 hardware numerics definition", 2018.
+    """
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    half_to_even = 0x7FFF + (bits >> 16 & 1)
+    rounded = np.where(np.isnan(x), bits | 0x400000, bits + half_to_even)
+    denormal = bits & 0x7F800000 == 0
+    kept = np.where(denormal, 0x80000000, 0xFFFF0000).astype(np.uint32)
+    return (np.where(denormal, bits, rounded) & kept).view(np.float32)
+
+
+def dense_forward(
+    input: Array, weights: Array, biases: Array, *, relu: bool = False, bfloat16: bool = False
+) -> Array:
+    """Y = X W + b; where `relu` is set, max(0, X W + b).
+
+    Where `bfloat16` is set, X and W are rounded first. The product of two bfloat16 numbers is exact
+    in float32, and sums are float32 as ever.
+    """
+    if bfloat16:
+        input, weights = rounded_to_bfloat16(input), rounded_to_bfloat16(weights)
     output = input @ weights + biases
     return relu_forward(output) if relu else output
 
@@ -36,10 +62,19 @@ def dense_backward(
     out_grad_biases: Array,
     *,
     input_gradient: bool = True,
+    bfloat16: bool = False,
 ) -> Array | None:
-    """dL/dW = Xᵀ G and dL/db = Σ_n G_n, into the `out_` arrays; returns dL/dX = G Wᵀ or None."""
+    """dL/dW = Xᵀ G and dL/db = Σ_n G_n, into the `out_` arrays; returns dL/dX = G Wᵀ or None.
+
+    Where `bfloat16` is set, X, G and W are rounded for the products; dL/db is the sum of G as it
+    is.
+    """
+    of_biases = grad_output.sum(axis=0)
+    if bfloat16:
+        input, weights = rounded_to_bfloat16(input), rounded_to_bfloat16(weights)
+        grad_output = rounded_to_bfloat16(grad_output)
     out_grad_weights[...] = input.T @ grad_output
-    out_grad_biases[...] = grad_output.sum(axis=0)
+    out_grad_biases[...] = of_biases
     return grad_output @ weights.T if input_gradient else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import guards
-from fastnn.backends import Labels
+from fastnn.backends import Labels, numpy_backend
 from fastnn.checks import FLOAT_DTYPES, Array
 
 from .kernels import elementwise as elementwise_kernels
@@ -87,7 +87,15 @@ def elementwise_backward(
     return _elementwise(_backward[function], value, grad_output, constants)
 
 
-def dense_forward(input: Array, weights: Array, biases: Array, *, relu: bool = False) -> Array:
+def rounded_to_bfloat16(x: Array) -> Array:
+    return numpy_backend.rounded_to_bfloat16(x)
+
+
+def dense_forward(
+    input: Array, weights: Array, biases: Array, *, relu: bool = False, bfloat16: bool = False
+) -> Array:
+    if bfloat16:
+        input, weights = rounded_to_bfloat16(input), rounded_to_bfloat16(weights)
     dtype = input.dtype
     entry, itemsize = _product[dtype], input.itemsize
     output = _empty((len(input), len(biases)), dtype)
@@ -108,7 +116,20 @@ def dense_backward(
     out_grad_biases: Array,
     *,
     input_gradient: bool = True,
+    bfloat16: bool = False,
 ) -> Array | None:
+    if bfloat16:
+        of_biases = grad_output.sum(axis=0)
+        grad_input = dense_backward(
+            rounded_to_bfloat16(input),
+            rounded_to_bfloat16(weights),
+            rounded_to_bfloat16(grad_output),
+            out_grad_weights,
+            out_grad_biases,
+            input_gradient=input_gradient,
+        )
+        out_grad_biases[...] = of_biases  # the sum of G as it is
+        return grad_input
     dtype = input.dtype
     entry, itemsize, G = _product[dtype], input.itemsize, id(grad_output)
     # dX first: an out_ array may be what the products read

@@ -8,7 +8,7 @@ from fastnn.processors import model_name, usable_cores
 
 from .compiling.cache import directory
 from .epoch.meetings import MOST_MEMBERS
-from .machine import MACHINE
+from .machine import HAS_BFLOAT16, MACHINE
 
 
 def describe() -> dict[str, str]:
@@ -17,6 +17,7 @@ def describe() -> dict[str, str]:
     return {
         "cpu": f"{model_name()} ({binding.get_host_cpu_name()})",
         "vectors": f"{MACHINE.vector_bits} bits",
+        "bfloat16": "multiplied by the processor" if HAS_BFLOAT16 else "emulated in float32",
         "threads": f"{min(2, usable_cores())} for training steps that are large enough; "
         f"FASTNN_NUM_THREADS asks for up to {MOST_MEMBERS}",
         "cache": str(cache)

@@ -127,6 +127,9 @@ def _this_machine() -> Machine:
 
 MACHINE = _this_machine()
 
+HAS_BFLOAT16 = MACHINE.vector_bits == 512 and "+avx512bf16" in target_cpu()[1].split(",")
+"""Whether the CPU that code is for multiplies pairs of bfloat16, in vectors of this width."""
+
 
 def lanes(itemsize: int) -> int:
     """Return how many numbers of `itemsize` bytes a vector holds."""

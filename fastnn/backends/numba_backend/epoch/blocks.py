@@ -98,6 +98,8 @@ class Structure:
         The share of a target that is spread over all classes.
     clip_norm : float
         What the norm of the gradient is clipped at; 0 where it is not.
+    bfloat16 : bool
+        Whether operands of products are rounded to bfloat16.
     parameters_end : int
         How many numbers the flat vector of parameters has at least.
     collected : array or None
@@ -121,6 +123,7 @@ class Structure:
         sparse: bool = False,
         label_smoothing: float = 0.0,
         clip_norm: float = 0.0,
+        bfloat16: bool = False,
     ):
         self.layers = tuple(layers)
         self.loss = loss
@@ -132,6 +135,7 @@ class Structure:
         self.sparse = sparse
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
+        self.bfloat16 = bfloat16
         self.dense = [layer for layer in layers if isinstance(layer, Dense)]
         self.learned = [layer for layer in layers if isinstance(layer, Learned)]
         self.parameters_end = max(

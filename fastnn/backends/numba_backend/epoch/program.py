@@ -21,6 +21,7 @@ from fastnn.processors import usable_cores
 
 from ..checked import Range, watched
 from ..kernels.optimizers import RULES
+from ..machine import HAS_BFLOAT16
 from . import losses
 from .blocks import Structure, chunks_of, density_after
 from .meetings import MOST_MEMBERS, Signals
@@ -28,7 +29,7 @@ from .step import TOTALS, entry_for
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
 from .team import Team, note_end
 
-__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "most_threads", "why_not"]
+__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "how_bfloat16", "most_threads", "why_not"]
 
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
@@ -64,6 +65,13 @@ def why_not(
     return None if dense else "there is no Dense layer"
 
 
+def how_bfloat16() -> str:
+    """Return by what products in bfloat16 are computed."""
+    if HAS_BFLOAT16:
+        return "by the processor's instruction for it"
+    return "in float32, as this processor has no instruction for it"
+
+
 def most_threads(layers: Sequence[Layer]) -> int:
     """Return how many threads can share a training step."""
     return min(chunks_of([layer for layer in layers if isinstance(layer, Dense)]), MOST_MEMBERS)
@@ -75,7 +83,7 @@ class Program:
     `density` is the share of non-zeros in the training set, `weighted` says whether its samples
     have weights, `sparse` whether they are CSR, `label_smoothing` is the share of a target that is
     spread over all classes, and `clip_norm`, where it is not 0, what the norm of the gradient is
-    clipped at.
+    clipped at. `bfloat16` says whether operands of products are rounded to bfloat16, in float32.
 
     Attributes
     ----------
@@ -96,6 +104,7 @@ class Program:
         sparse: bool = False,
         label_smoothing: float = 0.0,
         clip_norm: float = 0.0,
+        bfloat16: bool = False,
     ):
         self.batch_size = batch_size
         self.dtype = np.dtype(dtype)
@@ -105,6 +114,7 @@ class Program:
         self.sparse = sparse
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
+        self.bfloat16 = bfloat16
         self.loss = loss
         self._totals = np.zeros(1, TOTALS)
         self.ended: list[int] = []
@@ -122,7 +132,7 @@ class Program:
             raise ValueError(reason)
         self._structure = structure = Structure(
             layers, self.loss, self.batch_size, self.dtype, self.input_dtype, self.density,
-            self.weighted, self.sparse, self.label_smoothing, self.clip_norm,
+            self.weighted, self.sparse, self.label_smoothing, self.clip_norm, self.bfloat16,
         )  # fmt: skip
         self.dense = structure.dense
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)

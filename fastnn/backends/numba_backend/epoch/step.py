@@ -68,11 +68,12 @@ from .sharing import MEMBER
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
 
-EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE = 0, 1, 2, 3
+EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE, IN_PAIRS = 0, 1, 2, 3, 4
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
-every number of one sample, after the update that has waited for it, see `one_sample.py`."""
+every number of one sample, after the update that has waited for it, see `one_sample.py`; or every
+number in bfloat16, see `in_pairs.py`."""
 
-BY_COLUMNS, BY_ROWS, NO_GRADIENT, WITH_UPDATE = 0, 1, 2, 3
+BY_COLUMNS, BY_ROWS, NO_GRADIENT, WITH_UPDATE, BY_PAIRS = 0, 1, 2, 3, 4
 """How the input gradient is computed, see `input_gradient`; not where nothing below learns."""
 
 LAYER = np.dtype(
@@ -105,6 +106,8 @@ LAYER = np.dtype(
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
             "update_and_multiply", "waiting_factor",
+            # IN_PAIRS: address of this record, and operations
+            "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
         )
     ]
     + [
@@ -124,6 +127,12 @@ LAYER = np.dtype(
             "waiting",
             # WITH_UPDATE: [samples, a vector]
             "dots",
+            # IN_PAIRS: words of two bfloat16 numbers, [samples, units / 2] and [samples / 2, units]
+            "packed_inputs", "paired_inputs",
+            # [units, columns / 2] and [units / 2, columns]
+            "packed_weights", "paired_weights",
+            # [columns / 2, units], transposed; and [samples, columns / 2], [samples / 2, columns]
+            "turned_weights", "packed_gradient", "paired_gradient",
         )
     ]
 )  # fmt: skip
@@ -347,6 +356,12 @@ def multiply(
             )  # fmt: skip
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
+        elif layer.forward_by == IN_PAIRS:
+            changed = 1 if training or start == 0 else 0
+            call(
+                layer.multiply_in_pairs, one, layer.record,
+                parameters, count, 1 if training else 0, changed,
+            )  # fmt: skip
         else:
             find_nonzeros(one, layer, count, padded, training)
             ahead = start + count
@@ -490,6 +505,11 @@ def update_weights(
                 X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, 0, count, columns)
                 matmul(factor, transposed(X), G, target, keep)
+            elif layer.update_by == IN_PAIRS:
+                call(
+                    layer.gradient_in_pairs, factor, layer.record,
+                    unit, units, count, target.address, target.row_stride, keep,
+                )  # fmt: skip
             elif layer.update_by == BY_UNIT:
                 rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
                 for sample in range(0, count, GROUP_SAMPLES):
@@ -749,10 +769,13 @@ def run_batches(
                 transposed_already = below.first_stage == below.stop_stage and (
                     by_columns or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
                 )
-                input_gradient(
-                    one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,
-                    count, padded,
-                )  # fmt: skip
+                if layer.gradient_by == BY_PAIRS:
+                    call(layer.input_gradient_in_pairs, one, below.record, count, padded)
+                else:
+                    input_gradient(
+                        one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,
+                        count, padded,
+                    )  # fmt: skip
         if shared.clip != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)

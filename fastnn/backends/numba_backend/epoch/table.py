@@ -24,16 +24,18 @@ from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU
 from ..language import MATRIX
 from ..machine import MACHINE, lanes
-from . import clipping, losses, one_sample, optimizers, stages
+from . import clipping, in_pairs, losses, one_sample, optimizers, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
 from .step import (
     BY_COLUMNS,
+    BY_PAIRS,
     BY_ROWS,
     BY_SAMPLE,
     BY_UNIT,
     EVERY_NUMBER,
     GROUP_SAMPLES,
+    IN_PAIRS,
     LAYER,
     NO_GRADIENT,
     ONE_SAMPLE,
@@ -106,7 +108,8 @@ class Table:
         for number, block in enumerate(blocks):
             layer = self.layers[number]
             self._describe(layer, block)
-            starts = chunk_starts(int(layer["input_units"]), structure.chunks, self.dtype.itemsize)
+            itemsize = 2 if structure.bfloat16 else self.dtype.itemsize
+            starts = chunk_starts(int(layer["input_units"]), structure.chunks, itemsize)
             self.starts[number] = starts
             layer["chunk_units"] = self.starts[number:].ctypes.data
             layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
@@ -120,6 +123,9 @@ class Table:
                 layer["mask_inputs"] = (
                     number > 0 and blocks[number - 1].relu and not blocks[number - 1].stages
                 )
+                if structure.bfloat16:
+                    layer["forward_by"] = layer["update_by"] = IN_PAIRS
+                    layer["gradient_by"] = BY_PAIRS
                 if self._learned == 0:
                     layer["gradient_by"] = NO_GRADIENT
                 elif training and plain and in_one_pass(layer, self.padded, self.lanes):
@@ -431,6 +437,32 @@ class Table:
             layer["update_and_multiply"] = operation.address(self.dtype, LAYER)
             self._want_rows(units, (layer, "waiting"), rows=1)
             self._want(itemsize, (layer, "waiting_factor"))
+        if IN_PAIRS in ways:
+            self._lay_out_pairs(layer)
+
+    def _lay_out_pairs(self, layer: np.void) -> None:
+        """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
+        for name in ("multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs"):
+            layer[name] = getattr(in_pairs, name).address(self.dtype, LAYER)
+        units, outputs = int(layer["input_units"]), int(layer["output_units"])
+
+        def want(name: str, rows: int, words: int) -> None:
+            self._want_rows(words, (layer, name), rows=rows)
+
+        def half(count: int) -> int:
+            """Return the words of a row: whole vectors of float32 in twos, as they are packed."""
+            return memory.round_up(count, 2 * self.lanes) // 2
+
+        want("packed_inputs", self.padded, half(units))
+        want("paired_weights", self._whole_vectors(units) // 2, outputs)
+        if not self.training:
+            return
+        want("paired_inputs", self.padded // 2, units)
+        want("paired_gradient", self.padded // 2, outputs)
+        if layer["gradient_by"] == BY_PAIRS:
+            want("packed_weights", self._whole_vectors(units), half(outputs))
+            want("packed_gradient", self.padded, half(outputs))
+            want("turned_weights", half(outputs), units)
 
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""

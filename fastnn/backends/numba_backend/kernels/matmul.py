@@ -31,20 +31,35 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     Tried and lost: copying blocks of A and B into the order in which they are read. Rows whose
     stride is an odd number of cache lines don't need it.
     """
+    write_product(
+        k, alpha, A, B, C, keep, k.fma, BLOCK_INNER, BLOCK_COLUMNS, k.machine.tile_columns
+    )
+
+
+Fma = Callable[[Vector, Vector, Vector], Vector]
+
+
+def write_product(
+    k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int,
+    fma: Fma, block_inner: int, block_columns: int, widest: int,
+) -> None:  # fmt: skip
+    """Write what `matmul` does, with `fma` for a multiply-add.
+
+    In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
+    """
     scale = k.broadcast(alpha)
     vectors = k.vectors(C)
-    with k.loop(0, vectors, BLOCK_COLUMNS) as first, k.loop(0, B.rows, BLOCK_INNER) as inner:
-        stop = k.minimum(first + BLOCK_COLUMNS, vectors)
+    with k.loop(0, vectors, block_columns) as first, k.loop(0, B.rows, block_inner) as inner:
+        stop = k.minimum(first + block_columns, vectors)
         A_block = A.shifted(inner * A.column_stride)
         B_block = B.shifted(inner * B.row_stride)._replace(
-            rows=k.minimum(B.rows - inner, BLOCK_INNER)
+            rows=k.minimum(B.rows - inner, block_inner)
         )
         kept = k.where(inner.equals(0), keep, k.integer(1))
         column = k.variable(first)
         with k.loop_while(lambda: column[0] < stop):
             left = stop - column[0]
             # four left are two tiles of two, not three and one (never with blocks of three)
-            widest = k.machine.tile_columns
             width = k.where(left.equals(widest + 1), k.integer(2), k.minimum(left, widest))
             offset = column[0] * k.vector_bytes
             for columns in k.cases(width, range(1, widest + 1)):
@@ -52,6 +67,7 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
                     total = register_tile(
                         k, height, columns, A_block.shifted(row * A.row_stride),
                         B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
+                        fma,
                     )  # fmt: skip
                     target = C.shifted(row * C.row_stride + offset)
                     for case in k.cases(kept, (0, 1)):
@@ -85,12 +101,15 @@ def register_tile(
     A: Matrix,
     B: Matrix,
     load: Callable[[Int, int], Vector],
+    fma: Fma | None = None,
 ) -> Variables[Vector]:
     """Write a tile of A B, `height` rows by `width` vectors, whose sums stay in registers.
 
     `load(row, j)` loads vector j of a row of B. A is read number by number, from any address; of
-    their sizes only the number of rows of B counts.
+    their sizes only the number of rows of B counts. `fma` is what multiplies and adds, `k.fma` if
+    not given.
     """
+    fma = fma or k.fma
     total = k.variables(k.zero(), height, width)
     a_column, b_row = k.variable(A.address), k.variable(B.address)
     with k.loop(0, B.rows):
@@ -98,7 +117,7 @@ def register_tile(
         for i in range(height):
             factor = k.broadcast(k.load_real_anywhere(a_column[0] + i * A.row_stride))
             for j in range(width):
-                total[i, j] = k.fma(factor, b_vectors[j], total[i, j])
+                total[i, j] = fma(factor, b_vectors[j], total[i, j])
         a_column[0] = a_column[0] + A.column_stride
         b_row[0] = b_row[0] + B.row_stride
     return total
