@@ -76,7 +76,8 @@ WAKING_TIME = 250_000
 """Nanoseconds in which members that have slept are nearly always ready."""
 
 CALLS_TO_COMPARE = 32
-"""In one of so many calls the caller doesn't wait, so that it may take a step alone."""
+"""In one of so many calls the caller doesn't wait, so that it may take a step alone. So it is in
+the first ones whose number is a power of two: the first step of all is slow, as its memory is."""
 
 END = -1
 """What the caller calls at the end: there is no step to come."""
@@ -286,7 +287,8 @@ class Signals:
         compared with.
         """
         self._calls += 1
-        if self._calls % CALLS_TO_COMPARE == 0:
+        power_of_two = self._calls & (self._calls - 1) == 0
+        if self._calls % CALLS_TO_COMPARE == 0 or (power_of_two and self._calls > 1):
             return 0
         steps = max(self.settings[ALONE_STEPS], 1)
         return self.settings[ALONE_TIME] // (PATIENCE_SHARE * steps)
