@@ -22,6 +22,7 @@ from fastnn.interrupts import uncut
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
+from fastnn.processors import physical_bytes
 from fastnn.propagation import Layered, step
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
@@ -38,9 +39,10 @@ TRAINING_DENSITY_ROWS, PREDICTION_DENSITY_ROWS = 128, 64
 """Rows, evenly spaced, whose share of non-zeros stands for that of all: to count 50,000 images of
 floats takes a sixth of an epoch, and 2,048 of them as long as some hundred steps."""
 
-KEPT_BYTES = 16_000_000
-"""What a program may take of memory between two fits; to set a larger one up is a small part of
-what its steps take."""
+KEPT_SHARE, LEAST_KEPT_BYTES, MOST_KEPT_BYTES = 64, 1 << 24, 1 << 28
+KEPT_BYTES = min(max(physical_bytes() // KEPT_SHARE, LEAST_KEPT_BYTES), MOST_KEPT_BYTES)
+"""What a program may take of memory between two fits: a small part of what the machine has. To set
+one up again costs a page fault for every 4 kB of it."""
 
 STEPS_AHEAD = 256
 """Steps whose rates are made at once where they can't change in between."""

@@ -99,3 +99,11 @@ def model_name() -> str:
             return next(value.strip() for name, _, value in lines if name.strip() == "model name")
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def physical_bytes() -> int:
+    """Return how much memory the machine has; 0 if the system doesn't tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # no sysconf on Windows
+        return 0

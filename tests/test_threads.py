@@ -151,6 +151,29 @@ def test_nobody_is_woken_for_a_single_step(samples, monkeypatch):
     assert result(Case((784, 100, 10), 32, samples), 2) == expected
 
 
+@pytest.mark.parametrize("samples", [32, 64])
+def test_a_long_step_is_worth_waiting_for(samples, met):
+    """Calls of one or two steps: once the caller knows that they are long, it waits for members."""
+    shape = (784, 800, 800, 10), 32, samples
+    known = {meetings.ALONE_TIME: 1 << 40, meetings.ALONE_STEPS: 1 << 10}  # a second for each
+    together = result(Case(*shape), 2, settings=known)
+    assert met[-1] > 0
+    assert together == result(Case(*shape), 1)
+
+
+def test_some_steps_are_taken_alone():
+    """A caller that always waited would have nothing to compare steps together with."""
+    signals = meetings.Signals()
+    assert signals.patience() == 0  # what a step takes isn't known yet
+    signals.settings.update({meetings.ALONE_TIME: 3_200, meetings.ALONE_STEPS: 2})
+    patience = [signals.patience() for _ in range(2, 10 * meetings.CALLS_TO_COMPARE + 1)]
+    assert set(patience) == {0, 50}
+    assert [call for call, wait in enumerate(patience, 2) if wait == 0] == [
+        *(2, 4, 8, 16),
+        *range(meetings.CALLS_TO_COMPARE, 10 * meetings.CALLS_TO_COMPARE + 1, 32),
+    ]
+
+
 def test_four_threads_against_numpy():
     case = Case((784, 800, 800, 10), 32, 100)
     parameters, loss, correct = case.reference()

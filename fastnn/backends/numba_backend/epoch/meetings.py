@@ -10,9 +10,12 @@ one of them writes a signal, but for `ready`, which the caller takes back:
     called      by the caller: the number of the step that all begin with, or END
     parting     by the caller: the number of the step after which all part
 
-The caller works alone until every member is ready, calls them, and waits for none before they
-have come. So nobody waits for a thread that is starting, or that the operating system has put aside
-in favour of another program. While they are together, the caller compares how long their steps take
+The caller works alone until every member is ready, and calls them. Once a call it waits for them,
+a small part of a step at most: a thread wakes up in some tenths of a millisecond, and a large step
+that begins without it would be taken alone. Otherwise it waits for none before they have come. So
+nobody waits long for a thread that is starting, or that the operating system has put aside in
+favour of another program. The first step of all is taken alone, and one now and then, to compare
+with. While they are together, the caller compares how long their steps take
 with how long its own took. Where steps together are slower, because another program takes the
 core of a member, because two members share one, or because messages take longer than the work
 that they save, the members part at the end of a step, the caller goes on alone, and they come back
@@ -66,6 +69,16 @@ PLACE_BYTES = 128
 POLLS = 1000
 """Looks at a signal before the processor is offered to others."""
 
+PATIENCE_SHARE = 32
+"""Into so many parts a step is cut, one of which the caller waits for members to wake up."""
+
+WAKING_TIME = 250_000
+"""Nanoseconds in which members that have slept are nearly always ready."""
+
+CALLS_TO_COMPARE = 32
+"""In one of so many calls the caller doesn't wait, so that it may take a step alone. So it is in
+the first ones whose number is a power of two: the first step of all is slow, as its memory is."""
+
 END = -1
 """What the caller calls at the end: there is no step to come."""
 
@@ -77,7 +90,7 @@ PLACES = {
             *(f"ready {member}" for member in range(MOST_MEMBERS)),
             "called", "parting", "return at",
             # what the caller notes for itself
-            "since", "time", "steps", "alone time", "alone steps",
+            "since", "time", "steps", "alone time", "alone steps", "patience",
             # settings
             "pause", "enough time", "enough steps", "longest pause",
         )
@@ -90,6 +103,7 @@ CALLED, PARTING, RETURN_AT = PLACES["called"], PLACES["parting"], PLACES["return
 SINCE, TIME, STEPS = PLACES["since"], PLACES["time"], PLACES["steps"]
 ALONE_TIME, ALONE_STEPS = PLACES["alone time"], PLACES["alone steps"]
 ENOUGH_TIME, ENOUGH_STEPS = PLACES["enough time"], PLACES["enough steps"]
+PATIENCE = PLACES["patience"]
 PAUSE, LONGEST_PAUSE = PLACES["pause"], PLACES["longest pause"]
 
 SETTINGS = {
@@ -166,9 +180,29 @@ def wait_for_call(k: Kernel, signals: Address, member: Int, last: Int) -> Int:
     return k.load_shared(called)
 
 
+@microkernel
+def wait_until_ready(k: Kernel, signals: Address, members: Int, patience: Int) -> None:
+    """The caller, until all other members are ready, but at most so many nanoseconds."""
+    stop = k.clock() + patience
+    with k.loop(1, members) as other:
+        signal = signals + READY + other * PLACE_BYTES
+        polls = k.variable(k.integer(0))
+        with k.loop_while(lambda: k.load_shared(signal).equals(0) & (k.clock() < stop)):
+            polls[0] = polls[0] + 1
+            with k.when(polls[0] > POLLS):
+                k.yield_processor()
+
+
 @jit_part
 def call_members(signals, members, step):
-    """Call the members to begin with a step if all of them are ready; return whether they are."""
+    """Call the members to begin with a step if all of them are ready; return whether they are.
+
+    The first time in a call the caller waits for them, if it has patience.
+    """
+    patience = signal_at(signals + PATIENCE)
+    if patience != 0:
+        put_signal(0, signals + PATIENCE)
+        wait_until_ready(signals, members, patience)
     ready = 1
     for other in range(1, members):
         if signal_at(signals + READY + other * PLACE_BYTES) == 0:
@@ -243,12 +277,28 @@ class Signals:
 
     def __init__(self) -> None:
         self.settings = dict(SETTINGS)
+        self._calls = 0
 
-    def new(self) -> np.ndarray:
-        """Return signals for one call."""
+    def patience(self) -> int:
+        """Return how many nanoseconds the caller of the next call is to wait for members.
+
+        That is a small part of what a step alone takes. It is 0 in the first call, where nobody
+        knows what that is, and now and then, since a step alone is what steps together are
+        compared with.
+        """
+        self._calls += 1
+        power_of_two = self._calls & (self._calls - 1) == 0
+        if self._calls % CALLS_TO_COMPARE == 0 or (power_of_two and self._calls > 1):
+            return 0
+        steps = max(self.settings[ALONE_STEPS], 1)
+        return self.settings[ALONE_TIME] // (PATIENCE_SHARE * steps)
+
+    def new(self, patience: int = 0) -> np.ndarray:
+        """Return signals for one call, whose caller waits so many nanoseconds for members."""
         signals = memory.aligned_zeros(len(PLACES) * PLACE_BYTES // 8, np.dtype(np.int64))
         for place, value in self.settings.items():
             signals[place // 8] = value
+        signals[PATIENCE // 8] = patience
         return signals
 
     def keep(self, signals: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from fastnn import guards
 
 from ..checked import Range, watched
 from .blocks import Structure
-from .meetings import Signals
+from .meetings import WAKING_TIME, Signals
 from .sharing import MEMBER, Messages, share_out
 from .step import TOTALS, entry_for
 from .table import Table, share_parts
@@ -108,11 +108,13 @@ class Team:
 
         `ranges` are those of the arguments, in the checked build.
 
-        In a single step the caller is alone: it waits for nobody, and who is woken would be late.
-        So it is in a call that begins while the members are to stay away: to end a short call, they
-        would have to be waited for.
+        In a single step the caller is alone, unless the step is long enough to wait for members:
+        who is woken would be late. So it is in a call that begins while the members are to stay
+        away: to end a short call, they would have to be waited for.
         """
-        said = signals.new()
+        patience = signals.patience()
+        together = (count > 1 or patience > WAKING_TIME) and not signals.apart()
+        said = signals.new(patience if together else 0)
         # of this call alone: an interrupt may leave a member behind that is still about to begin
         records = self._records.copy()
         records["signals"] = said.ctypes.data
@@ -137,7 +139,7 @@ class Team:
             else:
                 note_end(run, noted)
 
-        if count > 1 and not signals.apart():
+        if together:
             run_together(work, len(self.tables), said)
         else:
             work(0)
