@@ -102,7 +102,7 @@ assert history.val_accuracy[-1] > 0.9, history.val_accuracy
 
 _PEAK_MEMORY = """
 import json, resource, sys
-import numba
+import numpy
 kibibyte = 1 if sys.platform == "darwin" else 1024
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte))
 """
@@ -216,7 +216,7 @@ def _memory(cache: str) -> list[Cost]:
     # Once more where everything is compiled, as compiling takes memory of its own.
     _run(train, cache=cache)
     training, imported = (_run(program, cache=cache) for program in (train, _PEAK_MEMORY))
-    name = "peak memory of training over `import numba` and the raw pixels"
+    name = "peak memory of training over `import numpy` and the raw pixels"
     return [Cost(name, "MB", ((training - imported - DATA_BYTES) / 1e6,))]
 
 
