@@ -18,6 +18,7 @@ from fastnn.backends import numba_backend
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch import (
     clipping,
+    in_pairs,
     losses,
     one_sample,
     optimizers,
@@ -61,6 +62,9 @@ CALLED = {
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
     ("epoch/step.py", "put_rows"): [step.put_rows],
     ("epoch/step.py", "update_and_multiply"): [one_sample.update_and_multiply],
+    ("epoch/step.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
+    ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
+    ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""
 
@@ -94,7 +98,7 @@ def test_a_call_gives_as_many_arguments_as_there_are_parameters():
 
 def test_every_operation_is_called():
     known = {id(function) for functions in CALLED.values() for function in functions}
-    for module in (clipping, losses, one_sample, optimizers, stages, step):
+    for module in (clipping, in_pairs, losses, one_sample, optimizers, stages, step):
         for name, value in vars(module).items():
             if isinstance(value, jit.Operation):
                 assert id(value) in known, name
