@@ -310,8 +310,8 @@ def _read(path: str | PathLike[str]) -> Saved:
     entry = json.loads(header[ENTRY])
     terms = Terms(**{item.name: entry[item.name] for item in fields(Terms)})
     _check_arguments(terms)
-    for name in ("clip_norm", "matmul_precision"):
-        terms.network.setdefault(name, None)  # a file from before it could be given
+    for name in saving.LATER_OPTIONS:
+        terms.network.setdefault(name, None)
         if terms.network[name] != options[name]:
             raise ValueError(f"{name}: another than that of the beginning")
     checks.clip_norm("clip_norm", options["clip_norm"])

@@ -34,6 +34,9 @@ METADATA = "metadata"
 ASIDE = "training."
 """Tensors whose names begin so are no parameters of the network: a training keeps them."""
 
+LATER_OPTIONS = ("clip_norm", "matmul_precision")
+"""Of a network, None if not given; files from before they could be lack them."""
+
 GENERATORS = ("PCG64", "PCG64DXSM")
 """Bit generators whose state is a few integers. Others have positions in arrays, which NumPy
 believes whatever they are, so a file could make it read anywhere."""
@@ -238,8 +241,7 @@ def built(
     loss = header.get("loss", SoftmaxCrossEntropy.name)
     described = json.loads(loss) if loss.startswith("{") else loss
     rng = generator(json.loads(header["random"]))
-    later = ("clip_norm", "matmul_precision")  # files from before they could be given lack them
-    options = {name: json.loads(header.get(name, "null")) for name in later}
+    options = {name: json.loads(header.get(name, "null")) for name in LATER_OPTIONS}
     options |= {"dtype": header["dtype"], "loss": losses.built(described), "seed": rng}
     return layers, optimizer, options
 

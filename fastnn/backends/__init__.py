@@ -292,16 +292,12 @@ def _imported(name: str) -> Any:
     return importlib.import_module(name)
 
 
-@held_uncut
-def _why_not_numba() -> Any:
-    return _imported("fastnn.backends.numba_backend.compiling.presence").why_not()
-
-
 @functools.cache
 def why_not_numba() -> str | None:
     """Return why Numba compiles nothing in this process, None if it does."""
     try:
-        reason: str | None = _why_not_numba()
+        presence = _imported("fastnn.backends.numba_backend.compiling.presence")
+        reason: str | None = presence.why_not()
     except Exception as error:  # of a Python, a NumPy or an LLVM that do not go together
         return f"Numba can't be imported ({type(error).__name__}: {error})"
     return reason

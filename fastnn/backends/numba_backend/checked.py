@@ -147,8 +147,6 @@ def _install() -> None:
     library.pthread_setspecific.argtypes = (_Key, ctypes.c_void_p)
     library.pthread_getspecific.argtypes = (_Key,)
     library.pthread_getspecific.restype = ctypes.c_void_p
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
     module = ir.Module("fastnn_checked")
     module.triple = binding.get_process_triple()
     _define(module, _find_range, FIND_RANGE, 1, key.value)

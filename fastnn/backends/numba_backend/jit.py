@@ -27,18 +27,13 @@ from .compiling.cache import TURN
 from .compiling.joining import Part
 from .compiling.objects import LINKER, Object, machine_code
 from .compiling.presence import note_that_it_works
-from .language import DOUBLE, FLOAT, MATRIX, Matrix
+from .language import FLOATS, MATRIX, Kind, Matrix
 from .machine import MACHINE
 from .microkernel import KERNELS, Microkernel, allow_fusing, without_unused_parameters
 from .microkernel import call as call
 from .microkernel import record_at as record_at
 
-Kind = np.dtype[Any] | None
-"""Of an argument: float32, float64, int64, the record to which it points, MATRIX for a matrix, or
-None for None."""
-
 INTEGER = np.dtype(np.int64)
-_FLOATS = {np.dtype(np.float32): FLOAT, np.dtype(np.float64): DOUBLE}
 
 _lock = threading.RLock()
 """Held while code is made or linked, so that no two threads do so with the same."""
@@ -130,13 +125,26 @@ def _address(symbol: str, found: Object, name: str) -> int:
     return LINKER.address(name)
 
 
+def _place(symbol: str, make: Callable[[], Object | None], suffix: str = "") -> int:
+    """Return where machine code is in memory that is brought there from wherever it is now."""
+    with _lock:
+        found = _object_of(symbol, make)
+        assert found is not None
+        return _address(symbol, found, symbol + suffix)
+
+
+def _written(kernel: Microkernel, element: ir.Type) -> tuple[ir.Module, ir.Function]:
+    """Return a kernel as the one function of a module of its own."""
+    module = ir.Module(kernel.name(element))
+    module.triple = binding.get_process_triple()
+    return module, kernel.define(module, element)
+
+
 def _of_kernel(kernel: Microkernel, element: ir.Type) -> Object | None:
     """Return the object of a kernel, None if it has none, as it is written into what calls it."""
 
     def make() -> Object | None:
-        module = ir.Module(kernel.name(element))
-        module.triple = binding.get_process_triple()
-        function = kernel.define(module, element)
+        module, function = _written(kernel, element)
         if len(function.blocks) == 1:
             return None
         used = without_unused_parameters(function)
@@ -195,10 +203,7 @@ class Function:
         of = self.function
         codes = "".join(map(_letter, kinds))
         symbol = f"{of.__module__}.{of.__qualname__}.{codes}.{MACHINE.vector_bits}"
-        with _lock:
-            found = _object_of(symbol, lambda: self._compiled(kinds, symbol))
-            assert found is not None
-            return _address(symbol, found, symbol + suffix)
+        return _place(symbol, lambda: self._compiled(kinds, symbol), suffix)
 
     def _compiled(self, kinds: tuple[Kind, ...], symbol: str) -> Object:
         from .compiling.frontend import lowered
@@ -304,17 +309,13 @@ class KernelOperation:
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return where the machine code for float32 or float64 begins."""
         if dtype not in self._addresses:
-            symbol = self._kernel.name(_FLOATS[dtype])
-            with _lock:
-                found = _object_of(symbol, lambda: self._compiled(_FLOATS[dtype]))
-                assert found is not None
-                self._addresses[dtype] = _address(symbol, found, symbol)
+            element = FLOATS[dtype]
+            place = _place(self._kernel.name(element), lambda: self._compiled(element))
+            self._addresses[dtype] = place
         return self._addresses[dtype]
 
     def _compiled(self, element: ir.Type) -> Object:
-        module = ir.Module(self._kernel.name(element))
-        module.triple = binding.get_process_triple()
-        self._kernel.define(module, element)
+        module, _ = _written(self._kernel, element)
         return Object(machine_code(str(module)))
 
 

@@ -33,7 +33,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from llvmlite import ir
@@ -49,6 +49,7 @@ INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 FLOAT = ir.FloatType()
 DOUBLE = ir.DoubleType()
+FLOATS: dict[np.dtype[Any], ir.Type] = {np.dtype(np.float32): FLOAT, np.dtype(np.float64): DOUBLE}
 
 
 class BFloat(ir.Type):  # type: ignore[misc]
@@ -233,6 +234,10 @@ class Matrix(NamedTuple):
 
 MATRIX = np.dtype([(field, np.int64) for field in Matrix._fields])
 """A `Matrix` as a field of a record; kernels take such a field as they take the value."""
+
+Kind = np.dtype[Any] | None
+"""Of an argument of a compiled function: float32, float64, int64, the record to which it points,
+MATRIX for a matrix, or None for None."""
 
 
 class Bounds:
@@ -714,12 +719,13 @@ class Kernel:
         return self._fold(vector, lambda a, b: a + b)
 
     def lane_sums(self, vectors: list[Vector]) -> Vector:
-        """Sums of the lanes of as many vectors as one has lanes, side by side, in their order.
+        """Sums of the lanes of at most as many vectors as one has lanes, side by side, then zeros.
 
         Each is added in the order of `lane_sum`. Vectors i and i + half become one whose lanes are
         of either by turns, with half the sums still to be done; so it takes half of the work of a
         transposition.
         """
+        vectors = vectors + [self.zero()] * (self.lanes - len(vectors))
         while len(vectors) > 1:
             half = len(vectors) // 2
             joined = [

@@ -12,6 +12,10 @@ from typing import Any
 
 from llvmlite import binding
 
+# whoever has LLVM compile something asks this file before, for the processor
+binding.initialize_native_target()
+binding.initialize_native_asmprinter()
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -105,8 +109,6 @@ def _widest_vectors() -> int:
             store <16 x i32> %c, ptr %y
             ret void
         }"""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
     target = binding.Target.from_triple(triple)
     machine = target.create_target_machine(cpu=name, features=features)
     assembly = machine.emit_assembly(binding.parse_assembly(addition))

@@ -40,7 +40,8 @@ def _digest_of_sources() -> str:
     return digest.hexdigest()[:12]
 
 
-VARIANT = f"v{MACHINE.vector_bits}{'_checked' if CHECKED else ''}_{_digest_of_sources()}"
+SOURCES = _digest_of_sources()
+VARIANT = f"v{MACHINE.vector_bits}{'_checked' if CHECKED else ''}_{SOURCES}"
 """What all code of this process has in common."""
 _warned = False
 
@@ -104,7 +105,7 @@ def _path(name: str) -> Path | None:
     machine = binding.get_process_triple(), *target_cpu()
     key = " ".join((name, VARIANT, llvmlite.__version__, *machine))
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-    return place / f"fastnn-{VARIANT.rpartition('_')[2]}-{digest}.o"
+    return place / f"fastnn-{SOURCES}-{digest}.o"
 
 
 def _sealed(content: bytes) -> bytes:
@@ -135,7 +136,7 @@ def _remove_old(place: Path) -> None:
     if place in _cleared:
         return
     _cleared.add(place)
-    latest, mine = time.time() - OLD, f"fastnn-{VARIANT.rpartition('_')[2]}-"
+    latest, mine = time.time() - OLD, f"fastnn-{SOURCES}-"
     with contextlib.suppress(OSError):  # another process may do so as well
         for file in place.iterdir():
             if _OURS.search(file.name) and not file.name.startswith(mine):

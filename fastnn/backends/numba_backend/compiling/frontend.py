@@ -12,11 +12,10 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 
-from ..language import DOUBLE, FLOAT, INT64, MATRIX
+from ..language import FLOATS, INT64, MATRIX, Kind
 from ..microkernel import FUSING, Intrinsic, Microkernel
 from . import intrinsics
 from .intrinsics import Calls, Used
@@ -36,9 +35,6 @@ FLAGS: dict[str, Any] = {
     "fastmath": set(FUSING),
 }
 """Flags of every compiled function."""
-
-Kind = np.dtype[Any] | None
-"""Of an argument: float32, float64, int64, the record to which it points, or None for None."""
 
 
 class Lowered(NamedTuple):
@@ -77,7 +73,7 @@ def _codes(kind: Kind) -> list[ir.Type]:
         return []
     if kind == MATRIX:
         return [INT64] * len(kind.names or ())
-    return [{"f4": FLOAT, "f8": DOUBLE}.get(kind.str[1:], INT64)]
+    return [FLOATS.get(kind, INT64)]
 
 
 class _Made(NamedTuple):

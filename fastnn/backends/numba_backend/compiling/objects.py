@@ -9,9 +9,6 @@ from llvmlite import binding
 
 from ..machine import target_cpu
 
-binding.initialize_native_target()
-binding.initialize_native_asmprinter()
-
 
 class Object(NamedTuple):
     """The machine code of one kernel or function, as it is kept and linked."""

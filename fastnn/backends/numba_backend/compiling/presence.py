@@ -13,10 +13,13 @@ import sys
 
 import numpy as np
 
+from fastnn.interrupts import held_uncut
+
 from ..machine import numba_setting
 from . import cache
 
 
+@held_uncut
 def why_not() -> str | None:
     """Return why Numba compiles nothing in this process, None if it does.
 

@@ -51,12 +51,14 @@ than a millisecond, as happens often where a machine is shared: the step must wa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastnn import memory
 
 from ..jit import jit_part
-from ..language import Address, Int, Kernel
+from ..language import Address, Condition, Int, Kernel
 from ..microkernel import microkernel
 from ..system import SYSTEM
 
@@ -140,6 +142,15 @@ def clock(k: Kernel) -> Int:
     return k.clock()
 
 
+def _look_while(k: Kernel, waiting: Callable[[], Condition]) -> None:
+    """Write a loop that looks at signals while `waiting()`; later it offers the processor."""
+    polls = k.variable(k.integer(0))
+    with k.loop_while(waiting):
+        polls[0] = polls[0] + 1
+        with k.when(polls[0] > POLLS):
+            k.yield_processor()
+
+
 @microkernel
 def wait(k: Kernel, signals: Address, members: Int, meeting: Int) -> None:
     """Wait until all members have come to a meeting.
@@ -150,11 +161,7 @@ def wait(k: Kernel, signals: Address, members: Int, meeting: Int) -> None:
     """
     with k.loop(0, members) as other:
         signal = signals + ARRIVED + other * PLACE_BYTES
-        polls = k.variable(k.integer(0))
-        with k.loop_while(lambda: k.load_shared(signal) < meeting):
-            polls[0] = polls[0] + 1
-            with k.when(polls[0] > POLLS):
-                k.yield_processor()
+        _look_while(k, lambda: k.load_shared(signal) < meeting)
 
 
 @microkernel
@@ -172,11 +179,7 @@ def wait_for_call(k: Kernel, signals: Address, member: Int, last: Int) -> Int:
     with k.loop_while(lambda: go_on() & (k.clock() < k.load_shared(signals + RETURN_AT))):
         k.sleep(1000)
     k.store_shared(1, signals + READY + member * PLACE_BYTES)
-    polls = k.variable(k.integer(0))
-    with k.loop_while(lambda: k.load_shared(called).equals(last)):
-        polls[0] = polls[0] + 1
-        with k.when(polls[0] > POLLS):
-            k.yield_processor()
+    _look_while(k, lambda: k.load_shared(called).equals(last))
     return k.load_shared(called)
 
 
@@ -186,11 +189,7 @@ def wait_until_ready(k: Kernel, signals: Address, members: Int, patience: Int) -
     stop = k.clock() + patience
     with k.loop(1, members) as other:
         signal = signals + READY + other * PLACE_BYTES
-        polls = k.variable(k.integer(0))
-        with k.loop_while(lambda: k.load_shared(signal).equals(0) & (k.clock() < stop)):
-            polls[0] = polls[0] + 1
-            with k.when(polls[0] > POLLS):
-                k.yield_processor()
+        _look_while(k, lambda: k.load_shared(signal).equals(0) & (k.clock() < stop))
 
 
 @jit_part

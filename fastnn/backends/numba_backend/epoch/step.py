@@ -425,6 +425,12 @@ def transpose_gradient(one, layer, padded, done):
 
 
 @jit_part
+def minus_rate(one, rates):
+    """What X^T G is multiplied by in plain SGD, where it is added to W."""
+    return -type(one)(real_at(0.0, rates))
+
+
+@jit_part
 def input_gradient(one, layer, below, parameters, rates, count, padded):
     """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
     is between.
@@ -447,13 +453,13 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
     elif layer.gradient_by == WITH_UPDATE and layer.update_by == EVERY_NUMBER:
         backward_from_few(
-            -type(one)(real_at(0.0, rates)), submatrix(layer.inputs, 0, unit, count, units),
+            minus_rate(one, rates), submatrix(layer.inputs, 0, unit, count, units),
             submatrix(layer.gradient, 0, 0, count, layer.output_units), layer.output_units, W,
             submatrix(below.gradient, 0, unit, count, units),
         )  # fmt: skip
         clear(one, submatrix(below.gradient, count, unit, padded - count, units))
     elif layer.gradient_by == WITH_UPDATE:
-        factor = -type(one)(real_at(0.0, rates))
+        factor = minus_rate(one, rates)
         columns = layer.weights.columns
         weights = shifted(layer.weights, parameters)
         dX = submatrix(below.gradient_transposed, unit, 0, units, padded)
@@ -550,7 +556,7 @@ def update_weights(
 def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
     """Move own rows of W, see `update_weights`, and own part of b: b -= rate * sum(G)."""
     fused = layer.move == 0
-    factor = -type(one)(real_at(0.0, rates)) if fused else one
+    factor = minus_rate(one, rates) if fused else one
     if layer.update_by == ONE_SAMPLE:
         put_real(factor, layer.waiting_factor)
     elif layer.gradient_by != WITH_UPDATE:

@@ -270,7 +270,7 @@ def products_of_rows(
                         threshold = Vector(k, _lanes(k, [thresholds], 0, width))
                         sums = [total[i, j] for i in range(height) for j in range(width)]
                         folded = [
-                            _lane_sums(k, sums[first : first + k.lanes])
+                            k.lane_sums(sums[first : first + k.lanes])
                             for first in range(0, len(sums), k.lanes)
                         ]
                         for i in range(height):
@@ -293,23 +293,6 @@ def _multiply_rows(k: Kernel, total, a_rows: list[Int], b_rows: list[Int], offse
         vector = load(row)
         for i, factor in enumerate(factors):
             total[i, j] = k.fma(factor, vector, total[i, j])
-
-
-def _lane_sums(k: Kernel, vectors: list[Vector]) -> Vector:
-    """Return a vector whose lane i is the sum of the lanes of vector i, 0 if there are fewer.
-
-    Two vectors are interleaved and their halves added, until one is left: a vector's number
-    becomes a lane's, bit by bit.
-    """
-    vectors = vectors + [k.zero()] * (k.lanes - len(vectors))
-    while len(vectors) > 1:
-        middle = len(vectors) // 2
-        pairs = [
-            k.interleave(x.code, y.code)
-            for x, y in zip(vectors[:middle], vectors[middle:], strict=True)
-        ]
-        vectors = [Vector(k, low) + Vector(k, high) for low, high in pairs]
-    return vectors[0]
 
 
 def _lanes(k: Kernel, vectors: list[Vector], first: int, count: int) -> ir.Value:
