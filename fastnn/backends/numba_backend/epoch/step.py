@@ -280,10 +280,12 @@ def multiply_units(
         end = (integer_at(layer.chunk_units + 8 * (chunk + 1)) + 1) // 2 * 2
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
         clear(one, submatrix(slot, first, 0, stop - first, slot.columns))
+        # all units at once where nothing is asked for, as in prediction
+        block = 64 if ahead_count > 0 else max(end - begin, 1)
         for column in range(0, slot.columns, layer.scatter_tile):
             columns = min(layer.scatter_tile, slot.columns - column)
-            for unit in range(begin, end, 64):
-                units = min(64, end - unit)
+            for unit in range(begin, end, block):
+                units = min(block, end - unit)
                 if column == 0:
                     ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                 scatter(
