@@ -17,15 +17,15 @@ from fastnn import memory
 from fastnn.backends import load
 from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs
-from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix, Real
-from fastnn.backends.numba_backend.machine import HAS_BFLOAT16, lanes
-from fastnn.backends.numba_backend.microkernel import microkernel
 from fastnn.backends.numba_backend.kernels.pairs import (
-    fma_pairs,
     flushing_denormals,
+    fma_pairs,
     paired,
     rounded,
 )
+from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix, Real
+from fastnn.backends.numba_backend.machine import HAS_BFLOAT16, lanes
+from fastnn.backends.numba_backend.microkernel import microkernel
 from fastnn.backends.numpy_backend import rounded_to_bfloat16
 
 HALVES = np.arange(1 << 16, dtype=np.uint32) << 16

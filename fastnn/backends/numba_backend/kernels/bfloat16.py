@@ -19,7 +19,7 @@ from ..language import Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
 from .matmul import BLOCK_COLUMNS, add_to, write_product
-from .pairs import fma_pairs, flushing_denormals, paired, rounded
+from .pairs import flushing_denormals, fma_pairs, paired, rounded
 
 BLOCK_PAIRS = 512
 """Pairs after which sums go to memory; the same on all machines, as it decides the order of sums.
