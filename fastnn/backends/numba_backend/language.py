@@ -653,6 +653,14 @@ class Kernel:
         never_zero = ir.Constant(ir.IntType(1), 1)
         return Int(self, self.builder.cttz(bits.code, never_zero))
 
+    def lanes_of(self, bits: Int, first: Int) -> Condition:
+        """The lanes of which bits are set, that of lane 0 at `first`: what `bits` has made."""
+        narrow = self.builder.trunc(
+            self.builder.lshr(bits.code, first.code), ir.IntType(self.lanes)
+        )
+        flags = ir.VectorType(ir.IntType(1), self.lanes)
+        return Condition(self, self.builder.bitcast(narrow, flags))
+
     def lane_before(self, count: Int) -> Condition:
         """The lanes whose number is below `count`."""
         numbers = ir.Constant(ir.VectorType(INT64, self.lanes), list(range(self.lanes)))
@@ -669,19 +677,20 @@ class Kernel:
         Interleaving rows i and i + half, for every i, moves one bit of the row number
         into the lane number; after log2(lanes) rounds the two have changed places.
         """
-        half = self.lanes // 2
-        for _ in range(self.lanes.bit_length() - 1):
+        half = len(codes) // 2
+        for _ in range(half.bit_length()):
             pairs = zip(codes[:half], codes[half:], strict=True)
             codes = [code for pair in pairs for code in self.interleave(*pair)]
         return codes
 
     def interleave(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return a_0, b_0, a_1, b_1, ... of two vectors of any element type, as two vectors."""
-        half = self.lanes // 2
+        lanes = a.type.count
+        half = lanes // 2
         low, high = (
             ir.Constant(
-                ir.VectorType(INT32, self.lanes),
-                [place for i in range(half) for place in (first + i, first + i + self.lanes)],
+                ir.VectorType(INT32, lanes),
+                [place for i in range(half) for place in (first + i, first + i + lanes)],
             )
             for first in (0, half)
         )

@@ -29,7 +29,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
-from ..kernels.loading import copy_bytes, load_row, load_transposed, prefetch_rows, sample_at
+from ..kernels.loading import (
+    copy_bytes,
+    load_nonzeros,
+    load_row,
+    prefetch_rows,
+    sample_at,
+    turn_bits,
+)
 from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
@@ -103,7 +110,7 @@ LAYER = np.dtype(
             "decay", "squares_of_rows", "squares", "penalty_squares",
             # of the first block, where gradients are clipped: address of this thread's PARTs
             "parts_to_clip",
-            # from a group of samples of `inputs_transposed` to the next, from a slot to the next
+            # from a group of samples of `bits_by_unit` to the next, from a slot to the next
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
             "update_and_multiply", "waiting_factor",
@@ -122,7 +129,8 @@ LAYER = np.dtype(
             "inputs", "inputs_transposed", "outputs", "gradient", "gradient_transposed",
             # one after the other, each [samples, columns]
             "slots",
-            # words of 64 bits, [units, samples / 64] and [samples, units / 64]
+            # words of 64 bits: [units] for each group of 64 samples, and [samples, words], for
+            # each chunk of units as many
             "bits_by_unit", "bits_by_sample",
             # ONE_SAMPLE: the sample whose update waits, [1, units]
             "waiting",
@@ -146,7 +154,7 @@ SHARED = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "batch_size", "itemsize", "lanes", "group", "chunks",
+            "batch_size", "itemsize", "lanes", "chunks",
             "input_code", "input_itemsize", "input_row_bytes",
             # samples that are CSR: the operation that puts those of a batch where they are read as
             # others are, or 0; addresses of CSR's three arrays, and of these rows, zero in between
@@ -165,7 +173,6 @@ SHARED = np.dtype(
             "add_penalties", "penalty",
             # clipping: 0, or the operation
             "clip",
-            "sources", "zeros", "tail_sources", "tails", "tail_stride",
         )
     ]
     + [(name, MATRIX) for name in ("input_rows", "result", "result_gradient", "targets")]
@@ -192,40 +199,17 @@ def load_rows(scale, shared, layer, samples, order, start, count):
 
 
 @jit_part
-def load_units(scale, shared, layer, samples, order, start, count, first, stop):
-    """X^T = scale * samples^T and its non-zeros: own units, samples `first` to `stop`."""
-    unit = layer.first_unit
-    # the last units of a row, if they fill no vector, are copied: nothing is read beyond its end
-    tail = min(layer.stop_unit, layer.input_units // shared.lanes * shared.lanes)
-    tail_bytes = 0
-    if tail < layer.stop_unit:
-        tail_bytes = shared.input_row_bytes - tail * shared.input_itemsize
-    words = layer.bits_by_unit
-    for row in range(unit, layer.stop_unit):
-        put_integer(0, words.address + row * words.row_stride + first // 64 * 8)
-    X = samples_from(layer, first)
-    for sample in range(first, stop, shared.group):
-        for i in range(shared.group):
-            source = shared.zeros
-            if sample + i < count:
-                source = samples + sample_at(order, start + sample + i) * shared.input_row_bytes
-            put_integer(source + unit * shared.input_itemsize, shared.sources + 8 * i)
-            if tail_bytes != 0:
-                copied = shared.tails + i * shared.tail_stride
-                copy_bytes(source + tail * shared.input_itemsize, copied, tail_bytes)
-                put_integer(copied, shared.tail_sources + 8 * i)
-        bits = shifted(layer.bits_by_unit, sample // 8)
-        load_transposed(
-            scale, shared.sources, shared.input_code,
-            submatrix(X, unit, sample - first, tail - unit, shared.group),
-            submatrix(bits, unit, 0, tail - unit, 1),
+def load_group(scale, shared, layer, samples, order, start, first, stop):
+    """X = scale * samples, and where they are not zero: own units, samples `first` to `stop`."""
+    for chunk in range(layer.first_chunk, layer.stop_chunk):
+        unit = integer_at(layer.chunk_units + 8 * chunk)
+        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
+        load_nonzeros(
+            scale, samples + unit * shared.input_itemsize, shared.input_row_bytes,
+            order, start + first, shared.input_code,
+            submatrix(layer.inputs, first, unit, stop - first, units),
+            submatrix(layer.bits_by_sample, first, chunk * layer.chunk_words, stop - first, 1),
         )  # fmt: skip
-        if tail_bytes != 0:
-            load_transposed(
-                scale, shared.tail_sources, shared.input_code,
-                submatrix(X, tail, sample - first, shared.lanes, shared.group),
-                submatrix(bits, tail, 0, shared.lanes, 1),
-            )  # fmt: skip
 
 
 @jit_part
@@ -245,27 +229,41 @@ def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
 
 
 @jit_part
-def samples_from(layer, first):
-    """X^T from sample `first` on, which begins a group."""
-    return shifted(layer.inputs_transposed, first // GROUP_SAMPLES * layer.group_bytes)
+def bits_of(layer, first):
+    """The sets of samples, unit by unit, of the group that sample `first` begins."""
+    return shifted(layer.bits_by_unit, first // GROUP_SAMPLES * layer.group_bytes)
 
 
 @jit_part
-def find_nonzeros(one, layer, count, padded, training):
-    """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
-    if training and layer.update_by == BY_UNIT:
-        unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
+def find_nonzeros(one, layer, count):
+    """Note which own inputs of the layer are not zero, sample by sample."""
+    for chunk in range(layer.first_chunk, layer.stop_chunk):
+        unit = integer_at(layer.chunk_units + 8 * chunk)
+        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
         nonzero_bits(
-            one, submatrix(layer.inputs_transposed, unit, 0, units, padded),
-            submatrix(layer.bits_by_unit, unit, 0, units, 1),
+            one, submatrix(layer.inputs, 0, unit, count, units),
+            submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1),
         )  # fmt: skip
-    if layer.forward_by == BY_SAMPLE or (training and layer.update_by == BY_SAMPLE):
+
+
+@jit_part
+def turn_nonzeros(layer, first, stop):
+    """Note it unit by unit as well, for samples `first` to `stop`.
+
+    The last word of a chunk may have bits for units behind it, which are the next chunk's to note.
+    """
+    for sample in range(first, stop, GROUP_SAMPLES):
         for chunk in range(layer.first_chunk, layer.stop_chunk):
-            unit = integer_at(layer.chunk_units + 8 * chunk)
-            units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
-            nonzero_bits(
-                one, submatrix(layer.inputs, 0, unit, count, units),
-                submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1),
+            words = layer.chunk_words
+            turn_bits(
+                submatrix(
+                    layer.bits_by_sample, sample, chunk * words,
+                    min(GROUP_SAMPLES, stop - sample), words,
+                ),
+                submatrix(
+                    bits_of(layer, sample), integer_at(layer.chunk_units + 8 * chunk), 0,
+                    64 * words, 1,
+                ),
             )  # fmt: skip
 
 
@@ -275,7 +273,6 @@ def multiply_units(
 ):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
     weights = shifted(layer.weights, parameters)
-    X = samples_from(layer, first)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         begin = integer_at(layer.chunk_units + 8 * chunk)
         end = (integer_at(layer.chunk_units + 8 * (chunk + 1)) + 1) // 2 * 2
@@ -290,33 +287,36 @@ def multiply_units(
                 if column == 0:
                     ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                 scatter(
-                    one, submatrix(X, unit, 0, units, stop - first),
-                    submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
+                    one, transposed(submatrix(layer.inputs, first, unit, stop - first, units)),
+                    submatrix(bits_of(layer, first), unit, 0, units, 1),
                     submatrix(weights, unit, column, units, columns),
                     submatrix(slot, first, column, stop - first, columns), 2,
                 )  # fmt: skip
 
 
 @jit_part
-def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, ahead_count):
-    """Slots = X W for the whole batch, sample by sample or densely."""
+def multiply_rows(
+    one, shared, layer, parameters, begin, end, samples, order, ahead, ahead_count
+):  # fmt: skip
+    """Slots = X W for samples `begin` to `end`, sample by sample or densely."""
+    count = end - begin
     weights = shifted(layer.weights, parameters)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         last = integer_at(layer.chunk_units + 8 * (chunk + 1))
         columns = layer.slots.columns
-        Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
+        Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), begin, 0, count, columns)
         if first == last:
             clear(one, Z)
         elif layer.forward_by == EVERY_NUMBER:
-            X = submatrix(layer.inputs, 0, first, count, last - first)
+            X = submatrix(layer.inputs, begin, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
             ask_for_samples(
                 shared, layer, first, last - first, samples, order, ahead, ahead_count
             )  # fmt: skip
             matmul(one, X, W, Z, 0)
         else:
-            bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
+            bits = submatrix(layer.bits_by_sample, begin, chunk * layer.chunk_words, count, 1)
             for column in range(0, columns, layer.gather_tile):
                 width = min(layer.gather_tile, columns - column)
                 for unit in range(first, last, 64):
@@ -324,7 +324,7 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
                         ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                     later_rows = min(64, count) if layer.rows_ahead != 0 else 0
                     gather(
-                        one, submatrix(layer.inputs, 0, unit, count, 64),
+                        one, submatrix(layer.inputs, begin, unit, count, 64),
                         shifted(bits, (unit - first) // 64 * 8),
                         submatrix(weights, unit, column, 64, width),
                         submatrix(Z, 0, column, count, width), 1, 0 if unit == first else 1,
@@ -340,16 +340,25 @@ def multiply(
     one = type(scale)(1)
     # without an order samples follow each other in memory, and the processor sees that by itself
     most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
-    if first and layer.forward_by == BY_UNIT:
+    turning = layer.forward_by == BY_UNIT or (training and layer.update_by == BY_UNIT)
+    if first and layer.bits_by_sample.address != 0:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
-            stop = min(sample + GROUP_SAMPLES, padded)
-            load_units(scale, shared, layer, samples, order, start, count, sample, stop)
-            ahead = start + min(stop, count)
-            multiply_units(
-                one, shared, layer, parameters, sample, min(stop, count),
-                samples, order, ahead, min(most_ahead, total - ahead),
-            )  # fmt: skip
+            stop = min(sample + GROUP_SAMPLES, count)
+            load_group(scale, shared, layer, samples, order, start, sample, stop)
+            if turning:
+                turn_nonzeros(layer, sample, stop)
+            ahead = start + stop
+            if layer.forward_by == BY_UNIT:
+                multiply_units(
+                    one, shared, layer, parameters, sample, stop,
+                    samples, order, ahead, min(most_ahead, total - ahead),
+                )  # fmt: skip
+            else:
+                multiply_rows(
+                    one, shared, layer, parameters, sample, stop,
+                    samples, order, ahead, min(most_ahead, total - ahead),
+                )  # fmt: skip
     else:
         if first:
             load_rows(scale, shared, layer, samples, order, start, count)
@@ -368,10 +377,13 @@ def multiply(
                 parameters, count, 1 if training else 0, changed,
             )  # fmt: skip
         else:
-            find_nonzeros(one, layer, count, padded, training)
+            if layer.bits_by_sample.address != 0:
+                find_nonzeros(one, layer, count)
+            if turning:
+                turn_nonzeros(layer, 0, count)
             ahead = start + count
             multiply_rows(
-                one, shared, layer, parameters, count,
+                one, shared, layer, parameters, 0, count,
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
 
@@ -471,7 +483,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
         for column in range(0, columns, layer.backward_tile):
             width = min(layer.backward_tile, columns - column)
             backward_by_unit(
-                factor, submatrix(layer.inputs_transposed, unit, 0, units, padded),
+                factor, transposed(submatrix(layer.inputs, 0, unit, padded, units)),
                 submatrix(layer.bits_by_unit, unit, 0, units, 1),
                 submatrix(layer.gradient, 0, column, padded, width),
                 submatrix(weights, unit, column, units, width), dX, layer.dots,
@@ -527,11 +539,11 @@ def update_weights(
                     width = min(layer.update_tile, columns - column)
                     W = submatrix(target, 0, column, rows, width)
                     for sample in range(0, count, GROUP_SAMPLES):
-                        X = submatrix(samples_from(layer, sample), unit, 0, rows, GROUP_SAMPLES)
+                        X = submatrix(layer.inputs, sample, unit, GROUP_SAMPLES, rows)
                         ahead = layer.rows_ahead if fused and sample == 0 else 0
                         gather(
-                            factor, X,
-                            submatrix(layer.bits_by_unit, unit, sample // 64, rows, 1),
+                            factor, transposed(X),
+                            submatrix(bits_of(layer, sample), unit, 0, rows, 1),
                             submatrix(layer.gradient, sample, column, GROUP_SAMPLES, width), W,
                             layer.update_rows, keep if sample == 0 else 1,
                             submatrix(W, ahead, 0, rows if ahead != 0 else 0, width),
@@ -694,7 +706,7 @@ def run_batches(
             layers = 0 if members == 1 else blocks
             began = clock()
         count = min(shared.batch_size, total - start)
-        padded = (count + shared.group - 1) // shared.group * shared.group
+        padded = (count + shared.lanes - 1) // shared.lanes * shared.lanes
         step = start // shared.batch_size
         step_rates = rates + step * rates_stride
         read_samples, read_order, read_start = samples, order, start

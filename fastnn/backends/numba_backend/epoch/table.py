@@ -19,7 +19,7 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
-from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
+from ..kernels.loading import FLOAT32, FLOAT64, UINT8
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU
 from ..language import MATRIX
@@ -63,6 +63,8 @@ GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
 """Where rows of weights lie in pages of their own, the one that is asked for is so far ahead."""
+FIRST_BY_SAMPLE = 4
+"""First layers with fewer output vectors multiply by pairs of units: too few sums for a sample."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -73,7 +75,7 @@ class Table:
     def __init__(self, structure: Structure, batch_size: int, training: bool):
         self.dtype = structure.dtype
         self.lanes = lanes(self.dtype.itemsize)
-        self.padded = memory.round_up(batch_size, sample_group(self.lanes))
+        self.padded = memory.round_up(batch_size, self.lanes)
         self.batch_size = batch_size
         self.training = training
         blocks = structure.blocks
@@ -114,7 +116,9 @@ class Table:
             starts = chunk_starts(int(layer["input_units"]), structure.chunks, itemsize)
             self.starts[number] = starts
             layer["chunk_units"] = self.starts[number:].ctypes.data
-            layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
+            layer["chunk_words"] = memory.round_up(
+                -(-int(np.diff(starts).max()) // 64), MACHINE.vector_bits // 64
+            )
             if block.dense is None:
                 result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
@@ -146,7 +150,7 @@ class Table:
                     # what the block below puts out is what this one takes in
                     result.append((layer, "inputs"))
                     self._want_rows(block.dense.input_units, *result)
-                self._lay_out(layer, number == 0)
+                self._lay_out(layer, number == 0, starts)
                 result = [(layer, "outputs")]
             self.owners += (
                 2 * sum(s.kind == "batch_norm" for s in block.stages) * [(number, "norm")]
@@ -168,7 +172,6 @@ class Table:
         shared["batch_size"] = self.batch_size
         shared["itemsize"] = self.dtype.itemsize
         shared["lanes"] = self.lanes
-        shared["group"] = sample_group(self.lanes)
         shared["chunks"] = structure.chunks
         shared["input_code"] = INPUT_CODES[structure.input_dtype]
         shared["input_itemsize"] = structure.input_dtype.itemsize
@@ -183,15 +186,6 @@ class Table:
         if structure.sparse:
             shared["put_rows"] = put_rows.address(self.dtype, SHARED)
             self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
-        for name in ("sources", "tail_sources"):
-            self._want(self.padded * 8, (shared, name))
-        # always zero: the sample that pads a batch, and what follows the last units of a sample
-        byte = np.dtype(np.uint8)
-        self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
-        shared["tail_stride"] = self.lanes * structure.input_dtype.itemsize
-        self._tails = memory.aligned_zeros(int(shared["group"] * shared["tail_stride"]), byte)
-        shared["zeros"] = self._zeros.ctypes.data
-        shared["tails"] = self._tails.ctypes.data
 
     def _describe_input(self, units: int) -> None:
         """Write down how the input is loaded where it is a block of its own."""
@@ -400,36 +394,31 @@ class Table:
             decays[0] = 2 * dense.l2
             layer["decay"] = decays.ctypes.data
 
-    def _lay_out(self, layer: np.void, first: bool) -> None:
-        """Say which buffers a Dense layer needs, and how large they are."""
+    def _lay_out(self, layer: np.void, first: bool, starts: np.ndarray) -> None:
+        """Say which buffers a Dense layer needs, and how large they are.
+
+        `starts` says where its chunks of input units begin.
+        """
         itemsize = self.dtype.itemsize
         units, outputs = int(layer["input_units"]), int(layer["output_units"])
         ways = {int(layer["forward_by"])}
         if self.training:
             ways.add(int(layer["update_by"]))
 
-        if first and layer["forward_by"] != BY_UNIT:
+        if first:
             self._want_rows(units, (layer, "inputs"))
-
         # the gradient is masked by the inputs as it comes out of the product, transposed
-        masked = self.training and layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS
-        layer["group_bytes"] = GROUP_SAMPLES * itemsize
-        rows = self._whole_vectors(units)
-        if first and BY_UNIT in ways and self.padded > GROUP_SAMPLES:
-            # each group of samples is a matrix of its own, which fits the cache
-            groups = -(-self.padded // GROUP_SAMPLES)
-            layer["group_bytes"] *= rows
-            self._want_matrix(
-                groups * rows, GROUP_SAMPLES, GROUP_SAMPLES * itemsize, (layer, "inputs_transposed")
-            )  # fmt: skip
-        elif BY_UNIT in ways or masked:
+        if self.training and layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS:
             self._want_transposed(units, (layer, "inputs_transposed"))
-        if BY_UNIT in ways:
-            words = -(-self.padded // 64)
-            self._want_matrix(rows, words, words * 8, (layer, "bits_by_unit"), itemsize=8)
-        if BY_SAMPLE in ways:
+        if ways & {BY_UNIT, BY_SAMPLE}:
             words = int(layer["chunk_words"] * self.shared["chunks"][0])
             self._want_matrix(self.padded, words, words * 8, (layer, "bits_by_sample"), itemsize=8)
+        if BY_UNIT in ways:
+            # whole words of the last chunk
+            rows = int(starts[:-1].max()) + 64 * int(layer["chunk_words"])
+            layer["group_bytes"] = rows * 8
+            groups = -(-self.padded // GROUP_SAMPLES)
+            self._want_matrix(groups * rows, 1, 8, (layer, "bits_by_unit"), itemsize=8)
 
         # slots lie one after the other
         slots, stride = int(self.shared["chunks"][0]), self._row_bytes(outputs)
@@ -552,10 +541,10 @@ class Table:
         """Return what kernels may touch of what the table has, or points to by itself."""
         arrays = {
             "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
-            "zeros": self._zeros, "clip_norm": self._clip_norm,
+            "clip_norm": self._clip_norm,
         }  # fmt: skip
         read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
-        return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
+        return [*self.workspace_parts(), *read]
 
     def fill(self, value: str) -> None:
         """Fill the workspace with one of `guards.FILLS`, but for what has to be zero."""
@@ -624,14 +613,15 @@ def choose_kernels(
     elif density >= SPARSE_BELOW:
         layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     elif first:
-        layer["forward_by"] = layer["update_by"] = BY_UNIT
+        layer["forward_by"] = BY_SAMPLE if vectors >= FIRST_BY_SAMPLE else BY_UNIT
+        layer["update_by"] = BY_UNIT
     elif vectors >= NARROW_VECTORS:
         layer["forward_by"], layer["update_by"] = BY_SAMPLE, BY_UNIT
     else:
         layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     # vectors along output units end with adding up their lanes, vectors of samples are padded
     by_rows = batch_size * (vectors + width.bit_length())
-    padded = memory.round_up(batch_size, sample_group(width))
+    padded = memory.round_up(batch_size, width)
     by_columns = padded // width * (int(layer["output_units"]) + TRANSPOSING)
     layer["gradient_by"] = BY_ROWS if by_rows < by_columns else BY_COLUMNS
 

@@ -139,19 +139,20 @@ def backward_by_unit(
                     term = k.load(G.row(s) + j * k.vector_bytes)
                     total[j] = k.fma(factor, term, total[j])
                     dot[j % 2] = k.fma(weights[j], term, dot[j % 2])
-                k.store(dot[0] + dot[1], dots.row(s))
+                # NaN, which is no zero, has no gradient either
+                k.store(k.where(factor > 0.0, dot[0] + dot[1], k.zero()), dots.row(s))
             for j in range(width):
                 moved = k.fma(scale, total[j], weights[j])
                 k.store(moved, W.row(row) + j * k.vector_bytes)
-        with k.loop(0, k.vectors(A)) as block:
+        with k.loop(0, k.vectors(dX)) as block:
             offset = block * k.vector_bytes
             vectors = dots.shifted(block * k.lanes * dots.row_stride)
             sums = k.lane_sums([k.load(vectors.row(i)) for i in range(k.lanes)])
             address = dX.row(row) + offset
             before = k.where(keep.equals(1), k.load(address), k.zero())
             # of a sample that was not visited the sum is an old one
-            active = k.load(A.row(row) + offset) > 0.0
-            k.store(k.where(active, before + sums, k.zero()), address)
+            active = k.lanes_of(k.load_integer(bits.row(row)), block * k.lanes)
+            k.store(before + k.where(active, sums, k.zero()), address)
 
 
 def _union(k: Kernel, bits: Matrix, row: Int, size: int) -> Int:
@@ -164,5 +165,5 @@ def _union(k: Kernel, bits: Matrix, row: Int, size: int) -> Int:
 
 def _factors(k: Kernel, V: Matrix, row: Int, i: Int, size: int) -> list[Vector]:
     """The values at i of `size` rows, each in every lane of a vector."""
-    first = V.row(row) + i * k.element_bytes
+    first = V.row(row) + i * V.column_stride
     return [k.broadcast(k.load_real(first + p * V.row_stride)) for p in range(size)]
