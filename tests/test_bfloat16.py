@@ -17,6 +17,12 @@ from fastnn import memory
 from fastnn.backends import load
 from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs
+from fastnn.backends.numba_backend.kernels.pairs import (
+    flushing_denormals,
+    fma_pairs,
+    paired,
+    rounded,
+)
 from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix, Real
 from fastnn.backends.numba_backend.machine import HAS_BFLOAT16, lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
@@ -81,15 +87,15 @@ def data(samples=23, units=20, classes=3):
 
 def test_operands_are_rounded_and_nothing_else():
     X, y = data()
-    made, rounded = network(), rounded_to_bfloat16
+    made, half = network(), rounded_to_bfloat16
     W, b, V, c = (a.astype(np.float64) for a in made.get_weights())
-    A = np.maximum(rounded(X).astype(float) @ rounded(W) + b, 0)
-    Z = rounded(A).astype(float) @ rounded(V) + c
+    A = np.maximum(half(X).astype(float) @ half(W) + b, 0)
+    Z = half(A).astype(float) @ half(V) + c
     P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
     G = (P - np.eye(3)[y]) / len(y)
-    dV, dc = rounded(A).astype(float).T @ rounded(G), G.sum(axis=0)
-    dA = (rounded(G).astype(float) @ rounded(V).astype(float).T) * (A > 0)
-    dW, db = rounded(X).astype(float).T @ rounded(dA), dA.sum(axis=0)
+    dV, dc = half(A).astype(float).T @ half(G), G.sum(axis=0)
+    dA = (half(G).astype(float) @ half(V).astype(float).T) * (A > 0)
+    dW, db = half(X).astype(float).T @ half(dA), dA.sum(axis=0)
     _, found = made.gradients(X, y)
     found = [found[0]["weights"], found[0]["biases"], found[2]["weights"], found[2]["biases"]]
     for ours, exact in zip(found, (dW, db, dV, dc), strict=True):
@@ -164,11 +170,11 @@ def multiply_both_ways(
     k: Kernel, like: Real, a: Address, b: Address, c: Address, count: Int, out: Matrix
 ) -> None:
     """out = c + a b of pairs, by the instruction and by its emulation."""
-    with k.flushing_denormals(), k.loop(0, count) as i:
+    with flushing_denormals(k), k.loop(0, count) as i:
         offset = i * k.vector_bytes
         operands = [k.load(address + offset) for address in (a, b, c)]
         for row, emulated in enumerate((not HAS_BFLOAT16, True)):
-            k.store(k.fma_pairs(*operands, emulated=emulated), out.row(row) + offset)
+            k.store(fma_pairs(k, *operands, emulated=emulated), out.row(row) + offset)
 
 
 @microkernel
@@ -177,8 +183,8 @@ def round_both_ways(k: Kernel, like: Real, x: Address, count: Int, out: Matrix) 
     with k.loop(0, count, 2) as i:
         first, second = (k.load(x + (i + n) * k.vector_bytes) for n in range(2))
         for row, emulated in enumerate((not HAS_BFLOAT16, True)):
-            for n, function in enumerate((k.rounded, k.pairs)):
-                made = function(first, second, emulated=emulated)
+            for n, function in enumerate((rounded, paired)):
+                made = function(k, first, second, emulated=emulated)
                 k.store(made, out.row(2 * row + n) + i // 2 * k.vector_bytes)
 
 
@@ -440,3 +446,7 @@ def test_kernels_with_narrower_vectors(width):
     run_again(
         [__file__], width, "kernels_round or emulation or packing or machine or threads or step"
     )
+
+
+def test_a_processor_without_a_fused_multiply_add():
+    run_again([__file__], 128, "order_that_no_machine or emulation", NUMBA_CPU_NAME="generic")

@@ -37,8 +37,9 @@ OF_THE_SYSTEM = {
 }
 """Functions that kernels call, by system."""
 
-OF_THE_C_LIBRARY = {"memset", "memcpy", "memmove", "bzero", "log", "logf"}
-"""Those that LLVM may write in place of a loop, and the logarithm of one number."""
+OF_THE_C_LIBRARY = {"memset", "memcpy", "memmove", "bzero", "log", "logf", "fmaf"}
+"""Those that LLVM may write in place of a loop, the logarithm of one number, and a multiply-add
+where the processor has none."""
 
 OF_PYTHON = {"PyMem_RawMalloc", "PyMem_RawFree"}
 """Memory of a call of the layer path."""

@@ -39,30 +39,16 @@ import numpy as np
 from llvmlite import ir
 
 from . import system
-from .machine import HAS_BFLOAT16, MACHINE, lanes
+from .machine import MACHINE, lanes
 
 V = TypeVar("V", bound="Value")
 Number = TypeVar("Number", "Int", "Vector")
 
-INT16 = ir.IntType(16)
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 FLOAT = ir.FloatType()
 DOUBLE = ir.DoubleType()
 FLOATS: dict[np.dtype[Any], ir.Type] = {np.dtype(np.float32): FLOAT, np.dtype(np.float64): DOUBLE}
-
-
-class BFloat(ir.Type):  # type: ignore[misc]
-    """LLVM's `bfloat`, which llvmlite doesn't know: the upper half of a float32."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BFloat)
-
-    def __hash__(self) -> int:
-        return hash(BFloat)
 
 
 # ------------------------------------------------------------------- values of a kernel
@@ -293,9 +279,6 @@ class Bounds:
 
 RANGE_FIELDS = 3
 """Integers that describe a stretch of memory: begin, end, and the end for stores."""
-
-FLUSH_RESULTS, FLUSH_OPERANDS = 1 << 15, 1 << 6
-"""Of the register of floating-point modes of x86, MXCSR: FTZ and DAZ."""
 
 FIND_RANGE, REPORT, ALLOW = "fastnn_find_range", "fastnn_report_access", "fastnn_allow"
 """Functions of the checked build, which `checked.py` writes."""
@@ -594,103 +577,12 @@ class Kernel:
         """a * b + c, in one instruction where the machine has it; elsewhere it rounds twice."""
         return self.call("fmuladd", a, b, c)
 
-    # pairs of bfloat16: a vector of float32 holds one in each lane, the first of it in the low half
+    def fma_rounded_once(self, a: Vector, b: Vector, c: Vector) -> Vector:
+        """a * b + c, whose product is not rounded on any machine.
 
-    def rounded(self, first: Vector, second: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
-        """Return two vectors of float32 as bfloat16, number after number."""
-        return self._of_halves(self._halves(first, second, emulated))
-
-    def pairs(self, low: Vector, high: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
-        """Return two vectors of float32 as bfloat16, those of one lane side by side."""
-        places = [i for lane in range(self.lanes) for i in (lane, self.lanes + lane)]
-        order = ir.Constant(ir.VectorType(INT32, 2 * self.lanes), places)
-        halves = self._halves(low, high, emulated)
-        return self._of_halves(self.builder.shuffle_vector(halves, halves, order))
-
-    def fma_pairs(
-        self, a: Vector, b: Vector, c: Vector, emulated: bool = not HAS_BFLOAT16
-    ) -> Vector:
-        """Return c and, added to it, the product of the high halves, then that of the low ones.
-
-        The instruction takes denormal operands for zeros and makes zeros of denormal sums, and so
-        does its emulation where `flushing_denormals` is in force. All else is equal to the bit: a
-        product of two bfloat16 is exact in float32, so it is rounded where it is added.
+        Where there is no instruction for it, the C library is asked for each number.
         """
-        if not emulated:
-            pairs = ir.VectorType(BFloat(), 2 * self.lanes)
-            name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * self.vector_bytes}"
-            multiply = self.function(name, self.vector_type, [self.vector_type, pairs, pairs])
-            codes = [self.builder.bitcast(vector.code, pairs) for vector in (a, b)]
-            return Vector(self, self.builder.call(multiply, [c.code, *codes]))
-        a_low, a_high = self._unpacked(a)
-        b_low, b_high = self._unpacked(b)
-        return self.fma(a_low, b_low, self.fma(a_high, b_high, c))
-
-    def _of_halves(self, halves: ir.Value) -> Vector:
-        return Vector(self, self.builder.bitcast(halves, self.vector_type))
-
-    def _halves(self, first: Vector, second: Vector, emulated: bool) -> ir.Value:
-        """Return two vectors of float32 as one of bfloat16, in integers of 16 bits."""
-        builder, halves = self.builder, ir.VectorType(INT16, 2 * self.lanes)
-        if not emulated:
-            name = f"llvm.x86.avx512bf16.cvtne2ps2bf16.{8 * self.vector_bytes}"
-            pairs = ir.VectorType(BFloat(), 2 * self.lanes)
-            convert = self.function(name, pairs, [self.vector_type] * 2)
-            return builder.bitcast(builder.call(convert, [second.code, first.code]), halves)
-        narrow = ir.VectorType(INT16, self.lanes)
-        codes = [builder.trunc(self._rounded_half(vector), narrow) for vector in (first, second)]
-        order = ir.Constant(ir.VectorType(INT32, 2 * self.lanes), list(range(2 * self.lanes)))
-        return builder.shuffle_vector(*codes, order)
-
-    def _words(self, number: int) -> ir.Value:
-        return ir.Constant(ir.VectorType(INT32, self.lanes), [number] * self.lanes)
-
-    def _rounded_half(self, vector: Vector) -> ir.Value:
-        """Return numbers rounded to bfloat16, in the low halves of integers.
-
-        To the nearest, or the even one of two; NaN stays NaN; a denormal becomes a zero.
-        """
-        builder, words = self.builder, self._words
-        bits = builder.bitcast(vector.code, ir.VectorType(INT32, self.lanes))
-        upper = builder.lshr(bits, words(16))
-        carry = builder.add(builder.and_(upper, words(1)), words(0x7FFF))
-        nearest = builder.lshr(builder.add(bits, carry), words(16))
-        size = builder.and_(bits, words(0x7FFFFFFF))
-        is_nan = builder.icmp_unsigned(">", size, words(0x7F800000))
-        nearest = builder.select(is_nan, builder.or_(upper, words(0x40)), nearest)
-        is_denormal = builder.icmp_unsigned("<", size, words(0x00800000))
-        return builder.select(is_denormal, builder.and_(upper, words(0x8000)), nearest)
-
-    def _unpacked(self, pairs: Vector) -> tuple[Vector, Vector]:
-        """Return the low and the high halves of pairs as float32."""
-        builder = self.builder
-        bits = builder.bitcast(pairs.code, ir.VectorType(INT32, self.lanes))
-        halves = builder.shl(bits, self._words(16)), builder.and_(bits, self._words(0xFFFF0000))
-        low, high = (Vector(self, builder.bitcast(half, self.vector_type)) for half in halves)
-        return low, high
-
-    @contextlib.contextmanager
-    def flushing_denormals(self) -> Iterator[None]:
-        """Take denormal numbers for zeros, operands and results, as far as the body goes.
-
-        By the register of floating-point modes of x86, which is as before at the end. Its body is
-        one of loops: LLVM, which knows nothing of modes, moves no arithmetic out of a loop in which
-        it goes on from one turn to the next. On other processors nothing is flushed.
-        """
-        builder = self.builder
-        if not builder.module.triple.startswith("x86_64"):
-            yield
-            return
-        with builder.goto_entry_block():
-            before, inside = builder.alloca(INT32), builder.alloca(INT32)
-        name, place = "llvm.x86.sse.{}mxcsr", [INT32.as_pointer()]
-        store, load = (self.function(name.format(s), ir.VoidType(), place) for s in ("st", "ld"))
-        builder.call(store, [before])
-        flushing = ir.Constant(INT32, FLUSH_RESULTS | FLUSH_OPERANDS)
-        builder.store(builder.or_(builder.load(before), flushing), inside)
-        builder.call(load, [inside])
-        yield
-        builder.call(load, [before])
+        return self.call("fma", a, b, c)
 
     def broadcast(self, number: Real) -> Vector:
         """Return a vector whose lanes are all `number`."""

@@ -13,10 +13,13 @@ that takes as long as the product in float32.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..language import Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
-from .matmul import BLOCK_COLUMNS, write_product
+from .matmul import BLOCK_COLUMNS, add_to, write_product
+from .pairs import flushing_denormals, fma_pairs, paired, rounded
 
 BLOCK_PAIRS = 512
 """Pairs after which sums go to memory; the same on all machines, as it decides the order of sums.
@@ -49,12 +52,12 @@ def pack_pairs(k: Kernel, like: Real, source: Matrix, rows: Matrix, pairs: Matri
         block[1] = [k.where(two_rows, vector, zero) for vector in block[1]]
         with k.when(rows.address.differs(0)):
             for i, (first, last) in enumerate(block):
-                k.store(k.rounded(first, last), rows.row(row + i) + j // 2 * k.vector_bytes)
+                k.store(rounded(k, first, last), rows.row(row + i) + j // 2 * k.vector_bytes)
         with k.when(pairs.address.differs(0)):
             target = pairs.row(row // 2) + offset
-            k.store(k.pairs(block[0][0], block[1][0]), target)
+            k.store(paired(k, block[0][0], block[1][0]), target)
             with k.when(two_vectors):
-                k.store(k.pairs(block[0][1], block[1][1]), target + k.vector_bytes)
+                k.store(paired(k, block[0][1], block[1][1]), target + k.vector_bytes)
 
 
 @microkernel
@@ -64,7 +67,8 @@ def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: 
     As `matmul`; the inner dimension counts pairs. Numbers below the smallest normal one are zeros,
     as the instruction has them.
     """
-    with k.flushing_denormals():
+    with flushing_denormals(k):
         write_product(
-            k, alpha, A, B, C, keep, k.fma_pairs, BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS
-        )
+            k, A, B, C, keep, partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
+            BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
+        )  # fmt: skip

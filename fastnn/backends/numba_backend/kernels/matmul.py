@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from ..language import Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
-from ..machine import MACHINE
+from ..machine import MACHINE, PAGE_BYTES
 from ..microkernel import microkernel
 
 BLOCK_INNER = MACHINE.block_inner
@@ -30,24 +30,31 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     It goes through B in blocks that stay in the second-level cache.
     Tried and lost: copying blocks of A and B into the order in which they are read. Rows whose
     stride is an odd number of cache lines don't need it.
+    What is kept of a C of long rows is asked for before the inner loop, as processors don't foresee
+    rows in pages of their own.
     """
     write_product(
-        k, alpha, A, B, C, keep, k.fma, BLOCK_INNER, BLOCK_COLUMNS, k.machine.tile_columns
-    )
+        k, A, B, C, keep, k.fma, add_to(k, alpha, k.fma),
+        BLOCK_INNER, BLOCK_COLUMNS, k.machine.tile_columns,
+    )  # fmt: skip
 
 
 Fma = Callable[[Vector, Vector, Vector], Vector]
+Sums = Variables[Vector]
+"""Of a tile: `[row, vector]`."""
+Finish = Callable[[Sums, int, int, Matrix, Int], None]
+"""Writes what is done with the sums of a tile, so many rows by so many vectors of them; where they
+are to go, and whether they are added to what is there (1 or 0)."""
 
 
 def write_product(
-    k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int,
-    fma: Fma, block_inner: int, block_columns: int, widest: int,
+    k: Kernel, A: Matrix, B: Matrix, C: Matrix, keep: Int,
+    fma: Fma, finish: Finish, block_inner: int, block_columns: int, widest: int,
 ) -> None:  # fmt: skip
-    """Write what `matmul` does, with `fma` for a multiply-add.
+    """Write what `matmul` does, with `fma` for a multiply-add and `finish` for its end.
 
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
     """
-    scale = k.broadcast(alpha)
     vectors = k.vectors(C)
     with k.loop(0, vectors, block_columns) as first, k.loop(0, B.rows, block_inner) as inner:
         stop = k.minimum(first + block_columns, vectors)
@@ -64,20 +71,33 @@ def write_product(
             offset = column[0] * k.vector_bytes
             for columns in k.cases(width, range(1, widest + 1)):
                 for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
+                    target = C.shifted(row * C.row_stride + offset)
+                    with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
+                        for i, j in itertools.product(range(height), range(columns)):
+                            k.prefetch(target.row(i) + j * k.vector_bytes)
                     total = register_tile(
                         k, height, columns, A_block.shifted(row * A.row_stride),
                         B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
                         fma,
                     )  # fmt: skip
-                    target = C.shifted(row * C.row_stride + offset)
-                    for case in k.cases(kept, (0, 1)):
-                        for i, j in itertools.product(range(height), range(columns)):
-                            address = target.row(i) + j * k.vector_bytes
-                            if case:
-                                k.store(k.fma(scale, total[i, j], k.load(address)), address)
-                            else:
-                                k.store(scale * total[i, j], address)
+                    finish(total, height, columns, target, kept)
             column[0] = column[0] + width
+
+
+def add_to(k: Kernel, alpha: Real, fma: Fma) -> Finish:
+    """Return what stores alpha * sums, or adds them by `fma` to what is there."""
+    scale = k.broadcast(alpha)
+
+    def finish(total: Sums, height: int, columns: int, target: Matrix, kept: Int) -> None:
+        for case in k.cases(kept, (0, 1)):
+            for i, j in itertools.product(range(height), range(columns)):
+                address = target.row(i) + j * k.vector_bytes
+                if case:
+                    k.store(fma(scale, total[i, j], k.load(address)), address)
+                else:
+                    k.store(scale * total[i, j], address)
+
+    return finish
 
 
 def row_tiles(k: Kernel, rows: Int, height: int) -> Iterator[tuple[Int, int]]:
