@@ -12,6 +12,9 @@ from fastnn.markdown import markdown_table
 
 LEVELS = "L1", "L2", "L3", "memory"
 
+LEAST_SHARE = 0.0005
+"""Of a step; what takes less is not shown."""
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -155,6 +158,8 @@ def as_markdown(anatomy: Anatomy) -> list[str]:
     total = sum(part.seconds for part in anatomy.parts)
     rows = []
     for part in anatomy.parts:
+        if part.seconds < LEAST_SHARE * total:
+            continue
         share, bytes_of_levels = part.share_of_limit, [NO_VALUE] * len(LEVELS)
         if part.bytes:
             bytes_of_levels = [f"{nbytes / 1e3:,.0f}" for nbytes in part.bytes]
