@@ -146,11 +146,10 @@ def load_nonzeros(
             with k.loop(0, words) as w:
                 _, word = load(source + w * (64 * nbytes), 64)
                 k.store_integer(word, sets + w * 8)
-                with k.when(word.differs(0)):
-                    for j in range(per_word):
-                        place = w * per_word + j
-                        numbers = vector(source + place * (k.lanes * nbytes))
-                        k.store(numbers, into + place * k.vector_bytes)
+                for j in range(per_word):
+                    place = w * per_word + j
+                    numbers = vector(source + place * (k.lanes * nbytes))
+                    k.store(numbers, into + place * k.vector_bytes)
             with k.when(count > words * 64):
                 last = k.variable(k.integer(0))
                 with k.loop(words * per_word, vectors) as j:
