@@ -660,6 +660,11 @@ class Kernel:
         never_zero = ir.Constant(ir.IntType(1), 1)
         return Int(self, self.builder.cttz(bits.code, never_zero))
 
+    def count_bits(self, bits: Int) -> Int:
+        """How many bits are set."""
+        count = self.function("llvm.ctpop.i64", INT64, [INT64])
+        return Int(self, self.builder.call(count, [bits.code]))
+
     def lanes_of(self, bits: Int, first: Int) -> Condition:
         """The lanes of which bits are set, that of lane 0 at `first`: what `bits` has made."""
         narrow = self.builder.trunc(
@@ -743,13 +748,29 @@ class Kernel:
         builder.position_at_end(after)
 
     @contextlib.contextmanager
-    def each_bit(self, bits: Int) -> Iterator[Int]:
-        """Loop over the bits that are set, lowest first; yields their numbers."""
-        rest = self.variable(bits)
-        with self.loop_while(lambda: rest[0].differs(0)):
+    def each_bit(self, bits: Int, further: Int | None = None) -> Iterator[Int]:
+        """Loop over the bits that are set, lowest first; yields their numbers.
+
+        With a `further` word, whose bits count from 64 on, it is one loop all the same: where it
+        ends is mispredicted once, not once for each word.
+        """
+        if further is None:
+            rest = self.variable(bits)
+            with self.loop_while(lambda: rest[0].differs(0)):
+                current = rest[0]
+                yield self.lowest_bit(current)
+                rest[0] = current & (current - 1)
+            return
+        empty = bits.equals(0)
+        rest = self.variable(self.where(empty, further, bits))
+        base = self.variable(self.where(empty, self.integer(64), self.integer(0)))
+        with self.loop(0, self.count_bits(bits) + self.count_bits(further)):
             current = rest[0]
-            yield self.lowest_bit(current)
-            rest[0] = current & (current - 1)
+            yield base[0] | self.lowest_bit(current)
+            left = current & (current - 1)
+            done = left.equals(0)
+            rest[0] = self.where(done, further, left)
+            base[0] = self.where(done, self.integer(64), base[0])
 
     def when(self, condition: Condition):
         """`with k.when(condition):` runs its body where the condition holds."""

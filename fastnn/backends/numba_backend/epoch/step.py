@@ -123,7 +123,8 @@ LAYER = np.dtype(
             # which kernels, how many columns they take at a time, and how many rows of the weights
             # ahead of the one that changes the update asks for; none of small weights
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
-            "scatter_tile", "gather_tile", "backward_tile", "chunk_words", "rows_ahead",
+            "scatter_tile", "gather_tile", "gather_units", "backward_tile", "chunk_words",
+            "rows_ahead",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
             "decay", "squares_of_rows", "squares", "penalty_squares",
@@ -338,16 +339,22 @@ def multiply_rows(
             bits = submatrix(layer.bits_by_sample, begin, chunk * layer.chunk_words, count, 1)
             for column in range(0, columns, layer.gather_tile):
                 width = min(layer.gather_tile, columns - column)
-                for unit in range(first, last, 64):
+                for unit in range(first, last, layer.gather_units):
+                    units = layer.gather_units
                     if column == 0:
-                        ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
-                    later_rows = min(64, count) if layer.rows_ahead != 0 else 0
+                        ask_for_samples(
+                            shared, layer, unit, units, samples, order, ahead, ahead_count
+                        )  # fmt: skip
+                    later_rows = min(units, count) if layer.rows_ahead != 0 else 0
                     gather(
-                        one, submatrix(layer.inputs, begin, unit, count, 64),
-                        shifted(bits, (unit - first) // 64 * 8),
-                        submatrix(weights, unit, column, 64, width),
+                        one, submatrix(layer.inputs, begin, unit, count, units),
+                        submatrix(
+                            bits, 0, (unit - first) // 64, count,
+                            2 if min(units, last - unit) > 64 else 1,
+                        ),
+                        submatrix(weights, unit, column, units, width),
                         submatrix(Z, 0, column, count, width), 1, 0 if unit == first else 1,
-                        submatrix(weights, unit + 64, column, later_rows, width),
+                        submatrix(weights, unit + units, column, later_rows, width),
                     )  # fmt: skip
 
 

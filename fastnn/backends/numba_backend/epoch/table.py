@@ -630,7 +630,12 @@ def choose_kernels(
     units = min(chunk, 64) if batch_size > FEW_SAMPLES else 1
     tile = tile_width(vectors, samples if first else 64, MACHINE.scatter_vectors)
     layer["scatter_tile"] = layer["update_tile"] = width * tile
-    layer["gather_tile"] = width * tile_width(vectors, units, MACHINE.gather_vectors)
+    tile = tile_width(vectors, units, MACHINE.gather_vectors)
+    layer["gather_tile"] = width * tile
+    # two words at once, if so many rows fit the cache but for those of pixels that are never lit
+    room = CACHED_BYTES * 5 // 4
+    fits = 128 * tile * MACHINE.vector_bits // 8 <= room
+    layer["gather_units"] = 128 if first and fits else 64
     tiles = -(-vectors // MACHINE.backward_vectors)
     layer["backward_tile"] = width * -(-vectors // tiles)
     # neighbouring pixels are active together, neighbouring hidden units are not

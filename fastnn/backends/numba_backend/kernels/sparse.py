@@ -66,28 +66,37 @@ def gather(
 ) -> None:
     """C[r, :] = keep C[r, :] + alpha * sum of V[r, i] M[i, :] over the i with V[r, i] not zero.
 
-    Shapes: V [rows, up to 64], bits [rows, 1 word], M [up to 64, columns], C [rows, columns];
-    `keep` is 0 or 1. `rows_at_once` is 1 or 2, as in `scatter`; columns are whole vectors, at most
-    MACHINE.gather_vectors with single rows, MACHINE.scatter_vectors with pairs.
+    Shapes: V [rows, up to 64], bits [rows, 1 word], M [up to 64, columns], C [rows, columns]; with
+    single rows there may be 2 words, of up to 128 numbers. `keep` is 0 or 1. `rows_at_once` is 1 or
+    2, as in `scatter`; columns are whole vectors, at most MACHINE.gather_vectors with single rows,
+    MACHINE.scatter_vectors with pairs.
     `later` has rows of as many columns, which are needed soon; with each row of C one is asked for.
     The update of every layer (r an input unit, i a sample, M the gradient of the output), and
-    the forward pass of hidden layers (r a sample, i an input unit, M the weights).
+    the forward pass (r a sample, i an input unit, M the weights).
     Why it is fast: rows of C stay in registers, M in the first-level cache. A load and a
     multiply-add for each non-zero is what the dense product does for every number. Pairs, for rows
     whose zeros fall together, halve the loads of M and the mispredicted ends of loops.
     """
     scale = k.broadcast(alpha)
     most = {1: k.machine.gather_vectors, 2: k.machine.scatter_vectors}
+    # where there is no second word, the first one is read again, and no bit of it is taken
+    two = bits.columns.equals(2)
+    further_place = k.where(two, k.integer(8), k.integer(0))
+    further_bits = k.where(two, k.integer(-1), k.integer(0))
     for size in k.cases(rows_at_once, (1, 2)):
         for width in k.cases(k.vectors(M), range(1, most[size] + 1)):
             with k.loop(0, V.rows, size) as r:
                 union = _union(k, bits, r, size)
+                further = None
+                if size == 1:
+                    further = k.load_integer(bits.row(r) + further_place) & further_bits
                 with k.when(r < later.rows):
                     for p, j in itertools.product(range(size), range(width)):
                         k.prefetch(later.row(r + p) + j * k.vector_bytes)
-                with k.when((union | (1 - keep)).differs(0)):
+                some = union if further is None else union | further
+                with k.when((some | (1 - keep)).differs(0)):
                     total = k.variables(k.zero(), size, width)
-                    with k.each_bit(union) as i:
+                    with k.each_bit(union, further) as i:
                         factors = _factors(k, V, r, i, size)
                         for j in range(width):
                             term = k.load(M.row(i) + j * k.vector_bytes)
