@@ -56,6 +56,8 @@ SPARSE_BELOW = 0.55
 """Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
 WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
+IN_PLACE_BYTES = 3 << 20
+"""Of a batch, as often as a product reads them, up to which it is not copied."""
 TRANSPOSING = 12
 """Multiply-adds for a vector that take as long as to transpose it, there and back."""
 ZEROED = {"dense_rows"}
@@ -400,12 +402,18 @@ class Table:
             layer["decay"] = decays.ctypes.data
 
     def _multiplies_in_place(self, layer: np.void, structure: Structure) -> bool:
-        """Say whether the first layer multiplies samples as they lie, dense and in its own type."""
+        """Say whether the first layer multiplies samples as they lie, dense and in its own type.
+
+        For a wide layer they are read again and again, and what lies together is sooner read.
+        """
+        vectors = self._whole_vectors(int(layer["output_units"])) // self.lanes
+        passes = -(-vectors // MACHINE.block_columns)
         return bool(
             layer["forward_by"] == layer["update_by"] == EVERY_NUMBER
             and structure.input_dtype == self.dtype
             and structure.scale == 1
             and not structure.sparse
+            and int(self.shared["input_row_bytes"][0]) * self.batch_size * passes <= IN_PLACE_BYTES
         )
 
     def _lay_out(self, layer: np.void, first: bool, in_place: bool) -> None:
