@@ -69,6 +69,7 @@ def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: 
     """
     with flushing_denormals(k):
         write_product(
-            k, strided(k, A), B, C, keep, partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
+            k, strided(k, A), B, C, keep,
+            partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
         )  # fmt: skip

@@ -143,31 +143,36 @@ def write_product(
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
     """
     vectors = k.vectors(C)
-    with k.loop(0, vectors, block_columns) as first, k.loop(0, B.rows, block_inner) as inner:
-        stop = k.minimum(first + block_columns, vectors)
-        B_block = B.shifted(inner * B.row_stride)._replace(
-            rows=k.minimum(B.rows - inner, block_inner)
-        )
-        kept = k.where(inner.equals(0), keep, k.integer(1))
-        column = k.variable(first)
-        with k.loop_while(lambda: column[0] < stop):
-            rest = stop - column[0]
-            # four left are two tiles of two, not three and one (never with blocks of three)
-            width = k.where(rest.equals(widest + 1), k.integer(2), k.minimum(rest, widest))
-            offset = column[0] * k.vector_bytes
-            for columns in k.cases(width, range(1, widest + 1)):
-                for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
-                    target = C.shifted(row * C.row_stride + offset)
-                    with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
-                        for i, j in itertools.product(range(height), range(columns)):
-                            k.prefetch(target.row(i) + j * k.vector_bytes)
-                    total = register_tile(
-                        k, height, columns, left(row, inner, height),
-                        B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
-                        fma,
-                    )  # fmt: skip
-                    finish(total, height, columns, target, kept)
-            column[0] = column[0] + width
+    start = k.variable(k.integer(0))
+    with k.loop_while(lambda: start[0] < vectors):
+        rest = vectors - start[0]
+        # a vector that would be left alone goes with the last block: 3 + 2 + 2, not 3 + 3 + 1
+        count = k.where(rest.equals(block_columns + 1), rest, k.minimum(rest, block_columns))
+        stop = start[0] + count
+        with k.loop(0, B.rows, block_inner) as inner:
+            B_block = B.shifted(inner * B.row_stride)._replace(
+                rows=k.minimum(B.rows - inner, block_inner)
+            )
+            kept = k.where(inner.equals(0), keep, k.integer(1))
+            column = k.variable(start[0])
+            with k.loop_while(lambda: column[0] < stop):
+                rest = stop - column[0]
+                # four left are two tiles of two, not three and one
+                width = k.where(rest.equals(widest + 1), k.integer(2), k.minimum(rest, widest))
+                offset = column[0] * k.vector_bytes
+                for columns in k.cases(width, range(1, widest + 1)):
+                    for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
+                        target = C.shifted(row * C.row_stride + offset)
+                        with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
+                            for i, j in itertools.product(range(height), range(columns)):
+                                k.prefetch(target.row(i) + j * k.vector_bytes)
+                        total = register_tile(
+                            k, height, columns, left(row, inner, height), B_block.shifted(offset),
+                            lambda row, j: k.load(row + j * k.vector_bytes), fma,
+                        )  # fmt: skip
+                        finish(total, height, columns, target, kept)
+                column[0] = column[0] + width
+        start[0] = stop
 
 
 def add_to(k: Kernel, alpha: Real, fma: Fma) -> Finish:
