@@ -588,11 +588,12 @@ class Kernel:
         """Return a vector whose lanes are all `number`."""
         return Vector(self, self.in_every_lane(number.code))
 
-    def in_every_lane(self, code: ir.Value) -> ir.Value:
-        """Return as many of a value of any LLVM type as a vector has lanes."""
-        empty = ir.Constant(ir.VectorType(code.type, self.lanes), ir.Undefined)
+    def in_every_lane(self, code: ir.Value, lanes: int = 0) -> ir.Value:
+        """Return as many of a value of any LLVM type as a vector has lanes, or as `lanes` says."""
+        lanes = lanes or self.lanes
+        empty = ir.Constant(ir.VectorType(code.type, lanes), ir.Undefined)
         first = self.builder.insert_element(empty, code, ir.Constant(INT32, 0))
-        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
+        every = ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes)
         return self.builder.shuffle_vector(first, empty, every)
 
     def where(self, condition: Condition, yes: V, no: V) -> V:

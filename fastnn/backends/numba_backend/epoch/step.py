@@ -35,7 +35,6 @@ from ..kernels.loading import (
     load_row,
     prefetch_rows,
     sample_at,
-    turn_bits,
 )
 from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
@@ -50,6 +49,7 @@ from ..kernels.rows import (
     real_at,
     transfer,
     transpose,
+    turn_bits,
 )
 from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import backward_by_unit, gather, scatter
@@ -134,6 +134,9 @@ LAYER = np.dtype(
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
             "update_and_multiply", "waiting_factor",
+            # the first layer, where it multiplies samples as they lie: where the addresses of those
+            # of the batch are, and kernels; else 0
+            "sources", "multiply_samples", "multiply_samples_turned",
             # IN_PAIRS: address of this record, and operations
             "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
         )
@@ -219,6 +222,14 @@ def load_rows(scale, shared, layer, samples, order, start, count):
 
 
 @jit_part
+def find_rows(shared, layer, samples, order, start, count):
+    """Note where the samples of the batch lie, for a layer that multiplies them there."""
+    for i in range(count):
+        source = samples + sample_at(order, start + i) * shared.input_row_bytes
+        put_integer(source, layer.sources + 8 * i)
+
+
+@jit_part
 def load_group(scale, shared, layer, samples, order, start, first, stop):
     """X = scale * samples, and where they are not zero: own units, samples `first` to `stop`."""
     for chunk in range(layer.first_chunk, layer.stop_chunk):
@@ -270,21 +281,18 @@ def find_nonzeros(one, layer, count):
 def turn_nonzeros(layer, first, stop):
     """Note it unit by unit as well, for samples `first` to `stop`.
 
-    The last word of a chunk may have bits for units behind it, which are the next chunk's to note.
+    The last word of a chunk has no bit for units behind it, which are the next chunk's to note.
     """
     for sample in range(first, stop, GROUP_SAMPLES):
+        count = min(GROUP_SAMPLES, stop - sample)
         for chunk in range(layer.first_chunk, layer.stop_chunk):
-            words = layer.chunk_words
-            turn_bits(
-                submatrix(
-                    layer.bits_by_sample, sample, chunk * words,
-                    min(GROUP_SAMPLES, stop - sample), words,
-                ),
-                submatrix(
-                    bits_of(layer, sample), integer_at(layer.chunk_units + 8 * chunk), 0,
-                    64 * words, 1,
-                ),
-            )  # fmt: skip
+            begin = integer_at(layer.chunk_units + 8 * chunk)
+            for unit in range(begin, integer_at(layer.chunk_units + 8 * (chunk + 1)), 64):
+                word = chunk * layer.chunk_words + (unit - begin) // 64
+                turn_bits(
+                    submatrix(layer.bits_by_sample, sample, word, count, 1),
+                    submatrix(bits_of(layer, sample), unit, 0, 64, 1),
+                )  # fmt: skip
 
 
 @jit_part
@@ -334,7 +342,10 @@ def multiply_rows(
             ask_for_samples(
                 shared, layer, first, last - first, samples, order, ahead, ahead_count
             )  # fmt: skip
-            matmul(one, X, W, Z, 0)
+            if layer.sources != 0:
+                call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
+            else:
+                matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, begin, chunk * layer.chunk_words, count, 1)
             for column in range(0, columns, layer.gather_tile):
@@ -389,7 +400,10 @@ def multiply(
                 )  # fmt: skip
             lap(laps, layer, FORWARD)
     else:
-        if first:
+        if first and layer.sources != 0:
+            find_rows(shared, layer, samples, order, start, count)
+            lap(laps, layer, LOAD)
+        elif first:
             load_rows(scale, shared, layer, samples, order, start, count)
             lap(laps, layer, LOAD)
         elif layer.inputs_transposed.address != 0:
@@ -566,9 +580,16 @@ def update_weights(
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
             if layer.update_by == EVERY_NUMBER:
-                X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, 0, count, columns)
-                matmul(factor, transposed(X), G, target, keep)
+                if layer.sources != 0:
+                    offset = unit * layer.weights.column_stride
+                    call(
+                        layer.multiply_samples_turned, factor, layer.sources, offset,
+                        G, target, keep,
+                    )  # fmt: skip
+                else:
+                    X = submatrix(layer.inputs, 0, unit, count, units)
+                    matmul(factor, transposed(X), G, target, keep)
             elif layer.update_by == IN_PAIRS:
                 call(
                     layer.gradient_in_pairs, factor, layer.record,

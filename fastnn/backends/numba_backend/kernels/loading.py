@@ -111,8 +111,7 @@ def load_nonzeros(
     Row i is the sample whose number stands at place `first` + i of the order, or is that place
     where the order is 0. Samples lie `row_bytes` apart, of any element type (`code`) and at any
     address; as many numbers of each are read as target has columns. A set fills whole words.
-    Why it is fast: one comparison, of what lies in memory, gives the bits of 64 numbers. Where none
-    of them is set, as at the borders of images, the target stays as it is: nobody looks there.
+    Why it is fast: one comparison, of what lies in memory, gives the bits of 64 numbers.
     Tried and lost: bytes kept as they are and looked up in a table of 256 scaled numbers. Loading
     takes half as long, but who multiplies waits for two loads, one after the other.
     """
@@ -145,7 +144,7 @@ def load_nonzeros(
             into, sets = target.row(row), bits.row(row)
             with k.loop(0, words) as w:
                 _, word = load(source + w * (64 * nbytes), 64)
-                k.store_integer(word, sets + w * 8)
+                k.store_integer(word, sets + w * bits.column_stride)
                 for j in range(per_word):
                     place = w * per_word + j
                     numbers = vector(source + place * (k.lanes * nbytes))
@@ -165,61 +164,4 @@ def load_nonzeros(
                         only = k.builder.extract_element(loaded, ir.Constant(INT32, 0))
                         numbers = converted(k, only, k.element, nbytes) * scale
                         k.store_real(numbers, into + i * k.element_bytes)
-                k.store_integer(last[0], sets + words * 8)
-
-
-@microkernel
-def turn_bits(k: Kernel, bits: Matrix, target: Matrix) -> None:
-    """target[i] = the set of rows in which bit i is set: a matrix of bits, transposed.
-
-    Shapes: bits [up to 64 rows, words], the words whole vectors; target [64 * words, 1 word], one
-    word after the other.
-    Why it is fast: 32 rows stay in registers. Rows i and i + 16 exchange a half of each 32 bits,
-    then rows that are 8, 4, 2 and 1 apart quarters and so on: five rounds, and row i has bit i of
-    all, for as many groups of 32 bits as a vector holds. What is left to transpose are words.
-    """
-    builder, word = k.builder, ir.IntType(32)
-    lanes = k.vector_bytes // 4
-    kind, wide = ir.VectorType(word, lanes), ir.VectorType(INT64, lanes)
-
-    def in_all(code: ir.Value, kind: ir.VectorType) -> ir.Value:
-        """Return a vector of one integer."""
-        empty, place = ir.Constant(kind, ir.Undefined), ir.Constant(word, 0)
-        first = builder.insert_element(empty, code, place)
-        return builder.shuffle_vector(
-            first, empty, ir.Constant(ir.VectorType(word, lanes), [0] * lanes)
-        )
-
-    with (
-        k.loop(0, bits.columns // (lanes // 2)) as block,
-        k.loop(0, (bits.rows + 31) // 32) as half,
-    ):
-        rows = []
-        for i in range(32):
-            number = half * 32 + i
-            place = bits.row(k.minimum(number, bits.rows - 1)) + block * k.vector_bytes
-            there = k.where(number < bits.rows, k.integer(-1), k.integer(0))
-            loaded = k.load_as(place, kind, k.vector_bytes)
-            rows.append(builder.and_(loaded, in_all(builder.trunc(there.code, word), kind)))
-        for apart, low in (
-            (16, 0x0000FFFF),
-            (8, 0x00FF00FF),
-            (4, 0x0F0F0F0F),
-            (2, 0x33333333),
-            (1, 0x55555555),
-        ):
-            distance, mask = (ir.Constant(kind, [n] * lanes) for n in (apart, low))
-            for i in range(32):
-                if i & apart:
-                    continue
-                above, below = rows[i], rows[i + apart]
-                changed = builder.and_(builder.xor(builder.lshr(above, distance), below), mask)
-                rows[i] = builder.xor(above, builder.shl(changed, distance))
-                rows[i + apart] = builder.xor(below, changed)
-        shift, kept = in_all((half * 32).code, wide), in_all((0 - half).code, wide)
-        for part in range(0, 32, lanes):
-            for i, sets in enumerate(k.transpose_codes(rows[part : part + lanes])):
-                address = target.address + (block * (32 * lanes) + (32 * i + part)) * 8
-                before = builder.and_(k.load_as(address, wide, 8), kept)
-                found = builder.shl(builder.zext(sets, wide), shift)
-                k.store_as(builder.or_(before, found), address, 8)
+                k.store_integer(last[0], sets + words * bits.column_stride)
