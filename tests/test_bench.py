@@ -121,6 +121,7 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
             "threads": 7,
             "grid": 60,
             "costs": 0,
+            "recipes": 0,
             "table": 27,
         }[suite]
     )

@@ -41,10 +41,11 @@ class Case:
     ----------
     contender : str
         A key of `LABELS`; "peak" for the matrix product that measures the machine.
-    task : {"train", "fit", "predict", "row", "dense", "matmul"}
+    task : {"train", "fit", "predict", "row", "dense", "matmul", "recipe"}
         What a round is: an epoch over the samples, a whole training of `epochs` epochs, one
         prediction of them all, a prediction of each by itself, the forward pass of one dense layer
-        on the same batch again and again, or the product.
+        on the same batch again and again, the product, or a training by a recipe with the next
+        seed.
     shape : tuple of int
         Units of every layer, the input first.
     samples : int
@@ -63,6 +64,8 @@ class Case:
     variant : {"plain", "momentum", "adam", "dropout", "batch norm"}
         What is trained: dense layers with ReLU between them by plain SGD, or that with another
         optimiser, dropout after each ReLU, or batch norm before it.
+    recipe : str
+        A key of `RECIPES`, which says all else of such a training.
     """
 
     contender: str
@@ -78,6 +81,7 @@ class Case:
     threads: int = 1
     avx2: bool = False
     variant: str = "plain"
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         numbers = (*self.shape, self.batch_size, self.samples, self.epochs, self.threads)

@@ -10,7 +10,8 @@ from fastnn import checks
 from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
-from fastnn.bench.measuring import measure
+from fastnn.bench.measuring import measure, races
+from fastnn.bench.races import Race
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
@@ -98,12 +99,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--threads",
-        "of every contender (default: 1; in the suite threads 2)",
+        "of every contender (default: 1; in the suite threads 2, in recipes 1 and then 2)",
         type=int,
         metavar="N",
     )
     add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
-    add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int, metavar="N")
+    add(
+        "--rounds",
+        "timed rounds, or seeds of a recipe (default: 3 to 10, by suite)",
+        type=int,
+        metavar="N",
+    )
     add("--json", "write all figures to FILE, after each comparison", type=Path, metavar="FILE")
 
 
@@ -151,9 +157,12 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         file.touch()  # a path that cannot be written is found out before the work
     environment = describe_environment()
     results: list[Result] = []
+    run: list[Race] = []
 
     def report(*costs: Cost, interrupted: bool = False) -> Report:
-        found = Report(environment, tuple(results), missing, costs, tuple(notes), interrupted)
+        found = Report(
+            environment, tuple(results), missing, costs, tuple(run), tuple(notes), interrupted
+        )
         if file is not None:
             file.write_text(as_json(found))
         return found
@@ -164,6 +173,10 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
             results.append(measure(comparison, rounds))
             say(f"    {results[-1].verdict}")
             report()
+        if suite == "recipes":
+            for race in races(contenders, _teams(options), rounds, say):
+                run.append(race)
+                report()
         costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
     except KeyboardInterrupt:
         notes.append(f"Interrupted after {len(results)} of {len(comparisons)} comparisons.")
@@ -206,6 +219,13 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
             f"got {threads}"
         )
     return options
+
+
+def _teams(options: dict[str, Any]) -> tuple[int, ...]:
+    """Return with how many threads recipes are run."""
+    if "threads" in options:
+        return (options["threads"],)
+    return (1, 2) if usable() > 1 else (1,)
 
 
 def _flat(value: Any) -> tuple[int, ...]:

@@ -385,7 +385,7 @@ class Round(NamedTuple):
 
     reset: Callable[[], object]
     run: Callable[[], Any]
-    judge: Callable[[Any], float]
+    judge: Callable[[Any], Any]
 
 
 def prepare(case: Case) -> Round:

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any, Self
 
-from fastnn.bench.cases import Case, Comparison
+from fastnn.bench.cases import LABELS, Case, Comparison
 from fastnn.bench.machine import kept_to, python_path
+from fastnn.bench.races import Race, Runner
+from fastnn.bench.recipes import PROGRAMS, RECIPES, Look
 from fastnn.bench.report import Outcome, Result
 
 #: Products in each round of the machine's peak; the best of all counts.
@@ -172,3 +175,56 @@ def measure(comparison: Comparison, rounds: int) -> Result:
     ]
     best = min(round["seconds"] for round in peak.rounds)
     return Result(comparison.name, rounds, tuple(outcomes), peak_case.flops / best / 1e9)
+
+
+def races(
+    contenders: Iterable[str],
+    teams: Iterable[int],
+    seeds: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Race]:
+    """Run each recipe with each number of threads.
+
+    Parameters
+    ----------
+    contenders
+        Peers; those that no program is for are left out.
+    teams
+        Numbers of threads.
+    seeds
+        Runs of each.
+    say
+        Is told what comes next.
+    """
+    names = ["numba", *(name for name in contenders if name in PROGRAMS)]
+    for threads in teams:
+        for target, recipe in RECIPES.items():
+            cases = [Case(name, task="recipe", recipe=target, threads=threads) for name in names]
+            name = f"{target} of MNIST's test set, {cases[0].team}"
+            say(name)
+            yield Race(name, recipe, threads, _run(cases, seeds))
+
+
+def _run(cases: Sequence[Case], seeds: int) -> tuple[Runner, ...]:
+    settling = SETTLING_SECONDS if cases[0].threads > 1 else 0
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(case)) for case in cases]
+        for worker in workers:
+            worker.receive()
+        for _ in range(seeds):
+            for worker in workers:
+                time.sleep(settling)
+                worker.run_round()
+    return tuple(
+        Runner(
+            worker.case.contender,
+            LABELS[worker.case.contender],
+            worker.error,
+            () if worker.error else tuple(_looks(of["result"]) for of in worker.rounds),
+        )
+        for worker in workers
+    )
+
+
+def _looks(rows: Iterable[Iterable[float]]) -> tuple[Look, ...]:
+    return tuple(Look(*row) for row in rows)
