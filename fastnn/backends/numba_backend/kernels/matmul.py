@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from ..language import Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
-from ..machine import MACHINE
+from ..machine import MACHINE, PAGE_BYTES
 from ..microkernel import microkernel
 
 BLOCK_INNER = MACHINE.block_inner
@@ -30,6 +30,8 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     It goes through B in blocks that stay in the second-level cache.
     Tried and lost: copying blocks of A and B into the order in which they are read. Rows whose
     stride is an odd number of cache lines don't need it.
+    What is kept of a C of long rows is asked for before the inner loop, as processors don't foresee
+    rows in pages of their own.
     """
     write_product(
         k, A, B, C, keep, k.fma, add_to(k, alpha, k.fma),
@@ -69,12 +71,15 @@ def write_product(
             offset = column[0] * k.vector_bytes
             for columns in k.cases(width, range(1, widest + 1)):
                 for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
+                    target = C.shifted(row * C.row_stride + offset)
+                    with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
+                        for i, j in itertools.product(range(height), range(columns)):
+                            k.prefetch(target.row(i) + j * k.vector_bytes)
                     total = register_tile(
                         k, height, columns, A_block.shifted(row * A.row_stride),
                         B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
                         fma,
                     )  # fmt: skip
-                    target = C.shifted(row * C.row_stride + offset)
                     finish(total, height, columns, target, kept)
             column[0] = column[0] + width
 
