@@ -88,7 +88,7 @@ class Recipe:
 
 RECIPES = {
     "98%": Recipe(0.98, (128, 32), 128, 3, rate=0.5, label_smoothing=0.1, pixels=1),
-    "99%": Recipe(0.99, (512, 256), 128, 10, rate=0.6, l2=3e-5, label_smoothing=0.1, pixels=1),
+    "99%": Recipe(0.99, (512, 256), 256, 8, rate=1.0, l2=1e-4, label_smoothing=0.1, pixels=1),
 }
 
 
