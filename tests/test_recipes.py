@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 
@@ -11,11 +10,14 @@ import pytest
 from test_bench import parse
 
 from fastnn import bench
-from fastnn.bench import command, measuring, recipes
+from fastnn.bench import command, machine, measuring, recipes, suites
+from fastnn.bench.cases import LABELS, Case, Comparison
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.recipes import RECIPES, Look, Recipe
 
 SMALL = Recipe(0.5, (20, 12), 32, 2, rate=0.3, l2=1e-3, momentum=0.8, label_smoothing=0.1, pixels=1)
+
+CASE = Case("numba", task="recipe", recipe="98%")
 
 
 @pytest.fixture
@@ -96,58 +98,77 @@ def test_threads_and_repetition_change_no_answer(data):
     assert [look.accuracy for look in first] != [look.accuracy for look in second]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_twin_takes_the_same_steps(data, seed):
+@pytest.mark.parametrize("twin", [recipes.Torch, recipes.TorchCompiled])
+def test_the_twin_takes_the_same_steps(twin, data, monkeypatch):
     """To some roundings a step; a momentum or a penalty that is another moves weights by 0.01.
 
     Running variances are left out: PyTorch's are of unbiased ones (`docs/interchange.md`).
     """
-    pytest.importorskip("torch")
-    ours, twin = recipes.FastNN(1), recipes.Torch(1)
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "compile", lambda function: function)  # it takes half a minute
+    ours, theirs = recipes.FastNN(1), twin(1)
     recipe = replace(SMALL, epochs=1)
-    looks(twin, recipe, data, seed=7)  # of which nothing may be left
-    for program in (ours, twin):
-        looks(program, recipe, data, seed)
+    looks(theirs, recipe, data, seed=7)  # of which nothing may be left
+    for program in (ours, theirs):
+        looks(program, recipe, data)
     steps = len(data.y) // recipe.batch_size
     expected = ours.network.to_torch().state_dict()
-    for name, values in twin.module.state_dict().items():
+    for name, values in theirs.module.state_dict().items():
         if not name.endswith(("running_var", "num_batches_tracked")):
             tolerance = 4 * steps * np.finfo(np.float32).eps
             np.testing.assert_allclose(values, expected[name], rtol=tolerance, atol=tolerance)
 
 
-def test_a_race_of_one(monkeypatch):
-    monkeypatch.setattr(measuring, "RECIPES", {"98%": RECIPES["98%"]})
-    said = []
-    (race,) = measuring.races(["jax"], [1], 2, said.append)
-    assert said == [race.name] == ["98% of MNIST's test set, 1 thread"]
+@pytest.mark.parametrize("program", recipes.PROGRAMS.values())
+def test_products_in_bfloat16(program, data, monkeypatch):
+    if program is not recipes.FastNN:
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr(torch, "compile", lambda function: function)
+    exact, rounded = (looks(program(1, of), SMALL, data) for of in (None, "bfloat16"))
+    assert exact != rounded
+    assert rounded[-1].accuracy == pytest.approx(exact[-1].accuracy, abs=0.1)
+
+
+def test_a_race_of_one():
+    (comparison, *_) = suites.suite_comparisons("recipes", [], {"threads": 1})
+    race = measuring.race(replace(comparison, cases=comparison.cases[:1]), 2)
+    assert race.name == comparison.name == "98% of MNIST's test set, 1 thread"
+    assert race.recipe == RECIPES["98%"]
     (runner,) = race.runners
-    assert (runner.contender, runner.error) == ("numba", None)
+    assert (runner.label, runner.error) == ("fastnn numba", None)
     first, second = runner.runs
-    assert len(first) == len(second) == RECIPES["98%"].epochs
+    assert len(first) == len(second) == race.recipe.epochs
     assert first != second
     assert min(first[-1].accuracy, second[-1].accuracy) > 0.975
 
 
 def test_who_fails_in_a_race_is_reported(monkeypatch):
-    monkeypatch.setattr(measuring, "RECIPES", {"1%": SMALL})  # which the worker doesn't know
-    (race,) = measuring.races([], [1], 1)
-    assert race.runners[0].error == "KeyError: '1%'"
+    monkeypatch.setitem(LABELS, "nobody", "nobody")
+    race = measuring.race(Comparison((replace(CASE, contender="nobody"),)), 1)
+    assert race.runners[0].error == "KeyError: 'nobody'"
     text = bench.as_markdown(found(race))
     assert "0 of 0" in text
-    assert "- 1% of MNIST's test set, 1 thread: fastnn numba: KeyError: '1%'" in text
+    assert "- 98% of MNIST's test set, 1 thread: nobody: KeyError: 'nobody'" in text
+
+
+def test_who_runs_which_recipe():
+    comparisons = list(suites.suite_comparisons("recipes", ["torch", "jax"], {}))
+    assert [of.name for of in comparisons] == [
+        f"{target} of MNIST's test set, {team}"
+        for team in ("1 thread", "2 threads")
+        for target in RECIPES
+    ]
+    first = comparisons[0]
+    assert [(case.contender, case.matmul_precision) for case in first.cases] == [
+        *[("numba", None), ("torch", None)],
+        *[("numba", "bfloat16"), ("torch", "bfloat16")],
+    ]
+    assert first.label(first.cases[3]) == "PyTorch eager, products in bfloat16"
 
 
 def found(*races: Race) -> bench.Report:
     """Return a report of races alone."""
-    environment = bench.run(parse("--suite", "table", "--peers", "")).environment
-    return bench.Report(environment, (), races=races)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_compared(monkeypatch):
-    monkeypatch.setattr(command, "suite_comparisons", lambda *_: iter(()))
-    monkeypatch.setattr(command, "measure_costs", lambda *_: [])
+    return bench.Report(machine.describe_environment(), (), races=races)
 
 
 def run(*pairs: tuple[float, float]) -> tuple[Look, ...]:
@@ -157,11 +178,10 @@ def run(*pairs: tuple[float, float]) -> tuple[Look, ...]:
 RACE = Race(
     "half",
     SMALL,
-    1,
     (
-        Runner("numba", "fastnn", None, (run((1, 0.4), (2, 0.5)), run((2, 0.6), (4, 0.7)))),
-        Runner("torch", "PyTorch", None, (run((5, 0.5), (9, 0.6)), run((8, 0.4), (9, 0.4)))),
-        Runner("torch.compile", "compiled", "KeyError: 3", ()),
+        Runner(CASE, "fastnn", None, (run((1, 0.4), (2, 0.5)), run((2, 0.6), (4, 0.7)))),
+        Runner(CASE, "PyTorch", None, (run((5, 0.5), (9, 0.6)), run((8, 0.4), (9, 0.4)))),
+        Runner(CASE, "compiled", "KeyError: 3", ()),
     ),
 )
 
@@ -189,20 +209,19 @@ def test_a_race_as_markdown_and_json():
 
 @pytest.mark.parametrize(
     ("options", "processors", "expected"),
-    [([], 2, (1, 2)), ([], 1, (1,)), (["--threads", "2"], 2, (2,)), (["--threads", "1"], 2, (1,))],
+    [([], 2, [1, 1, 2, 2]), ([], 1, [1, 1]), (["--threads", "2"], 2, [2, 2])],
 )
-def test_teams_of_the_suite(options, processors, expected, monkeypatch, tmp_path):
-    asked = []
+def test_the_suite(options, processors, expected, monkeypatch, tmp_path):
+    ran = []
 
-    def races(*arguments):
-        asked.append(arguments[:3])
-        yield RACE
+    def race(comparison, seeds):
+        ran.append((comparison.cases[0].threads, seeds))
+        return RACE
 
-    monkeypatch.setattr(command, "races", races)
+    monkeypatch.setattr(command, "race", race)
     monkeypatch.setattr(command, "usable", lambda: processors)
-    monkeypatch.setattr(command, "find_spec", importlib.util.find_spec)
     file = tmp_path / "report.json"
     given = ["--suite", "recipes", "--peers", "", "--rounds", "3", "--json", str(file), *options]
-    assert bench.run(parse(*given)).races == (RACE,)
-    assert asked == [([], expected, 3)]
-    assert len(json.loads(file.read_text())["races"]) == 1
+    races = bench.run(parse(*given)).races
+    assert ran == [(threads, 3) for threads in expected]
+    assert len(races) == len(json.loads(file.read_text())["races"]) == len(ran)

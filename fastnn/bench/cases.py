@@ -41,11 +41,11 @@ class Case:
     ----------
     contender : str
         A key of `LABELS`; "peak" for the matrix product that measures the machine.
-    task : {"train", "fit", "predict", "row", "dense", "matmul", "recipe"}
+    task : {"train", "fit", "predict", "row", "dense", "matmul", "step", "recipe"}
         What a round is: an epoch over the samples, a whole training of `epochs` epochs, one
         prediction of them all, a prediction of each by itself, the forward pass of one dense layer
-        on the same batch again and again, the product, or a training by a recipe with the next
-        seed.
+        on the same batch again and again, the product, steps that are taken to pieces, or a
+        training by a recipe, with another seed in each round.
     shape : tuple of int
         Units of every layer, the input first.
     samples : int
@@ -64,6 +64,8 @@ class Case:
     variant : {"plain", "momentum", "adam", "dropout", "batch norm"}
         What is trained: dense layers with ReLU between them by plain SGD, or that with another
         optimiser, dropout after each ReLU, or batch norm before it.
+    matmul_precision : {None, "bfloat16"}
+        What operands of matrix products are rounded to, if to anything.
     recipe : str
         A key of `RECIPES`, which says all else of such a training.
     """
@@ -81,6 +83,7 @@ class Case:
     threads: int = 1
     avx2: bool = False
     variant: str = "plain"
+    matmul_precision: str | None = None
     recipe: str = ""
 
     def __post_init__(self) -> None:
@@ -111,7 +114,7 @@ class Case:
     @property
     def trains(self) -> bool:
         """Whether a round moves parameters."""
-        return self.task in ("train", "fit")
+        return self.task in ("train", "fit", "step")
 
     @property
     def learning_rate(self) -> float:
@@ -145,6 +148,11 @@ class Case:
         return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
+    def products(self) -> str:
+        """What is multiplied, in words."""
+        return f"products in {self.matmul_precision or self.dtype}"
+
+    @property
     def form(self) -> str:
         """The inputs in words."""
         images = DATA_LABELS.get(self.data, Path(self.data).name)
@@ -166,6 +174,8 @@ class Comparison:
     def name(self) -> str:
         """The subject's work in words."""
         case = self.cases[0]
+        if case.task == "recipe":
+            return f"{case.recipe} of MNIST's test set, {case.team}"
         tasks = {"fit": f"fit of {case.epochs} epochs", "row": "predict one row"}
         return ", ".join(
             [
@@ -188,6 +198,8 @@ class Comparison:
             label += f", {'uint8' if case.input == 'uint8' else case.dtype} input"
         if self._differ("threads"):
             label += f", {case.team}"
+        if self._differ("matmul_precision"):
+            label += f", {case.products}"
         if case.order == "F":
             label += ", by columns"
         return label

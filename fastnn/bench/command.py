@@ -10,10 +10,12 @@ from fastnn import checks
 from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
-from fastnn.bench.measuring import measure, races
+from fastnn.bench.measuring import dissect, measure, race
+from fastnn.bench.picture import draw
 from fastnn.bench.races import Race
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
+from fastnn.bench.step import Anatomy
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
 from fastnn.processors import usable
 
@@ -110,6 +112,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
     )
+    add(
+        "--plot",
+        "in the suite step, draw the parts into FILE (.png, .svg, .pdf); needs matplotlib",
+        type=Path,
+        metavar="FILE",
+    )
     add("--json", "write all figures to FILE, after each comparison", type=Path, metavar="FILE")
 
 
@@ -145,11 +153,13 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     if suite in ("inputs", "table") and "data" not in options:
         options["data"], found = _data_here()
         notes += found
-    peers = () if suite == "costs" else given.get("peers", tuple(PEERS))
+    if "plot" in given and suite != "step":
+        raise ValueError(f"--plot: expected the suite step, which draws, got {suite}")
+    peers = () if suite in ("costs", "step") else given.get("peers", tuple(PEERS))
     missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
-    if usable() == 1 and suite == "table":
+    if usable() == 1 and suite in ("table", "recipes"):
         comparisons = [c for c in comparisons if c.cases[0].threads == 1]
         notes.append("One processor, so threads are not compared.")
     file = given.get("json")
@@ -157,11 +167,19 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         file.touch()  # a path that cannot be written is found out before the work
     environment = describe_environment()
     results: list[Result] = []
-    run: list[Race] = []
+    anatomies: list[Anatomy] = []
+    races: list[Race] = []
 
     def report(*costs: Cost, interrupted: bool = False) -> Report:
         found = Report(
-            environment, tuple(results), missing, costs, tuple(run), tuple(notes), interrupted
+            environment,
+            tuple(results),
+            missing,
+            costs,
+            tuple(anatomies),
+            tuple(races),
+            tuple(notes),
+            interrupted,
         )
         if file is not None:
             file.write_text(as_json(found))
@@ -170,17 +188,24 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     try:
         for number, comparison in enumerate(comparisons, 1):
             say(f"{number}/{len(comparisons)} {comparison.name}")
-            results.append(measure(comparison, rounds))
-            say(f"    {results[-1].verdict}")
+            if suite == "step":
+                anatomies.append(dissect(comparison, rounds))
+                say(f"    {anatomies[-1].verdict}")
+            elif suite == "recipes":
+                races.append(race(comparison, rounds))
+                say(f"    {races[-1].verdict}")
+            else:
+                results.append(measure(comparison, rounds))
+                say(f"    {results[-1].verdict}")
             report()
-        if suite == "recipes":
-            for race in races(contenders, _teams(options), rounds, say):
-                run.append(race)
-                report()
         costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
     except KeyboardInterrupt:
-        notes.append(f"Interrupted after {len(results)} of {len(comparisons)} comparisons.")
+        done = len(results) + len(anatomies) + len(races)
+        notes.append(f"Interrupted after {done} of {len(comparisons)} comparisons.")
         return report(interrupted=True)
+    finally:
+        if "plot" in given and anatomies:
+            draw(anatomies, given["plot"])
     return report(*costs)
 
 
@@ -219,13 +244,6 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
             f"got {threads}"
         )
     return options
-
-
-def _teams(options: dict[str, Any]) -> tuple[int, ...]:
-    """Return with how many threads recipes are run."""
-    if "threads" in options:
-        return (options["threads"],)
-    return (1, 2) if usable() > 1 else (1,)
 
 
 def _flat(value: Any) -> tuple[int, ...]:

@@ -12,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any, Self
 
-from fastnn.bench.cases import LABELS, Case, Comparison
+from fastnn.bench.cases import Case, Comparison
 from fastnn.bench.machine import kept_to, python_path
 from fastnn.bench.races import Race, Runner
-from fastnn.bench.recipes import PROGRAMS, RECIPES, Look
+from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
+from fastnn.bench.step import Anatomy, gathered
 
 #: Products in each round of the machine's peak; the best of all counts.
 PEAK_REPEATS = 5
@@ -177,54 +178,42 @@ def measure(comparison: Comparison, rounds: int) -> Result:
     return Result(comparison.name, rounds, tuple(outcomes), peak_case.flops / best / 1e9)
 
 
-def races(
-    contenders: Iterable[str],
-    teams: Iterable[int],
-    seeds: int,
-    say: Callable[[str], None] = lambda line: None,
-) -> Iterator[Race]:
-    """Run each recipe with each number of threads.
-
-    Parameters
-    ----------
-    contenders
-        Peers; those that no program is for are left out.
-    teams
-        Numbers of threads.
-    seeds
-        Runs of each.
-    say
-        Is told what comes next.
-    """
-    names = ["numba", *(name for name in contenders if name in PROGRAMS)]
-    for threads in teams:
-        for target, recipe in RECIPES.items():
-            cases = [Case(name, task="recipe", recipe=target, threads=threads) for name in names]
-            name = f"{target} of MNIST's test set, {cases[0].team}"
-            say(name)
-            yield Race(name, recipe, threads, _run(cases, seeds))
+def dissect(comparison: Comparison, rounds: int) -> Anatomy:
+    """Take the steps of the subject to pieces, in a worker of its own; the first round warms up."""
+    case = comparison.cases[0]
+    with Worker(case) as worker:
+        worker.receive()
+        for _ in range(1 + rounds):
+            worker.run_round()
+    if worker.error is not None:
+        return Anatomy(comparison.name, case, worker.error)
+    return gathered(comparison.name, case, [answer["result"] for answer in worker.rounds[1:]])
 
 
-def _run(cases: Sequence[Case], seeds: int) -> tuple[Runner, ...]:
-    settling = SETTLING_SECONDS if cases[0].threads > 1 else 0
+def race(comparison: Comparison, seeds: int) -> Race:
+    """Have all run a recipe, seed by seed in turn."""
+    case = comparison.cases[0]
+    settling = SETTLING_SECONDS if case.threads > 1 else 0
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(case)) for case in cases]
+        workers = [stack.enter_context(Worker(case)) for case in comparison.cases]
         for worker in workers:
             worker.receive()
         for _ in range(seeds):
             for worker in workers:
                 time.sleep(settling)
                 worker.run_round()
-    return tuple(
+    runners = [
         Runner(
-            worker.case.contender,
-            LABELS[worker.case.contender],
+            worker.case,
+            comparison.label(worker.case),
             worker.error,
-            () if worker.error else tuple(_looks(of["result"]) for of in worker.rounds),
+            # who has failed has not run with all seeds
+            () if worker.error else tuple(_looks(answer["result"]) for answer in worker.rounds),
         )
         for worker in workers
-    )
+    ]
+    return Race(comparison.name, RECIPES[case.recipe], tuple(runners))
 
 
-def _looks(rows: Iterable[Iterable[float]]) -> tuple[Look, ...]:
-    return tuple(Look(*row) for row in rows)
+def _looks(answer: Iterable[Iterable[float]]) -> tuple[Look, ...]:
+    return tuple(Look(*row) for row in answer)

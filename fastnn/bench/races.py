@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from fastnn.bench.cases import Case
+from fastnn.bench.figures import NO_VALUE, spread
 from fastnn.bench.recipes import Look, Recipe
-from fastnn.bench.spreads import spread
 from fastnn.markdown import markdown_table
-
-NO_VALUE = "-"
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Runner:
     `error` says why there are none to report.
     """
 
-    contender: str
+    case: Case
     label: str
     error: str | None
     runs: tuple[tuple[Look, ...], ...]
@@ -30,7 +29,6 @@ class Race:
 
     name: str
     recipe: Recipe
-    threads: int
     runners: tuple[Runner, ...]
 
     def times(self, runner: Runner) -> list[float | None]:
@@ -44,6 +42,16 @@ class Race:
         """Return the times of a runner and of the subject for the seeds with which both arrive."""
         both = zip(self.times(runner), self.times(self.runners[0]), strict=False)  # one failed
         return [(time, own) for time, own in both if time is not None and own is not None]
+
+    @property
+    def verdict(self) -> str:
+        """The race in a line."""
+        shown = []
+        for runner in self.runners:
+            times = [seconds for seconds in self.times(runner) if seconds is not None]
+            when = f", after {spread(times)} s" if times else ""
+            shown.append(f"{runner.label} {len(times)} of {len(runner.runs)}{when}")
+        return f"there: {'; '.join(shown)}"
 
 
 def race_sections(races: Sequence[Race]) -> list[str]:

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from statistics import geometric_mean, median
 from typing import Any
 
+from fastnn.bench import step
 from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.costs import Cost
+from fastnn.bench.figures import NO_VALUE, Spread, short, spread
 from fastnn.bench.machine import IDLE_LOAD
-from fastnn.bench.races import NO_VALUE, Race, race_sections
-from fastnn.bench.spreads import Spread, short, spread
+from fastnn.bench.races import Race, race_sections
 from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
@@ -121,6 +122,7 @@ class Report:
     results: tuple[Result, ...]
     missing: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
+    anatomies: tuple[step.Anatomy, ...] = ()
     races: tuple[Race, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
@@ -135,13 +137,14 @@ class Report:
             if outcome.error is not None
         ]
         costs = [f"{cost.name}: {cost.error}" for cost in self.costs if cost.error is not None]
+        steps = [f"{of.name}: {of.error}" for of in self.anatomies if of.error is not None]
         runners = [
             f"{race.name}: {runner.label}: {runner.error}"
             for race in self.races
             for runner in race.runners
             if runner.error is not None
         ]
-        return contenders + costs + runners
+        return contenders + costs + steps + runners
 
 
 def as_json(report: Report) -> str:
@@ -167,6 +170,7 @@ def as_markdown(report: Report) -> str:
         parts += _memory(report.results)
     if len(report.results) <= DETAILED_COMPARISONS:
         parts += [part for result in report.results for part in _details(result)]
+    parts += [part for anatomy in report.anatomies for part in step.as_markdown(anatomy)]
     if report.costs:
         parts += ["### Before and beside the arithmetic", _costs(report.costs)]
     if report.races:

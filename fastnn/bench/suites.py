@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from fastnn.bench.cases import IMAGES, VARIANT_PEERS, VARIANTS, Case, Comparison, against
+from fastnn.bench.recipes import PROGRAMS, RECIPES
 from fastnn.bench.samples import described
 
 SUITES = {
@@ -16,14 +17,15 @@ SUITES = {
     "small": "200 epochs of 150 samples, and the prediction of one row",
     "threads": "two threads on all sides, and over one of our own",
     "grid": "60 pairs of network and batch size, or those of the options",
+    "step": "the parts of a training step, each beside the limit that binds it",
     "costs": "first fit, import, validation, memory",
-    "recipes": "seconds to 98 % and 99 % of MNIST's test set, on one thread and on two",
-    "table": "all but quick, grid and recipes, float64, AVX2 and single layers",
+    "recipes": "seconds to 98 % and 99 % of MNIST's test set",
+    "table": "all but quick, grid, step and recipes, float64, AVX2 and single layers",
 }
 """What each is, in a line."""
 
 #: Timed rounds by suite, unless told.
-ROUNDS = dict.fromkeys(SUITES, 7) | {"quick": 3, "grid": 5, "recipes": 10}
+ROUNDS = dict.fromkeys(SUITES, 7) | {"quick": 3, "grid": 5, "step": 3, "recipes": 10}
 
 ONE_NETWORK = ("shape", "hidden", "batch_size", "dtype", "threads", "input", "data")
 #: The options that a suite takes, beside those of all; it chooses by itself what is not here.
@@ -35,6 +37,7 @@ TAKES = {
     "small": ("dtype",),
     "threads": ("dtype", "threads"),
     "grid": ("hidden", "batch_size", "dtype", "threads", "input", "data"),
+    "step": ONE_NETWORK,
     "costs": (),
     "recipes": ("threads",),
     "table": ("data",),
@@ -156,9 +159,30 @@ def _grid(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparis
             yield against(peers, **_sized(hidden, batch_size, {**options, **kind}))
 
 
-def _none(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
-    """Nothing of this kind: `measure_costs` and `races` have what they measure."""
+def _step(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """One network, in both dtypes."""
+    for dtype in [options["dtype"]] if "dtype" in options else ["float32", "float64"]:
+        yield Comparison((Case("numba", task="step", **_network({**options, "dtype": dtype})),))
+
+
+def _costs(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """Nothing to compare: `measure_costs` has what it measures."""
     yield from ()
+
+
+def _recipes(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """Each recipe on one thread and on two, with products in float32 and in bfloat16."""
+    known = [name for name in ("numba", *peers) if name in PROGRAMS]
+    for threads in [options["threads"]] if "threads" in options else [1, 2]:
+        for recipe in RECIPES:
+            cases = [
+                Case(
+                    name, task="recipe", recipe=recipe, threads=threads, matmul_precision=precision
+                )
+                for precision in (None, "bfloat16")
+                for name in known
+            ]
+            yield Comparison(tuple(cases))
 
 
 def _table(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
@@ -189,8 +213,9 @@ _SUITES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Compari
     "small": _small,
     "threads": _threads,
     "grid": _grid,
-    "costs": _none,
-    "recipes": _none,
+    "step": _step,
+    "costs": _costs,
+    "recipes": _recipes,
     "table": _table,
 }
 

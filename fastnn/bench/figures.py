@@ -1,9 +1,11 @@
-"""A median and its quartiles, and numbers as reports show them."""
+"""Numbers as reports show them, and what half of them lie between."""
 
 import math
 from collections.abc import Iterable
 from statistics import quantiles
 from typing import NamedTuple
+
+NO_VALUE = "-"
 
 
 class Spread(NamedTuple):
