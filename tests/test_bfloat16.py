@@ -11,12 +11,15 @@ import platform
 import numpy as np
 import pytest
 from conftest import bits, run_again
+from test_epoch_kernel import Case
+from test_threads import RESTLESS
 
 import fastnn
 from fastnn import memory
 from fastnn.backends import load
+from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.jit import jit
-from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs
+from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs, update_pairs
 from fastnn.backends.numba_backend.kernels.pairs import (
     flushing_denormals,
     fma_pairs,
@@ -208,6 +211,11 @@ def run_matmul(alpha, A, B, C, keep):
     matmul_pairs(alpha, A, B, C, keep)
 
 
+@jit
+def run_update(alpha, A, B, C, rows, pairs):
+    update_pairs(alpha, A, B, C, rows, pairs)
+
+
 def aligned(*shape, dtype=np.float32):
     size = int(np.prod(shape))
     return memory.aligned_zeros(size, np.dtype(dtype)).reshape(shape)
@@ -328,6 +336,39 @@ def test_the_product_adds_in_an_order_that_no_machine_changes(count, inner, vect
     assert (expected == C).all()
 
 
+@pytest.mark.parametrize(
+    ("units", "inner", "vectors"), [(1, 1, 1), (8, 7, 2), (13, 520, 3), (31, 3, 5), (6, 16, 4)]
+)
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_an_update_packs_what_it_has_changed(units, inner, vectors, with_rows, rng):
+    columns, even = vectors * lanes(4), units + units % 2
+    A, B = aligned(units, inner), aligned(inner, columns)
+    for words in (A, B):
+        numbers = rng.standard_normal((len(words), 2 * words.shape[1]))
+        words.view(np.uint16)[:] = to_bits(numbers) >> 16
+    weights, twin = aligned(units, columns), aligned(units, columns)
+    twin[:] = weights[:] = rng.standard_normal(weights.shape)
+    alpha, found, expected = np.float32(-0.3), [], []
+    for copies in (found, expected):
+        rows, pairs = (
+            aligned(even, (vectors + vectors % 2) * lanes(4) // 2),
+            aligned(even // 2, columns),
+        )
+        rows[:, : columns // 2] = pairs[:] = np.nan
+        copies += [rows, pairs]
+    found_rows, expected_rows = (as_matrix(copies[0]) for copies in (found, expected))
+    if not with_rows:
+        found_rows, expected_rows = (m._replace(address=0) for m in (found_rows, expected_rows))
+    run_update(
+        alpha, as_matrix(A), as_matrix(B), as_matrix(weights), found_rows, as_matrix(found[1])
+    )
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(twin), 1)
+    assert (to_bits(weights) == to_bits(twin)).all()
+    run_pack(np.float32(1), as_matrix(twin), expected_rows, as_matrix(expected[1]))
+    for one, other in zip(found, expected, strict=True):
+        assert (to_bits(one)[:units] == to_bits(other)[:units]).all()
+
+
 def test_modes_of_the_processor_are_as_before():
     """What is below the smallest normal number goes on to be a number in this thread."""
     A, B, C = aligned(1, 1), aligned(1, lanes(4)), aligned(1, lanes(4))
@@ -411,6 +452,33 @@ def test_no_bit_depends_on_the_number_of_threads(name):
         made.fit(X, y, epochs=2, batch_size=16, threads=threads)
         results.append(bits(made))
     assert results[0] == results[1] == results[2]
+
+
+def test_a_team_that_parts_and_comes_back_packs_anew():
+    """Whoever goes on alone, or together, has copies of weights as they were before that."""
+    results = []
+    for threads in (1, 2, 4):
+        case = Case((130, 257, 129, 10), 16, 150, input_dtype=np.float32)
+        program = Program(case.layers, batch_size=16, input_dtype=np.float32, bfloat16=True)
+        program._signals.settings.update(RESTLESS)
+        for _ in range(3):
+            program.prepare(
+                case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
+            )()
+        results.append(case.parameters.tobytes())
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_copies_of_weights_follow_them(optimizer, clip_norm):
+    """A call begins with packing: one of many steps is many calls of one step."""
+    X, y = data(5 * 16)
+    many, single = (network("numba", optimizer=optimizer, clip_norm=clip_norm) for _ in range(2))
+    many.fit(X, y, batch_size=16, shuffle=False)
+    for start in range(0, len(X), 16):
+        single.fit(X[start : start + 16], y[start : start + 16], batch_size=16, shuffle=False)
+    assert bits(many) == bits(single)
 
 
 def test_weights_that_a_user_sets_are_those_that_predict():

@@ -65,6 +65,8 @@ CALLED = {
     ("epoch/step.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
     ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
     ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
+    ("epoch/step.py", "pack_weights"): [in_pairs.pack_weights],
+    ("epoch/in_pairs.py", "pack_weights"): [in_pairs.pack_weights],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""
 

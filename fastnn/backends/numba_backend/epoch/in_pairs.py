@@ -15,8 +15,8 @@ slower with 1,024 units and 10 outputs, elsewhere within the noise.
 
 from __future__ import annotations
 
-from ..jit import jit_part, operation, record_at
-from ..kernels.bfloat16 import matmul_pairs, pack_pairs
+from ..jit import call, jit_part, operation, record_at
+from ..kernels.bfloat16 import matmul_pairs, pack_pairs, update_pairs
 from ..kernels.relu import mask_by_sign
 from ..kernels.rows import clear, integer_at, transpose
 from ..microkernel import matrix_at, shifted, submatrix, transposed
@@ -28,9 +28,30 @@ def nothing():
     return matrix_at(0, 0, 0, 0, 0)
 
 
+@jit_part
+def copies_of_weights(layer, unit, units):
+    """Of some rows of W, by rows and in pairs; where nobody reads the rows, they have no address.
+
+    The strides of what isn't there are 0, too.
+    """
+    return (
+        submatrix(layer.packed_weights, unit, 0, units, layer.packed_weights.columns),
+        submatrix(layer.paired_weights, unit // 2, 0, (units + 1) // 2, layer.weights.columns),
+    )
+
+
+@operation
+def pack_weights(one, record, parameters, unit, units):
+    """Make copies in bfloat16 of some rows of W, of which the first has an even number."""
+    layer = record_at(record, 0)
+    rows, pairs = copies_of_weights(layer, unit, units)
+    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.weights.columns)
+    pack_pairs(one, W, rows, pairs)
+
+
 @operation
 def multiply_in_pairs(one, record, parameters, count, training, changed):
-    """Slots = X W for own chunks; the weights are packed where they have `changed`."""
+    """Slots = X W for own chunks; where the weights have `changed` since they were packed, anew."""
     layer = record_at(record, 0)
     unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
     columns = layer.weights.columns
@@ -40,13 +61,7 @@ def multiply_in_pairs(one, record, parameters, count, training, changed):
         pairs = submatrix(layer.paired_inputs, 0, unit, (count + 1) // 2, units)
     pack_pairs(one, submatrix(layer.inputs, 0, unit, count, units), rows, pairs)
     if changed != 0:
-        rows = nothing()
-        if layer.packed_weights.address != 0:
-            rows = submatrix(layer.packed_weights, unit, 0, units, layer.packed_weights.columns)
-        pack_pairs(
-            one, submatrix(shifted(layer.weights, parameters), unit, 0, units, columns),
-            rows, submatrix(layer.paired_weights, unit // 2, 0, units // 2, columns),
-        )  # fmt: skip
+        call(layer.pack_weights, one, layer.record, parameters, unit, units)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         words = (integer_at(layer.chunk_units + 8 * (chunk + 1)) - first + 1) // 2
@@ -86,7 +101,10 @@ def input_gradient_in_pairs(one, record, count, padded):
 
 @operation
 def gradient_in_pairs(factor, record, unit, units, count, target, stride, keep):
-    """target = keep * target + factor X^T G, for some own units; the first of them packs G."""
+    """target = factor X^T G, for some own units, of which the first packs G.
+
+    Or it is added to the target: these are the weights then, and are packed as well.
+    """
     layer = record_at(record, 0)
     columns = layer.weights.columns
     words = (count + 1) // 2
@@ -94,7 +112,9 @@ def gradient_in_pairs(factor, record, unit, units, count, target, stride, keep):
     if unit == layer.first_unit:
         pack_pairs(factor, submatrix(layer.gradient, 0, 0, count, columns), nothing(), G)
     X = submatrix(layer.paired_inputs, 0, unit, words, units)
-    itemsize = layer.weights.column_stride
-    matmul_pairs(
-        factor, transposed(X), G, matrix_at(target, stride, itemsize, units, columns), keep
-    )
+    C = matrix_at(target, stride, layer.weights.column_stride, units, columns)
+    if keep != 0:
+        rows, pairs = copies_of_weights(layer, unit, units)
+        update_pairs(factor, transposed(X), G, C, rows, pairs)
+    else:
+        matmul_pairs(factor, transposed(X), G, C, 0)

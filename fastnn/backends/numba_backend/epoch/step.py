@@ -108,6 +108,7 @@ LAYER = np.dtype(
             "update_and_multiply", "waiting_factor",
             # IN_PAIRS: address of this record, and operations
             "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
+            "pack_weights",
         )
     ]
     + [
@@ -331,9 +332,13 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
 
 @jit_part
 def multiply(
-    scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training
+    scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training,
+    changed,
 ):  # fmt: skip
-    """Multiply own inputs by the weights; the first layer loads them, others have them already."""
+    """Multiply own inputs by the weights; the first layer loads them, others have them already.
+
+    `changed` says whether somebody else has moved the weights since this table saw them last.
+    """
     one = type(scale)(1)
     # without an order samples follow each other in memory, and the processor sees that by itself
     most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
@@ -359,7 +364,6 @@ def multiply(
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         elif layer.forward_by == IN_PAIRS:
-            changed = 1 if training or start == 0 else 0
             call(
                 layer.multiply_in_pairs, one, layer.record,
                 parameters, count, 1 if training else 0, changed,
@@ -549,6 +553,8 @@ def update_weights(
                     layer.move, one, layer.weights_region, rates,
                     parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
+                if layer.update_by == IN_PAIRS:
+                    call(layer.pack_weights, one, layer.record, parameters, unit, units)
                 squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
@@ -669,6 +675,7 @@ def run_batches(
     called = 0
     meeting = 0
     layers = 0  # the number of the first record
+    changed = 1  # weights, by somebody else than these records
     one_by_one = training and total > 0 and record_at(tables, 0).update_by == ONE_SAMPLE
     if one_by_one:
         nothing_waits(one, record_at(tables, 0))
@@ -684,8 +691,10 @@ def run_batches(
                         break
                     start = called - 1
                     members = record_at(team, 0).members
+                    changed = 1
                 elif call_members(signals, record_at(team, 0).members, start + 1):
                     members = record_at(team, 0).members
+                    changed = 1
             layers = 0 if members == 1 else blocks
             began = clock()
         count = min(shared.batch_size, total - start)
@@ -706,7 +715,7 @@ def run_batches(
             else:
                 multiply(
                     scale, shared, layer, number == 0, read_samples, read_order, read_start, total,
-                    parameters, count, padded, training,
+                    parameters, count, padded, training, changed,
                 )  # fmt: skip
                 if team is not None and members > 1:
                     meeting = exchange_products(
@@ -725,6 +734,7 @@ def run_batches(
 
         if not training:
             store_result(shared, outputs, start, count)
+            changed = 0
             start += shared.batch_size
             continue
 
@@ -802,6 +812,7 @@ def run_batches(
             if shared.sample_weights != 0:
                 weight = real_at(0.0, shared.batch_weight)
             loss += weight * real_at(0.0, shared.penalty)
+        changed = 0 if shared.clip == 0 else 1
         if team is not None:
             if members == 1:
                 if count == shared.batch_size:
@@ -810,6 +821,7 @@ def run_batches(
                 # from here on the caller changes everybody's weights
                 meeting = meet(signals, member, members, meeting)
                 members = 1
+                changed = 1
         start += shared.batch_size
     if one_by_one:
         # the last update, with a product that nobody reads

@@ -442,7 +442,9 @@ class Table:
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
-        for name in ("multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs"):
+        for name in (
+            "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs", "pack_weights"
+        ):  # fmt: skip
             layer[name] = getattr(in_pairs, name).address(self.dtype, LAYER)
         units, outputs = int(layer["input_units"]), int(layer["output_units"])
 

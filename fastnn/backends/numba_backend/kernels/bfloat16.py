@@ -13,13 +13,14 @@ that takes as long as the product in float32.
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 from ..language import Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
-from .matmul import BLOCK_COLUMNS, add_to, write_product
-from .pairs import flushing_denormals, fma_pairs, paired, rounded
+from .matmul import BLOCK_COLUMNS, Sums, add_to, write_product
+from .pairs import flushing_denormals, fma_pairs, paired, rounded, store_rounded
 
 BLOCK_PAIRS = 512
 """Pairs after which sums go to memory; the same on all machines, as it decides the order of sums.
@@ -69,6 +70,41 @@ def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: 
     """
     with flushing_denormals(k):
         write_product(
-            k, A, B, C, keep, partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
+            k, A, B, C, keep, partial(fma_pairs, k), add_to(k, alpha, C, k.fma_rounded_once),
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
+        )  # fmt: skip
+
+
+@microkernel
+def update_pairs(
+    k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, rows: Matrix, pairs: Matrix
+) -> None:
+    """C += alpha * A B, as `matmul_pairs` has it, and what C is then packed as by `pack_pairs`.
+
+    Why it is fast: weights are packed while they are in registers, where a pass of its own reads
+    all of them once more. And they are asked for before the sums: these take half of the time that
+    they take in float32, so to wait for memory behind them is twice the share.
+    """
+    scale = k.broadcast(alpha)
+
+    def finish(total: Sums, height: int, columns: int, row: Int, offset: Int, kept: Int) -> None:
+        target, moved = C.shifted(row * C.row_stride + offset), {}
+        for i, j in itertools.product(range(height), range(columns)):
+            address = target.row(i) + j * k.vector_bytes
+            moved[i, j] = k.fma_rounded_once(scale, total[i, j], k.load(address))
+            k.store(moved[i, j], address)
+        with k.when(rows.address.differs(0)):
+            first = rows.row(row) + offset // 2
+            for (i, j), vector in moved.items():
+                store_rounded(k, vector, first + i * rows.row_stride + j * (k.vector_bytes // 2))
+        first = pairs.row(row // 2) + offset
+        for i, j in itertools.product(range(0, height, 2), range(columns)):
+            high = moved[i + 1, j] if i + 1 < height else k.zero()
+            both = paired(k, moved[i, j], high)
+            k.store(both, first + i // 2 * pairs.row_stride + j * k.vector_bytes)
+
+    with flushing_denormals(k):
+        write_product(
+            k, A, B, C, k.integer(1), partial(fma_pairs, k), finish,
+            BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS, prefetching=True,
         )  # fmt: skip

@@ -32,7 +32,7 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     stride is an odd number of cache lines don't need it.
     """
     write_product(
-        k, A, B, C, keep, k.fma, add_to(k, alpha, k.fma),
+        k, A, B, C, keep, k.fma, add_to(k, alpha, C, k.fma),
         BLOCK_INNER, BLOCK_COLUMNS, k.machine.tile_columns,
     )  # fmt: skip
 
@@ -40,18 +40,20 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
 Fma = Callable[[Vector, Vector, Vector], Vector]
 Sums = Variables[Vector]
 """Of a tile: `[row, vector]`."""
-Finish = Callable[[Sums, int, int, Matrix, Int], None]
-"""Writes what is done with the sums of a tile, so many rows by so many vectors of them; where they
-are to go, and whether they are added to what is there (1 or 0)."""
+Finish = Callable[[Sums, int, int, Int, Int, Int], None]
+"""Writes what is done with the sums of a tile, so many rows by so many vectors of them, from a row
+on and from so many bytes of it; and whether they are added to what is there (1 or 0)."""
 
 
 def write_product(
     k: Kernel, A: Matrix, B: Matrix, C: Matrix, keep: Int,
     fma: Fma, finish: Finish, block_inner: int, block_columns: int, widest: int,
+    prefetching: bool = False,
 ) -> None:  # fmt: skip
     """Write what `matmul` does, with `fma` for a multiply-add and `finish` for its end.
 
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
+    With `prefetching`, a tile of C that is kept is asked for before its sums are computed.
     """
     vectors = k.vectors(C)
     with k.loop(0, vectors, block_columns) as first, k.loop(0, B.rows, block_inner) as inner:
@@ -69,21 +71,26 @@ def write_product(
             offset = column[0] * k.vector_bytes
             for columns in k.cases(width, range(1, widest + 1)):
                 for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
+                    if prefetching:
+                        with k.when(kept.equals(1)):
+                            tile = C.shifted(row * C.row_stride + offset)
+                            for i, j in itertools.product(range(height), range(columns)):
+                                k.prefetch(tile.row(i) + j * k.vector_bytes)
                     total = register_tile(
                         k, height, columns, A_block.shifted(row * A.row_stride),
                         B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
                         fma,
                     )  # fmt: skip
-                    target = C.shifted(row * C.row_stride + offset)
-                    finish(total, height, columns, target, kept)
+                    finish(total, height, columns, row, offset, kept)
             column[0] = column[0] + width
 
 
-def add_to(k: Kernel, alpha: Real, fma: Fma) -> Finish:
-    """Return what stores alpha * sums, or adds them by `fma` to what is there."""
+def add_to(k: Kernel, alpha: Real, C: Matrix, fma: Fma) -> Finish:
+    """Return what stores alpha * sums in C, or adds them by `fma` to what is there."""
     scale = k.broadcast(alpha)
 
-    def finish(total: Sums, height: int, columns: int, target: Matrix, kept: Int) -> None:
+    def finish(total: Sums, height: int, columns: int, row: Int, offset: Int, kept: Int) -> None:
+        target = C.shifted(row * C.row_stride + offset)
         for case in k.cases(kept, (0, 1)):
             for i, j in itertools.product(range(height), range(columns)):
                 address = target.row(i) + j * k.vector_bytes

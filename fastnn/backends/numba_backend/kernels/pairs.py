@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from ..language import INT32, Kernel, Vector
+from ..language import INT32, Int, Kernel, Vector
 from ..machine import HAS_BFLOAT16
 
 INT16 = ir.IntType(16)
@@ -40,6 +40,20 @@ class BFloat(ir.Type):  # type: ignore[misc]
 def rounded(k: Kernel, first: Vector, second: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
     """Return two vectors of float32 as bfloat16, number after number."""
     return _of_halves(k, _halves(k, first, second, emulated))
+
+
+def store_rounded(
+    k: Kernel, vector: Vector, address: Int, emulated: bool = not HAS_BFLOAT16
+) -> None:
+    """Store one vector of float32 as bfloat16: half a vector, at a multiple of half of one."""
+    builder, narrow = k.builder, ir.VectorType(INT16, k.lanes)
+    if emulated:
+        code = builder.trunc(_rounded_half(k, vector), narrow)
+    else:
+        name = f"llvm.x86.avx512bf16.cvtneps2bf16.{8 * k.vector_bytes}"
+        convert = k.function(name, ir.VectorType(BFloat(), k.lanes), [k.vector_type])
+        code = builder.bitcast(builder.call(convert, [vector.code]), narrow)
+    k.store_as(code, address, k.vector_bytes // 2)
 
 
 def paired(k: Kernel, low: Vector, high: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
