@@ -10,6 +10,7 @@ print(network.evaluate(X_test, y_test).accuracy)
 
 from fastnn import activations, initializers, schedules
 from fastnn.activations import *  # noqa: F403
+from fastnn.augmentation import random_shift
 from fastnn.backends import available_backends, get_backend, set_backend, use_backend
 from fastnn.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, ReduceOnPlateau
 from fastnn.datasets import iterate_minibatches, load_dataset, normalize, standardize
@@ -82,6 +83,7 @@ __all__ = [
     "normalize",
     "one_hot",
     "predict",
+    "random_shift",
     "resume",
     "schedules",
     "set_backend",

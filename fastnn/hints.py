@@ -225,9 +225,10 @@ def _large_excerpt(values: Array) -> Array | None:
 
     Nor if there is NaN or infinity, which is for others to find.
     """
-    rows = values[:: -(-len(values) // SAMPLES)]
-    if rows.dtype.kind == "b":
+    if values.dtype.kind == "b":
         return None
+    # a copy, which the next two look at: they would wait for memory twice
+    rows = values[:: -(-len(values) // SAMPLES)].copy()
     lowest, highest = float(rows.min()), float(rows.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)) or max(-lowest, highest) <= LARGE:
         return None

@@ -24,7 +24,7 @@ FLOORS = [
         "registry",
         "unpacking",
     },
-    {"memory", "backends", "datasets", "initializers", "schedules"},
+    {"augmentation", "memory", "backends", "datasets", "initializers", "schedules"},
     {"loss_functions", "losses", "optimizers"},
     {"parameters"},
     {"layers"},

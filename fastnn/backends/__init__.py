@@ -38,6 +38,9 @@ class Backend(Protocol):
     def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None: ...
 
     @staticmethod
+    def by_rows(X: Array, dtype: np.dtype[Any]) -> Array: ...
+
+    @staticmethod
     def elementwise_forward(function: str, input: Array, *constants: float) -> Array: ...
 
     @staticmethod

@@ -22,6 +22,11 @@ def prepare(dtype: np.dtype[Any], operations: Iterable[str]) -> None:
     """Make `operations` ready to compute in `dtype`: here nothing needs compiling."""
 
 
+def by_rows(X: Array, dtype: np.dtype[Any]) -> Array:
+    """Return X in `dtype` with the numbers of each row side by side, X itself if they are."""
+    return np.ascontiguousarray(X, dtype)
+
+
 def rounded_to_bfloat16(x: Array) -> Array:
     """Return float32 numbers rounded to bfloat16, as float32.
 

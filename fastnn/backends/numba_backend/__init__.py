@@ -25,7 +25,7 @@ from .kernels import elementwise as elementwise_kernels
 from .kernels.activations import FORMULAS
 from .kernels.optimizers import RULES
 from .kernels.philox import BLOCK_WORDS
-from .layerwise import batch_norm, dense, elementwise, losses, optimizers
+from .layerwise import batch_norm, columns, dense, elementwise, losses, optimizers
 from .layerwise import dropout as dropout_kernels
 from .layerwise.arrays import Entries, KernelEntries, plain, raise_if_refused
 from .layerwise.dense import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
@@ -69,6 +69,10 @@ _poisson = Entries(losses.poisson_loss, 4)
 _poisson_gradient = Entries(losses.poisson_loss_gradient, 4)
 _squared_error = Entries(losses.squared_error, 4)
 _squared_error_gradient = Entries(losses.squared_error_gradient, 4)
+
+
+def by_rows(X: Array, dtype: np.dtype[Any]) -> Array:
+    return columns.by_rows(X, dtype)
 
 
 def elementwise_forward(function: str, input: Array, *constants: float) -> Array:

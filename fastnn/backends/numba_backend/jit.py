@@ -314,6 +314,14 @@ class KernelOperation:
             self._addresses[dtype] = place
         return self._addresses[dtype]
 
+    def entry(self, dtype: np.dtype[Any]) -> Callable[..., None]:
+        """Return a kernel of integers and matrices as Python calls it, which gives it integers.
+
+        Other threads of Python run meanwhile.
+        """
+        integers = len(self._kernel.signature(FLOATS[dtype]).args)
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * integers)(self.address(dtype))
+
     def _compiled(self, element: ir.Type) -> Object:
         module, _ = _written(self._kernel, element)
         return Object(machine_code(str(module)))
