@@ -657,7 +657,7 @@ def call_matmul_transposed(like, A, B, C):
 @jit.jit
 def call_gather(alpha, V, bits, M, C, group):
     rows.nonzero_bits(alpha, V, bits)
-    sparse.gather(alpha, V, bits, M, C, group, 1)
+    sparse.gather(alpha, V, bits, M, C, group, 1, C)
 
 
 @jit.jit

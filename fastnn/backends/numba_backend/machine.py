@@ -133,6 +133,10 @@ HAS_BFLOAT16 = MACHINE.vector_bits == 512 and "+avx512bf16" in target_cpu()[1].s
 """Whether the CPU that code is for multiplies pairs of bfloat16, in vectors of this width."""
 
 
+PAGE_BYTES = 4096
+"""What fetches memory ahead of loads knows nothing of the next page."""
+
+
 def lanes(itemsize: int) -> int:
     """Return how many numbers of `itemsize` bytes a vector holds."""
     return MACHINE.vector_bits // 8 // itemsize

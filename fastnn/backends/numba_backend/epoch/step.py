@@ -94,9 +94,10 @@ LAYER = np.dtype(
             "first_column", "stop_column", "parts", "part_bytes",
             # messages to the other members of a team, and from them
             "products_out", "products_in", "gradient_out", "gradient_in",
-            # which kernels, and how many columns they take at a time
+            # which kernels, how many columns they take at a time, and how many rows of the weights
+            # ahead of the one that changes the update asks for; none of small weights
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
-            "scatter_tile", "gather_tile", "backward_tile", "chunk_words",
+            "scatter_tile", "gather_tile", "backward_tile", "chunk_words", "rows_ahead",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
             "decay", "squares_of_rows", "squares", "penalty_squares",
@@ -322,11 +323,13 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
                 for unit in range(first, last, 64):
                     if column == 0:
                         ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
+                    later_rows = min(64, count) if layer.rows_ahead != 0 else 0
                     gather(
                         one, submatrix(layer.inputs, 0, unit, count, 64),
                         shifted(bits, (unit - first) // 64 * 8),
                         submatrix(weights, unit, column, 64, width),
                         submatrix(Z, 0, column, count, width), 1, 0 if unit == first else 1,
+                        submatrix(weights, unit + 64, column, later_rows, width),
                     )  # fmt: skip
 
 
@@ -524,16 +527,18 @@ def update_weights(
                 )  # fmt: skip
             elif layer.update_by == BY_UNIT:
                 rows = (units + layer.update_rows - 1) // layer.update_rows * layer.update_rows
-                for sample in range(0, count, GROUP_SAMPLES):
-                    X = submatrix(samples_from(layer, sample), unit, 0, rows, GROUP_SAMPLES)
-                    bits = submatrix(layer.bits_by_unit, unit, sample // 64, rows, 1)
-                    for column in range(0, columns, layer.update_tile):
-                        width = min(layer.update_tile, columns - column)
+                for column in range(0, columns, layer.update_tile):
+                    width = min(layer.update_tile, columns - column)
+                    W = submatrix(target, 0, column, rows, width)
+                    for sample in range(0, count, GROUP_SAMPLES):
+                        X = submatrix(samples_from(layer, sample), unit, 0, rows, GROUP_SAMPLES)
+                        ahead = layer.rows_ahead if fused and sample == 0 else 0
                         gather(
-                            factor, X, bits,
-                            submatrix(layer.gradient, sample, column, GROUP_SAMPLES, width),
-                            submatrix(target, 0, column, rows, width),
+                            factor, X,
+                            submatrix(layer.bits_by_unit, unit, sample // 64, rows, 1),
+                            submatrix(layer.gradient, sample, column, GROUP_SAMPLES, width), W,
                             layer.update_rows, keep if sample == 0 else 1,
+                            submatrix(W, ahead, 0, rows if ahead != 0 else 0, width),
                         )  # fmt: skip
             else:
                 if not fused:

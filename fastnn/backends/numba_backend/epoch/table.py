@@ -23,7 +23,7 @@ from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU
 from ..language import MATRIX
-from ..machine import MACHINE, lanes
+from ..machine import MACHINE, PAGE_BYTES, lanes
 from . import clipping, in_pairs, losses, one_sample, optimizers, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
@@ -61,6 +61,8 @@ ZEROED = {"dense_rows"}
 """Parts of the workspace that are zero between calls; what others hold doesn't matter."""
 GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
+ROWS_AHEAD = 4
+"""Where rows of weights lie in pages of their own, the one that is asked for is so far ahead."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -638,6 +640,8 @@ def choose_kernels(
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
+    if layer["weights"]["row_stride"] > PAGE_BYTES:
+        layer["rows_ahead"] = ROWS_AHEAD
 
 
 def in_one_pass(layer: np.void, padded: int, width: int) -> bool:

@@ -106,5 +106,5 @@ def update_pairs(
     with flushing_denormals(k):
         write_product(
             k, A, B, C, k.integer(1), partial(fma_pairs, k), finish,
-            BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS, prefetching=True,
+            BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS, asked_from=0,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from ..language import Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
-from ..machine import MACHINE
+from ..machine import MACHINE, PAGE_BYTES
 from ..microkernel import microkernel
 
 BLOCK_INNER = MACHINE.block_inner
@@ -30,6 +30,8 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     It goes through B in blocks that stay in the second-level cache.
     Tried and lost: copying blocks of A and B into the order in which they are read. Rows whose
     stride is an odd number of cache lines don't need it.
+    What is kept of a C of long rows is asked for before the inner loop, as processors don't foresee
+    rows in pages of their own.
     """
     write_product(
         k, A, B, C, keep, k.fma, add_to(k, alpha, C, k.fma),
@@ -48,12 +50,13 @@ on and from so many bytes of it; and whether they are added to what is there (1 
 def write_product(
     k: Kernel, A: Matrix, B: Matrix, C: Matrix, keep: Int,
     fma: Fma, finish: Finish, block_inner: int, block_columns: int, widest: int,
-    prefetching: bool = False,
+    asked_from: int = PAGE_BYTES,
 ) -> None:  # fmt: skip
     """Write what `matmul` does, with `fma` for a multiply-add and `finish` for its end.
 
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
-    With `prefetching`, a tile of C that is kept is asked for before its sums are computed.
+    Where C is kept and its rows are longer than `asked_from` bytes, a tile of it is asked for before
+    its sums are computed.
     """
     vectors = k.vectors(C)
     with k.loop(0, vectors, block_columns) as first, k.loop(0, B.rows, block_inner) as inner:
@@ -71,11 +74,10 @@ def write_product(
             offset = column[0] * k.vector_bytes
             for columns in k.cases(width, range(1, widest + 1)):
                 for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
-                    if prefetching:
-                        with k.when(kept.equals(1)):
-                            tile = C.shifted(row * C.row_stride + offset)
-                            for i, j in itertools.product(range(height), range(columns)):
-                                k.prefetch(tile.row(i) + j * k.vector_bytes)
+                    with k.when(kept.equals(1) & (C.row_stride > asked_from)):
+                        tile = C.shifted(row * C.row_stride + offset)
+                        for i, j in itertools.product(range(height), range(columns)):
+                            k.prefetch(tile.row(i) + j * k.vector_bytes)
                     total = register_tile(
                         k, height, columns, A_block.shifted(row * A.row_stride),
                         B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),

@@ -62,12 +62,14 @@ def gather(
     C: Matrix,
     rows_at_once: Int,
     keep: Int,
+    later: Matrix,
 ) -> None:
     """C[r, :] = keep C[r, :] + alpha * sum of V[r, i] M[i, :] over the i with V[r, i] not zero.
 
     Shapes: V [rows, up to 64], bits [rows, 1 word], M [up to 64, columns], C [rows, columns];
     `keep` is 0 or 1. `rows_at_once` is 1 or 2, as in `scatter`; columns are whole vectors, at most
     MACHINE.gather_vectors with single rows, MACHINE.scatter_vectors with pairs.
+    `later` has rows of as many columns, which are needed soon; with each row of C one is asked for.
     The update of every layer (r an input unit, i a sample, M the gradient of the output), and
     the forward pass of hidden layers (r a sample, i an input unit, M the weights).
     Why it is fast: rows of C stay in registers, M in the first-level cache. A load and a
@@ -80,6 +82,9 @@ def gather(
         for width in k.cases(k.vectors(M), range(1, most[size] + 1)):
             with k.loop(0, V.rows, size) as r:
                 union = _union(k, bits, r, size)
+                with k.when(r < later.rows):
+                    for p, j in itertools.product(range(size), range(width)):
+                        k.prefetch(later.row(r + p) + j * k.vector_bytes)
                 with k.when((union | (1 - keep)).differs(0)):
                     total = k.variables(k.zero(), size, width)
                     with k.each_bit(union) as i:
