@@ -55,7 +55,7 @@ def write_product(
     """Write what `matmul` does, with `fma` for a multiply-add and `finish` for its end.
 
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
-    Where C is kept and its rows are longer than `asked_from` bytes, a tile of it is asked for before
+    Where C is kept and its rows are longer than `asked_from` bytes, a tile is asked for before
     its sums are computed.
     """
     vectors = k.vectors(C)
