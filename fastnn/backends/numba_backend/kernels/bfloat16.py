@@ -16,11 +16,12 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
+from ..jit import KernelOperation
 from ..language import Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
 from .matmul import BLOCK_COLUMNS, Sums, add_to, write_product
-from .pairs import flushing_denormals, fma_pairs, paired, rounded, store_rounded
+from .pairs import flushing_denormals, fma_pairs, nearest, paired, rounded, store_rounded
 
 BLOCK_PAIRS = 512
 """Pairs after which sums go to memory; the same on all machines, as it decides the order of sums.
@@ -108,3 +109,23 @@ def update_pairs(
             k, A, B, C, k.integer(1), partial(fma_pairs, k), finish,
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS, asked_from=0,
         )  # fmt: skip
+
+
+def _round_rows(k: Kernel, like: Real, source: Matrix, bits: Matrix, target: Matrix) -> None:
+    """target = source, rounded to bfloat16 but in float32: those rows of which a bit is set.
+
+    Shapes: source and target [rows, columns], bits [rows, 64-bit words]; where there are none, at
+    the address 0, all rows. For kernels that skip zeros: these multiply float32, and are to
+    multiply what pairs would have.
+    """
+    all_rows = k.where(bits.address.equals(0), k.integer(1), k.integer(0))
+    with k.loop(0, source.rows) as row:
+        any_bit = k.variable(all_rows)
+        with k.loop(0, bits.columns) as word:
+            any_bit[0] = any_bit[0] | k.load_integer(bits.row(row) + 8 * word)
+        with k.when(any_bit[0].differs(0)), k.loop(0, k.vectors(source)) as j:
+            offset = j * k.vector_bytes
+            k.store(nearest(k, k.load(source.row(row) + offset)), target.row(row) + offset)
+
+
+round_rows = KernelOperation(_round_rows, "round_rows")
