@@ -65,6 +65,7 @@ CALLED = {
     ("epoch/step.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
     ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
     ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
+    ("epoch/step.py", "load_in_pairs"): [in_pairs.load_in_pairs],
     ("epoch/step.py", "pack_weights"): [in_pairs.pack_weights],
     ("epoch/step.py", "round_rows"): [bfloat16.round_rows],
     ("epoch/in_pairs.py", "pack_weights"): [in_pairs.pack_weights],

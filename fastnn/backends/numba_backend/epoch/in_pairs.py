@@ -16,7 +16,8 @@ slower with 1,024 units and 10 outputs, elsewhere within the noise.
 from __future__ import annotations
 
 from ..jit import call, jit_part, operation, record_at
-from ..kernels.bfloat16 import matmul_pairs, pack_pairs, update_pairs
+from ..kernels.bfloat16 import load_pairs, matmul_pairs, pack_pairs, update_pairs
+from ..kernels.loading import copy_bytes, sample_at
 from ..kernels.relu import mask_by_sign
 from ..kernels.rows import clear, integer_at, transpose
 from ..microkernel import matrix_at, shifted, submatrix, transposed
@@ -50,16 +51,59 @@ def pack_weights(one, record, parameters, unit, units):
 
 
 @operation
+def load_in_pairs(
+    scale, record, samples, order, start, count, unit, stop,
+    rows, row_stride, pairs, pair_stride,
+):  # fmt: skip
+    """X = scale * samples, packed for the first layer: units `unit` to `stop` of all of them.
+
+    What they become lies at addresses of whole matrices; where `pairs` is 0, there are none.
+    """
+    shared = record_at(record, 0)
+    itemsize = shared.input_itemsize
+    # the last units, if they fill no vector, are copied: nothing is read beyond the end of a row
+    whole = (stop - unit) // shared.lanes
+    tail = unit + whole * shared.lanes
+    for i in range(0, count, 2):
+        first = samples + sample_at(order, start + i) * shared.input_row_bytes
+        second = shared.zeros
+        if i + 1 < count:
+            second = samples + sample_at(order, start + i + 1) * shared.input_row_bytes
+        row = rows + i * row_stride
+        pair = 0 if pairs == 0 else pairs + i // 2 * pair_stride
+        load_pairs(
+            scale, first + unit * itemsize, second + unit * itemsize, shared.input_code, whole,
+            matrix_at(row + 2 * unit, row_stride, 2, 2, stop - unit),
+            0 if pair == 0 else pair + 4 * unit,
+        )  # fmt: skip
+        if tail < stop:
+            tails = shared.tails, shared.tails + shared.tail_stride
+            copy_bytes(first + tail * itemsize, tails[0], (stop - tail) * itemsize)
+            copy_bytes(second + tail * itemsize, tails[1], (stop - tail) * itemsize)
+            load_pairs(
+                scale, tails[0], tails[1], shared.input_code, 1,
+                matrix_at(row + 2 * tail, row_stride, 2, 2, stop - tail),
+                0 if pair == 0 else pair + 4 * tail,
+            )  # fmt: skip
+
+
+@operation
 def multiply_in_pairs(one, record, parameters, count, training, changed):
-    """Slots = X W for own chunks; where the weights have `changed` since they were packed, anew."""
+    """Slots = X W for own chunks; where the weights have `changed` since they were packed, anew.
+
+    The first layer's inputs came packed, others are packed here.
+    """
     layer = record_at(record, 0)
     unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
     columns = layer.weights.columns
-    rows = submatrix(layer.packed_inputs, 0, unit // 2, count, units // 2)
-    pairs = nothing()
-    if training != 0:
-        pairs = submatrix(layer.paired_inputs, 0, unit, (count + 1) // 2, units)
-    pack_pairs(one, submatrix(layer.inputs, 0, unit, count, units), rows, pairs)
+    if layer.inputs.address != 0:
+        pairs = nothing()
+        if training != 0:
+            pairs = submatrix(layer.paired_inputs, 0, unit, (count + 1) // 2, units)
+        pack_pairs(
+            one, submatrix(layer.inputs, 0, unit, count, units),
+            submatrix(layer.packed_inputs, 0, unit // 2, count, units // 2), pairs,
+        )  # fmt: skip
     if changed != 0:
         call(layer.pack_weights, one, layer.record, parameters, unit, units)
     for chunk in range(layer.first_chunk, layer.stop_chunk):

@@ -161,6 +161,8 @@ SHARED = np.dtype(
             "record", "layers", "stages", "forward_stages", "backward_stages",
             # the first block, where it is the input itself: the operation that loads it, or 0
             "load_input", "input_units",
+            # the first layer, where it multiplies in pairs: the operation that loads its input
+            "load_in_pairs",
             # the loss: 0 for softmax cross-entropy, or an operation; what it reads and writes
             "loss", "output_units",
             "target_code", "labels", "predictions", "margins", "sums",
@@ -387,7 +389,19 @@ def multiply(
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
     else:
-        if first:
+        if first and layer.forward_by == IN_PAIRS:
+            rows, pairs = layer.packed_inputs, layer.paired_inputs
+            stop = min(layer.stop_unit, layer.input_units)
+            call(
+                shared.load_in_pairs, scale, shared.record, samples, order, start, count,
+                layer.first_unit, stop,
+                rows.address, rows.row_stride, pairs.address, pairs.row_stride,
+            )  # fmt: skip
+            ask_for_samples(
+                shared, layer, layer.first_unit, stop - layer.first_unit, samples, order,
+                start + count, min(most_ahead, total - start - count),
+            )  # fmt: skip
+        elif first:
             load_rows(scale, shared, layer, samples, order, start, count)
         elif layer.inputs_transposed.address != 0:
             unit, units = layer.first_unit, layer.stop_unit - layer.first_unit

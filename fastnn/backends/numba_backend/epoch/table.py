@@ -406,7 +406,7 @@ class Table:
         if self.training:
             ways.add(int(layer["update_by"]))
 
-        if first and layer["forward_by"] != BY_UNIT:
+        if first and layer["forward_by"] not in (BY_UNIT, IN_PAIRS):
             self._want_rows(units, (layer, "inputs"))
 
         # the gradient is masked by the inputs as it comes out of the product, transposed
@@ -442,6 +442,9 @@ class Table:
             self._want(itemsize, (layer, "waiting_factor"))
         if IN_PAIRS in ways:
             self._lay_out_pairs(layer)
+            if first:
+                operation = in_pairs.load_in_pairs
+                self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
         if layer["round_rows"]:
             self._want_rows(outputs, (layer, "rounded_weights"), rows=rows)
             self._want_rows(outputs, (layer, "rounded_gradient"))

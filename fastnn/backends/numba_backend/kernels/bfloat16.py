@@ -16,10 +16,13 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
+from llvmlite import ir
+
 from ..jit import KernelOperation
-from ..language import Int, Kernel, Matrix, Real
+from ..language import Address, Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
+from .loading import ELEMENTS, converted
 from .matmul import BLOCK_COLUMNS, Sums, add_to, write_product
 from .pairs import flushing_denormals, fma_pairs, nearest, paired, rounded, store_rounded
 
@@ -60,6 +63,37 @@ def pack_pairs(k: Kernel, like: Real, source: Matrix, rows: Matrix, pairs: Matri
             k.store(paired(k, block[0][0], block[1][0]), target)
             with k.when(two_vectors):
                 k.store(paired(k, block[0][1], block[1][1]), target + k.vector_bytes)
+
+
+@microkernel
+def load_pairs(
+    k: Kernel,
+    scale: Real,
+    first: Address,
+    second: Address,
+    code: Int,
+    vectors: Int,
+    rows: Matrix,
+    pairs: Address,
+) -> None:
+    """scale * two samples, as `load_row` has them, rounded to bfloat16 by rows and in pairs.
+
+    `pairs` may be 0, and then nothing is written there. So many vectors of each are whole.
+    Why it is fast: samples become bfloat16 as they are loaded. As float32 they were written to
+    memory and read again, twice as many bytes as all that is written here.
+    """
+    factor = k.broadcast(scale)
+    for case in k.cases(code, tuple(ELEMENTS)):
+        element, nbytes = ELEMENTS[case]
+        kind = ir.VectorType(element, k.lanes)
+        with k.loop(0, vectors) as j:
+            place = j * (k.lanes * nbytes)
+            loaded = [k.load_as(sample + place, kind, 1) for sample in (first, second)]
+            both = [converted(k, x, k.vector_type, nbytes) * factor for x in loaded]
+            for i, vector in enumerate(both):
+                store_rounded(k, vector, rows.row(i) + j * (k.vector_bytes // 2))
+            with k.when(pairs.differs(0)):
+                k.store(paired(k, *both), pairs + j * k.vector_bytes)
 
 
 @microkernel
