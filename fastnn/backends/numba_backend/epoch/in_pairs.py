@@ -129,9 +129,10 @@ def input_gradient_in_pairs(one, record, count, padded):
         one, submatrix(packed, unit, 0, units, packed.columns),
         submatrix(layer.turned_weights, 0, unit, packed.columns, units),
     )  # fmt: skip
+    # by rows for this product, in pairs for the update that follows
     pack_pairs(
         one, submatrix(layer.gradient, 0, 0, count, layer.gradient.columns),
-        layer.packed_gradient, nothing(),
+        layer.packed_gradient, layer.paired_gradient,
     )  # fmt: skip
     dX = submatrix(below.gradient, 0, unit, count, units)
     matmul_pairs(
@@ -145,7 +146,7 @@ def input_gradient_in_pairs(one, record, count, padded):
 
 @operation
 def gradient_in_pairs(factor, record, unit, units, count, target, stride, keep):
-    """target = factor X^T G, for some own units, of which the first packs G.
+    """target = factor X^T G, for some own units; the first of them packs G, if it isn't yet.
 
     Or it is added to the target: these are the weights then, and are packed as well.
     """
@@ -153,7 +154,7 @@ def gradient_in_pairs(factor, record, unit, units, count, target, stride, keep):
     columns = layer.weights.columns
     words = (count + 1) // 2
     G = submatrix(layer.paired_gradient, 0, 0, words, columns)
-    if unit == layer.first_unit:
+    if unit == layer.first_unit and layer.packed_gradient.address == 0:
         pack_pairs(factor, submatrix(layer.gradient, 0, 0, count, columns), nothing(), G)
     X = submatrix(layer.paired_inputs, 0, unit, words, units)
     C = matrix_at(target, stride, layer.weights.column_stride, units, columns)

@@ -397,10 +397,6 @@ def multiply(
                 layer.first_unit, stop,
                 rows.address, rows.row_stride, pairs.address, pairs.row_stride,
             )  # fmt: skip
-            ask_for_samples(
-                shared, layer, layer.first_unit, stop - layer.first_unit, samples, order,
-                start + count, min(most_ahead, total - start - count),
-            )  # fmt: skip
         elif first:
             load_rows(scale, shared, layer, samples, order, start, count)
         elif layer.inputs_transposed.address != 0:
