@@ -71,7 +71,7 @@ def share_out(
     first, stop = member * chunks // members, (member + 1) * chunks // members
     each = chunks // members if members > 1 else 1
     for number, layer in enumerate(layers):
-        layer["record"] = layers[number:].ctypes.data
+        layer["record"], layer["number"] = layers[number:].ctypes.data, number
         layer["first_chunk"], layer["stop_chunk"] = first, stop
         layer["first_unit"] = starts[number, first]
         layer["stop_unit"] = memory.round_up(int(starts[number, stop]), lanes)

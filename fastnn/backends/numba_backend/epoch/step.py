@@ -49,6 +49,25 @@ from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
 from .in_pairs import nothing
+from .laps import (
+    ACTIVATION,
+    BACKWARD,
+    BIASES,
+    FORWARD,
+    INPUT_GRADIENT,
+    LOAD,
+    LOSS,
+    MASK,
+    MEETING,
+    OPTIMIZER,
+    PREPARE,
+    REST,
+    STAGES,
+    TURN,
+    UPDATE,
+    begin_lap,
+    lap,
+)
 from .losses import load_labels
 from .meetings import (
     END,
@@ -81,7 +100,7 @@ LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "input_units", "output_units",
+            "number", "input_units", "output_units",
             # parameters: bytes from the start of the flat vector; and see `weights` below
             "biases",
             # whether its ReLU is applied to its sums, and to the gradient that arrives here; and
@@ -366,6 +385,7 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
 def multiply(
     scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training,
     changed,
+    laps,
 ):  # fmt: skip
     """Multiply own inputs by the weights; the first layer loads them, others have them already.
 
@@ -376,6 +396,7 @@ def multiply(
     most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
     if changed and layer.round_rows != 0:
         round_weights(one, layer, parameters, nothing())
+        lap(laps, layer, PREPARE)
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
@@ -383,11 +404,13 @@ def multiply(
             load_units(scale, shared, layer, samples, order, start, count, sample, stop)
             if layer.round_rows != 0:
                 round_inputs(one, layer, sample, stop)
+            lap(laps, layer, LOAD)
             ahead = start + min(stop, count)
             multiply_units(
                 one, shared, layer, parameters, sample, min(stop, count),
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
+            lap(laps, layer, FORWARD)
     else:
         if first and layer.forward_by == IN_PAIRS:
             rows, pairs = layer.packed_inputs, layer.paired_inputs
@@ -397,14 +420,17 @@ def multiply(
                 layer.first_unit, stop,
                 rows.address, rows.row_stride, pairs.address, pairs.row_stride,
             )  # fmt: skip
+            lap(laps, layer, LOAD)
         elif first:
             load_rows(scale, shared, layer, samples, order, start, count)
+            lap(laps, layer, LOAD)
         elif layer.inputs_transposed.address != 0:
             unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
             transpose(
                 one, submatrix(layer.inputs, 0, unit, padded, units),
                 submatrix(layer.inputs_transposed, unit, 0, units, padded),
             )  # fmt: skip
+            lap(laps, layer, PREPARE)
         if layer.forward_by == ONE_SAMPLE:
             call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         elif layer.forward_by == IN_PAIRS:
@@ -414,11 +440,13 @@ def multiply(
             )  # fmt: skip
         else:
             find_nonzeros(one, layer, count, padded, training)
+            lap(laps, layer, PREPARE)
             ahead = start + count
             multiply_rows(
                 one, shared, layer, parameters, count,
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
+        lap(laps, layer, FORWARD)
 
 
 @jit_part
@@ -481,7 +509,7 @@ def minus_rate(one, rates):
 
 
 @jit_part
-def input_gradient(one, layer, below, parameters, rates, count, padded):
+def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
     """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
     is between.
 
@@ -498,9 +526,12 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
         dX = submatrix(below.gradient_transposed, unit, 0, units, padded)
         G = submatrix(layer.gradient_transposed, 0, 0, layer.output_units, padded)
         matmul(one, W, G, dX, 0)
+        lap(laps, layer, INPUT_GRADIENT)
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs_transposed, unit, 0, units, padded))
+            lap(laps, layer, MASK)
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+        lap(laps, layer, TURN)
     elif layer.gradient_by == WITH_UPDATE and layer.update_by == EVERY_NUMBER:
         backward_from_few(
             minus_rate(one, rates), submatrix(layer.inputs, 0, unit, count, units),
@@ -508,6 +539,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
             submatrix(below.gradient, 0, unit, count, units),
         )  # fmt: skip
         clear(one, submatrix(below.gradient, count, unit, padded - count, units))
+        lap(laps, layer, BACKWARD)
     elif layer.gradient_by == WITH_UPDATE:
         factor = minus_rate(one, rates)
         columns = layer.weights.columns
@@ -522,19 +554,23 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
                 submatrix(weights, unit, column, units, width), dX, layer.dots,
                 0 if column == 0 else 1,
             )  # fmt: skip
+        lap(laps, layer, BACKWARD)
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+        lap(laps, layer, TURN)
     else:
         dX = submatrix(below.gradient, 0, unit, count, units)
         G = submatrix(layer.gradient, 0, 0, count, layer.output_units)
         matmul_transposed(one, G, W, dX)
+        lap(laps, layer, INPUT_GRADIENT)
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs, 0, unit, count, units))
         clear(one, submatrix(below.gradient, count, unit, padded - count, units))
+        lap(laps, layer, MASK)
 
 
 @jit_part
 def update_weights(
-    one, layer, parameters, first_state, second_state, rates, count, factor, keep
+    one, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
 ):  # fmt: skip
     """W -= rate * X^T G, or another rule's step: own rows of W.
 
@@ -601,6 +637,7 @@ def update_weights(
                             factor, X, bits, submatrix(layer.gradient, 0, column, count, width),
                             submatrix(target, first, column, 64, width), 1,
                         )  # fmt: skip
+            lap(laps, layer, UPDATE)
             if not fused:
                 call(
                     layer.move, one, layer.weights_region, rates,
@@ -608,6 +645,7 @@ def update_weights(
                 )  # fmt: skip
                 if layer.update_by == IN_PAIRS:
                     call(layer.pack_weights, one, layer.record, parameters, unit, units)
+                lap(laps, layer, OPTIMIZER)
                 squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
@@ -617,10 +655,11 @@ def update_weights(
             unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
             moved = submatrix(layer.bits_by_unit, unit, 0, units, (count + 63) // 64)
         round_weights(one, layer, parameters, moved)
+        lap(laps, layer, PREPARE)
 
 
 @jit_part
-def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
+def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded, laps):
     """Move own rows of W, see `update_weights`, and own part of b: b -= rate * sum(G)."""
     fused = layer.move == 0
     factor = minus_rate(one, rates) if fused else one
@@ -629,7 +668,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
     elif layer.gradient_by != WITH_UPDATE:
         update_weights(
             one, layer, parameters, first_state, second_state, rates, count,
-            factor, 1 if fused else 0,
+            factor, 1 if fused else 0, laps,
         )  # fmt: skip
     first, columns = layer.first_column, layer.stop_column - layer.first_column
     target = layer.gradient_rows.address
@@ -643,6 +682,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
             layer.move, one, layer.biases_region, rates,
             parameters, target, first_state, second_state, 0, 1,
         )  # fmt: skip
+    lap(laps, layer, BIASES)
 
 
 @operation
@@ -704,7 +744,7 @@ def store_result(shared, outputs, start, count):
 @jit
 def run_batches(
     scale, shared_record, tables, blocks, samples, targets, order, total,
-    parameters, first_state, second_state, rates, rates_stride, outputs, totals, team,
+    parameters, first_state, second_state, rates, rates_stride, outputs, totals, team, laps,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; add losses and right answers to totals.
 
@@ -717,7 +757,7 @@ def run_batches(
     `tables` holds the records of the blocks for a thread that works alone and behind them, for it
     as a member of a team, as many more. `team` is what a member knows of its team, or None: then
     this is compiled without the branches for a team, so that one thread pays nothing for what it
-    doesn't use.
+    doesn't use. `laps` is the address of what `laps.py` notes, or None likewise.
     """
     shared = record_at(shared_record, 0)
     one = type(scale)(1)
@@ -739,6 +779,9 @@ def run_batches(
     if one_by_one:
         nothing_waits(one, record_at(tables, 0))
     start = 0
+    if laps is not None:
+        first = record_at(tables, 0)
+        begin_lap(laps)
     while start < total:
         if team is not None:
             signals = record_at(team, 0).signals
@@ -756,6 +799,7 @@ def run_batches(
                     changed = 1
             layers = 0 if members == 1 else blocks
             began = clock()
+            lap(laps, first, MEETING)
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
         step = start // shared.batch_size
@@ -764,6 +808,7 @@ def run_batches(
         if shared.put_rows != 0:
             call(shared.put_rows, one, shared.record, order, start, count, 1)
             read_samples, read_order, read_start = shared.dense_rows, 0, 0
+            lap(laps, first, LOAD)
         for number in range(last + 1):
             layer = record_at(tables, layers + number)
             if number < first_dense:
@@ -771,25 +816,30 @@ def run_batches(
                     shared.load_input, scale, shared.record,
                     read_samples, read_order, read_start, count, padded,
                 )  # fmt: skip
+                lap(laps, layer, LOAD)
             else:
                 multiply(
                     scale, shared, layer, number == 0, read_samples, read_order, read_start, total,
-                    parameters, count, padded, training, changed,
+                    parameters, count, padded, training, changed, laps,
                 )  # fmt: skip
                 if team is not None and members > 1:
                     meeting = exchange_products(
                         one, layer, signals, member, members, meeting, count
                     )
+                    lap(laps, layer, MEETING)
                 finish_forward(one, shared, layer, parameters, count, padded)
+                lap(laps, layer, ACTIVATION)
             if layer.first_stage != layer.stop_stage and layer.first_column != layer.stop_column:
                 call(
                     shared.forward_stages, one, shared.stages, parameters,
                     layer.first_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, padded, step,
                 )  # fmt: skip
+                lap(laps, layer, STAGES)
 
         if shared.put_rows != 0:
             call(shared.put_rows, one, shared.record, order, start, count, 0)
+            lap(laps, first, LOAD)
 
         if not training:
             store_result(shared, outputs, start, count)
@@ -803,6 +853,7 @@ def run_batches(
             )
             loss += batch_loss
             correct += batch_correct
+            lap(laps, layer, LOSS)
         transposed_already = False
         # a block is updated in the turn after its own, when its input gradient no longer needs its
         # weights as they were; so there is a turn more than blocks, number -1, for the first one's
@@ -817,41 +868,47 @@ def run_batches(
                     layer.lowest_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, step, step_rates,
                 )  # fmt: skip
+                lap(laps, layer, STAGES)
             if number >= 0 and layer.mask_gradient != 0:
                 mask_by_sign(
                     one, submatrix(layer.gradient, 0, layer.first_column, count, own),
                     submatrix(layer.outputs, 0, layer.first_column, count, own),
                 )  # fmt: skip
+                lap(laps, layer, MASK)
             if team is not None and members > 1 and number >= first_dense:
                 if number == first_dense and member == 0:
                     consider_parting(signals, start + 1)
                 transfer(one, layer.gradient_out, members, padded)
                 meeting = arrive(signals, member, meeting)
+                lap(laps, layer, MEETING)
             if number < last:
                 # a team does it while messages are on their way
                 above = record_at(tables, layers + number + 1)
                 update(
                     one, shared, above, parameters, first_state, second_state,
-                    step_rates + RATE_BYTES * above.learned, count, padded,
+                    step_rates + RATE_BYTES * above.learned, count, padded, laps,
                 )  # fmt: skip
             if team is not None and members > 1 and number >= first_dense:
                 wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
+                lap(laps, layer, MEETING)
             if number >= first_dense and layer.gradient_by != NO_GRADIENT:
                 below = record_at(tables, layers + number - 1)
                 by_columns = layer.gradient_by == BY_COLUMNS
                 if by_columns:
                     transpose_gradient(one, layer, padded, transposed_already)
+                    lap(laps, layer, TURN)
                 # stages change the gradient where it lies by rows
                 transposed_already = below.first_stage == below.stop_stage and (
                     by_columns or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
                 )
                 if layer.gradient_by == BY_PAIRS:
                     call(layer.input_gradient_in_pairs, one, below.record, count, padded)
+                    lap(laps, layer, INPUT_GRADIENT)
                 else:
                     input_gradient(
                         one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,
-                        count, padded,
+                        count, padded, laps,
                     )  # fmt: skip
         if shared.clip != 0:
             if team is not None and members > 1:
@@ -860,6 +917,7 @@ def run_batches(
                 shared.clip, one, record_at(tables, layers).parts_to_clip,
                 parameters, first_state, second_state, step_rates,
             )  # fmt: skip
+            lap(laps, first, OPTIMIZER)
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
@@ -881,18 +939,20 @@ def run_batches(
                 meeting = meet(signals, member, members, meeting)
                 members = 1
                 changed = 1
+        lap(laps, first, REST)
         start += shared.batch_size
     if one_by_one:
         # the last update, with a product that nobody reads
         first = record_at(tables, 0)
         call(first.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
+        lap(laps, first, UPDATE)
     if training:
         put_real(loss, totals)
         put_integer(correct, totals + 8)
 
 
-def entry_for(dtype: np.dtype, team: bool) -> Callable[..., int]:
+def entry_for(dtype: np.dtype, team: bool, laps: bool = False) -> Callable[..., int]:
     """Return `run_batches` as Python calls it, compiled or read from the cache."""
     whole = np.dtype(np.int64)
-    kinds = dtype, SHARED, LAYER, *[whole] * 12, MEMBER if team else None
+    kinds = dtype, SHARED, LAYER, *[whole] * 12, MEMBER if team else None, whole if laps else None
     return run_batches.entry(kinds)

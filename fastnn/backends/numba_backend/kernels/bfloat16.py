@@ -93,7 +93,7 @@ def load_pairs(
             for i, vector in enumerate(both):
                 store_rounded(k, vector, rows.row(i) + j * (k.vector_bytes // 2))
             with k.when(pairs.differs(0)):
-                k.store(paired(k, *both), pairs + j * k.vector_bytes)
+                k.store(paired(k, both[0], both[1]), pairs + j * k.vector_bytes)
 
 
 @microkernel
