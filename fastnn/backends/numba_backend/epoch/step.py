@@ -127,6 +127,9 @@ LAYER = np.dtype(
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
             "update_and_multiply", "waiting_factor",
+            # the first layer, where it multiplies samples as they lie: where the addresses of those
+            # of the batch are, and kernels; else 0
+            "sources", "multiply_samples", "multiply_samples_turned",
             # IN_PAIRS: address of this record, and operations
             "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
             "pack_weights",
@@ -216,6 +219,14 @@ def load_rows(scale, shared, layer, samples, order, start, count):
             min(layer.stop_unit, layer.input_units) - unit,
             layer.inputs.address + i * layer.inputs.row_stride + unit * shared.itemsize,
         )  # fmt: skip
+
+
+@jit_part
+def find_rows(shared, layer, samples, order, start, count):
+    """Note where the samples of the batch lie, for a layer that multiplies them there."""
+    for i in range(count):
+        source = samples + sample_at(order, start + i) * shared.input_row_bytes
+        put_integer(source, layer.sources + 8 * i)
 
 
 @jit_part
@@ -363,7 +374,10 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
             ask_for_samples(
                 shared, layer, first, last - first, samples, order, ahead, ahead_count
             )  # fmt: skip
-            matmul(one, X, W, Z, 0)
+            if layer.sources != 0:
+                call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
+            else:
+                matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
             for column in range(0, columns, layer.gather_tile):
@@ -420,6 +434,9 @@ def multiply(
                 layer.first_unit, stop,
                 rows.address, rows.row_stride, pairs.address, pairs.row_stride,
             )  # fmt: skip
+            lap(laps, layer, LOAD)
+        elif first and layer.sources != 0:
+            find_rows(shared, layer, samples, order, start, count)
             lap(laps, layer, LOAD)
         elif first:
             load_rows(scale, shared, layer, samples, order, start, count)
@@ -601,9 +618,16 @@ def update_weights(
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
             if layer.update_by == EVERY_NUMBER:
-                X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, 0, count, columns)
-                matmul(factor, transposed(X), G, target, keep)
+                if layer.sources != 0:
+                    offset = unit * layer.weights.column_stride
+                    call(
+                        layer.multiply_samples_turned, factor, layer.sources, offset,
+                        G, target, keep,
+                    )  # fmt: skip
+                else:
+                    X = submatrix(layer.inputs, 0, unit, count, units)
+                    matmul(factor, transposed(X), G, target, keep)
             elif layer.update_by == IN_PAIRS:
                 call(
                     layer.gradient_in_pairs, factor, layer.record,

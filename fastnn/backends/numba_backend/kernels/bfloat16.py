@@ -23,7 +23,7 @@ from ..language import Address, Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
 from .loading import ELEMENTS, converted
-from .matmul import BLOCK_COLUMNS, Sums, add_to, write_product
+from .matmul import BLOCK_COLUMNS, Sums, add_to, strided, write_product
 from .pairs import flushing_denormals, fma_pairs, nearest, paired, rounded, store_rounded
 
 BLOCK_PAIRS = 512
@@ -105,7 +105,8 @@ def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: 
     """
     with flushing_denormals(k):
         write_product(
-            k, A, B, C, keep, partial(fma_pairs, k), add_to(k, alpha, C, k.fma_rounded_once),
+            k, strided(k, A), B, C, keep,
+            partial(fma_pairs, k), add_to(k, alpha, C, k.fma_rounded_once),
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
         )  # fmt: skip
 
@@ -140,7 +141,7 @@ def update_pairs(
 
     with flushing_denormals(k):
         write_product(
-            k, A, B, C, k.integer(1), partial(fma_pairs, k), finish,
+            k, strided(k, A), B, C, k.integer(1), partial(fma_pairs, k), finish,
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS, asked_from=0,
         )  # fmt: skip
 
