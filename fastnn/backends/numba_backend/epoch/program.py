@@ -145,7 +145,6 @@ class Program:
         self.dense = structure.dense
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
-        self._has_run: set[int] = set()
         for table in ("training", "prediction"):
             vars(self).pop(table, None)
 
@@ -304,22 +303,20 @@ class Program:
                 self._laps_of(members), ranges,
             )  # fmt: skip
         read = samples, targets, order, parameters, rates, states, sample_weights, self.laps
-        before = self._totals[0].item()  # of each time that the call is made
-        return partial(self._run, run, members, before, read)
+        before = self._totals.copy()  # of each time that the call is made
+        return partial(self._run, run, before, read)
 
     def _run(
         self,
         run: Callable[[], object],
-        members: int,
-        before: tuple[float, int],
+        before: np.ndarray,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
-        self._totals[0] = before
+        self._totals[:] = before
         run()
-        self._has_run.add(members)
-        totals = self._totals[0]
-        return float(totals["loss"]), int(totals["correct"])
+        loss, correct = self._totals.item()
+        return loss, correct
 
     def _laps_of(self, members: int) -> list[int]:
         """Return where the cycles of each thread are counted, of none if they are not."""
@@ -348,13 +345,17 @@ class Program:
         table.check_canaries()
         return result
 
+    def get_ready(self, threads: int = 1) -> None:
+        """Make the tables, and compile what so many threads train by, or read it from the disk."""
+        members = self.members(threads)
+        if members > 1:
+            self._team(members)
+        _ = self.training
+        entry_for(self.dtype, team=members > 1)
+
     def layers_of(self, members: int) -> np.ndarray:
         """Return the records of the layers, as a team shares them out to its first member."""
         return self._team(members).layers if members > 1 else self.training.layers
-
-    def has_run(self, threads: int) -> bool:
-        """Say whether so many threads have trained these layers, so that nothing is compiled."""
-        return self.members(threads) in self._has_run
 
     def _team(self, members: int) -> Team:
         """Return the tables of a team, made when first asked for."""

@@ -222,11 +222,18 @@ def load_rows(scale, shared, layer, samples, order, start, count):
 
 
 @jit_part
-def find_rows(shared, layer, samples, order, start, count):
-    """Note where the samples of the batch lie, for a layer that multiplies them there."""
+def find_rows(shared, layer, samples, order, start, count, total):
+    """Note where the samples of the batch lie, for a layer that multiplies them there.
+
+    Behind them, where those of the next batch lie, for the update to ask for them bit by bit; in
+    the last batch it asks for what is here.
+    """
+    later = layer.sources + 8 * shared.batch_size
     for i in range(count):
         source = samples + sample_at(order, start + i) * shared.input_row_bytes
         put_integer(source, layer.sources + 8 * i)
+        position = min(start + count + i, total - 1)
+        put_integer(samples + sample_at(order, position) * shared.input_row_bytes, later + 8 * i)
 
 
 @jit_part
@@ -371,12 +378,12 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
         elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, 0, last - first, columns)
-            ask_for_samples(
-                shared, layer, first, last - first, samples, order, ahead, ahead_count
-            )  # fmt: skip
             if layer.sources != 0:
                 call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
             else:
+                ask_for_samples(
+                    shared, layer, first, last - first, samples, order, ahead, ahead_count
+                )  # fmt: skip
                 matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
@@ -436,7 +443,7 @@ def multiply(
             )  # fmt: skip
             lap(laps, layer, LOAD)
         elif first and layer.sources != 0:
-            find_rows(shared, layer, samples, order, start, count)
+            find_rows(shared, layer, samples, order, start, count, total)
             lap(laps, layer, LOAD)
         elif first:
             load_rows(scale, shared, layer, samples, order, start, count)
@@ -587,7 +594,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
 
 @jit_part
 def update_weights(
-    one, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
+    one, shared, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
 ):  # fmt: skip
     """W -= rate * X^T G, or another rule's step: own rows of W.
 
@@ -623,7 +630,7 @@ def update_weights(
                     offset = unit * layer.weights.column_stride
                     call(
                         layer.multiply_samples_turned, factor, layer.sources, offset,
-                        G, target, keep,
+                        G, target, keep, 8 * shared.batch_size,
                     )  # fmt: skip
                 else:
                     X = submatrix(layer.inputs, 0, unit, count, units)
@@ -691,7 +698,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
         put_real(factor, layer.waiting_factor)
     elif layer.gradient_by != WITH_UPDATE:
         update_weights(
-            one, layer, parameters, first_state, second_state, rates, count,
+            one, shared, layer, parameters, first_state, second_state, rates, count,
             factor, 1 if fused else 0, laps,
         )  # fmt: skip
     first, columns = layer.first_column, layer.stop_column - layer.first_column

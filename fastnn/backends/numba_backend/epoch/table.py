@@ -431,7 +431,7 @@ class Table:
             ways.add(int(layer["update_by"]))
 
         if in_place:
-            self._want(self.padded * 8, (layer, "sources"))
+            self._want(2 * self.batch_size * 8, (layer, "sources"))
             layer["multiply_samples"] = MULTIPLY_SAMPLES.address(self.dtype)
             if self.training:
                 turned = MULTIPLY_SAMPLES_TURNED.address(self.dtype)

@@ -57,10 +57,15 @@ def multiply_samples(
 
 
 def multiply_samples_turned(
-    k: Kernel, alpha: Real, samples: Address, first: Int, B: Matrix, C: Matrix, keep: Int
-) -> None:
-    """C = keep * C + alpha * X^T B, with X as in `multiply_samples`."""
-    _write_with_fma(k, columns_at(k, samples, first), alpha, B, C, keep)
+    k: Kernel, alpha: Real, samples: Address, first: Int, B: Matrix, C: Matrix, keep: Int,
+    later: Int,
+) -> None:  # fmt: skip
+    """C = keep * C + alpha * X^T B, with X as in `multiply_samples`.
+
+    The addresses of as many samples that are multiplied later begin `later` bytes behind those of
+    X. While a number of X is multiplied, the one at its place in the later sample is asked for.
+    """
+    _write_with_fma(k, columns_at(k, samples, first, later), alpha, B, C, keep)
 
 
 MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED = (
@@ -111,14 +116,15 @@ def rows_at(k: Kernel, addresses: Address, first: Int) -> Left:
     return walk
 
 
-def columns_at(k: Kernel, addresses: Address, first: Int) -> Left:
-    """Return the transpose of `rows_at`."""
+def columns_at(k: Kernel, addresses: Address, first: Int, later: Int) -> Left:
+    """Return the transpose of `rows_at`, which asks for rows whose addresses come `later`."""
 
     def walk(row: Int, column: Int | int, height: int) -> Walk:
         offset = first + row * k.element_bytes
 
         def numbers(place: Int) -> Iterator[Real]:
             start = k.load_address(place, "a sample") + offset
+            k.prefetch(k.load_integer(place + later) + offset)
             return (k.load_real_anywhere(start + i * k.element_bytes) for i in range(height))
 
         return Walk(addresses + column * 8, 8, numbers)
