@@ -23,6 +23,8 @@ VARIANTS = ("momentum", "adam", "dropout", "batch norm")
 """What else is trained than plain SGD on dense layers with ReLU."""
 VARIANT_PEERS = ("torch",)
 """Contenders that know them."""
+PRECISION_PEERS = ("torch", "torch.compile", "jax")
+"""Contenders that can multiply in bfloat16."""
 MOMENTUM = 0.9
 DROPPED = 0.2
 """Share of the hidden units that dropout drops."""
@@ -183,6 +185,7 @@ class Comparison:
                 "-".join(map(str, case.shape)),
                 *([f"batch {case.batch_size}"] if case.trains or case.task == "dense" else []),
                 case.dtype,
+                *([case.products] if case.matmul_precision is not None else []),
                 case.form,
                 *([f"{case.samples:,} samples"] if self._differ("order") else []),
                 case.team,
