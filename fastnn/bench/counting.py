@@ -204,8 +204,15 @@ class Counted:
         if BY_SAMPLE in ways:
             return visits(self._bits_by_sample(layer), 1)
         rows = layer["waiting"] if ONE_SAMPLE in ways else layer["inputs"]
-        inputs = numbers(rows, self.dtype, self.count)
         first = int(layer["first_unit"])
+        if layer["sources"] != 0:
+            places = (ctypes.c_int64 * self.count).from_address(int(layer["sources"]))
+            nbytes = self._rows(layer) * self.itemsize
+            return sum(
+                int(np.count_nonzero(np.frombuffer(ctypes.string_at(place, nbytes), self.dtype)))
+                for place in (place + first * self.itemsize for place in places)
+            )
+        inputs = numbers(rows, self.dtype, self.count)
         return int(np.count_nonzero(inputs[:, first : first + self._rows(layer)]))
 
     def _asked(self, layer: np.void, work: Work) -> Work:
@@ -224,6 +231,14 @@ class Counted:
         nbytes = self.count * self._units(layer) * self.itemsize
         which = "inputs_transposed" if layer["forward_by"] == BY_UNIT else "inputs"
         return Touch(operand(layer[which]), nbytes, again * nbytes, span)
+
+    def _inputs_there(self, layer: np.void) -> list[Touch]:
+        """Inputs of the forward product, of the samples that it may read as they lie."""
+        inputs = self._inputs(layer)
+        if layer["sources"] == 0:
+            return [inputs]
+        # from wherever all samples are; in the update they are those of this batch
+        return [Touch(("samples", 0), inputs.nbytes), Touch(inputs.operand, 0.0)]
 
     def _outputs(self, layer: np.void, name: str, again: float = 0.0, span: float = 0.0) -> Touch:
         """A matrix of samples and outputs: slots, outputs or gradient."""
@@ -261,6 +276,8 @@ class Counted:
         return Touch(name, vectors * VECTOR_BYTES)
 
     def _load(self, layer: np.void) -> Work:
+        if layer["sources"] != 0:  # nothing but addresses
+            return Work()
         each = int(self.shared["input_itemsize"])
         read = Touch(("samples", 0), self.count * self._rows(layer) * each)
         vectors = self._vectors(self._units(layer))
@@ -325,7 +342,7 @@ class Counted:
                 stores=weights,
             )
             return work + Work(touched=[self._weights(layer)])
-        work = Work(touched=[self._inputs(layer), *slots])
+        work = Work(touched=[*self._inputs_there(layer), *slots])
         for units in chunks:
             if way == IN_PAIRS:
                 work += product(self.count, -(-units // 2), vectors, False, pairs=True)
