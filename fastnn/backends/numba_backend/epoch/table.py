@@ -19,6 +19,7 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
+from ..kernels.bfloat16 import round_rows
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8
 from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
@@ -52,8 +53,9 @@ INPUT_CODES = {
     np.dtype(np.float64): FLOAT64,
 }
 
-SPARSE_BELOW = 0.55
-"""Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
+SPARSE_BELOW, SPARSE_BELOW_IN_BFLOAT16 = 0.55, 0.22
+"""Share of non-zeros below which kernels that skip zeros are faster than dense ones, in float32 and
+in bfloat16."""
 WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
 IN_PLACE_BYTES = 3 << 20
@@ -137,8 +139,7 @@ class Table:
                     number > 0 and blocks[number - 1].relu and not blocks[number - 1].stages
                 )
                 if structure.bfloat16:
-                    layer["forward_by"] = layer["update_by"] = IN_PAIRS
-                    layer["gradient_by"] = BY_PAIRS
+                    choose_for_bfloat16(layer, number == 0, density)
                 if self._learned == 0:
                     layer["gradient_by"] = NO_GRADIENT
                 elif training and plain and in_one_pass(layer, self.padded, self.lanes):
@@ -414,6 +415,17 @@ class Table:
             and int(self.shared["input_row_bytes"][0]) * self.batch_size * passes <= IN_PLACE_BYTES
         )
 
+    def _wants_copy(self, layer: np.void) -> bool:
+        """Say whether a hidden layer has a transposed copy of its inputs, too.
+
+        The gradient is masked by it where it comes out of a product, transposed. And in a pass that
+        goes back and updates, a gradient that fills the first-level cache would push out of it what
+        is read by columns.
+        """
+        if layer["gradient_by"] == WITH_UPDATE and layer["update_by"] == BY_UNIT:
+            return self.padded * self._row_bytes(int(layer["output_units"])) > CACHED_BYTES
+        return bool(layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS)
+
     def _lay_out(self, layer: np.void, first: bool, in_place: bool, starts: np.ndarray) -> None:
         """Say which buffers a Dense layer needs, and how large they are.
 
@@ -426,29 +438,24 @@ class Table:
             ways.add(int(layer["update_by"]))
 
         if in_place:
-            self._want(self.padded * 8, (layer, "sources"))
+            self._want(2 * self.batch_size * 8, (layer, "sources"))
             layer["multiply_samples"] = MULTIPLY_SAMPLES.address(self.dtype)
             if self.training:
                 turned = MULTIPLY_SAMPLES_TURNED.address(self.dtype)
                 layer["multiply_samples_turned"] = turned
-        elif first:
+        elif first and layer["forward_by"] != IN_PAIRS:
             self._want_rows(units, (layer, "inputs"))
-        # the gradient is masked by the inputs as it comes out of the product, transposed
-        if self.training and layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS:
+        if self.training and self._wants_copy(layer):
             self._want_transposed(units, (layer, "inputs_transposed"))
-        samples = memory.round_up(self.padded, GROUP_SAMPLES)
+        # sets of bits lie word by word, so that those of a group are side by side to be turned
+        groups, words = -(-self.padded // GROUP_SAMPLES), int(layer["chunk_words"])
         if ways & {BY_UNIT, BY_SAMPLE}:
-            # word by word, so that those of a group are side by side where they are turned
-            words = int(layer["chunk_words"] * self.shared["chunks"][0])
-            layer["bits_by_sample"] = 0, 8, 8 * samples, samples, words
-            self._want(8 * samples * words, (layer, "bits_by_sample"))
-        if BY_UNIT in ways:
-            # whole words of the last chunk
-            rows = int(starts[:-1].max()) + 64 * int(layer["chunk_words"])
-            layer["group_bytes"] = rows * 8
-            self._want_matrix(
-                samples // GROUP_SAMPLES * rows, 1, 8, (layer, "bits_by_unit"), itemsize=8
-            )
+            self._want_columns(
+                GROUP_SAMPLES * groups, words * int(self.shared["chunks"][0]),
+                (layer, "bits_by_sample"),
+            )  # fmt: skip
+        if BY_UNIT in ways:  # whole words of the last chunk
+            self._want_columns(int(starts[:-1].max()) + 64 * words, groups, (layer, "bits_by_unit"))
 
         # slots lie one after the other
         slots, stride = int(self.shared["chunks"][0]), self._row_bytes(outputs)
@@ -463,10 +470,18 @@ class Table:
             self._want(itemsize, (layer, "waiting_factor"))
         if IN_PAIRS in ways:
             self._lay_out_pairs(layer)
+            if first:
+                operation = in_pairs.load_in_pairs
+                self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
+        if layer["round_rows"]:
+            self._want_rows(outputs, (layer, "rounded_weights"), rows=self._whole_vectors(units))
+            self._want_rows(outputs, (layer, "rounded_gradient"))
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
-        for name in ("multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs"):
+        for name in (
+            "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs", "pack_weights"
+        ):  # fmt: skip
             layer[name] = getattr(in_pairs, name).address(self.dtype, LAYER)
         units, outputs = int(layer["input_units"]), int(layer["output_units"])
 
@@ -515,6 +530,12 @@ class Table:
         for record, name in fields:
             record[name] = 0, stride, itemsize or self.dtype.itemsize, rows, columns
         self._want(rows * stride, *fields)
+
+    def _want_columns(self, rows: int, columns: int, field: tuple[np.void, str]) -> None:
+        """Ask for a matrix of 64-bit words that lie column by column."""
+        record, name = field
+        record[name] = 0, 8, 8 * rows, rows, columns
+        self._want(8 * rows * columns, field)
 
     def _whole_vectors(self, units: int) -> int:
         return memory.round_up(units, self.lanes)
@@ -624,6 +645,11 @@ def _stages_of(layer: np.void) -> range:
     return range(layer["first_stage"], layer["stop_stage"])
 
 
+def sparse_below(bfloat16: bool) -> float:
+    """Return the share of non-zeros below which the first layer skips zeros."""
+    return SPARSE_BELOW_IN_BFLOAT16 if bfloat16 else SPARSE_BELOW
+
+
 def choose_kernels(
     layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float, may_wait: bool,
     chunk: int,
@@ -640,7 +666,7 @@ def choose_kernels(
         layer["forward_by"] = layer["update_by"] = ONE_SAMPLE
     elif batch_size <= FEW_SAMPLES:  # nothing is transposed
         layer["forward_by"] = layer["update_by"] = BY_SAMPLE
-    elif density >= SPARSE_BELOW:
+    elif density >= sparse_below(False):
         layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     elif first:
         few_samples = batch_size <= min(SAMPLES_ALONE, SAMPLES_A_VECTOR * vectors)
@@ -677,17 +703,30 @@ def choose_kernels(
         layer["rows_ahead"] = ROWS_AHEAD
 
 
+def choose_for_bfloat16(layer: np.void, first: bool, density: float) -> None:
+    """Decide how a layer multiplies numbers that are rounded to bfloat16.
+
+    In pairs, zeros and all, but where so much of the input is zero that to skip it is faster.
+    """
+    if first and layer["update_by"] == BY_UNIT and density < sparse_below(True):
+        layer["round_rows"] = round_rows.address(np.dtype(np.float32))
+    else:
+        layer["forward_by"] = layer["update_by"] = IN_PAIRS
+        layer["gradient_by"] = BY_PAIRS
+
+
 def in_one_pass(layer: np.void, padded: int, width: int) -> bool:
     """Say whether a layer's update and input gradient are one pass over its weights.
 
     Both walk over the rows of W then, each over the samples in which its unit is active, of which
     one word has the bits; or there are so few outputs that W is transposed in registers.
     """
-    if not layer["mask_inputs"] or padded > GROUP_SAMPLES:
+    if not layer["mask_inputs"]:
         return False
     few = int(layer["output_units"]) <= min(MACHINE.backward_vectors, width)
     by_columns = layer["update_by"] == EVERY_NUMBER and layer["gradient_by"] == BY_COLUMNS
-    return bool(layer["update_by"] == BY_UNIT or (few and by_columns))
+    one_word = layer["update_by"] == BY_UNIT and padded <= GROUP_SAMPLES
+    return bool(one_word or (few and by_columns))
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:
