@@ -154,6 +154,8 @@ LAYER = np.dtype(
             "gradient_rows",
             # [samples, units] or [units, samples]
             "inputs", "inputs_transposed", "outputs", "gradient", "gradient_transposed",
+            # [units, samples]: the transposed copy if there is one, or rows read by columns
+            "inputs_by_unit",
             # one after the other, each [samples, columns]
             "slots",
             # words of 64 bits, [units, samples / 64] and [samples, words], for each chunk of units
@@ -275,14 +277,6 @@ def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
 
 
 @jit_part
-def inputs_by_unit(layer, sample, count, unit, units):
-    """X^T, some units of some samples: a copy if there is one, or the rows of X read by columns."""
-    copied = layer.inputs_transposed.address != 0
-    X = layer.inputs_transposed if copied else transposed(layer.inputs)
-    return submatrix(X, unit, sample, units, count)
-
-
-@jit_part
 def round_inputs(one, layer, first, stop):
     """X = X rounded to bfloat16: own units, samples `first` to `stop`, one group."""
     unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
@@ -353,7 +347,7 @@ def multiply_units(
                 if column == 0:
                     ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                 scatter(
-                    one, inputs_by_unit(layer, first, stop - first, unit, units),
+                    one, submatrix(layer.inputs_by_unit, unit, first, units, stop - first),
                     submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
                     submatrix(weights, unit, column, units, columns),
                     submatrix(slot, first, column, stop - first, columns), 2,
@@ -591,7 +585,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
         for column in range(0, columns, layer.backward_tile):
             width = min(layer.backward_tile, columns - column)
             backward_by_unit(
-                factor, inputs_by_unit(layer, 0, padded, unit, units),
+                factor, submatrix(layer.inputs_by_unit, unit, 0, units, padded),
                 submatrix(layer.bits_by_unit, unit, 0, units, 1),
                 submatrix(layer.gradient, 0, column, padded, width),
                 submatrix(weights, unit, column, units, width), dX, layer.dots,
@@ -665,7 +659,7 @@ def update_weights(
                     width = min(layer.update_tile, columns - column)
                     W = submatrix(target, 0, column, rows, width)
                     for sample in range(0, count, GROUP_SAMPLES):
-                        X = inputs_by_unit(layer, sample, GROUP_SAMPLES, unit, rows)
+                        X = submatrix(layer.inputs_by_unit, unit, sample, rows, GROUP_SAMPLES)
                         ahead = layer.rows_ahead if fused and sample == 0 else 0
                         gather(
                             factor, X,

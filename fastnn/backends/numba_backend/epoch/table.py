@@ -172,6 +172,11 @@ class Table:
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
+        for layer in self.layers:
+            address, stride, step, samples, units = layer["inputs"]
+            by_columns = address, step, stride, units, samples
+            copied = layer["inputs_transposed"]["address"] != 0
+            layer["inputs_by_unit"] = layer["inputs_transposed"] if copied else by_columns
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
