@@ -145,8 +145,8 @@ def load_nonzeros(
             with k.loop(0, words) as w:
                 _, word = load(source + w * (64 * nbytes), 64)
                 k.store_integer(word, sets + w * bits.column_stride)
-                for j in range(per_word):
-                    place = w * per_word + j
+                for part in range(per_word):
+                    place = w * per_word + part
                     numbers = vector(source + place * (k.lanes * nbytes))
                     k.store(numbers, into + place * k.vector_bytes)
             with k.when(count > words * 64):
