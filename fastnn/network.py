@@ -661,7 +661,7 @@ class Network(Sequential):
             sharing = f"up to {most} threads share a step" if most > 1 else "on one thread"
             rounding = ""
             if self._matmul_precision is not None:
-                rounding = f"; bfloat16 is multiplied {paths.how_bfloat16(self)}, zeros and all"
+                rounding = f"; bfloat16 is multiplied {paths.how_bfloat16(self)}"
             return (
                 "compiled epoch: all layers, the loss and all optimisers have compiled kernels; "
                 f"{sharing}{rounding}"

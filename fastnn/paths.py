@@ -414,7 +414,8 @@ class Programs:
             return
         direct = _readable(network, X)
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
-        sparse = _density(X, PREDICTION_DENSITY_ROWS) < epoch.SPARSE_BELOW
+        bound = epoch.sparse_below(network.matmul_precision is not None)
+        sparse = _density(X, PREDICTION_DENSITY_ROWS) < bound
         idle = self._predicting.setdefault((X.dtype if direct else None, sparse), [])
         try:
             program = idle.pop()

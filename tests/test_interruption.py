@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python
 from interrupt_storm import Pair, Ticking, data, made
 
 import fastnn
@@ -575,3 +575,61 @@ print(*words)
         timeout=300,
     )
     assert done.stdout == "interrupted computed\n", done.stderr
+
+
+IMPORTED_LATE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import numpy as np
+import fastnn
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "numba.core.types.scalars":
+            sys.meta_path.remove(Finder)
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+X, network = np.ones((3, 4)), fastnn.Network([fastnn.Dense(4, 3)], backend="numba")
+for attempt in range(2):
+    try:
+        network[0].forward(X) if sys.argv[1] == "known" else network.predict_proba(X)
+        print("computed")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@posix
+def test_ctrl_c_while_numba_is_imported(tmp_path):
+    """In the midst of a fit, where a process before has noted that Numba works."""
+    for what in ("known", "unknown"):
+        done = python(IMPORTED_LATE, what, NUMBA_CACHE_DIR=str(tmp_path))
+        assert done.stdout.endswith("interrupted\ncomputed\n"), done.stderr
+
+
+FORKED = """
+import os, signal, sys, threading, time
+from fastnn.backends.numba_backend import jit
+from test_sharing_networks import ended
+signal.signal(signal.SIGINT, signal.default_int_handler)
+held, heard = threading.Event(), []
+def compile():
+    with jit._lock:
+        held.set()
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+threading.Thread(target=compile).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0 if jit._lock.acquire(timeout=5) else 1)
+print(ended(child))
+"""
+
+
+@posix
+def test_ctrl_c_while_a_fork_waits_for_a_compilation():
+    """The child has the lock, whatever Python does with an exception there."""
+    done = python(FORKED)
+    assert done.stdout == "0\n", done.stderr

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any, Self
 
 from fastnn.bench.cases import Case, Comparison
 from fastnn.bench.machine import kept_to, python_path
+from fastnn.bench.races import Race, Runner
+from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
 from fastnn.bench.step import Anatomy, gathered
 
@@ -119,10 +122,14 @@ def tolerance(case: Case) -> float:
     input comes so close to zero. A learning rate that is wrong by a tenth moves that loss by 3 %.
     Peers draw dropout masks of their own, which moves the mean loss of an epoch by a few percent.
     Adam steps as far along a gradient that is all rounding as along any other.
+    Numbers that differ in their last bit may be rounded to two bfloat16, which are 2^-8 of them
+    apart, in each layer; and libraries differ in what else they round, as PyTorch does sums.
     """
     if (case.variant == "dropout" and case.is_peer) or case.variant == "adam":
         return 5e-2
-    return 1e-2 if case.dtype == "float32" else 1e-6
+    exact = 1e-2 if case.dtype == "float32" else 1e-6
+    rounded = 0.0 if case.matmul_precision is None else (len(case.shape) - 1) * 2.0**-8
+    return exact + rounded
 
 
 def disagreement(worker: Worker, reference: Worker) -> str | None:
@@ -137,7 +144,7 @@ def disagreement(worker: Worker, reference: Worker) -> str | None:
         elif worker.case.task == "dense":
             if not result <= 1e-5:
                 return f"the layer's output is off by {result:.2g} of its largest value"
-        elif not math.isclose(result, expected, rel_tol=tolerance(worker.case)):
+        elif not math.isclose(result, expected, rel_tol=tolerance(reference.case)):
             return f"loss {result:.6g} in round {number}, the NumPy backend has {expected:.6g}"
     return None
 
@@ -185,3 +192,32 @@ def dissect(comparison: Comparison, rounds: int) -> Anatomy:
     if worker.error is not None:
         return Anatomy(comparison.name, case, worker.error)
     return gathered(comparison.name, case, [answer["result"] for answer in worker.rounds[1:]])
+
+
+def race(comparison: Comparison, seeds: int) -> Race:
+    """Have all run a recipe, seed by seed in turn."""
+    case = comparison.cases[0]
+    settling = SETTLING_SECONDS if case.threads > 1 else 0
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(case)) for case in comparison.cases]
+        for worker in workers:
+            worker.receive()
+        for _ in range(seeds):
+            for worker in workers:
+                time.sleep(settling)
+                worker.run_round()
+    runners = [
+        Runner(
+            worker.case,
+            comparison.label(worker.case),
+            worker.error,
+            # who has failed has not run with all seeds
+            () if worker.error else tuple(_looks(answer["result"]) for answer in worker.rounds),
+        )
+        for worker in workers
+    ]
+    return Race(comparison.name, RECIPES[case.recipe], tuple(runners))
+
+
+def _looks(answer: Iterable[Iterable[float]]) -> tuple[Look, ...]:
+    return tuple(Look(*row) for row in answer)

@@ -27,10 +27,10 @@ from .blocks import Structure, chunks_of, density_after
 from .laps import Laps
 from .meetings import MOST_MEMBERS, Signals
 from .step import TOTALS, entry_for
-from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
+from .table import INPUT_CODES, WAITING_FROM, Table, sparse_below
 from .team import Team, note_end
 
-__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "how_bfloat16", "most_threads", "why_not"]
+__all__ = ["INPUT_CODES", "Program", "how_bfloat16", "most_threads", "sparse_below", "why_not"]
 
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
@@ -68,9 +68,13 @@ def why_not(
 
 def how_bfloat16() -> str:
     """Return by what products in bfloat16 are computed."""
+    how = "in float32, as this processor has no instruction for it"
     if HAS_BFLOAT16:
-        return "by the processor's instruction for it"
-    return "in float32, as this processor has no instruction for it"
+        how = "by the processor's instruction for it"
+    return (
+        f"{how}, zeros and all; where less than {sparse_below(True):.0%} of the input is not zero, "
+        "the first layer multiplies that alone, rounded, in float32"
+    )
 
 
 def most_threads(layers: Sequence[Layer]) -> int:
@@ -151,8 +155,9 @@ class Program:
         """
         if density == self.density:
             return True
+        bounds = (sparse_below(self.bfloat16), WAITING_FROM)
         return self._structure.blocks[0].dense is not None and all(
-            (density < bound) == (self.density < bound) for bound in (SPARSE_BELOW, WAITING_FROM)
+            (density < bound) == (self.density < bound) for bound in bounds
         )
 
     @property
