@@ -83,7 +83,7 @@ NO_NUMBERS: list[Any] = [
     np.zeros((6, 4), "m8[s]"), np.zeros((6, 4), [("a", float)]), [[HUGE] * 4] * 6,
     sparse.csr_matrix(X * NAN), [[np.datetime64("2026-01-01")] * 4] * 6,
     [[np.timedelta64(1, "s"), 1.0, 2.0, 3.0]] * 6,
-    np.full((6, 4), np.datetime64("2026", "ns"), object),
+    np.array([[np.datetime64("2026-01-01"), 1.0, 2.0, 3.0]] * 6, object),
 ]  # fmt: skip
 NO_TARGETS: list[Any] = [
     np.full(6, 1j), np.full(6, object()), "text", {"a": 1}, 3, [[1], [1, 2]], Y[:5], Y[:0],
