@@ -710,11 +710,12 @@ def in_one_pass(layer: np.void, padded: int, width: int) -> bool:
     Both walk over the rows of W then, each over the samples in which its unit is active, of which
     one word has the bits; or there are so few outputs that W is transposed in registers.
     """
-    if not layer["mask_inputs"] or padded > GROUP_SAMPLES:
+    if not layer["mask_inputs"]:
         return False
     few = int(layer["output_units"]) <= min(MACHINE.backward_vectors, width)
     by_columns = layer["update_by"] == EVERY_NUMBER and layer["gradient_by"] == BY_COLUMNS
-    return bool(layer["update_by"] == BY_UNIT or (few and by_columns))
+    one_word = layer["update_by"] == BY_UNIT and padded <= GROUP_SAMPLES
+    return bool(one_word or (few and by_columns))
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:
