@@ -270,6 +270,45 @@ def test_a_signal_before_the_first_line_of_a_function(sigint):
 
 
 @posix
+def test_a_network_that_is_no_longer_trained_knows_it(sigint):
+    """Wherever Ctrl-C comes as its training begins or ends."""
+    network, at, heard = made("numpy"), 0, True
+    # where Python looks for signals, and of the block itself between all lines
+    looked_at = {
+        (interrupts.__file__, "call"), (fastnn.locks.__file__, "call"),
+        (fastnn.network.__file__, "call"), (fastnn.network.__file__, "line"),
+    }  # fmt: skip
+
+    def interrupted(frame, event, argument):
+        nonlocal events
+        if (frame.f_code.co_filename, event) in looked_at:
+            events += 1
+            if events == at + 1:
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
+        return interrupted
+
+    def block():
+        with interrupts.Held(), network._in_training(fastnn.training.History()):
+            pass
+
+    before = sys.gettrace()
+    while heard:
+        events, heard = 0, False
+        sys.settrace(interrupted)
+        try:
+            block()
+        except KeyboardInterrupt:
+            heard, at = True, at + 1
+        finally:
+            sys.settrace(before)
+        assert not network._fitting
+        assert interrupts._depth == 0
+        assert not interrupts._waiting
+    assert at > 20
+    network.fit(X, LABELS)
+
+
+@posix
 @pytest.mark.parametrize("restored", [True, False])
 def test_a_handler_that_calls_the_one_before_it(sigint, restored):
     """As of a callback that ends the training in good order, or on the second Ctrl-C at once."""

@@ -233,7 +233,7 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
         options[name] = value
     for name in ("hidden", "batch_size", "threads"):
         if name in options:
-            for number in _flat(options[name]):
+            for number in checks.flat(options[name]):
                 checks.integer(f"--{name.replace('_', '-')}", number, minimum=1)
     if "shape" in options and ("hidden" in options or "data" in options):
         raise ValueError("--shape: expected neither --hidden nor --data beside it")
@@ -244,12 +244,6 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
             f"got {threads}"
         )
     return options
-
-
-def _flat(value: Any) -> tuple[int, ...]:
-    if isinstance(value, tuple):
-        return tuple(number for part in value for number in _flat(part))
-    return (value,)
 
 
 def _data_here() -> tuple[tuple[str, ...], list[str]]:

@@ -19,14 +19,13 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
-from ..kernels.bfloat16 import round_rows
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8
 from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU
 from ..language import MATRIX
 from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, lanes
-from . import clipping, in_pairs, losses, one_sample, optimizers, stages
+from . import clipping, in_pairs, losses, one_sample, optimizers, rounding, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
 from .step import (
@@ -478,9 +477,8 @@ class Table:
             if first:
                 operation = in_pairs.load_in_pairs
                 self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
-        if layer["round_rows"]:
+        if layer["round_inputs"]:
             self._want_rows(outputs, (layer, "rounded_weights"), rows=self._whole_vectors(units))
-            self._want_rows(outputs, (layer, "rounded_gradient"))
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
@@ -514,6 +512,10 @@ class Table:
         if is_top:
             asking.append((self.shared[0], "result_gradient"))
         units = int(layer["output_units"])
+        if layer["round_gradient"]:
+            self._want_rows(units, (layer, "multiplied_gradient"))
+        else:
+            asking.append((layer, "multiplied_gradient"))
         self._want_rows(units, (layer, "gradient"), *asking)
         self._want_transposed(units, (layer, "gradient_transposed"))
 
@@ -698,8 +700,10 @@ def choose_kernels(
     room = CACHED_BYTES * 5 // 4
     fits = 128 * tile * MACHINE.vector_bits // 8 <= room
     layer["gather_units"] = 128 if first and fits else 64
+    # all columns of a row after each other, if the gradient stays in the cache meanwhile
     tiles = -(-vectors // MACHINE.backward_vectors)
-    layer["backward_tile"] = width * -(-vectors // tiles)
+    stays = samples * vectors * MACHINE.vector_bits // 8 <= CACHED_BYTES
+    layer["backward_tile"] = width * (vectors if stays else -(-vectors // tiles))
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     if not first:
@@ -714,7 +718,8 @@ def choose_for_bfloat16(layer: np.void, first: bool, density: float) -> None:
     In pairs, zeros and all, but where so much of the input is zero that to skip it is faster.
     """
     if first and layer["update_by"] == BY_UNIT and density < sparse_below(True):
-        layer["round_rows"] = round_rows.address(np.dtype(np.float32))
+        for name in ("round_inputs", "round_weights", "round_gradient"):
+            layer[name] = getattr(rounding, name).address(np.dtype(np.float32), LAYER)
     else:
         layer["forward_by"] = layer["update_by"] = IN_PAIRS
         layer["gradient_by"] = BY_PAIRS
