@@ -206,6 +206,8 @@ SHARED = np.dtype(
             "add_penalties", "penalty",
             # clipping: 0, or the operation
             "clip",
+            # for samples in pairs: a sample of zeros, and room for the last numbers of two
+            "zeros", "tails", "tail_stride",
         )
     ]
     + [(name, MATRIX) for name in ("input_rows", "result", "result_gradient", "targets")]

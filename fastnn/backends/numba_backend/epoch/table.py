@@ -196,6 +196,13 @@ class Table:
         if structure.sparse:
             shared["put_rows"] = put_rows.address(self.dtype, SHARED)
             self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
+        # always zero: what makes up a pair, and what follows the last units of a sample
+        byte = np.dtype(np.uint8)
+        self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
+        shared["tail_stride"] = self.lanes * structure.input_dtype.itemsize
+        self._tails = memory.aligned_zeros(2 * int(shared["tail_stride"]), byte)
+        shared["zeros"] = self._zeros.ctypes.data
+        shared["tails"] = self._tails.ctypes.data
 
     def _describe_input(self, units: int) -> None:
         """Write down how the input is loaded where it is a block of its own."""
@@ -599,10 +606,10 @@ class Table:
         """Return what kernels may touch of what the table has, or points to by itself."""
         arrays = {
             "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
-            "clip_norm": self._clip_norm,
+            "zeros": self._zeros, "clip_norm": self._clip_norm,
         }  # fmt: skip
         read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
-        return [*self.workspace_parts(), *read]
+        return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
 
     def fill(self, value: str) -> None:
         """Fill the workspace with one of `guards.FILLS`, but for what has to be zero."""
