@@ -21,11 +21,12 @@ def scatter(
 
     Shapes: V [rows, up to 64], bits [rows, 1 word], M [rows, columns], C [up to 64, columns];
     columns are at most MACHINE.scatter_vectors whole vectors. `rows_at_once` is 1 or 2: rows are
-    taken alone or, if their number is even, in pairs, with i running over the union of their sets.
-    The forward pass of the first layer (r an input unit, i a sample, M the weights): each row of
-    the weights, the largest operand, is read once for all samples and held in registers, while
-    C lies in the first-level cache. And the update from a batch of very few samples (r a sample,
-    i an input unit, M the gradient of the output, C the weights), which needs nothing transposed.
+    taken alone or, if their number is even, in pairs, with i running over the union of their sets;
+    in pairs V is the transpose of rows, whose numbers are side by side.
+    The forward pass of the first layer in large batches (r an input unit, i a sample, M the
+    weights): each row of the weights, the largest operand, is read once for all samples and held
+    in registers, while C lies in the first-level cache. And the update from a batch of very few
+    samples (r a sample, i an input unit, M the gradient of the output, C the weights).
     Why it is fast: neighbouring pixels light up together, so a pair takes few more visits
     than one row, and loads and stores of C and the mispredicted ends of loops halve.
     Tried and lost: groups of four (their union is too large).
