@@ -21,7 +21,7 @@ from ..jit import Operation
 from ..kernels import elementwise
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.optimizers import RULES
-from ..kernels.relu import IDENTITY, RELU
+from ..kernels.relu import IDENTITY, RELU, TERM
 from ..language import MATRIX
 from ..machine import MACHINE, PAGE_BYTES, lanes
 from . import clipping, in_pairs, losses, one_sample, optimizers, stages
@@ -156,9 +156,16 @@ class Table:
             density = density_after(block, density)
         self._describe_loss(structure, self.layers[-1], result)
         share_out(self.layers, self.starts, self.lanes, 0, 1)
+        self._terms = np.zeros((len(blocks), structure.chunks), TERM)
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
+        for layer, terms in zip(self.layers, self._terms, strict=True):
+            terms["address"] = (
+                layer["slots"]["address"] + np.arange(len(terms)) * layer["slot_bytes"]
+            )
+            terms["row_stride"] = layer["slots"]["row_stride"]
+            layer["terms"], layer["term_count"] = terms.ctypes.data, len(terms)
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -549,7 +556,7 @@ class Table:
         """Return what kernels may touch of what the table has, or points to by itself."""
         arrays = {
             "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
-            "zeros": self._zeros, "clip_norm": self._clip_norm,
+            "zeros": self._zeros, "clip_norm": self._clip_norm, "terms": self._terms,
         }  # fmt: skip
         read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
         return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
