@@ -73,9 +73,11 @@ def share_out(
     first, stop = member * chunks // members, (member + 1) * chunks // members
     for number, layer in enumerate(layers):
         layer["record"] = layers[number:].ctypes.data
-        layer["first_chunk"], layer["stop_chunk"] = first, stop
-        layer["first_unit"] = starts[number, first]
-        layer["stop_unit"] = memory.round_up(int(starts[number, stop]), lanes)
+        # by its outputs a layer is in one chunk, which all work on
+        own = (0, 1) if layer["by_outputs"] else (first, stop)
+        layer["first_chunk"], layer["stop_chunk"] = own
+        layer["first_unit"] = starts[number, own[0]]
+        layer["stop_unit"] = memory.round_up(int(starts[number, own[1]]), lanes)
         columns = own_columns(layers, starts, lanes, number, member, members)
         layer["first_column"], layer["stop_column"] = columns
 
@@ -121,7 +123,8 @@ class Messages:
                 own_columns(tables[0], starts, lanes, number, member, members)
                 for member in range(members)
             ]
-            widest = max(stop - first for first, stop in columns)
+            alone = tables[0][number]["by_outputs"] != 0  # nobody says anything
+            widest = 0 if alone else max(stop - first for first, stop in columns)
             itemsize = tables[0][number]["outputs"]["column_stride"]
             box_bytes = rows * widest * itemsize + BOX_GAP
             boxes = memory.aligned_zeros(members * members * box_bytes, np.dtype(np.uint8))
@@ -131,15 +134,16 @@ class Messages:
                 for place, kind in enumerate(KINDS):
                     layers[number][kind] = messages[place].ctypes.data
                 own = boxes.ctypes.data + member * members * box_bytes
-                for other in set(range(members)) - {member}:
+                others = [] if alone else [m for m in range(members) if m != member]
+                for other in others:
                     theirs = boxes.ctypes.data + (other * members + member) * box_bytes
                     self._write(
                         messages[:, other], layers[number], member * each, each,
                         columns[member], columns[other], own + other * box_bytes, theirs,
                     )  # fmt: skip
                 self._list_terms(
-                    self._terms[member, number], layers[number], member, each, columns[member],
-                    range(own, own + members * box_bytes, box_bytes),
+                    self._terms[member, number], layers[number], member, columns[member],
+                    [own + other * box_bytes for other in others],
                 )  # fmt: skip
 
     def ranges(self) -> list[Range]:
@@ -156,22 +160,20 @@ class Messages:
 
     @staticmethod
     def _list_terms(
-        terms: np.ndarray, layer: np.void, member: int, each: int,
-        own: tuple[int, int], boxes: Sequence[int],
-    ) -> None:  # fmt: skip
-        """Write of which terms a member adds up its own columns: its own slots and what it is sent.
+        terms: np.ndarray, layer: np.void, member: int, own: tuple[int, int], boxes: Sequence[int]
+    ) -> None:
+        """Write of what a member adds up its own columns: its own slots, and what is in its boxes.
 
         Two slots are added first, as everybody adds up two: of a sum of two, the order is all one.
         """
         _, stride, itemsize, _, _ = layer["outputs"]
-        slots, slot_bytes = layer["slots"]["address"] + own[0] * itemsize, layer["slot_bytes"]
-        chunks = range(member * each, (member + 1) * each)
-        sent = [(box, (own[1] - own[0]) * itemsize) for box in boxes]
-        sent[member : member + 1] = []
-        place = member if each == 1 else 0
-        sent[place:place] = [(slots + chunk * slot_bytes, stride) for chunk in chunks]
-        terms[:] = sent
-        layer["terms"], layer["term_count"] = terms.ctypes.data, len(terms)
+        slots = layer["slots"]["address"] + own[0] * itemsize
+        chunks = range(layer["first_chunk"], layer["stop_chunk"])
+        found = [(box, (own[1] - own[0]) * itemsize) for box in boxes]
+        place = member if len(chunks) == 1 else 0
+        found[place:place] = [(slots + chunk * layer["slot_bytes"], stride) for chunk in chunks]
+        terms[: len(found)] = found
+        layer["terms"], layer["term_count"] = terms.ctypes.data, len(found)
 
     @staticmethod
     def _write(

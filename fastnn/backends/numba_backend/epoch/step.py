@@ -89,10 +89,10 @@ LAYER = np.dtype(
             # its stages, and the lowest of them that the gradient goes through
             "first_stage", "stop_stage", "lowest_stage",
             # what is this thread's own: chunks of the input units, which begin where a list at an
-            # address says, so units, and columns of the output; and the terms of their sums, TERMs
-            # at an address
+            # address says, so units, and columns of the output; whether it multiplies all units by
+            # these columns alone; and the terms of their sums, TERMs at an address
             "first_chunk", "stop_chunk", "chunk_units", "first_unit", "stop_unit",
-            "first_column", "stop_column", "terms", "term_count",
+            "first_column", "stop_column", "by_outputs", "terms", "term_count",
             # messages to the other members of a team, and from them
             "products_out", "gradient_out", "gradient_in",
             # which kernels, how many columns they take at a time, and how many rows of the weights
@@ -518,7 +518,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
 def update_weights(
     one, layer, parameters, first_state, second_state, rates, count, factor, keep
 ):  # fmt: skip
-    """W -= rate * X^T G, or another rule's step: own rows of W.
+    """W -= rate * X^T G, or another rule's step: own rows of W, or own columns (`by_outputs`).
 
     In plain SGD the gradient of W is never stored. Another rule has `move`, an operation of
     `optimizers.py`, which takes the gradient some rows at a time; where gradients are clipped, that
@@ -540,9 +540,12 @@ def update_weights(
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
             if layer.update_by == EVERY_NUMBER:
+                first, width = 0, columns
+                if layer.by_outputs != 0:
+                    first, width = layer.first_column, layer.stop_column - layer.first_column
                 X = submatrix(layer.inputs, 0, unit, count, units)
-                G = submatrix(layer.gradient, 0, 0, count, columns)
-                matmul(factor, transposed(X), G, target, keep)
+                G = submatrix(layer.gradient, 0, first, count, width)
+                matmul(factor, transposed(X), G, submatrix(target, 0, first, units, width), keep)
             elif layer.update_by == IN_PAIRS:
                 call(
                     layer.gradient_in_pairs, factor, layer.record,
@@ -728,7 +731,7 @@ def run_batches(
                 )  # fmt: skip
             else:
                 part = first_part = 2
-                if team is not None and members > 1:
+                if team is not None and members > 1 and layer.by_outputs == 0:
                     # the others wait for their columns, those before own ones and those behind
                     part = first_part = 0
                 while part <= 2:

@@ -63,6 +63,8 @@ GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
 """Where rows of weights lie in pages of their own, the one that is asked for is so far ahead."""
+OUTPUTS_TO_SHARE = 512
+"""Outputs from which a first layer is shared by them: with 100, two threads lost 8 %."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -128,6 +130,9 @@ class Table:
                 if structure.bfloat16:
                     layer["forward_by"] = layer["update_by"] = IN_PAIRS
                     layer["gradient_by"] = BY_PAIRS
+                if number == 0 and plain and len(blocks) > 1 and is_shared_by_outputs(layer):
+                    layer["by_outputs"] = 1
+                    self.starts[number, 1:] = starts[-1]
                 if self._learned == 0:
                     layer["gradient_by"] = NO_GRADIENT
                 elif training and plain and in_one_pass(layer, self.padded, self.lanes):
@@ -145,6 +150,10 @@ class Table:
                     self._want_rows(block.dense.input_units, *result)
                 self._lay_out(layer, number == 0)
                 result = [(layer, "outputs")]
+                if structure.chunks > 1 and not layer["by_outputs"]:
+                    self._want_slots(layer, structure.chunks)
+                else:  # whole sums are activated where they lie
+                    result.append((layer, "slots"))
             self.owners += (
                 2 * sum(s.kind == "batch_norm" for s in block.stages) * [(number, "norm")]
             )
@@ -165,7 +174,8 @@ class Table:
                 layer["slots"]["address"] + np.arange(len(terms)) * layer["slot_bytes"]
             )
             terms["row_stride"] = layer["slots"]["row_stride"]
-            layer["terms"], layer["term_count"] = terms.ctypes.data, len(terms)
+            layer["terms"] = terms.ctypes.data
+            layer["term_count"] = 1 if layer["by_outputs"] else len(terms)
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -407,7 +417,7 @@ class Table:
     def _lay_out(self, layer: np.void, first: bool) -> None:
         """Say which buffers a Dense layer needs, and how large they are."""
         itemsize = self.dtype.itemsize
-        units, outputs = int(layer["input_units"]), int(layer["output_units"])
+        units = int(layer["input_units"])
         ways = {int(layer["forward_by"])}
         if self.training:
             ways.add(int(layer["update_by"]))
@@ -435,12 +445,6 @@ class Table:
             words = int(layer["chunk_words"] * self.shared["chunks"][0])
             self._want_matrix(self.padded, words, words * 8, (layer, "bits_by_sample"), itemsize=8)
 
-        # slots lie one after the other
-        slots, stride = int(self.shared["chunks"][0]), self._row_bytes(outputs)
-        layer["slot_bytes"] = self.padded * stride
-        columns = self._whole_vectors(outputs)
-        self._want_matrix(slots * self.padded, columns, stride, (layer, "slots"))
-
         if ONE_SAMPLE in ways:
             operation = one_sample.update_and_multiply
             layer["update_and_multiply"] = operation.address(self.dtype, LAYER)
@@ -448,6 +452,12 @@ class Table:
             self._want(itemsize, (layer, "waiting_factor"))
         if IN_PAIRS in ways:
             self._lay_out_pairs(layer)
+
+    def _want_slots(self, layer: np.void, count: int) -> None:
+        """Ask for slots, one after the other."""
+        units = int(layer["output_units"])
+        layer["slot_bytes"] = self.padded * self._row_bytes(units)
+        self._want_rows(units, (layer, "slots"), rows=count * self.padded)
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
@@ -647,6 +657,16 @@ def choose_kernels(
     layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
     if layer["weights"]["row_stride"] > PAGE_BYTES:
         layer["rows_ahead"] = ROWS_AHEAD
+
+
+def is_shared_by_outputs(layer: np.void) -> bool:
+    """Say whether a team shares the first layer, which plain SGD moves, by its outputs.
+
+    Each member has all units of the samples then, and some columns of the weights: so nobody sends
+    anything, and nothing is added up. To load all units pays if there is much to do with each.
+    """
+    by_columns = layer["forward_by"] == layer["update_by"] == EVERY_NUMBER
+    return bool(by_columns and layer["output_units"] >= OUTPUTS_TO_SHARE)
 
 
 def in_one_pass(layer: np.void, padded: int, width: int) -> bool:
