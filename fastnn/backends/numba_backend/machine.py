@@ -34,8 +34,6 @@ class Machine:
     backward_vectors: int
     """Vectors of weights, and as many of their sums, that a pass which goes back and updates holds
     in registers."""
-    cached_bytes: int
-    """What the kernels that skip zeros may keep in the first-level cache."""
     block_inner: int
     """Inner length after which the dense product turns to its next block of columns."""
     block_columns: int
@@ -47,15 +45,15 @@ MACHINES = {
     for machine in (
         Machine(
             vector_bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
-            backward_vectors=13, cached_bytes=20480, block_inner=1024, block_columns=3,
+            backward_vectors=13, block_inner=1024, block_columns=3,
         ),
         Machine(
             vector_bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
-            backward_vectors=5, cached_bytes=20480, block_inner=256, block_columns=24,
+            backward_vectors=5, block_inner=256, block_columns=24,
         ),
         Machine(
             vector_bits=128, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
-            backward_vectors=5, cached_bytes=20480, block_inner=256, block_columns=48,
+            backward_vectors=5, block_inner=256, block_columns=48,
         ),
     )
 }  # fmt: skip
@@ -128,6 +126,19 @@ def _this_machine() -> Machine:
 
 
 MACHINE = _this_machine()
+
+
+def _first_level_cache() -> int:
+    """Return how many bytes the first-level cache for data has, 32 KB where nobody says."""
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index0/size").read_text().strip()
+    except (OSError, ValueError):
+        size = ""
+    return int(size[:-1]) << 10 if re.fullmatch(r"[1-9][0-9]*K", size) else 32 << 10
+
+
+CACHED_BYTES = _first_level_cache() * 15 // 16
+"""What the kernels that skip zeros may keep in the first-level cache."""
 
 HAS_BFLOAT16 = MACHINE.vector_bits == 512 and "+avx512bf16" in target_cpu()[1].split(",")
 """Whether the CPU that code is for multiplies pairs of bfloat16, in vectors of this width."""

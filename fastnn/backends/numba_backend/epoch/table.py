@@ -23,7 +23,7 @@ from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU, TERM
 from ..language import MATRIX
-from ..machine import MACHINE, PAGE_BYTES, lanes
+from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, lanes
 from . import clipping, in_pairs, losses, one_sample, optimizers, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
@@ -122,7 +122,10 @@ class Table:
             else:
                 plain = block.dense.by_plain_sgd and not self.clipping
                 may_wait = training and number == 0 and plain
-                choose_kernels(layer, self.dtype, batch_size, number == 0, density, may_wait)
+                choose_kernels(
+                    layer, self.dtype, batch_size, number == 0, density, may_wait,
+                    chunk=int(np.diff(starts).max()),
+                )  # fmt: skip
                 # what a ReLU and nothing else puts out is what this one takes in
                 layer["mask_inputs"] = (
                     number > 0 and blocks[number - 1].relu and not blocks[number - 1].stages
@@ -620,12 +623,14 @@ def _stages_of(layer: np.void) -> range:
 
 
 def choose_kernels(
-    layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float, may_wait: bool
-) -> None:
+    layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float, may_wait: bool,
+    chunk: int,
+) -> None:  # fmt: skip
     """Decide how a layer multiplies, and how its work is cut.
 
     `density` is the share of non-zeros expected among the layer's inputs; `may_wait` says that
-    nothing but the next sample's product needs the update of the layer's weights.
+    nothing but the next sample's product needs the update of the layer's weights; `chunk` is how
+    many input units the largest chunk has.
     """
     width = lanes(dtype.itemsize)
     vectors = -(-int(layer["output_units"]) // width)
@@ -647,14 +652,18 @@ def choose_kernels(
     by_columns = padded // width * (int(layer["output_units"]) + TRANSPOSING)
     layer["gradient_by"] = BY_ROWS if by_rows < by_columns else BY_COLUMNS
 
-    rows = min(batch_size, GROUP_SAMPLES) if first else 64
-    layer["scatter_tile"] = width * tile_width(vectors, rows, MACHINE.scatter_vectors)
-    layer["gather_tile"] = width * tile_width(vectors, rows, MACHINE.gather_vectors)
+    samples = min(batch_size, GROUP_SAMPLES)
+    # rows of the weights that come again with the next sample
+    units = min(chunk, 64) if batch_size > FEW_SAMPLES else 1
+    tile = tile_width(vectors, samples if first else 64, MACHINE.scatter_vectors)
+    layer["scatter_tile"] = layer["update_tile"] = width * tile
+    layer["gather_tile"] = width * tile_width(vectors, units, MACHINE.gather_vectors)
     tiles = -(-vectors // MACHINE.backward_vectors)
     layer["backward_tile"] = width * -(-vectors // tiles)
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
-    layer["update_tile"] = layer["scatter_tile"] if first else layer["gather_tile"]
+    if not first:
+        layer["update_tile"] = width * tile_width(vectors, samples, MACHINE.gather_vectors)
     if layer["weights"]["row_stride"] > PAGE_BYTES:
         layer["rows_ahead"] = ROWS_AHEAD
 
@@ -689,8 +698,8 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     that fits both isn't cut; others are cut into tiles as equal as can be.
     """
     vector_bytes = MACHINE.vector_bits // 8
-    if vectors <= registers and rows * vectors * vector_bytes <= MACHINE.cached_bytes:
+    if vectors <= registers and rows * vectors * vector_bytes <= CACHED_BYTES:
         return vectors
-    most = min(registers, MACHINE.cached_bytes // (64 * vector_bytes))
+    most = min(registers, CACHED_BYTES // (64 * vector_bytes))
     tiles = -(-vectors // most)
     return -(-vectors // tiles)
