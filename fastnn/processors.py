@@ -8,6 +8,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+USUAL_CACHES = 1 << 15, 1 << 20, 1 << 25
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -99,6 +101,25 @@ def model_name() -> str:
             return next(value.strip() for name, _, value in lines if name.strip() == "model name")
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def cache_bytes() -> tuple[int, int, int]:
+    """Return how much the caches of a core hold, of data; what is usual if the system won't tell.
+
+    One that is shared counts as a whole.
+    """
+    found = list(USUAL_CACHES)
+    for cache in CACHES.glob("index*"):
+        try:
+            kind, level, size = (
+                (cache / name).read_text().strip() for name in ("type", "level", "size")
+            )
+            if kind != "Instruction":
+                found[int(level) - 1] = int(size.rstrip("K")) << 10
+        except (OSError, ValueError, IndexError):  # a line of it is not there, or is another
+            continue
+    first, second, third = found
+    return first, second, third
 
 
 def physical_bytes() -> int:

@@ -153,11 +153,12 @@ KINDS = np.dtype(np.float32), step.SHARED, step.LAYER, *[INTEGER] * 12
 @pytest.mark.parametrize(
     ("function", "kinds"),
     [
-        (step.run_batches, (*KINDS, None)),
-        (step.run_batches, (*KINDS, step.MEMBER)),
+        (step.run_batches, (*KINDS, None, None)),
+        (step.run_batches, (*KINDS, step.MEMBER, None)),
+        (step.run_batches, (*KINDS, step.MEMBER, INTEGER)),
         (dense.product, (np.dtype(np.float64), *[INTEGER] * 7)),
     ],
-    ids=["alone", "team", "product"],
+    ids=["alone", "team", "laps", "product"],
 )
 def test_numba_takes_the_short_way(function, kinds, monkeypatch):
     """If this fails, this Numba has moved something; all else works, and compiles longer."""

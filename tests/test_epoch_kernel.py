@@ -20,6 +20,7 @@ from fastnn import guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.compiling import cache
+from fastnn.backends.numba_backend.epoch import table
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.epoch.step import (
     BY_COLUMNS,
@@ -369,6 +370,41 @@ def test_samples_at_an_odd_address():
     moved[:] = case.samples
     assert odd.run(samples=moved) == case.run()
     assert odd.parameters.tobytes() == case.parameters.tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [3, 8, 33, 100])
+@pytest.mark.parametrize("sizes", [(50, 20, 4), (37, 70, 5), (600, 130, 10)])
+def test_samples_as_they_lie_give_the_bits_of_a_copy(sizes, batch_size, dtype, monkeypatch):
+    """Dense ones; on one thread and in a team, in training and in prediction."""
+
+    def trained(threads):
+        case = Case(sizes, batch_size, dtype=dtype, input_dtype=dtype, density=1.0)
+        program = case.program(1.0)
+        arguments = case.samples, case.labels, case.order, case.parameters, case.rates
+        sums = program.prepare(*arguments, threads=threads)()
+        out = np.empty((len(case.samples), sizes[-1]), dtype)
+        program.predict(case.samples, case.parameters, out)
+        in_place = [bool(t.layers["sources"][0]) for t in (program.training, program.prediction)]
+        return in_place, (sums, case.parameters.tobytes(), out.tobytes())
+
+    in_place, lying = trained(1)
+    assert in_place == [True, True]
+    assert trained(2) == ([True, True], lying)
+    monkeypatch.setattr(table, "IN_PLACE_BYTES", 0)
+    assert trained(1) == ([False, False], lying)
+
+
+def test_only_dense_samples_of_the_own_type_stay_where_they_lie():
+    def in_place(input_dtype=np.float32, density=1.0, batch_size=32, sizes=(50, 20, 4)):
+        case = Case(sizes, batch_size, input_dtype=input_dtype, density=1.0)
+        return bool(case.program(density).training.layers["sources"][0])
+
+    assert in_place()
+    assert not in_place(np.float64)
+    assert not in_place(np.uint8)
+    assert not in_place(density=0.2)
+    assert not in_place(batch_size=1)
+    assert not in_place(sizes=(784, 1024, 4), batch_size=512)
 
 
 def test_relu_keeps_nan_and_losses_report_it():

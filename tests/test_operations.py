@@ -25,7 +25,7 @@ from fastnn.backends.numba_backend.epoch import (
     stages,
     step,
 )
-from fastnn.backends.numba_backend.kernels import elementwise, rows
+from fastnn.backends.numba_backend.kernels import elementwise, matmul, rows
 from fastnn.backends.numba_backend.kernels.optimizers import RULES
 from fastnn.backends.numba_backend.language import Kernel
 
@@ -62,6 +62,8 @@ CALLED = {
     ("epoch/step.py", "add_penalties"): [step.add_penalties],
     ("epoch/step.py", "put_rows"): [step.put_rows],
     ("epoch/step.py", "update_and_multiply"): [one_sample.update_and_multiply],
+    ("epoch/step.py", "multiply_samples"): [matmul.MULTIPLY_SAMPLES],
+    ("epoch/step.py", "multiply_samples_turned"): [matmul.MULTIPLY_SAMPLES_TURNED],
     ("epoch/step.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
     ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
     ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],

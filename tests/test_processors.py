@@ -76,3 +76,17 @@ def test_a_quota_of_one_core_means_one_thread(cgroups):
 
     cgroups("0::/\n", {"cpu.max": "100000 100000\n"})
     assert usable_cores() == 1
+
+
+def test_caches(tmp_path, monkeypatch):
+    monkeypatch.setattr(processors, "CACHES", tmp_path)
+    assert processors.cache_bytes() == processors.USUAL_CACHES
+    for number, lines in enumerate(
+        [("Data", "1", "48K"), ("Instruction", "1", "64K"), ("Unified", "2", "2048K"),
+         ("Unified", "3", "nonsense"), ("Unified", "4", "1K")]
+    ):  # fmt: skip
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, line in zip(("type", "level", "size"), lines, strict=True):
+            (folder / name).write_text(f"{line}\n")
+    assert processors.cache_bytes() == (48 << 10, 2 << 20, processors.USUAL_CACHES[2])

@@ -402,7 +402,7 @@ def test_an_exception_of_the_caller_stops_the_others(monkeypatch):
         ended.set()
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"{TEAM}.entry_for", lambda dtype, team: failing)
+        patch.setattr(f"{TEAM}.entry_for", lambda dtype, team, laps: failing)
         with pytest.raises(KeyboardInterrupt):
             result(case, 2)
     assert ended.is_set()

@@ -41,10 +41,10 @@ class Case:
     ----------
     contender : str
         A key of `LABELS`; "peak" for the matrix product that measures the machine.
-    task : {"train", "fit", "predict", "row", "dense", "matmul"}
+    task : {"train", "fit", "predict", "row", "dense", "matmul", "step"}
         What a round is: an epoch over the samples, a whole training of `epochs` epochs, one
         prediction of them all, a prediction of each by itself, the forward pass of one dense layer
-        on the same batch again and again, or the product.
+        on the same batch again and again, the product, or steps that are taken to pieces.
     shape : tuple of int
         Units of every layer, the input first.
     samples : int
@@ -107,7 +107,7 @@ class Case:
     @property
     def trains(self) -> bool:
         """Whether a round moves parameters."""
-        return self.task in ("train", "fit")
+        return self.task in ("train", "fit", "step")
 
     @property
     def learning_rate(self) -> float:

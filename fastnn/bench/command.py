@@ -10,9 +10,11 @@ from fastnn import checks
 from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
-from fastnn.bench.measuring import measure
+from fastnn.bench.measuring import dissect, measure
+from fastnn.bench.picture import draw
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
+from fastnn.bench.step import Anatomy
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
 from fastnn.processors import usable
 
@@ -104,6 +106,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
     add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int, metavar="N")
+    add(
+        "--plot",
+        "in the suite step, draw the parts into FILE (.png, .svg, .pdf); needs matplotlib",
+        type=Path,
+        metavar="FILE",
+    )
     add("--json", "write all figures to FILE, after each comparison", type=Path, metavar="FILE")
 
 
@@ -139,7 +147,9 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     if suite in ("inputs", "table") and "data" not in options:
         options["data"], found = _data_here()
         notes += found
-    peers = () if suite == "costs" else given.get("peers", tuple(PEERS))
+    if "plot" in given and suite != "step":
+        raise ValueError(f"--plot: expected the suite step, which draws, got {suite}")
+    peers = () if suite in ("costs", "step") else given.get("peers", tuple(PEERS))
     missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
@@ -151,9 +161,18 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         file.touch()  # a path that cannot be written is found out before the work
     environment = describe_environment()
     results: list[Result] = []
+    anatomies: list[Anatomy] = []
 
     def report(*costs: Cost, interrupted: bool = False) -> Report:
-        found = Report(environment, tuple(results), missing, costs, tuple(notes), interrupted)
+        found = Report(
+            environment,
+            tuple(results),
+            missing,
+            costs,
+            tuple(anatomies),
+            tuple(notes),
+            interrupted,
+        )
         if file is not None:
             file.write_text(as_json(found))
         return found
@@ -161,13 +180,21 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     try:
         for number, comparison in enumerate(comparisons, 1):
             say(f"{number}/{len(comparisons)} {comparison.name}")
-            results.append(measure(comparison, rounds))
-            say(f"    {results[-1].verdict}")
+            if suite == "step":
+                anatomies.append(dissect(comparison, rounds))
+                say(f"    {anatomies[-1].verdict}")
+            else:
+                results.append(measure(comparison, rounds))
+                say(f"    {results[-1].verdict}")
             report()
         costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
     except KeyboardInterrupt:
-        notes.append(f"Interrupted after {len(results)} of {len(comparisons)} comparisons.")
+        done = len(results) + len(anatomies)
+        notes.append(f"Interrupted after {done} of {len(comparisons)} comparisons.")
         return report(interrupted=True)
+    finally:
+        if "plot" in given and anatomies:
+            draw(anatomies, given["plot"])
     return report(*costs)
 
 

@@ -380,12 +380,12 @@ class Round(NamedTuple):
     judge : callable
         What `run` returned as the one number that is checked: the mean loss of an epoch, the share
         of wrongly predicted class ids, the largest error of a layer's output, or nothing of
-        interest for the matrix product.
+        interest for the matrix product; of steps that are taken to pieces, all that was found.
     """
 
     reset: Callable[[], object]
     run: Callable[[], Any]
-    judge: Callable[[Any], float]
+    judge: Callable[[Any], Any]
 
 
 def prepare(case: Case) -> Round:
@@ -398,6 +398,8 @@ def prepare(case: Case) -> Round:
         return Round(contender.reset, contender.train, float)
     if case.task == "fit":
         return Round(contender.reset, contender.fit, float)
+    if case.task == "step":
+        return _step(cast(FastNN, contender))
     if case.task == "dense":
         return _dense(case, X, parameters, cast(Multiplier, contender))
     expected = reference_classes(X, parameters)
@@ -418,6 +420,14 @@ def _matmul(case: Case) -> Round:
     return Round(
         lambda: None, lambda: np.matmul(a, b, out=out), lambda product: float(product[0, 0])
     )
+
+
+def _step(contender: FastNN) -> Round:
+    from fastnn.bench.anatomy import Anatomy  # which needs what compiles
+
+    case = contender.case
+    anatomy = Anatomy(contender.network, contender.X, contender.y, case.batch_size, case.threads)
+    return Round(contender.reset, anatomy.round, lambda found: found)
 
 
 def _dense(case: Case, X: Array, parameters: Parameters, contender: Multiplier) -> Round:

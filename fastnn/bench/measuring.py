@@ -19,6 +19,7 @@ from typing import Any, Self
 from fastnn.bench.cases import Case, Comparison
 from fastnn.bench.machine import kept_to, python_path
 from fastnn.bench.report import Outcome, Result
+from fastnn.bench.step import Anatomy, gathered
 
 #: Products in each round of the machine's peak; the best of all counts.
 PEAK_REPEATS = 5
@@ -172,3 +173,15 @@ def measure(comparison: Comparison, rounds: int) -> Result:
     ]
     best = min(round["seconds"] for round in peak.rounds)
     return Result(comparison.name, rounds, tuple(outcomes), peak_case.flops / best / 1e9)
+
+
+def dissect(comparison: Comparison, rounds: int) -> Anatomy:
+    """Take the steps of the subject to pieces, in a worker of its own; the first round warms up."""
+    case = comparison.cases[0]
+    with Worker(case) as worker:
+        worker.receive()
+        for _ in range(1 + rounds):
+            worker.run_round()
+    if worker.error is not None:
+        return Anatomy(comparison.name, case, worker.error)
+    return gathered(comparison.name, case, [answer["result"] for answer in worker.rounds[1:]])

@@ -1,36 +1,20 @@
 """What a run of comparisons found, and how it is shown."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import geometric_mean, median, quantiles
-from typing import Any, NamedTuple
+from statistics import geometric_mean, median
+from typing import Any
 
+from fastnn.bench import step
 from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.costs import Cost
+from fastnn.bench.figures import NO_VALUE, Spread, short, spread
 from fastnn.bench.machine import IDLE_LOAD
 from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
 DETAILED_COMPARISONS = 10
-NO_VALUE = "-"
-
-
-class Spread(NamedTuple):
-    """A median, and the quartiles that half of the values lie between."""
-
-    median: float
-    lower: float
-    upper: float
-
-    @property
-    def quartiles(self) -> str:
-        """The quartiles, as they are shown."""
-        return f"{_short(self.lower)}-{_short(self.upper)}"
-
-    def __str__(self) -> str:
-        return f"{_short(self.median)} ({self.quartiles})"
 
 
 @dataclass(frozen=True)
@@ -137,6 +121,7 @@ class Report:
     results: tuple[Result, ...]
     missing: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
+    anatomies: tuple[step.Anatomy, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
 
@@ -150,16 +135,8 @@ class Report:
             if outcome.error is not None
         ]
         costs = [f"{cost.name}: {cost.error}" for cost in self.costs if cost.error is not None]
-        return contenders + costs
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Return the median of at least one value, and the quartiles."""
-    values = list(values)
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    lower, middle, upper = quantiles(values, method="inclusive")
-    return Spread(middle, lower, upper)
+        steps = [f"{of.name}: {of.error}" for of in self.anatomies if of.error is not None]
+        return contenders + costs + steps
 
 
 def as_json(report: Report) -> str:
@@ -185,6 +162,7 @@ def as_markdown(report: Report) -> str:
         parts += _memory(report.results)
     if len(report.results) <= DETAILED_COMPARISONS:
         parts += [part for result in report.results for part in _details(result)]
+    parts += [part for anatomy in report.anatomies for part in step.as_markdown(anatomy)]
     if report.costs:
         parts += ["### Before and beside the arithmetic", _costs(report.costs)]
     if report.failures:
@@ -212,7 +190,7 @@ def _costs(costs: Sequence[Cost]) -> str:
             continue
         found = spread(cost.values)
         unit = f" {cost.unit}".rstrip()
-        shown = _short(found.median) if cost.unit else f"{found.median:g}"
+        shown = short(found.median) if cost.unit else f"{found.median:g}"
         quartiles = found.quartiles if len(cost.values) > 1 else NO_VALUE
         rows.append([cost.name, shown + unit, quartiles])
     return markdown_table(["cost", "measured", "quartiles"], rows)
@@ -291,7 +269,7 @@ def _rows(results: Sequence[Result], names: Sequence[str]) -> str:
         figures = result.figures(result.subject)
         speed = f"{figures['samples_per_second']:,.0f}" if figures else NO_VALUE
         fastest = result.fastest_peer
-        rows.append([name, speed, *ratios, NO_VALUE if fastest is None else _short(fastest[1][0])])
+        rows.append([name, speed, *ratios, NO_VALUE if fastest is None else short(fastest[1][0])])
     return markdown_table(["comparison", "samples/s", *columns, "fastest peer"], rows)
 
 
@@ -383,7 +361,7 @@ def _glance(result: Result) -> str:
     if result.fastest_peer is None:
         return NO_VALUE
     outcome, ratio = result.fastest_peer
-    return f"{outcome.case.contender} {_short(ratio.median)}"
+    return f"{outcome.case.contender} {short(ratio.median)}"
 
 
 def _memory(results: Sequence[Result]) -> list[str]:
@@ -408,11 +386,3 @@ def _memory(results: Sequence[Result]) -> list[str]:
         "over the comparisons:",
         markdown_table(["contender", *[name for name, _ in shown]], rows),
     ]
-
-
-def _short(value: float) -> str:
-    """Write a number with three digits at least."""
-    if not math.isfinite(value):
-        return str(value)
-    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{decimals}f}"

@@ -16,13 +16,14 @@ SUITES = {
     "small": "200 epochs of 150 samples, and the prediction of one row",
     "threads": "two threads on all sides, and over one of our own",
     "grid": "60 pairs of network and batch size, or those of the options",
+    "step": "the parts of a training step, each beside the limit that binds it",
     "costs": "first fit, import, validation, memory",
-    "table": "all but quick and grid, float64, AVX2 and single layers",
+    "table": "all but quick, grid and step, float64, AVX2 and single layers",
 }
 """What each is, in a line."""
 
 #: Timed rounds by suite, unless told.
-ROUNDS = dict.fromkeys(SUITES, 7) | {"quick": 3, "grid": 5}
+ROUNDS = dict.fromkeys(SUITES, 7) | {"quick": 3, "grid": 5, "step": 3}
 
 ONE_NETWORK = ("shape", "hidden", "batch_size", "dtype", "threads", "input", "data")
 #: The options that a suite takes, beside those of all; it chooses by itself what is not here.
@@ -34,6 +35,7 @@ TAKES = {
     "small": ("dtype",),
     "threads": ("dtype", "threads"),
     "grid": ("hidden", "batch_size", "dtype", "threads", "input", "data"),
+    "step": ONE_NETWORK,
     "costs": (),
     "table": ("data",),
 }
@@ -154,6 +156,12 @@ def _grid(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparis
             yield against(peers, **_sized(hidden, batch_size, {**options, **kind}))
 
 
+def _step(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """One network, in both dtypes."""
+    for dtype in [options["dtype"]] if "dtype" in options else ["float32", "float64"]:
+        yield Comparison((Case("numba", task="step", **_network({**options, "dtype": dtype})),))
+
+
 def _costs(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
     """Nothing to compare: `measure_costs` has what it measures."""
     yield from ()
@@ -187,6 +195,7 @@ _SUITES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Compari
     "small": _small,
     "threads": _threads,
     "grid": _grid,
+    "step": _step,
     "costs": _costs,
     "table": _table,
 }

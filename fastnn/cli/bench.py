@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from fastnn import bench
+from fastnn.cli import outputs
 from fastnn.cli.arguments import HelpFormatter
 from fastnn.cli.console import FAILED, INTERRUPTED
 
@@ -29,6 +30,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    outputs.check((), plot=getattr(options, "plot", None))
     report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
     print(bench.as_markdown(report))
     return INTERRUPTED if report.interrupted else FAILED if report.failures else 0

@@ -553,6 +553,13 @@ class Kernel:
         """Nanoseconds since some moment."""
         return Int(self, system.SYSTEM.clock(self.builder))
 
+    def cycles(self) -> Int:
+        """What the processor's own counter says; nanoseconds where it isn't for all to read."""
+        if not self.builder.module.triple.startswith("x86_64"):
+            return self.clock()
+        counter = self.function("llvm.readcyclecounter", INT64, [])
+        return Int(self, self.builder.call(counter, []))
+
     # arithmetic
 
     def call(self, name: str, *arguments: V) -> V:

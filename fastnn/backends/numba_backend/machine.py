@@ -12,6 +12,8 @@ from typing import Any
 
 from llvmlite import binding
 
+from fastnn.processors import cache_bytes
+
 # whoever has LLVM compile something asks this file before, for the processor
 binding.initialize_native_target()
 binding.initialize_native_asmprinter()
@@ -127,17 +129,7 @@ def _this_machine() -> Machine:
 
 MACHINE = _this_machine()
 
-
-def _first_level_cache() -> int:
-    """Return how many bytes the first-level cache for data has, 32 KB where nobody says."""
-    try:
-        size = Path("/sys/devices/system/cpu/cpu0/cache/index0/size").read_text().strip()
-    except (OSError, ValueError):
-        size = ""
-    return int(size[:-1]) << 10 if re.fullmatch(r"[1-9][0-9]*K", size) else 32 << 10
-
-
-CACHED_BYTES = _first_level_cache() * 15 // 16
+CACHED_BYTES = cache_bytes()[0] * 15 // 16
 """What the kernels that skip zeros may keep in the first-level cache."""
 
 HAS_BFLOAT16 = MACHINE.vector_bits == 512 and "+avx512bf16" in target_cpu()[1].split(",")

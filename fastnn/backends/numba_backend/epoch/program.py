@@ -24,6 +24,7 @@ from ..kernels.optimizers import RULES
 from ..machine import HAS_BFLOAT16
 from . import losses
 from .blocks import Structure, chunks_of, density_after
+from .laps import Laps
 from .meetings import MOST_MEMBERS, Signals
 from .step import TOTALS, entry_for
 from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
@@ -90,6 +91,8 @@ class Program:
     ended : list
         Holds something from the moment on at which the compiled code of a call has ended. Who makes
         the call clears the list before; so steps can be counted, whatever a signal raises.
+    laps : list of Laps or None
+        Of calls that are prepared from now on, where the cycles of each thread are counted.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Program:
         self._totals = np.zeros(1, TOTALS)
         self.ended: list[int] = []
         self._signals = Signals()
+        self.laps: list[Laps] | None = None
         self._take(layers)
 
     def describe(self, layers: Sequence[Layer]) -> None:
@@ -276,12 +280,14 @@ class Program:
             ranges = [
                 *self._ranges(samples, parameters, *states),
                 *(Range.of(a, name, False) for name, a in given.items() if a is not None),
+                *(laps.range for laps in self.laps or ()),
             ]
         if team is None:
             table, totals = self.training, self._totals
             run: Callable[[], Any] = partial(
-                entry_for(self.dtype, team=False), scale, table.shared.ctypes.data,
-                table.layers.ctypes.data, len(table.layers), *arguments, totals.ctypes.data,
+                entry_for(self.dtype, team=False, laps=self.laps is not None), scale,
+                table.shared.ctypes.data, table.layers.ctypes.data, len(table.layers),
+                *arguments, totals.ctypes.data, *self._laps_of(1),
             )  # fmt: skip
             if guards.CHECKED:
                 ranges.append(Range.of(totals, "totals"))
@@ -290,9 +296,9 @@ class Program:
         else:
             run = partial(
                 team.run_batches, self._signals, scale, arguments, count, self._totals, self.ended,
-                ranges,
+                self._laps_of(members), ranges,
             )  # fmt: skip
-        read = samples, targets, order, parameters, rates, states, sample_weights
+        read = samples, targets, order, parameters, rates, states, sample_weights, self.laps
         before = self._totals[0].item()  # of each time that the call is made
         return partial(self._run, run, members, before, read)
 
@@ -309,6 +315,12 @@ class Program:
         self._has_run.add(members)
         totals = self._totals[0]
         return float(totals["loss"]), int(totals["correct"])
+
+    def _laps_of(self, members: int) -> list[int]:
+        """Return where the cycles of each thread are counted, of none if they are not."""
+        if self.laps is None:
+            return []
+        return [laps.address for laps in self.laps[:members]]
 
     def _ranges(self, samples: np.ndarray | SparseRows, *vectors: np.ndarray) -> list[Range]:
         """Return what kernels may touch of samples, parameters and what lies parallel to these."""
@@ -330,6 +342,10 @@ class Program:
             result = run()
         table.check_canaries()
         return result
+
+    def layers_of(self, members: int) -> np.ndarray:
+        """Return the records of the layers, as a team shares them out to its first member."""
+        return self._team(members).layers if members > 1 else self.training.layers
 
     def has_run(self, threads: int) -> bool:
         """Say whether so many threads have trained these layers, so that nothing is compiled."""

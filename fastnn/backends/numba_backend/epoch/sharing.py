@@ -72,7 +72,7 @@ def share_out(
     chunks = starts.shape[1] - 1
     first, stop = member * chunks // members, (member + 1) * chunks // members
     for number, layer in enumerate(layers):
-        layer["record"] = layers[number:].ctypes.data
+        layer["record"], layer["number"] = layers[number:].ctypes.data, number
         # by its outputs a layer is in one chunk, which all work on
         own = (0, 1) if layer["by_outputs"] else (first, stop)
         layer["first_chunk"], layer["stop_chunk"] = own

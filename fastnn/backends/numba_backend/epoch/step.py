@@ -48,6 +48,25 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
+from .laps import (
+    ACTIVATION,
+    BACKWARD,
+    BIASES,
+    FORWARD,
+    INPUT_GRADIENT,
+    LOAD,
+    LOSS,
+    MASK,
+    MEETING,
+    OPTIMIZER,
+    PREPARE,
+    REST,
+    STAGES,
+    TURN,
+    UPDATE,
+    begin_lap,
+    lap,
+)
 from .losses import load_labels
 from .meetings import (
     END,
@@ -80,7 +99,7 @@ LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "input_units", "output_units",
+            "number", "input_units", "output_units",
             # parameters: bytes from the start of the flat vector; and see `weights` below
             "biases",
             # whether its ReLU is applied to its sums, and to the gradient that arrives here; and
@@ -108,6 +127,9 @@ LAYER = np.dtype(
             "group_bytes", "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
             "update_and_multiply", "waiting_factor",
+            # the first layer, where it multiplies samples as they lie: where the addresses of those
+            # of the batch are, and kernels; else 0
+            "sources", "multiply_samples", "multiply_samples_turned",
             # IN_PAIRS: address of this record, and operations
             "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
         )
@@ -190,6 +212,14 @@ def load_rows(scale, shared, layer, samples, order, start, count):
             min(layer.stop_unit, layer.input_units) - unit,
             layer.inputs.address + i * layer.inputs.row_stride + unit * shared.itemsize,
         )  # fmt: skip
+
+
+@jit_part
+def find_rows(shared, layer, samples, order, start, count):
+    """Note where the samples of the batch lie, for a layer that multiplies them there."""
+    for i in range(count):
+        source = samples + sample_at(order, start + i) * shared.input_row_bytes
+        put_integer(source, layer.sources + 8 * i)
 
 
 @jit_part
@@ -329,7 +359,10 @@ def multiply_rows(
             ask_for_samples(
                 shared, layer, first, last - first, samples, order, ahead, ahead_count
             )  # fmt: skip
-            matmul(one, X, W, Z, 0)
+            if layer.sources != 0:
+                call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
+            else:
+                matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
             for column in range(first_column, stop_column, tile):
@@ -350,7 +383,7 @@ def multiply_rows(
 @jit_part
 def multiply(
     scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training,
-    first_column, stop_column, anew,
+    laps, first_column, stop_column, anew,
 ):  # fmt: skip
     """Multiply own inputs by some columns of the weights.
 
@@ -368,6 +401,7 @@ def multiply(
             stop = min(sample + GROUP_SAMPLES, padded)
             if anew:
                 load_units(scale, shared, layer, samples, order, start, count, sample, stop)
+                lap(laps, layer, LOAD)
             ahead = start + min(stop, count)
             if first_column != stop_column:
                 multiply_units(
@@ -375,17 +409,24 @@ def multiply(
                     first_column, stop_column,
                     samples, order, ahead, min(most_ahead, total - ahead),
                 )  # fmt: skip
+            lap(laps, layer, FORWARD)
     else:
         if anew:
-            if first:
+            if first and layer.sources != 0:
+                find_rows(shared, layer, samples, order, start, count)
+                lap(laps, layer, LOAD)
+            elif first:
                 load_rows(scale, shared, layer, samples, order, start, count)
+                lap(laps, layer, LOAD)
             elif layer.inputs_transposed.address != 0:
                 unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
                 transpose(
                     one, submatrix(layer.inputs, 0, unit, padded, units),
                     submatrix(layer.inputs_transposed, unit, 0, units, padded),
                 )  # fmt: skip
+                lap(laps, layer, PREPARE)
             find_nonzeros(one, layer, count, padded, training)
+            lap(laps, layer, PREPARE)
             if layer.forward_by == ONE_SAMPLE:
                 call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
             elif layer.forward_by == IN_PAIRS:
@@ -401,6 +442,7 @@ def multiply(
                 one, shared, layer, parameters, count, first_column, stop_column,
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
+        lap(laps, layer, FORWARD)
 
 
 @jit_part
@@ -463,7 +505,7 @@ def minus_rate(one, rates):
 
 
 @jit_part
-def input_gradient(one, layer, below, parameters, rates, count, padded):
+def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
     """dX = G W^T for own units, into the gradient of the block below, through its ReLU if nothing
     is between.
 
@@ -480,9 +522,12 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
         dX = submatrix(below.gradient_transposed, unit, 0, units, padded)
         G = submatrix(layer.gradient_transposed, 0, 0, layer.output_units, padded)
         matmul(one, W, G, dX, 0)
+        lap(laps, layer, INPUT_GRADIENT)
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs_transposed, unit, 0, units, padded))
+            lap(laps, layer, MASK)
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+        lap(laps, layer, TURN)
     elif layer.gradient_by == WITH_UPDATE and layer.update_by == EVERY_NUMBER:
         backward_from_few(
             minus_rate(one, rates), submatrix(layer.inputs, 0, unit, count, units),
@@ -490,6 +535,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
             submatrix(below.gradient, 0, unit, count, units),
         )  # fmt: skip
         clear(one, submatrix(below.gradient, count, unit, padded - count, units))
+        lap(laps, layer, BACKWARD)
     elif layer.gradient_by == WITH_UPDATE:
         factor = minus_rate(one, rates)
         columns = layer.weights.columns
@@ -504,19 +550,23 @@ def input_gradient(one, layer, below, parameters, rates, count, padded):
                 submatrix(weights, unit, column, units, width), dX, layer.dots,
                 0 if column == 0 else 1,
             )  # fmt: skip
+        lap(laps, layer, BACKWARD)
         transpose(one, dX, submatrix(below.gradient, 0, unit, padded, units))
+        lap(laps, layer, TURN)
     else:
         dX = submatrix(below.gradient, 0, unit, count, units)
         G = submatrix(layer.gradient, 0, 0, count, layer.output_units)
         matmul_transposed(one, G, W, dX)
+        lap(laps, layer, INPUT_GRADIENT)
         if layer.mask_inputs != 0:
             mask_by_sign(one, dX, submatrix(layer.inputs, 0, unit, count, units))
         clear(one, submatrix(below.gradient, count, unit, padded - count, units))
+        lap(laps, layer, MASK)
 
 
 @jit_part
 def update_weights(
-    one, layer, parameters, first_state, second_state, rates, count, factor, keep
+    one, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
 ):  # fmt: skip
     """W -= rate * X^T G, or another rule's step: own rows of W, or own columns (`by_outputs`).
 
@@ -543,9 +593,16 @@ def update_weights(
                 first, width = 0, columns
                 if layer.by_outputs != 0:
                     first, width = layer.first_column, layer.stop_column - layer.first_column
-                X = submatrix(layer.inputs, 0, unit, count, units)
                 G = submatrix(layer.gradient, 0, first, count, width)
-                matmul(factor, transposed(X), G, submatrix(target, 0, first, units, width), keep)
+                W = submatrix(target, 0, first, units, width)
+                if layer.sources != 0:
+                    offset = unit * layer.weights.column_stride
+                    call(
+                        layer.multiply_samples_turned, factor, layer.sources, offset, G, W, keep
+                    )  # fmt: skip
+                else:
+                    X = submatrix(layer.inputs, 0, unit, count, units)
+                    matmul(factor, transposed(X), G, W, keep)
             elif layer.update_by == IN_PAIRS:
                 call(
                     layer.gradient_in_pairs, factor, layer.record,
@@ -579,18 +636,20 @@ def update_weights(
                             factor, X, bits, submatrix(layer.gradient, 0, column, count, width),
                             submatrix(target, first, column, 64, width), 1,
                         )  # fmt: skip
+            lap(laps, layer, UPDATE)
             if not fused:
                 call(
                     layer.move, one, layer.weights_region, rates,
                     parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
+                lap(laps, layer, OPTIMIZER)
                 squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
 
 
 @jit_part
-def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded):
+def update(one, shared, layer, parameters, first_state, second_state, rates, count, padded, laps):
     """Move own rows of W, see `update_weights`, and own part of b: b -= rate * sum(G)."""
     fused = layer.move == 0
     factor = minus_rate(one, rates) if fused else one
@@ -599,7 +658,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
     elif layer.gradient_by != WITH_UPDATE:
         update_weights(
             one, layer, parameters, first_state, second_state, rates, count,
-            factor, 1 if fused else 0,
+            factor, 1 if fused else 0, laps,
         )  # fmt: skip
     first, columns = layer.first_column, layer.stop_column - layer.first_column
     target = layer.gradient_rows.address
@@ -613,6 +672,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
             layer.move, one, layer.biases_region, rates,
             parameters, target, first_state, second_state, 0, 1,
         )  # fmt: skip
+    lap(laps, layer, BIASES)
 
 
 @operation
@@ -665,7 +725,7 @@ def store_result(shared, outputs, start, count):
 @jit
 def run_batches(
     scale, shared_record, tables, blocks, samples, targets, order, total,
-    parameters, first_state, second_state, rates, rates_stride, outputs, totals, team,
+    parameters, first_state, second_state, rates, rates_stride, outputs, totals, team, laps,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; add losses and right answers to totals.
 
@@ -678,7 +738,7 @@ def run_batches(
     `tables` holds the records of the blocks for a thread that works alone and behind them, for it
     as a member of a team, as many more. `team` is what a member knows of its team, or None: then
     this is compiled without the branches for a team, so that one thread pays nothing for what it
-    doesn't use.
+    doesn't use. `laps` is the address of what `laps.py` notes, or None likewise.
     """
     shared = record_at(shared_record, 0)
     one = type(scale)(1)
@@ -699,6 +759,9 @@ def run_batches(
     if one_by_one:
         nothing_waits(one, record_at(tables, 0))
     start = 0
+    if laps is not None:
+        first = record_at(tables, 0)
+        begin_lap(laps)
     while start < total:
         if team is not None:
             signals = record_at(team, 0).signals
@@ -714,6 +777,7 @@ def run_batches(
                     members = record_at(team, 0).members
             layers = 0 if members == 1 else blocks
             began = clock()
+            lap(laps, first, MEETING)
         count = min(shared.batch_size, total - start)
         padded = (count + shared.group - 1) // shared.group * shared.group
         step = start // shared.batch_size
@@ -722,6 +786,7 @@ def run_batches(
         if shared.put_rows != 0:
             call(shared.put_rows, one, shared.record, order, start, count, 1)
             read_samples, read_order, read_start = shared.dense_rows, 0, 0
+            lap(laps, first, LOAD)
         for number in range(last + 1):
             layer = record_at(tables, layers + number)
             if number < first_dense:
@@ -729,6 +794,7 @@ def run_batches(
                     shared.load_input, scale, shared.record,
                     read_samples, read_order, read_start, count, padded,
                 )  # fmt: skip
+                lap(laps, layer, LOAD)
             else:
                 part = first_part = 2
                 if team is not None and members > 1 and layer.by_outputs == 0:
@@ -743,25 +809,30 @@ def run_batches(
                     multiply(
                         scale, shared, layer, number == 0,
                         read_samples, read_order, read_start, total,
-                        parameters, count, padded, training,
+                        parameters, count, padded, training, laps,
                         first_column, stop_column, part == first_part,
                     )  # fmt: skip
                     if team is not None and part == 1:
                         transfer(one, layer.products_out, members, count)
                         meeting = arrive(signals, member, meeting)
+                        lap(laps, layer, MEETING)
                     part += 1
                 if team is not None and members > 1:
                     wait(signals, members, meeting)
+                    lap(laps, layer, MEETING)
                 finish_forward(one, shared, layer, parameters, count, padded)
+                lap(laps, layer, ACTIVATION)
             if layer.first_stage != layer.stop_stage and layer.first_column != layer.stop_column:
                 call(
                     shared.forward_stages, one, shared.stages, parameters,
                     layer.first_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, padded, step,
                 )  # fmt: skip
+                lap(laps, layer, STAGES)
 
         if shared.put_rows != 0:
             call(shared.put_rows, one, shared.record, order, start, count, 0)
+            lap(laps, first, LOAD)
 
         if not training:
             store_result(shared, outputs, start, count)
@@ -774,6 +845,7 @@ def run_batches(
             )
             loss += batch_loss
             correct += batch_correct
+            lap(laps, layer, LOSS)
         transposed_already = False
         # a block is updated in the turn after its own, when its input gradient no longer needs its
         # weights as they were; so there is a turn more than blocks, number -1, for the first one's
@@ -788,41 +860,47 @@ def run_batches(
                     layer.lowest_stage, layer.stop_stage, layer.first_column, layer.stop_column,
                     count, step, step_rates,
                 )  # fmt: skip
+                lap(laps, layer, STAGES)
             if number >= 0 and layer.mask_gradient != 0:
                 mask_by_sign(
                     one, submatrix(layer.gradient, 0, layer.first_column, count, own),
                     submatrix(layer.outputs, 0, layer.first_column, count, own),
                 )  # fmt: skip
+                lap(laps, layer, MASK)
             if team is not None and members > 1 and number >= first_dense:
                 if number == first_dense and member == 0:
                     consider_parting(signals, start + 1)
                 transfer(one, layer.gradient_out, members, padded)
                 meeting = arrive(signals, member, meeting)
+                lap(laps, layer, MEETING)
             if number < last:
                 # a team does it while messages are on their way
                 above = record_at(tables, layers + number + 1)
                 update(
                     one, shared, above, parameters, first_state, second_state,
-                    step_rates + RATE_BYTES * above.learned, count, padded,
+                    step_rates + RATE_BYTES * above.learned, count, padded, laps,
                 )  # fmt: skip
             if team is not None and members > 1 and number >= first_dense:
                 wait(signals, members, meeting)
                 transfer(one, layer.gradient_in, members, padded)
+                lap(laps, layer, MEETING)
             if number >= first_dense and layer.gradient_by != NO_GRADIENT:
                 below = record_at(tables, layers + number - 1)
                 by_columns = layer.gradient_by == BY_COLUMNS
                 if by_columns:
                     transpose_gradient(one, layer, padded, transposed_already)
+                    lap(laps, layer, TURN)
                 # stages change the gradient where it lies by rows
                 transposed_already = below.first_stage == below.stop_stage and (
                     by_columns or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
                 )
                 if layer.gradient_by == BY_PAIRS:
                     call(layer.input_gradient_in_pairs, one, below.record, count, padded)
+                    lap(laps, layer, INPUT_GRADIENT)
                 else:
                     input_gradient(
                         one, layer, below, parameters, step_rates + RATE_BYTES * layer.learned,
-                        count, padded,
+                        count, padded, laps,
                     )  # fmt: skip
         if shared.clip != 0:
             if team is not None and members > 1:
@@ -831,6 +909,7 @@ def run_batches(
                 shared.clip, one, record_at(tables, layers).parts_to_clip,
                 parameters, first_state, second_state, step_rates,
             )  # fmt: skip
+            lap(laps, first, OPTIMIZER)
         if shared.add_penalties != 0:
             if team is not None and members > 1:
                 meeting = meet(signals, member, members, meeting)
@@ -850,18 +929,20 @@ def run_batches(
                 # from here on the caller changes everybody's weights
                 meeting = meet(signals, member, members, meeting)
                 members = 1
+        lap(laps, first, REST)
         start += shared.batch_size
     if one_by_one:
         # the last update, with a product that nobody reads
         first = record_at(tables, 0)
         call(first.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
+        lap(laps, first, UPDATE)
     if training:
         put_real(loss, totals)
         put_integer(correct, totals + 8)
 
 
-def entry_for(dtype: np.dtype, team: bool) -> Callable[..., int]:
+def entry_for(dtype: np.dtype, team: bool, laps: bool = False) -> Callable[..., int]:
     """Return `run_batches` as Python calls it, compiled or read from the cache."""
     whole = np.dtype(np.int64)
-    kinds = dtype, SHARED, LAYER, *[whole] * 12, MEMBER if team else None
+    kinds = dtype, SHARED, LAYER, *[whole] * 12, MEMBER if team else None, whole if laps else None
     return run_batches.entry(kinds)

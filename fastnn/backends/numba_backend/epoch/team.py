@@ -65,6 +65,12 @@ class Team:
         together = [shared_out for _, shared_out in layers]
         self._messages = Messages(together, caller.starts, caller.lanes, caller.padded)
 
+    @property
+    def layers(self) -> np.ndarray:
+        """The records of the layers as they are shared out to the caller."""
+        shared_out: np.ndarray = self._layers[0][1]
+        return shared_out
+
     def _share_parts(self, caller: Table, member: int, layers: np.ndarray) -> None:
         """Write down what a member moves where gradients are clipped."""
         parts = self._parts[member]
@@ -102,11 +108,13 @@ class Team:
         count: int,
         totals: np.ndarray,
         ended: list[int],
+        laps: Sequence[int],
         ranges: Sequence[Range] = (),
     ) -> None:
         """Run `count` steps on all members; the caller adds to `totals`, and `ended` notes its end.
 
-        `ranges` are those of the arguments, in the checked build.
+        `laps` says where the cycles of each member are counted, of none if they are not. `ranges`
+        are those of the arguments, in the checked build.
 
         In a single step the caller is alone, unless the step is long enough to wait for members:
         who is woken would be late. So it is in a call that begins while the members are to stay
@@ -121,14 +129,14 @@ class Team:
 
         # only the caller's are looked at
         sums = [totals, *(np.zeros(1, TOTALS) for _ in self.tables[1:])]
-        entry = entry_for(self.tables[0].dtype, team=True)
+        entry = entry_for(self.tables[0].dtype, team=True, laps=len(laps) > 0)
 
         def work(member: int) -> None:
             layers = self._layers[member]
             run = partial(
                 entry, scale, self.tables[member].shared.ctypes.data, layers.ctypes.data,
                 layers.shape[1], *arguments, sums[member].ctypes.data,
-                records[member : member + 1].ctypes.data,
+                records[member : member + 1].ctypes.data, *laps[member : member + 1],
             )  # fmt: skip
             noted = ended if member == 0 else []
             if guards.CHECKED:

@@ -18,7 +18,7 @@ from functools import partial
 from ..language import Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
-from .matmul import BLOCK_COLUMNS, add_to, write_product
+from .matmul import BLOCK_COLUMNS, add_to, strided, write_product
 from .pairs import flushing_denormals, fma_pairs, paired, rounded
 
 BLOCK_PAIRS = 512
@@ -69,6 +69,7 @@ def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: 
     """
     with flushing_denormals(k):
         write_product(
-            k, A, B, C, keep, partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
+            k, strided(k, A), B, C, keep,
+            partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
         )  # fmt: skip

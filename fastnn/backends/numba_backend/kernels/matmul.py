@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from ..language import Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
+from ..jit import KernelOperation
+from ..language import Address, Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
 from ..machine import MACHINE, PAGE_BYTES
 from ..microkernel import microkernel
 
@@ -33,10 +35,95 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
     What is kept of a C of long rows is asked for before the inner loop, as processors don't foresee
     rows in pages of their own.
     """
+    _write_with_fma(k, strided(k, A), alpha, B, C, keep)
+
+
+def _write_with_fma(k: Kernel, left: Left, alpha: Real, B: Matrix, C: Matrix, keep: Int) -> None:
     write_product(
-        k, A, B, C, keep, k.fma, add_to(k, alpha, k.fma),
+        k, left, B, C, keep, k.fma, add_to(k, alpha, k.fma),
         BLOCK_INNER, BLOCK_COLUMNS, k.machine.tile_columns,
     )  # fmt: skip
+
+
+def multiply_samples(
+    k: Kernel, alpha: Real, samples: Address, first: Int, B: Matrix, C: Matrix, keep: Int
+) -> None:
+    """C = keep * C + alpha * X B, where the rows of X lie anywhere, as a user's samples do.
+
+    `samples` holds their addresses; of each row the bytes from `first` on are multiplied. All else
+    is as in `matmul`, and so is every bit.
+    """
+    _write_with_fma(k, rows_at(k, samples, first), alpha, B, C, keep)
+
+
+def multiply_samples_turned(
+    k: Kernel, alpha: Real, samples: Address, first: Int, B: Matrix, C: Matrix, keep: Int
+) -> None:
+    """C = keep * C + alpha * X^T B, with X as in `multiply_samples`."""
+    _write_with_fma(k, columns_at(k, samples, first), alpha, B, C, keep)
+
+
+MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED = (
+    KernelOperation(write, write.__name__) for write in (multiply_samples, multiply_samples_turned)
+)
+"""Compiled where the first layer takes dense samples as they lie."""
+
+
+class Walk(NamedTuple):
+    """A walk along some rows of a left operand, which is read number by number."""
+
+    start: Int
+    """Where it begins: an address, or an offset."""
+    step: Int | int
+    """What leads to the next column."""
+    column: Callable[[Int], Iterator[Real]]
+    """Loads what is in the rows at a place of the walk, each number as it is asked for."""
+
+
+Left = Callable[[Int, Int | int, int], Walk]
+"""Of a row, a column and a height: the walk along so many rows from there on."""
+
+
+def strided(k: Kernel, A: Matrix) -> Left:
+    """Return the left operand that is a matrix, of any strides and at any address."""
+
+    def walk(row: Int, column: Int | int, height: int) -> Walk:
+        def numbers(place: Int) -> Iterator[Real]:
+            return (k.load_real_anywhere(place + i * A.row_stride) for i in range(height))
+
+        start = A.shifted(column * A.column_stride).row(row)
+        return Walk(start, A.column_stride, numbers)
+
+    return walk
+
+
+def rows_at(k: Kernel, addresses: Address, first: Int) -> Left:
+    """Return the left operand whose rows lie where a list says, from byte `first` of each on."""
+
+    def walk(row: Int, column: Int | int, height: int) -> Walk:
+        rows = [k.load_address(addresses + (row + i) * 8, "a sample") for i in range(height)]
+
+        def numbers(place: Int) -> Iterator[Real]:
+            return (k.load_real_anywhere(start + place) for start in rows)
+
+        return Walk(first + column * k.element_bytes, k.element_bytes, numbers)
+
+    return walk
+
+
+def columns_at(k: Kernel, addresses: Address, first: Int) -> Left:
+    """Return the transpose of `rows_at`."""
+
+    def walk(row: Int, column: Int | int, height: int) -> Walk:
+        offset = first + row * k.element_bytes
+
+        def numbers(place: Int) -> Iterator[Real]:
+            start = k.load_address(place, "a sample") + offset
+            return (k.load_real_anywhere(start + i * k.element_bytes) for i in range(height))
+
+        return Walk(addresses + column * 8, 8, numbers)
+
+    return walk
 
 
 Fma = Callable[[Vector, Vector, Vector], Vector]
@@ -48,7 +135,7 @@ are to go, and whether they are added to what is there (1 or 0)."""
 
 
 def write_product(
-    k: Kernel, A: Matrix, B: Matrix, C: Matrix, keep: Int,
+    k: Kernel, left: Left, B: Matrix, C: Matrix, keep: Int,
     fma: Fma, finish: Finish, block_inner: int, block_columns: int, widest: int,
 ) -> None:  # fmt: skip
     """Write what `matmul` does, with `fma` for a multiply-add and `finish` for its end.
@@ -56,32 +143,36 @@ def write_product(
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
     """
     vectors = k.vectors(C)
-    with k.loop(0, vectors, block_columns) as first, k.loop(0, B.rows, block_inner) as inner:
-        stop = k.minimum(first + block_columns, vectors)
-        A_block = A.shifted(inner * A.column_stride)
-        B_block = B.shifted(inner * B.row_stride)._replace(
-            rows=k.minimum(B.rows - inner, block_inner)
-        )
-        kept = k.where(inner.equals(0), keep, k.integer(1))
-        column = k.variable(first)
-        with k.loop_while(lambda: column[0] < stop):
-            left = stop - column[0]
-            # four left are two tiles of two, not three and one (never with blocks of three)
-            width = k.where(left.equals(widest + 1), k.integer(2), k.minimum(left, widest))
-            offset = column[0] * k.vector_bytes
-            for columns in k.cases(width, range(1, widest + 1)):
-                for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
-                    target = C.shifted(row * C.row_stride + offset)
-                    with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
-                        for i, j in itertools.product(range(height), range(columns)):
-                            k.prefetch(target.row(i) + j * k.vector_bytes)
-                    total = register_tile(
-                        k, height, columns, A_block.shifted(row * A.row_stride),
-                        B_block.shifted(offset), lambda row, j: k.load(row + j * k.vector_bytes),
-                        fma,
-                    )  # fmt: skip
-                    finish(total, height, columns, target, kept)
-            column[0] = column[0] + width
+    start = k.variable(k.integer(0))
+    with k.loop_while(lambda: start[0] < vectors):
+        rest = vectors - start[0]
+        # a vector that would be left alone goes with the last block: 3 + 2 + 2, not 3 + 3 + 1
+        count = k.where(rest.equals(block_columns + 1), rest, k.minimum(rest, block_columns))
+        stop = start[0] + count
+        with k.loop(0, B.rows, block_inner) as inner:
+            B_block = B.shifted(inner * B.row_stride)._replace(
+                rows=k.minimum(B.rows - inner, block_inner)
+            )
+            kept = k.where(inner.equals(0), keep, k.integer(1))
+            column = k.variable(start[0])
+            with k.loop_while(lambda: column[0] < stop):
+                rest = stop - column[0]
+                # four left are two tiles of two, not three and one
+                width = k.where(rest.equals(widest + 1), k.integer(2), k.minimum(rest, widest))
+                offset = column[0] * k.vector_bytes
+                for columns in k.cases(width, range(1, widest + 1)):
+                    for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
+                        target = C.shifted(row * C.row_stride + offset)
+                        with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
+                            for i, j in itertools.product(range(height), range(columns)):
+                                k.prefetch(target.row(i) + j * k.vector_bytes)
+                        total = register_tile(
+                            k, height, columns, left(row, inner, height), B_block.shifted(offset),
+                            lambda row, j: k.load(row + j * k.vector_bytes), fma,
+                        )  # fmt: skip
+                        finish(total, height, columns, target, kept)
+                column[0] = column[0] + width
+        start[0] = stop
 
 
 def add_to(k: Kernel, alpha: Real, fma: Fma) -> Finish:
@@ -118,27 +209,26 @@ def register_tile(
     k: Kernel,
     height: int,
     width: int,
-    A: Matrix,
+    walk: Walk,
     B: Matrix,
     load: Callable[[Int, int], Vector],
     fma: Fma | None = None,
 ) -> Variables[Vector]:
     """Write a tile of A B, `height` rows by `width` vectors, whose sums stay in registers.
 
-    `load(row, j)` loads vector j of a row of B. A is read number by number, from any address; of
-    their sizes only the number of rows of B counts. `fma` is what multiplies and adds, `k.fma` if
-    not given.
+    `load(row, j)` loads vector j of a row of B, of whose sizes only the number of rows counts. A is
+    read number by number, as `walk` says. `fma` is what multiplies and adds, `k.fma` if not given.
     """
     fma = fma or k.fma
     total = k.variables(k.zero(), height, width)
-    a_column, b_row = k.variable(A.address), k.variable(B.address)
+    place, b_row = k.variable(walk.start), k.variable(B.address)
     with k.loop(0, B.rows):
         b_vectors = [load(b_row[0], j) for j in range(width)]
-        for i in range(height):
-            factor = k.broadcast(k.load_real_anywhere(a_column[0] + i * A.row_stride))
+        for i, number in enumerate(walk.column(place[0])):
+            factor = k.broadcast(number)
             for j in range(width):
                 total[i, j] = fma(factor, b_vectors[j], total[i, j])
-        a_column[0] = a_column[0] + A.column_stride
+        place[0] = place[0] + walk.step
         b_row[0] = b_row[0] + B.row_stride
     return total
 

@@ -21,7 +21,7 @@ from llvmlite import ir
 from fastnn.guards import CHECKED
 
 from ..jit import jit, jit_part
-from ..kernels.matmul import register_tile, row_tiles
+from ..kernels.matmul import register_tile, row_tiles, strided
 from ..kernels.relu import clip_threshold
 from ..kernels.rows import span
 from ..language import INT32, INT64, Address, Int, Kernel, Matrix, Real, Vector
@@ -85,7 +85,7 @@ def product_panel(
             return vector
 
         for row, height in row_tiles(k, C.rows, highest):
-            total = register_tile(k, height, width, A.shifted(row * A.row_stride), B, load)
+            total = register_tile(k, height, width, strided(k, A)(row, 0, height), B, load)
             places = list(itertools.product(range(height), range(width)))
             with k.when(D.address.differs(0)):
                 for i, j in places:

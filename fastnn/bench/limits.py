@@ -1,0 +1,112 @@
+"""What one core of this machine can do at best, in the same run as what is measured beside it."""
+
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn import memory
+from fastnn.backends.numba_backend.kernels.limits import LIMITS, SUMS
+from fastnn.backends.numba_backend.machine import MACHINE
+from fastnn.processors import cache_bytes
+
+SECONDS = 0.002
+"""How long a kernel runs at least, each time."""
+REPEATS = 7
+"""Of which the best counts."""
+LARGEST_BYTES = 1 << 28
+"""Of what stands for memory; beyond the last cache, if there is so much."""
+
+VECTOR_BYTES = MACHINE.vector_bits // 8
+
+
+class Limits(NamedTuple):
+    """What can be done in a second.
+
+    Attributes
+    ----------
+    multiply_adds, loads, stores : float
+        Vectors, of loads and stores in the first-level cache.
+    bandwidth : tuple of float
+        Bytes that are loaded from each level: three caches and memory.
+    ticks : float
+        Of the counter by which laps are measured.
+    vector_bytes : int
+        Of a vector.
+    """
+
+    multiply_adds: float
+    loads: float
+    stores: float
+    bandwidth: tuple[float, ...]
+    ticks: float
+    vector_bytes: int = VECTOR_BYTES
+
+
+def measure_limits(dtype: np.dtype) -> Limits:
+    """Measure what a core does in a second, with vectors of `dtype`.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        float32 or float64.
+    """
+    first, second, third = cache_bytes()
+    # what lies in half of a level is in no level before it, and leaves room for all else
+    sizes = [first // 2, second // 2, max(third // 2, 2 * second), min(4 * third, LARGEST_BYTES)]
+    sizes = [memory.round_up(size, SUMS * VECTOR_BYTES) for size in sizes]
+    room = memory.aligned_zeros(sizes[-1] // dtype.itemsize, dtype)
+    room[:] = 0.25
+
+    def rate(name: str, nbytes: int, each_turn: float) -> float:
+        return each_turn / _seconds_a_turn(_called(name, dtype), room, nbytes)
+
+    return Limits(
+        rate("multiply_adds", sizes[0], SUMS),
+        rate("loads", sizes[0], sizes[0] / VECTOR_BYTES),
+        rate("stores", sizes[0], sizes[0] / VECTOR_BYTES),
+        tuple(rate("loads", size, size) for size in sizes),
+        _ticks(_called("counter", dtype)),
+    )
+
+
+Called = Callable[[int, int, int], object]
+
+
+def _called(name: str, dtype: np.dtype) -> Called:
+    """Return a kernel as a function of address, bytes and turns."""
+    number: Any = ctypes.c_float if dtype == np.float32 else ctypes.c_double
+    signature = ctypes.CFUNCTYPE(None, number, *[ctypes.c_int64] * 3)
+    kernel = signature(LIMITS[name].address(dtype))
+    return lambda address, nbytes, turns: kernel(0.0, address, nbytes, turns)
+
+
+def _seconds_a_turn(kernel: Called, room: np.ndarray, nbytes: int) -> float:
+    """Return how long a turn takes at best."""
+    turns, best = 1, float("inf")
+    done = 0
+    while done < REPEATS:
+        start = time.perf_counter()
+        kernel(room.ctypes.data, nbytes, turns)
+        seconds = time.perf_counter() - start
+        if seconds < SECONDS and turns < 1 << 40:
+            turns *= 2
+            continue
+        best, done = min(best, seconds / turns), done + 1
+    return best
+
+
+def _ticks(counter: Called) -> float:
+    """Return how often the counter counts in a second."""
+    said = np.zeros(1, np.int64)
+
+    def now() -> tuple[int, float]:
+        counter(said.ctypes.data, 0, 0)
+        return int(said[0]), time.perf_counter()
+
+    count, start = now()
+    time.sleep(0.05)
+    later, end = now()
+    return (later - count) / (end - start)

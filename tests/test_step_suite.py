@@ -1,0 +1,247 @@
+"""The anatomy of a step: what is counted, and how it is shown. Nothing here depends on a time."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import bench
+from fastnn.bench import command, contenders, measuring, picture, report, step, suites
+from fastnn.bench.cases import Case, Comparison
+from fastnn.cli import main
+
+if "numba" not in fastnn.available_backends():
+    pytest.skip("the compiled epoch is Numba's", allow_module_level=True)
+
+from fastnn.backends.numba_backend.kernels.limits import SUMS
+from fastnn.backends.numba_backend.machine import MACHINE
+from fastnn.bench import anatomy, counting, limits
+from fastnn.bench.counting import Counted, Touch, Work, bytes_by_level, joined, product, visits
+from fastnn.paths import CompiledPath
+
+MEGABYTE = 1 << 20
+
+
+def work(case: Case) -> list[tuple[int, str, Work]]:
+    """Return what is counted of a step, after one."""
+    made = contenders.FastNN(
+        case, *contenders.load_samples(case), contenders.initial_parameters(case)
+    )
+    network, X, y = made.network, made.X, made.y
+    with network._programs.for_training(network, X, case.batch_size, False) as program:
+        path = CompiledPath(network, X, y, program, case.threads)
+        path.start()
+        path.train(np.arange(case.batch_size))
+        members = program.members(case.threads)
+        return Counted(program.training.shared[0], program.layers_of(members)).parts()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 32, 70, 128])
+@pytest.mark.parametrize("kind", ["random", "float"])
+@pytest.mark.parametrize("hidden", [(32,), (100, 200), (65, 40)])
+def test_all_products_of_a_step_are_counted(batch_size, kind, hidden, dtype):
+    case = Case(
+        "numba", task="step", shape=(784, *hidden, 10), batch_size=batch_size, samples=128,
+        dtype=dtype.name, input=kind,
+    )  # fmt: skip
+    found = work(case)
+    assert 2 * sum(of.dense for *_, of in found) == case.flops / (case.samples // batch_size)
+    # a kernel multiplies whole vectors: at least what is not zero, at most all and what pads it
+    lanes = MACHINE.vector_bits // 8 // dtype.itemsize
+    for layer, name, of in found:
+        assert 0 <= of.nonzero <= of.dense
+        assert of.multiply_adds * lanes >= of.nonzero, (layer, name)
+    assert {"load", "forward", "activation", "loss", "biases"} <= {name for _, name, _ in found}
+
+
+def test_zeros_are_those_of_the_batch():
+    case = Case("numba", task="step", batch_size=32, samples=64)
+    X, _ = contenders.load_samples(case)
+    forward = next(of for layer, name, of in work(case) if (layer, name) == (0, "forward"))
+    assert forward.nonzero == 100 * np.count_nonzero(X[:32])
+
+
+def test_a_member_counts_its_own_part():
+    case = Case("numba", task="step", shape=(784, 256, 10), batch_size=32, samples=64,
+                input="random")  # fmt: skip
+    whole, own = (work(Case(**{**vars(case), "threads": threads})) for threads in (1, 2))
+    dense = [sum(of.dense for _, name, of in parts if name == "forward") for parts in (whole, own)]
+    assert dense[1] == pytest.approx(dense[0] / 2, rel=0.1)
+
+
+def test_tiles_of_a_product():
+    """As `write_product` walks them, counted one by one."""
+    for rows, inner, vectors, keep in itertools.product((1, 8, 13, 31), (1, 5), (1, 3, 7), (0, 1)):
+        multiply_adds = loads = stores = 0
+        row, height = 0, MACHINE.tile_rows
+        heights = []
+        while height:
+            while row + height <= rows:
+                heights.append(height)
+                row += height
+            height //= 2
+        widths = [3] * (vectors // 3) + [vectors % 3] * (vectors % 3 > 0)
+        for height, width in itertools.product(heights, widths):
+            multiply_adds += inner * height * width + keep * height * width
+            loads += inner * (height + width) + keep * height * width
+            stores += height * width
+        found = product(rows, inner, vectors, bool(keep))
+        assert (found.multiply_adds, found.loads, found.stores) == (multiply_adds, loads, stores)
+
+
+def test_bits_are_counted_alone_and_in_pairs():
+    words = np.array([[0b101], [0b110], [0], [1]], np.uint64)
+    assert visits(words, 1) == 5
+    assert visits(words, 2) == 4
+    assert joined(words, 2).tolist() == [[0b111], [1]]
+
+
+def test_operands_come_from_the_first_cache_that_held_them():
+    a, b, samples = ("", 1), ("", 2), ("samples", 0)
+    works = [
+        Work(loads=3.0, touched=[Touch(samples, 100), Touch(a, 1000)]),
+        Work(touched=[Touch(a, 1000), Touch(b, 20_000, again=7, span=1500)]),
+        Work(touched=[Touch(a, 1000)]),
+    ]
+    found = bytes_by_level(works, (2_000, 22_500, 10**6), samples_bytes=10**7)
+    # `a` was touched just before, but for the last part; b in the step before it
+    assert found[0] == [3 * counting.VECTOR_BYTES, 0, 0, 100]
+    assert found[1][1:] == [20_000, 0, 0]
+    assert found[2][1:] == [1000, 0, 0]
+    (_, of_b, _) = bytes_by_level(works, (1_000, 2_000, 10**6), samples_bytes=10**7)
+    assert of_b[1:] == [7, 20_000, 0]
+
+
+def test_limits_of_this_machine(dtype, monkeypatch):
+    monkeypatch.setattr(limits, "SECONDS", 1e-5)
+    monkeypatch.setattr(limits, "REPEATS", 1)
+    monkeypatch.setattr(limits, "cache_bytes", lambda: (1 << 12, 1 << 13, 1 << 14))
+    found = limits.measure_limits(dtype)
+    assert all(0 < number < 1e15 for number in (*found[:3], *found.bandwidth, found.ticks))
+    assert found.vector_bytes == MACHINE.vector_bits // 8
+
+
+def test_kernels_of_limits_do_what_they_say(dtype):
+    lanes = MACHINE.vector_bits // 8 // dtype.itemsize
+    room = fastnn.memory.aligned_zeros(2 * SUMS * lanes, dtype)
+    room[:] = 0.25
+    called = {name: limits._called(name, dtype) for name in limits.LIMITS}
+    nbytes = SUMS * lanes * dtype.itemsize
+    called["multiply_adds"](room.ctypes.data, nbytes, 2)
+    # twice x * 0.25 + 0.25, in all SUMS vectors, which are added up
+    np.testing.assert_allclose(room[:lanes], SUMS * (0.25 * (0.25 * 0.25 + 0.25) + 0.25))
+    assert (room[lanes:] == 0.25).all()
+    room[:lanes] = np.arange(lanes)
+    called["stores"](room.ctypes.data, nbytes, 1)
+    assert (room[: SUMS * lanes].reshape(SUMS, lanes) == np.arange(lanes)).all()
+    assert (room[SUMS * lanes :] == 0.25).all()
+    room[:] = 0
+    room[:lanes] = 2.0
+    called["loads"](room.ctypes.data, nbytes, 3)
+    assert (room[:lanes] == 2.0).all()
+
+
+TINY = {"shape": (20, 12, 3), "batch_size": 8, "samples": 64, "input": "random"}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Rounds that take no time."""
+    monkeypatch.setattr(anatomy, "PAIRS", 2)
+    monkeypatch.setattr(anatomy, "CALL_SECONDS", 1e-4)
+    monkeypatch.setattr(
+        anatomy, "measure_limits",
+        lambda dtype: limits.Limits(1e9, 1e9, 5e8, (4e9, 3e9, 2e9, 1e9), 1e9),
+    )  # fmt: skip
+
+
+def dissected(**options) -> step.Anatomy:
+    """Return an anatomy of a tiny network, made in this process."""
+    case = Case("numba", task="step", **TINY, **options)
+    made = contenders.prepare(case)
+    answers = []
+    for _ in range(2):
+        made.reset()
+        answers.append(json.loads(json.dumps(made.judge(made.run()))))
+    return step.gathered("a step", case, answers)
+
+
+def test_an_anatomy_adds_up(short):
+    found = dissected()
+    assert found.plain is not None
+    assert found.error is None
+    names = [(part.layer, part.name) for part in found.parts]
+    assert names[0] == ("20-12", "load")
+    assert len(set(names)) == len(names)
+    assert names.index(("12-3", "forward")) < names.index(("12-3", "loss"))
+    assert names.index(("12-3", "loss")) < names.index(("20-12", "update"))
+    for part in found.parts:
+        assert part.seconds > 0
+        if part.bound is not None:
+            times = [part.multiply_adds / 1e9, part.loads / 1e9, part.stores / 5e8]
+            times += [n / s for n, s in zip(part.bytes[1:], (3e9, 2e9, 1e9), strict=True)]
+            assert part.bound.seconds == max(times)
+
+
+def test_an_anatomy_is_shown_and_drawn(short, tmp_path):
+    found = [dissected(dtype=dtype) for dtype in ("float32", "float64")]
+    whole = report.Report({"versions": {}, "load": None, "cpu": "", "cores": 1, "platform": "",
+                           "python": "", "date": ""}, (), anatomies=tuple(found))  # fmt: skip
+    text = bench.as_markdown(whole)
+    assert "### a step" in text
+    assert "20-12 forward" in text
+    assert "GFLOP/s" in text
+    document = json.loads(bench.as_json(whole))
+    assert len(document["anatomies"]) == 2
+    assert document["anatomies"][0]["parts"][0]["name"] == "load"
+    picture.draw(found, tmp_path / "step.png")
+    assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_suite_runs_in_a_worker(tmp_path):
+    case = Case("numba", task="step", **TINY)
+    found = measuring.dissect(Comparison((case,)), rounds=1)
+    assert found.error is None
+    assert "us a step" in found.verdict
+
+
+def test_a_worker_that_fails_is_reported(monkeypatch, tmp_path):
+    case = Case("numba", task="step", **TINY | {"shape": (20, 12, 3)})
+    broken = Case("nobody", task="step", **TINY)
+    found = measuring.dissect(Comparison((broken,)), rounds=1)
+    assert found.error is not None
+    whole = report.Report({}, (), anatomies=(found,))
+    assert whole.failures == [f"{found.name}: {found.error}"]
+    assert step.as_markdown(found) == []
+    monkeypatch.setattr(command, "dissect", lambda comparison, rounds: found)
+    shown = []
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    options = ["--suite", "step", "--rounds", "1", "--plot", str(tmp_path / "step.png")]
+    done = bench.run(parser.parse_args(options), shown.append)
+    assert len(done.anatomies) == 2
+    assert case.trains
+
+
+def test_both_dtypes_unless_told():
+    made = list(suites.suite_comparisons("step", (), {"hidden": (32,), "batch_size": 8}))
+    assert [found.cases[0].dtype for found in made] == ["float32", "float64"]
+    assert {found.cases[0].shape for found in made} == {(784, 32, 10)}
+    (single,) = suites.suite_comparisons("step", (), {"dtype": "float64"})
+    assert single.cases[0].dtype == "float64"
+
+
+def test_a_network_that_is_not_compiled_is_refused():
+    network = fastnn.Network([fastnn.Dense(4, 3)], backend="numpy")
+    with pytest.raises(ValueError, match="not compiled"):
+        anatomy.Anatomy(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
+
+
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path, capsys):
+    assert main(["bench", "--suite", "step", "--plot", str(tmp_path / "step.txt")]) != 0
+    assert "--plot" in capsys.readouterr().err
