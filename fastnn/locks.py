@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from fastnn.interrupts import uncut
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -52,9 +54,7 @@ class ReadersWriterLock:
     Attributes
     ----------
     slots : tuple of SLOTS locks
-        To hold all of them, in order, is to write. Steps of a training do so by a `with` of their
-        own: Ctrl-C may come between any two instructions of Python, and one within `writing` leaves
-        the locks taken for as long as somebody keeps the traceback.
+        To hold all of them, in order, is to write.
     """
 
     def __init__(self) -> None:
@@ -68,9 +68,23 @@ class ReadersWriterLock:
         """Return what to hold by `with` as long as nothing may change."""
         return self.slots[_own_slot.number]
 
+    def alone(self, function: Callable[[], Value]) -> Value:
+        """Call a function in the only thread that reads or changes anything; it is `uncut`.
+
+        Ctrl-C, which may come between any two instructions of Python, leaves no lock taken, and is
+        heard while another thread is waited for.
+        """
+        first, second, third, fourth = self.slots
+        with first, second, third, fourth, uncut:
+            return function()
+
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only thread that reads or changes anything."""
+        """Be the only thread that reads or changes anything.
+
+        Ctrl-C in the midst of it may leave the locks taken for as long as somebody keeps the
+        traceback, so who trains is `alone`.
+        """
         first, second, third, fourth = self.slots
         with first, second, third, fourth:
             yield

@@ -490,21 +490,29 @@ INSTEAD = {
 """What to write in place of losses that other libraries have, by their folded names."""
 
 
+def _folded(name: str) -> str:
+    """Return a name without what libraries, and people, write differently."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+_NAMED = {_folded(kind.name): kind for kind in BUILT_IN}
+_NAMED |= {_folded(name): _NAMED[_folded(here)] for name, here in ELSEWHERE.items()}
+"""Losses by their folded names, here and elsewhere."""
+
+
 def chosen(loss: str | Loss | LossFunction, loss_prime: LossFunction | None = None) -> Loss:
     """Return the loss that is given, or that a name or functions stand for; see `Network.use`."""
     if isinstance(loss, str):
-        by_name = {kind.name: kind for kind in BUILT_IN}
-        known = {_folded(name): name for name in by_name}
-        known |= {_folded(name): here for name, here in ELSEWHERE.items()}
-        name = known.get(_folded(loss), loss)
-        if name not in by_name:
+        kind = _NAMED.get(_folded(loss))
+        if kind is None:
+            names = ", ".join([repr(known.name) for known in BUILT_IN])
             raise ValueError(
-                f"loss: expected {', '.join(map(repr, by_name))} or a function, got {loss!r}; "
+                f"loss: expected {names} or a function, got {loss!r}; "
                 + INSTEAD.get(_folded(loss), "network.use(loss, loss_prime) takes one of your own")
             )
         if loss_prime is not None:
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
-        return by_name[name]()
+        return kind()
     if isinstance(loss, Loss):
         if loss_prime is not None:
             raise TypeError(f"loss_prime: expected none beside {loss!r}, got {loss_prime!r}")
@@ -529,11 +537,6 @@ def chosen(loss: str | Loss | LossFunction, loss_prime: LossFunction | None = No
     if loss_prime is None:
         raise TypeError("loss_prime: expected a function beside a loss of your own, got None")
     return UserLoss(loss, loss_prime)
-
-
-def _folded(name: str) -> str:
-    """Return a name without what libraries, and people, write differently."""
-    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def described(loss: Loss) -> str | dict[str, Any]:

@@ -27,7 +27,7 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.interrupts import Held, uncut
+from fastnn.interrupts import Held
 from fastnn.layers import Gradients, Layer, TrainingMode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
@@ -344,19 +344,14 @@ class Network(Sequential):
         """
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
-        first, second, third, fourth = self._lock.slots
-        with (
-            Held(),
-            # Ctrl-C is heard while another thread that predicts is waited for
-            first,
-            second,
-            third,
-            fourth,
-            uncut,
-            self._quiet(),
-            TrainingMode(self._layers, True),
-        ):
-            loss, _ = propagation.step(self, X, y, weights)
+
+        def step() -> float:
+            with self._quiet(), TrainingMode(self._layers, True):
+                loss, _ = propagation.step(self, X, y, weights)
+            return loss
+
+        with Held():
+            loss = self._lock.alone(step)
         return float(loss / (len(y) if weights is None else weights.sum()))
 
     def gradients(
@@ -630,7 +625,7 @@ class Network(Sequential):
             sharing = f"up to {most} threads share a step" if most > 1 else "on one thread"
             rounding = ""
             if self._matmul_precision is not None:
-                rounding = f"; bfloat16 is multiplied {paths.how_bfloat16(self)}, zeros and all"
+                rounding = f"; bfloat16 is multiplied {paths.how_bfloat16(self)}"
             return (
                 "compiled epoch: all layers, the loss and all optimisers have compiled kernels; "
                 f"{sharing}{rounding}"

@@ -217,8 +217,7 @@ class CompiledPath(_OfSamples):
         self._padding = [padding for part in self._learned for padding in part.drawn().padding]
         self._threads = self._program.default_threads if threads is None else threads
         self._ahead: tuple[Any, int, npt.NDArray[np.float64]] = None, 0, np.empty((0, RATES))
-        if not program.has_run(self._threads):
-            self._train(np.arange(0), None if self._direct else np.arange(1))
+        program.get_ready(self._threads)
 
     def start(self, loss: float = 0.0, correct: int = 0) -> None:
         """Begin an epoch, or go on in the midst of one with its sums so far.
@@ -415,7 +414,8 @@ class Programs:
             return
         direct = _readable(network, X)
         # Two kinds of kernel stand behind this; a finer density would only keep more programs.
-        sparse = _density(X, PREDICTION_DENSITY_ROWS) < epoch.SPARSE_BELOW
+        bound = epoch.sparse_below(network.matmul_precision is not None)
+        sparse = _density(X, PREDICTION_DENSITY_ROWS) < bound
         idle = self._predicting.setdefault((X.dtype if direct else None, sparse), [])
         try:
             program = idle.pop()

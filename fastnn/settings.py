@@ -66,6 +66,7 @@ class Setting:
     label_smoothing : float
         See `fastnn.SoftmaxCrossEntropy`.
     clip_norm : float, optional
+    matmul_precision : str, optional
         See `fastnn.Network`.
     epochs, batch_size, dtype, backend, seed
     optimizer, learning_rate, schedule
@@ -87,6 +88,7 @@ class Setting:
     clip_norm: float | None = None
     early_stopping: int | None
     dtype: str
+    matmul_precision: str | None = None
     backend: str
     seed: int
 
@@ -113,6 +115,7 @@ class Setting:
         network = Network(
             loss=loss,
             clip_norm=self.clip_norm,
+            matmul_precision=self.matmul_precision,
             backend=self.backend,
             dtype=self.dtype,
             seed=self.seed,

@@ -63,9 +63,12 @@ def combinations(choices: Mapping[str, Sequence[Any]]) -> list[Setting]:
 def check(settings: Sequence[Setting], task: Task) -> None:
     """Raise what a network of one of the settings would raise when it is made.
 
-    Each value is tried once, beside the first of the others: to make all networks takes long.
+    Each value is tried once, beside the first of the others: to make all networks takes long. Not
+    each precision goes with each dtype, so these are tried together.
     """
     first = settings[0]
+    for dtype, precision in dict.fromkeys((s.dtype, s.matmul_precision) for s in settings):
+        checks.matmul_precision("--matmul-precision", precision, np.dtype(dtype))
     for name in NAMES:
         for value in dict.fromkeys(getattr(setting, name) for setting in settings):
             if name != "seed" or value == first.seed:

@@ -6,7 +6,7 @@ import csv
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -21,7 +21,7 @@ from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.divergence import Keeper
 from fastnn.hints import Watch
-from fastnn.interrupts import Held, uncut
+from fastnn.interrupts import Held
 from fastnn.layers import TrainingMode
 from fastnn.paths import Order, Path, Trainable, training_path
 from fastnn.progress import Progress
@@ -253,7 +253,11 @@ class Training:
                 if self.writer is not None:
                     self.writer.write(position)
                 while position.epoch <= options.epochs and not position.ended:
-                    self._run_epoch(path)
+                    if self._goes_unheard():
+                        self._network_alone(self._run_short_epochs, path)
+                        self._stood_back(time.perf_counter())
+                    else:
+                        self._run_epoch(path)
             for callback in options.callbacks:
                 callback.on_train_end(network, history)
         return history
@@ -286,15 +290,11 @@ class Training:
         if not position.done:
             for callback in callbacks:
                 callback.on_epoch_begin(network, history)
-        pieces = self._pieces(path)
         offset = 0
-        for order in pieces:
-            record = self._train(path, order, offset)
+        for order in self._pieces(path):
+            shares = self._train(path, order, offset)
             offset += len(order)
-        record |= self._evaluations()
-        # Should Ctrl-C come in between, `History.trim` makes all of one length.
-        for name, value in record.items():
-            getattr(history, name).append(value)
+        self._note(self._record(shares) | self._evaluations())
         if progress is not None:
             progress.end_epoch()
         ends = [callback.on_epoch_end(network, history) for callback in callbacks]
@@ -303,6 +303,41 @@ class Training:
         position.ended = any(ends)
         if writer is not None and writer.is_due_after_epoch(position):
             writer.write(position)
+
+    def _goes_unheard(self) -> bool:
+        """Say whether nobody is told of an epoch, and two of them fit into a stretch."""
+        options = self.options
+        told = options.progress, self.validation, self.blocks, self.writer
+        heard = options.callbacks or options.train_accuracy or any(of is not None for of in told)
+        return self._has_run and not heard and 2 * self.history.seconds[-1] < STRETCH_SECONDS
+
+    def _run_short_epochs(self, path: Path) -> None:
+        """Run epochs, and record them, for as long as a stretch.
+
+        All that `_run_epoch` does takes several times as long as an epoch of a tiny network.
+        """
+        position, keeper = self.position, self._keeper
+        order = np.empty(self._samples, np.int64)
+        train = path.repeated(order)
+        now = time.perf_counter()
+        end = now + STRETCH_SECONDS
+        while position.epoch <= self.options.epochs and now < end:
+            (drawn,) = self._pieces(path)
+            if keeper is not None:
+                keeper.begin(drawn, 0, apart=False)
+                if now >= keeper.due:
+                    keeper.keep()
+            order[:] = drawn
+            before = time.perf_counter()
+            position.loss, position.correct = train(1.0)
+            self._count(len(drawn))
+            now = time.perf_counter()
+            position.seconds = now - before
+            self._look_at_loss()
+            if keeper is not None:
+                keeper.check()
+            self._note(self._record(self._shares(drawn)))
+            position.next_epoch()
 
     def _pieces(self, path: Path) -> Iterable[Order]:
         """Return the order of the epoch's samples, whole batches at a time."""
@@ -316,14 +351,12 @@ class Training:
         order = rng.permutation(self._every) if self.options.shuffle else self._every
         return [order[: self._samples]]
 
-    def _train(self, path: Path, order: Order, offset: int) -> dict[str, float]:
-        """Train on what is left of the samples of `order`; return columns of the history.
+    def _train(self, path: Path, order: Order, offset: int) -> Array | None:
+        """Train on what is left of the samples of `order`; return their `_shares`.
 
         `offset` samples of the epoch come before those of `order`.
         """
-        network, history, position = self.network, self.history, self.position
-        weights = self.weights
-        keeper = self._keeper
+        history, position, keeper = self.history, self.position, self._keeper
         if keeper is not None:
             # between epochs callbacks may change the network, and blocks go as they come
             apart = bool(self.options.callbacks) or self.blocks is not None
@@ -333,47 +366,22 @@ class Training:
         # on that was begun on another machine.
         speed = history.samples_per_second[-1] if self._has_run else 0.0
         batches = max(1, int(STRETCH_SECONDS * speed / batch_size))
-        # what the sum of losses so far is divided by; added in order, wherever the epoch is cut
-        shares = None if weights is None else np.cumsum(weights[order])
+        shares = self._shares(order)
         path.start(position.loss, position.correct)
-        stop = STOP.get()
         now = time.perf_counter()
         while position.done < offset + len(order):
-            if stop is not None and stop.is_set():
-                raise KeyboardInterrupt
             before = now
             if keeper is not None and before >= keeper.due:
                 keeper.keep()
             count = batches if writer is None else min(batches, writer.steps_left(position.step))
             first = position.done - offset
             stretch = order[first : first + count * batch_size]
-            first_slot, second_slot, third_slot, fourth_slot = network._lock.slots
-            with (
-                # Ctrl-C is heard while another thread that predicts is waited for
-                first_slot,
-                second_slot,
-                third_slot,
-                fourth_slot,
-                uncut,
-                TrainingMode(network._layers, True),
-                np.errstate(all="ignore"),  # as `Network._quiet`
-            ):
-                position.loss, position.correct = path.train(stretch)
-                position.done += len(stretch)
-                position.step += -(-len(stretch) // batch_size)
-                history.samples_seen += len(stretch)
+            self._network_alone(self._take_steps, path, stretch)
             now = time.perf_counter()
             took = now - before
             position.seconds += took
-            if not math.isfinite(position.loss):
-                if keeper is not None:
-                    raise keeper.error()
-                if progress is not None:
-                    progress.hide()
-                self.watch.loss(f"loss of epoch {position.epoch}", position.loss)
-            if now - self._paused > STRETCH_SECONDS and threading.active_count() > 1:
-                time.sleep(PAUSE_SECONDS)
-                now = self._paused = time.perf_counter()
+            self._look_at_loss()
+            now = self._stood_back(now)
             # Where an epoch is cut into calls changes no bit, so time may decide it.
             batches = max(1, min(64 * batches, int(count * STRETCH_SECONDS / took)))
             if progress is not None:
@@ -394,6 +402,60 @@ class Training:
                 now = time.perf_counter()
         if keeper is not None:
             keeper.check()
+        return shares
+
+    def _take_steps(self, path: Path, stretch: Order) -> None:
+        """Train on the samples of a stretch, in whole batches but for the epoch's last one."""
+        position = self.position
+        position.loss, position.correct = path.train(stretch)
+        self._count(len(stretch))
+
+    def _network_alone(self, train: Callable[..., None], *arguments: object) -> None:
+        """Call what takes steps: nobody else has the network, and no signal cuts it short."""
+        stop = STOP.get()
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+
+        def steps() -> None:
+            with TrainingMode(self.network._layers, True), np.errstate(all="ignore"):
+                train(*arguments)
+
+        self.network._lock.alone(steps)
+
+    def _stood_back(self, now: float) -> float:
+        """Leave the network to threads that wait for it, now and then; return what time it is."""
+        if now - self._paused > STRETCH_SECONDS and threading.active_count() > 1:
+            time.sleep(PAUSE_SECONDS)
+            now = self._paused = time.perf_counter()
+        return now
+
+    def _count(self, samples: int) -> None:
+        """Note that so many samples have been trained on."""
+        self.position.done += samples
+        self.position.step += -(-samples // self._batch_size)
+        self.history.samples_seen += samples
+
+    def _look_at_loss(self) -> None:
+        """Raise, or warn, if the epoch's sum of losses is not finite."""
+        position = self.position
+        if math.isfinite(position.loss):
+            return
+        if self._keeper is not None:
+            raise self._keeper.error()
+        if self.options.progress is not None:
+            self.options.progress.hide()
+        self.watch.loss(f"loss of epoch {position.epoch}", position.loss)
+
+    def _shares(self, order: Order) -> Array | None:
+        """Return what sums of losses are divided by, after each sample; None for their number.
+
+        It is added in order, wherever the epoch is cut.
+        """
+        return None if self.weights is None else np.cumsum(self.weights[order])
+
+    def _record(self, shares: Array | None) -> dict[str, float]:
+        """Return columns of the history, of an epoch whose last samples have these `_shares`."""
+        position = self.position
         record = {
             "loss": _mean(position.loss, position.done, shares),
             "seconds": position.seconds,
@@ -402,6 +464,11 @@ class Training:
         if self._has_classes:
             record["accuracy"] = position.correct / position.done
         return record
+
+    def _note(self, record: dict[str, float]) -> None:
+        """Add columns to the history; should Ctrl-C come in between, `History.trim` evens them."""
+        for name, value in record.items():
+            getattr(self.history, name).append(value)
 
     def _evaluations(self) -> dict[str, float]:
         """Return the columns of the history that evaluations after an epoch fill."""

@@ -99,6 +99,8 @@ class Rounding:
     def prepare(self, dtype, operations) -> None:
         """Make nothing ready."""
 
+    by_rows = staticmethod(exact.by_rows)
+
     def moved(self, array):
         """Return an array whose numbers are a little larger or smaller, equal ones by as much.
 

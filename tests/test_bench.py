@@ -26,7 +26,15 @@ from fastnn.bench import (
     suites,
 )
 from fastnn.bench import worker as worker_process
-from fastnn.bench.cases import LABELS, PEERS, VARIANTS, Case, Comparison, against
+from fastnn.bench.cases import (
+    LABELS,
+    PEERS,
+    PRECISION_PEERS,
+    VARIANTS,
+    Case,
+    Comparison,
+    against,
+)
 
 EVERYONE = [name for names in PEERS.values() for name in names]
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
@@ -121,6 +129,7 @@ def test_every_suite_has_a_reference_in_every_comparison(suite):
             "inputs": 7,
             "small": 3,
             "threads": 7,
+            "bfloat16": 7,
             "grid": 60,
             "costs": 0,
             "table": 27,
@@ -171,6 +180,31 @@ def test_variants_of_peers_begin_anew_in_each_round(variant):
     first, second = rounds(case)
     assert first == second
     assert first == pytest.approx(rounds(replace(case, contender="numpy"))[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("contender", ["numba", *PRECISION_PEERS])
+@pytest.mark.parametrize("task", ["train", "predict"])
+def test_contenders_multiply_in_bfloat16(contender, task):
+    pytest.importorskip({"torch.compile": "torch", "numba": "numpy"}.get(contender, contender))
+    if contender == "torch.compile":
+        pytest.skip("takes a compiler, and half a minute")
+    case = replace(TINY, contender=contender, task=task, matmul_precision="bfloat16")
+    found, plain = rounds(case), rounds(replace(case, matmul_precision=None))
+    reference = replace(case, contender="numpy")
+    np.testing.assert_allclose(found, rounds(reference), rtol=measuring.tolerance(reference))
+    assert found != plain or task == "predict"
+    assert found[0] == found[1]
+    assert 0.01 < measuring.tolerance(reference) < 0.03  # a rate that is wrong by a tenth: 3 %
+
+
+def test_products_in_bfloat16_stand_beside_those_in_float32():
+    (*rounded, plain) = next(suites.suite_comparisons("bfloat16", EVERYONE, {})).cases
+    assert {case.matmul_precision for case in rounded} == {"bfloat16"}
+    assert plain == replace(rounded[0], matmul_precision=None)
+    comparison = Comparison((*rounded, plain))
+    assert ", float32, products in bfloat16, random input" in comparison.name
+    assert comparison.label(plain) == "fastnn numba, products in float32"
+    assert comparison.label(rounded[2]) == "PyTorch eager, products in bfloat16"
 
 
 def test_a_fit_is_as_many_epochs():

@@ -11,12 +11,16 @@ import platform
 import numpy as np
 import pytest
 from conftest import bits, run_again
+from test_epoch_kernel import Case
+from test_threads import RESTLESS
 
 import fastnn
 from fastnn import memory
 from fastnn.backends import load
+from fastnn.backends.numba_backend.epoch import step
+from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.jit import jit
-from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs
+from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs, update_pairs
 from fastnn.backends.numba_backend.kernels.pairs import (
     flushing_denormals,
     fma_pairs,
@@ -208,6 +212,11 @@ def run_matmul(alpha, A, B, C, keep):
     matmul_pairs(alpha, A, B, C, keep)
 
 
+@jit
+def run_update(alpha, A, B, C, rows, pairs):
+    update_pairs(alpha, A, B, C, rows, pairs)
+
+
 def aligned(*shape, dtype=np.float32):
     size = int(np.prod(shape))
     return memory.aligned_zeros(size, np.dtype(dtype)).reshape(shape)
@@ -328,6 +337,39 @@ def test_the_product_adds_in_an_order_that_no_machine_changes(count, inner, vect
     assert (expected == C).all()
 
 
+@pytest.mark.parametrize(
+    ("units", "inner", "vectors"), [(1, 1, 1), (8, 7, 2), (13, 520, 3), (31, 3, 5), (6, 16, 4)]
+)
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_an_update_packs_what_it_has_changed(units, inner, vectors, with_rows, rng):
+    columns, even = vectors * lanes(4), units + units % 2
+    A, B = aligned(units, inner), aligned(inner, columns)
+    for words in (A, B):
+        numbers = rng.standard_normal((len(words), 2 * words.shape[1]))
+        words.view(np.uint16)[:] = to_bits(numbers) >> 16
+    weights, twin = aligned(units, columns), aligned(units, columns)
+    twin[:] = weights[:] = rng.standard_normal(weights.shape)
+    alpha, found, expected = np.float32(-0.3), [], []
+    for copies in (found, expected):
+        rows, pairs = (
+            aligned(even, (vectors + vectors % 2) * lanes(4) // 2),
+            aligned(even // 2, columns),
+        )
+        rows[:, : columns // 2] = pairs[:] = np.nan
+        copies += [rows, pairs]
+    found_rows, expected_rows = (as_matrix(copies[0]) for copies in (found, expected))
+    if not with_rows:
+        found_rows, expected_rows = (m._replace(address=0) for m in (found_rows, expected_rows))
+    run_update(
+        alpha, as_matrix(A), as_matrix(B), as_matrix(weights), found_rows, as_matrix(found[1])
+    )
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(twin), 1)
+    assert (to_bits(weights) == to_bits(twin)).all()
+    run_pack(np.float32(1), as_matrix(twin), expected_rows, as_matrix(expected[1]))
+    for one, other in zip(found, expected, strict=True):
+        assert (to_bits(one)[:units] == to_bits(other)[:units]).all()
+
+
 def test_modes_of_the_processor_are_as_before():
     """What is below the smallest normal number goes on to be a number in this thread."""
     A, B, C = aligned(1, 1), aligned(1, lanes(4)), aligned(1, lanes(4))
@@ -411,6 +453,82 @@ def test_no_bit_depends_on_the_number_of_threads(name):
         made.fit(X, y, epochs=2, batch_size=16, threads=threads)
         results.append(bits(made))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_a_team_that_parts_and_comes_back_packs_anew(density):
+    """Whoever goes on alone, or together, has copies of weights as they were before that."""
+    results = []
+    for threads in (1, 2, 4):
+        case = Case((130, 257, 129, 10), 16, 150, input_dtype=np.float32, density=density)
+        program = Program(
+            case.layers, batch_size=16, input_dtype=np.float32, density=density, bfloat16=True
+        )
+        first = program.training.layers[0]
+        assert first["forward_by"] == (step.BY_UNIT if density < 0.2 else step.IN_PAIRS)
+        program._signals.settings.update(RESTLESS)
+        for _ in range(3):
+            program.prepare(
+                case.samples, case.labels, case.order, case.parameters, case.rates, threads=threads
+            )()
+        results.append(case.parameters.tobytes())
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_copies_of_weights_follow_them(optimizer, clip_norm):
+    """A call begins with packing: one of many steps is many calls of one step."""
+    X, y = data(5 * 16)
+    many, single = (network("numba", optimizer=optimizer, clip_norm=clip_norm) for _ in range(2))
+    many.fit(X, y, batch_size=16, shuffle=False)
+    for start in range(0, len(X), 16):
+        single.fit(X[start : start + 16], y[start : start + 16], batch_size=16, shuffle=False)
+    assert bits(many) == bits(single)
+
+
+def few_numbers(samples, dtype=np.float32, units=150):
+    """Samples of which one number in ten is not zero."""
+    rng = np.random.default_rng(8)
+    kept = rng.random((samples, units)) < 0.1
+    X = kept * rng.integers(1, 256, kept.shape)
+    return (X if dtype == np.uint8 else X / 128 - kept).astype(dtype), rng.integers(0, 3, samples)
+
+
+def skipping(backend, dtype=np.float32, **options):
+    scale = [fastnn.Rescaling(1 / 255)] if dtype == np.uint8 else []
+    dense = functools.partial(fastnn.Dense, seed=np.random.default_rng(1))
+    layers = [*scale, dense(150, 37), fastnn.ReLU(), dense(37, 3)]
+    return fastnn.Network(layers, backend=backend, matmul_precision="bfloat16", seed=1, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("samples", [3, 33, 130])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_a_first_layer_that_skips_zeros_multiplies_rounded_numbers(dtype, samples, optimizer):
+    X, y = few_numbers(samples, dtype)
+
+    def build(backend):
+        return skipping(backend, dtype, optimizer=optimizer)
+
+    made = build("numba")
+    assert "less than 22% of the input is not zero" in made.explain()
+    changes = [fitted(backend, build, X, y) for backend in ("numba", "numpy")]
+    for one, other in zip(*changes, strict=True):
+        # were one operand not rounded, it would be a thousandth
+        assert np.linalg.norm(one - other) <= 3e-4 * np.linalg.norm(other) + 1e-7
+    np.testing.assert_allclose(made(X), build("numpy")(X), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_rounded_weights_of_a_first_layer_that_skips_zeros_follow_them(optimizer, clip_norm):
+    X, y = few_numbers(5 * 16)
+    many, single = (skipping("numba", optimizer=optimizer, clip_norm=clip_norm) for _ in range(2))
+    many.fit(X, y, batch_size=16, shuffle=False)
+    for start in range(0, len(X), 16):
+        single.fit(X[start : start + 16], y[start : start + 16], batch_size=16, shuffle=False)
+    assert bits(many) == bits(single)
 
 
 def test_weights_that_a_user_sets_are_those_that_predict():

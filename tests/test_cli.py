@@ -193,7 +193,7 @@ def test_what_the_network_is_made_of(tmp_path, small_data, backend):
     model = tmp_path / "model"
     options = ("--data", small_data, "--backend", backend, "--hidden", 30, 20, "--epochs", 6)
     options += ("--batch-size", 16, "--activation", "leaky_relu", "--batch-norm")
-    options += ("--label-smoothing", 0.05, "--clip-norm", 5)
+    options += ("--label-smoothing", 0.05, "--clip-norm", 5, "--matmul-precision", "bfloat16")
     done = run("train", *options, "--dropout", 0.1, "--save", model)
     assert done.returncode == 0, done.stderr
     assert "784-30-20-10, batch norm leaky_relu dropout 0.1, " in done.stdout
@@ -202,6 +202,8 @@ def test_what_the_network_is_made_of(tmp_path, small_data, backend):
     assert names == ["Rescaling", *2 * ["Dense", "BatchNorm", "LeakyReLU", "Dropout"], "Dense"]
     assert fastnn.load(model)[4].p == 0.1
     assert fastnn.load(model).clip_norm == 5
+    assert fastnn.load(model).matmul_precision == "bfloat16"
+    assert ", float32 with products in bfloat16, " in done.stdout
     assert repr(fastnn.load(model)._loss) == "SoftmaxCrossEntropy(label_smoothing=0.05)"
 
 
@@ -288,6 +290,10 @@ def test_help(command):
         ),
         (("train", "--clip-norm", "0"), "--clip-norm: expected None or a number above 0"),
         (("train", "--label-smoothing", "1"), "--label-smoothing: expected a finite number"),
+        (
+            ("train", "--dtype", "float64", "--matmul-precision", "bfloat16", "--data", "/none"),
+            "--matmul-precision: expected None beside dtype float64, got 'bfloat16'",
+        ),
         (("train", "--early-stopping", "0"), "--early-stopping: expected an integer"),
         (("train", "--activation", "softmax"), "invalid choice: 'softmax'"),
         (("show", "/no/such/model"), "/no/such/model"),

@@ -25,7 +25,7 @@ from fastnn.backends.numba_backend.epoch import (
     stages,
     step,
 )
-from fastnn.backends.numba_backend.kernels import elementwise, matmul, rows
+from fastnn.backends.numba_backend.kernels import bfloat16, elementwise, matmul, rows
 from fastnn.backends.numba_backend.kernels.optimizers import RULES
 from fastnn.backends.numba_backend.language import Kernel
 
@@ -67,6 +67,10 @@ CALLED = {
     ("epoch/step.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
     ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
     ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
+    ("epoch/step.py", "load_in_pairs"): [in_pairs.load_in_pairs],
+    ("epoch/step.py", "pack_weights"): [in_pairs.pack_weights],
+    ("epoch/step.py", "round_rows"): [bfloat16.round_rows],
+    ("epoch/in_pairs.py", "pack_weights"): [in_pairs.pack_weights],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""
 

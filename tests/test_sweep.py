@@ -132,6 +132,7 @@ def test_every_option_makes_a_difference(run, records):
         "schedule": ("constant", "cosine"), "dtype": ("float32", "float64"),
         "backend": ("numba", "numpy"), "seed": (0, 1), "epochs": (2, 3),
         "label-smoothing": (0, 0.1), "clip-norm": (0, 0.1),
+        "matmul-precision": ("dtype", "bfloat16"),
     }  # fmt: skip
     others = {"hidden", "early_stopping"}
     assert {name.replace("-", "_") for name in choices} | others == set(sweep.NAMES)
@@ -142,6 +143,13 @@ def test_every_option_makes_a_difference(run, records):
     assert len(set(losses)) == len(losses)
     _, output = run("--hidden", 8, "--dropout", *choices["dropout"], "--seeds", 2)
     assert "4 trainings, of which sweep.jsonl has 2" in output
+
+
+def test_a_precision_that_a_dtype_has_not(run):
+    options = ("--dtype", "float32", "float64", "--matmul-precision", "dtype", "bfloat16")
+    status, output = run("--hidden", 8, *options)
+    assert status == 2
+    assert "--matmul-precision: expected None beside dtype float64, got 'bfloat16'" in output
 
 
 def test_it_goes_on_with_what_is_missing(run, records, tmp_path):
@@ -219,7 +227,7 @@ def test_blank_lines_are_no_results(run, records, tmp_path):
 def test_results_of_before_there_were_all_options(run, records, tmp_path):
     run("--hidden", 8)
     (record,) = records()
-    del record["clip_norm"], record["label_smoothing"]
+    del record["clip_norm"], record["label_smoothing"], record["matmul_precision"]
     (tmp_path / "sweep.jsonl").write_text(json.dumps(record) + "\n")
     status, output = run("--hidden", 8, "--clip-norm", 0, 0.5)
     assert status == 0, output

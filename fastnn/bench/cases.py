@@ -23,6 +23,8 @@ VARIANTS = ("momentum", "adam", "dropout", "batch norm")
 """What else is trained than plain SGD on dense layers with ReLU."""
 VARIANT_PEERS = ("torch",)
 """Contenders that know them."""
+PRECISION_PEERS = ("torch", "torch.compile", "jax")
+"""Contenders that can multiply in bfloat16."""
 MOMENTUM = 0.9
 DROPPED = 0.2
 """Share of the hidden units that dropout drops."""
@@ -63,6 +65,8 @@ class Case:
     variant : {"plain", "momentum", "adam", "dropout", "batch norm"}
         What is trained: dense layers with ReLU between them by plain SGD, or that with another
         optimiser, dropout after each ReLU, or batch norm before it.
+    matmul_precision : {None, "bfloat16"}
+        What operands of matrix products are rounded to, if to anything.
     """
 
     contender: str
@@ -78,6 +82,7 @@ class Case:
     threads: int = 1
     avx2: bool = False
     variant: str = "plain"
+    matmul_precision: str | None = None
 
     def __post_init__(self) -> None:
         numbers = (*self.shape, self.batch_size, self.samples, self.epochs, self.threads)
@@ -141,6 +146,11 @@ class Case:
         return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
+    def products(self) -> str:
+        """What is multiplied, in words."""
+        return f"products in {self.matmul_precision or self.dtype}"
+
+    @property
     def form(self) -> str:
         """The inputs in words."""
         images = DATA_LABELS.get(self.data, Path(self.data).name)
@@ -169,6 +179,7 @@ class Comparison:
                 "-".join(map(str, case.shape)),
                 *([f"batch {case.batch_size}"] if case.trains or case.task == "dense" else []),
                 case.dtype,
+                *([case.products] if case.matmul_precision is not None else []),
                 case.form,
                 *([f"{case.samples:,} samples"] if self._differ("order") else []),
                 case.team,
@@ -184,6 +195,8 @@ class Comparison:
             label += f", {'uint8' if case.input == 'uint8' else case.dtype} input"
         if self._differ("threads"):
             label += f", {case.team}"
+        if self._differ("matmul_precision"):
+            label += f", {case.products}"
         if case.order == "F":
             label += ", by columns"
         return label

@@ -9,6 +9,7 @@ to the initial parameters, so that no round depends on how many there were befor
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -84,6 +85,7 @@ class FastNN:
             backend=case.contender,
             dtype=np.dtype(case.dtype),
             optimizer=optimizer,
+            matmul_precision=case.matmul_precision,
             seed=SEED,
         )
         self.dense_layers = dense
@@ -124,13 +126,20 @@ class FastNN:
 
 
 class TorchEager:
-    """``torch.nn`` and ``torch.optim``, operation by operation."""
+    """``torch.nn`` and ``torch.optim``, operation by operation.
+
+    Products in bfloat16 are those of ``torch.autocast``.
+    """
 
     def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
         import torch
 
         torch.set_num_threads(case.threads)
         self.torch, self.case = torch, case
+        self.rounding: Callable[[], Any] = nullcontext
+        if case.matmul_precision is not None:
+            to = getattr(torch, case.matmul_precision)
+            self.rounding = lambda: torch.autocast("cpu", dtype=to)
         self.dtype = getattr(torch, case.dtype)
         self.X = torch.from_numpy(X)
         targets = torch.from_numpy(y.astype(np.int64))
@@ -165,11 +174,13 @@ class TorchEager:
         self.optimizer.state.clear()
 
     def logits(self, x: Any) -> Any:
-        return self.model(x if x.is_floating_point() else x.to(self.dtype) * (1 / 255))
+        with self.rounding():
+            return self.model(x if x.is_floating_point() else x.to(self.dtype) * (1 / 255))
 
     def step(self, x: Any, y: Any) -> Any:
         self.optimizer.zero_grad()
-        loss = self.torch.nn.functional.cross_entropy(self.logits(x), y)
+        with self.rounding():
+            loss = self.torch.nn.functional.cross_entropy(self.logits(x), y)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -217,9 +228,10 @@ class TorchCompiled(TorchEager):
 
         def mean_loss(weights: dict[str, Any], x: Any, y: Any) -> Any:
             x = x if x.is_floating_point() else x.to(self.dtype) * (1 / 255)
-            return torch.nn.functional.cross_entropy(
-                torch.func.functional_call(self.model, weights, (x,)), y
-            )
+            with self.rounding():
+                return torch.nn.functional.cross_entropy(
+                    torch.func.functional_call(self.model, weights, (x,)), y
+                )
 
         def step(weights: dict[str, Any], x: Any, y: Any) -> Any:
             gradients, loss = torch.func.grad_and_value(mean_loss)(weights, x, y)
@@ -253,14 +265,17 @@ class JaxScan:
             (jnp.array(weights), jnp.array(biases)) for weights, biases in parameters
         ]
         self.reset()
+        product = jnp.matmul
+        if case.matmul_precision is not None:
+            product = _rounding_product(jax, jnp.dtype(case.matmul_precision))
 
         def logits(parameters: Any, x: Any) -> Any:
             if not jnp.issubdtype(x.dtype, jnp.floating):
                 x = x.astype(case.dtype) * (1 / 255)
             for weights, biases in parameters[:-1]:
-                x = jax.nn.relu(x @ weights + biases)
+                x = jax.nn.relu(product(x, weights) + biases)
             weights, biases = parameters[-1]
-            return x @ weights + biases
+            return product(x, weights) + biases
 
         def mean_loss(parameters: Any, x: Any, y: Any) -> Any:
             log_probabilities = jax.nn.log_softmax(logits(parameters, x))
@@ -305,6 +320,24 @@ class JaxScan:
 
     def answer(self, row: Array) -> Array:
         return np.asarray(self.classes(self.parameters, row))
+
+
+def _rounding_product(jax: Any, rounded: Any) -> Any:
+    """Return X W, and its two gradients, as float32 sums of operands in a shorter dtype.
+
+    JAX by itself would round what comes back to float32 alone.
+    """
+
+    def product(x: Any, w: Any) -> Any:
+        x, w = x.astype(rounded), w.astype(rounded)
+        return jax.numpy.matmul(x, w, preferred_element_type=np.float32)
+
+    rounding = jax.custom_vjp(product)
+    rounding.defvjp(
+        lambda x, w: (product(x, w), (x, w)),
+        lambda kept, g: (product(g, kept[1].T), product(kept[0].T, g)),
+    )
+    return rounding
 
 
 class ScikitLearn:

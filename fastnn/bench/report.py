@@ -278,6 +278,8 @@ def _column(subject: Outcome, outcome: Outcome) -> str:
     case, heading = outcome.case, LABELS[outcome.case.contender]
     if case.threads != subject.case.threads:
         heading += f" on {case.team}"
+    if case.matmul_precision != subject.case.matmul_precision:
+        heading += f", {case.products}"
     if case.order != subject.case.order:
         heading += " by columns"
     return heading

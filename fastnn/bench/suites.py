@@ -5,7 +5,15 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from fastnn.bench.cases import IMAGES, VARIANT_PEERS, VARIANTS, Case, Comparison, against
+from fastnn.bench.cases import (
+    IMAGES,
+    PRECISION_PEERS,
+    VARIANT_PEERS,
+    VARIANTS,
+    Case,
+    Comparison,
+    against,
+)
 from fastnn.bench.samples import described
 
 SUITES = {
@@ -15,10 +23,11 @@ SUITES = {
     "inputs": "MNIST, Fashion-MNIST, dense columns, samples that lie by columns",
     "small": "200 epochs of 150 samples, and the prediction of one row",
     "threads": "two threads on all sides, and over one of our own",
+    "bfloat16": "products in bfloat16 on all sides, and over our float32",
     "grid": "60 pairs of network and batch size, or those of the options",
     "step": "the parts of a training step, each beside the limit that binds it",
     "costs": "first fit, import, validation, memory",
-    "table": "all but quick, grid and step, float64, AVX2 and single layers",
+    "table": "all but quick, grid, step and bfloat16; float64, AVX2 and single layers",
 }
 """What each is, in a line."""
 
@@ -34,6 +43,7 @@ TAKES = {
     "inputs": ("dtype", "threads", "data"),
     "small": ("dtype",),
     "threads": ("dtype", "threads"),
+    "bfloat16": ("threads",),
     "grid": ("hidden", "batch_size", "dtype", "threads", "input", "data"),
     "step": ONE_NETWORK,
     "costs": (),
@@ -64,6 +74,16 @@ SHARED = (
     ((2048, 2048), 128, "float"),
     ((2048, 2048), 128, "random"),
     ((2048, 2048), 512, "random"),
+)
+#: Hidden layers, batch size and input of what is multiplied in bfloat16.
+ROUNDED = (
+    ((512, 512), 128, "random"),
+    ((512, 512), 512, "random"),
+    ((1024,), 128, "random"),
+    ((1024,), 512, "random"),
+    ((100, 200), 32, "random"),
+    ((100, 200), 32, "float"),
+    ((512, 512), 128, "float"),
 )
 #: Hidden layers and batch size of what is trained on every kind of input.
 FED = (((100, 200), 32), ((512, 512), 128))
@@ -141,6 +161,15 @@ def _threads(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Compa
         yield Comparison((*shared, replace(shared[0], threads=1)))
 
 
+def _bfloat16(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """Operands of all products rounded to bfloat16, and fastnn without that."""
+    known = [name for name in peers if name in PRECISION_PEERS]
+    options = {"matmul_precision": "bfloat16", **options}
+    for hidden, batch_size, form in ROUNDED:
+        rounded = against(known, **_sized(hidden, batch_size, {**options, "input": form})).cases
+        yield Comparison((*rounded, replace(rounded[0], matmul_precision=None)))
+
+
 def _grid(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
     """Every network with every batch size, on every kind of input."""
     options = dict(options)
@@ -194,6 +223,7 @@ _SUITES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Compari
     "inputs": _inputs,
     "small": _small,
     "threads": _threads,
+    "bfloat16": _bfloat16,
     "grid": _grid,
     "step": _step,
     "costs": _costs,

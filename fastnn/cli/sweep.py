@@ -134,6 +134,9 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
         "batch_norm": [word == "on" for word in options.batch_norm or ["on"]],
         "dropout": [p or None for p in options.dropout],
         "clip_norm": [norm or None for norm in options.clip_norm],
+        "matmul_precision": [
+            None if word == "dtype" else word for word in options.matmul_precision
+        ],
         "epochs": [options.epochs],
         "early_stopping": [options.early_stopping],
         "backend": [options.backend],

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import fastnn
 from fastnn import checks, divergence, progress
 from fastnn.cli import arguments, console, outputs, sources
@@ -111,6 +113,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     arguments.check(options)
     checks.clip_norm("--clip-norm", options.clip_norm)
+    checks.matmul_precision("--matmul-precision", options.matmul_precision, np.dtype(options.dtype))
     patience = options.early_stopping
     stopping = None if patience is None else fastnn.EarlyStopping(patience=patience)
     task = sources.task(options)
@@ -120,9 +123,11 @@ def _run(options: argparse.Namespace) -> int:
     shape = "-".join(map(str, widths))
     console.say("".join(f"{note}\n" for note in task.notes), end="")
     print(f"{len(y_train):,} training, {len(y_val):,} validation, {len(y_test):,} test {task.unit}")
+    rounding = "" if options.matmul_precision is None else " with products in bfloat16"
     print(
         f"{shape}, {_hidden(options)}, {network.parameter_count:,} parameters, "
-        f"{network.dtype.name}, {network.backend} backend, seed {options.seed}"
+        f"{network.dtype.name}{rounding}, "
+        f"{network.backend} backend, seed {options.seed}"
     )
     if network.backend == "numba":
         print("preparing kernels: some seconds in the first run, later runs find them compiled")

@@ -15,8 +15,9 @@ slower with 1,024 units and 10 outputs, elsewhere within the noise.
 
 from __future__ import annotations
 
-from ..jit import jit_part, operation, record_at
-from ..kernels.bfloat16 import matmul_pairs, pack_pairs
+from ..jit import call, jit_part, operation, record_at
+from ..kernels.bfloat16 import load_pairs, matmul_pairs, pack_pairs, update_pairs
+from ..kernels.loading import copy_bytes, sample_at
 from ..kernels.relu import mask_by_sign
 from ..kernels.rows import clear, integer_at, transpose
 from ..microkernel import matrix_at, shifted, submatrix, transposed
@@ -28,25 +29,83 @@ def nothing():
     return matrix_at(0, 0, 0, 0, 0)
 
 
+@jit_part
+def copies_of_weights(layer, unit, units):
+    """Of some rows of W, by rows and in pairs; where nobody reads the rows, they have no address.
+
+    The strides of what isn't there are 0, too.
+    """
+    return (
+        submatrix(layer.packed_weights, unit, 0, units, layer.packed_weights.columns),
+        submatrix(layer.paired_weights, unit // 2, 0, (units + 1) // 2, layer.weights.columns),
+    )
+
+
+@operation
+def pack_weights(one, record, parameters, unit, units):
+    """Make copies in bfloat16 of some rows of W, of which the first has an even number."""
+    layer = record_at(record, 0)
+    rows, pairs = copies_of_weights(layer, unit, units)
+    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.weights.columns)
+    pack_pairs(one, W, rows, pairs)
+
+
+@operation
+def load_in_pairs(
+    scale, record, samples, order, start, count, unit, stop,
+    rows, row_stride, pairs, pair_stride,
+):  # fmt: skip
+    """X = scale * samples, packed for the first layer: units `unit` to `stop` of all of them.
+
+    What they become lies at addresses of whole matrices; where `pairs` is 0, there are none.
+    """
+    shared = record_at(record, 0)
+    itemsize = shared.input_itemsize
+    # the last units, if they fill no vector, are copied: nothing is read beyond the end of a row
+    whole = (stop - unit) // shared.lanes
+    tail = unit + whole * shared.lanes
+    for i in range(0, count, 2):
+        first = samples + sample_at(order, start + i) * shared.input_row_bytes
+        second = shared.zeros
+        if i + 1 < count:
+            second = samples + sample_at(order, start + i + 1) * shared.input_row_bytes
+        row = rows + i * row_stride
+        pair = 0 if pairs == 0 else pairs + i // 2 * pair_stride
+        load_pairs(
+            scale, first + unit * itemsize, second + unit * itemsize, shared.input_code, whole,
+            matrix_at(row + 2 * unit, row_stride, 2, 2, stop - unit),
+            0 if pair == 0 else pair + 4 * unit,
+        )  # fmt: skip
+        if tail < stop:
+            tails = shared.tails, shared.tails + shared.tail_stride
+            copy_bytes(first + tail * itemsize, tails[0], (stop - tail) * itemsize)
+            copy_bytes(second + tail * itemsize, tails[1], (stop - tail) * itemsize)
+            load_pairs(
+                scale, tails[0], tails[1], shared.input_code, 1,
+                matrix_at(row + 2 * tail, row_stride, 2, 2, stop - tail),
+                0 if pair == 0 else pair + 4 * tail,
+            )  # fmt: skip
+
+
 @operation
 def multiply_in_pairs(one, record, parameters, count, training, changed):
-    """Slots = X W for own chunks; the weights are packed where they have `changed`."""
+    """Slots = X W for own chunks; where the weights have `changed` since they were packed, anew.
+
+    The first layer's inputs came packed, others are packed here.
+    """
     layer = record_at(record, 0)
     unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
     columns = layer.weights.columns
-    rows = submatrix(layer.packed_inputs, 0, unit // 2, count, units // 2)
-    pairs = nothing()
-    if training != 0:
-        pairs = submatrix(layer.paired_inputs, 0, unit, (count + 1) // 2, units)
-    pack_pairs(one, submatrix(layer.inputs, 0, unit, count, units), rows, pairs)
-    if changed != 0:
-        rows = nothing()
-        if layer.packed_weights.address != 0:
-            rows = submatrix(layer.packed_weights, unit, 0, units, layer.packed_weights.columns)
+    if layer.inputs.address != 0:
+        pairs = nothing()
+        if training != 0:
+            pairs = submatrix(layer.paired_inputs, 0, unit, (count + 1) // 2, units)
         pack_pairs(
-            one, submatrix(shifted(layer.weights, parameters), unit, 0, units, columns),
-            rows, submatrix(layer.paired_weights, unit // 2, 0, units // 2, columns),
+            one, submatrix(layer.inputs, 0, unit, count, units),
+            submatrix(layer.packed_inputs, 0, unit // 2, count, units // 2), pairs,
         )  # fmt: skip
+    if changed != 0:
+        call(layer.pack_weights, one, layer.record, parameters, unit, units)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         words = (integer_at(layer.chunk_units + 8 * (chunk + 1)) - first + 1) // 2
@@ -70,9 +129,10 @@ def input_gradient_in_pairs(one, record, count, padded):
         one, submatrix(packed, unit, 0, units, packed.columns),
         submatrix(layer.turned_weights, 0, unit, packed.columns, units),
     )  # fmt: skip
+    # by rows for this product, in pairs for the update that follows
     pack_pairs(
         one, submatrix(layer.gradient, 0, 0, count, layer.gradient.columns),
-        layer.packed_gradient, nothing(),
+        layer.packed_gradient, layer.paired_gradient,
     )  # fmt: skip
     dX = submatrix(below.gradient, 0, unit, count, units)
     matmul_pairs(
@@ -86,15 +146,20 @@ def input_gradient_in_pairs(one, record, count, padded):
 
 @operation
 def gradient_in_pairs(factor, record, unit, units, count, target, stride, keep):
-    """target = keep * target + factor X^T G, for some own units; the first of them packs G."""
+    """target = factor X^T G, for some own units; the first of them packs G, if it isn't yet.
+
+    Or it is added to the target: these are the weights then, and are packed as well.
+    """
     layer = record_at(record, 0)
     columns = layer.weights.columns
     words = (count + 1) // 2
     G = submatrix(layer.paired_gradient, 0, 0, words, columns)
-    if unit == layer.first_unit:
+    if unit == layer.first_unit and layer.packed_gradient.address == 0:
         pack_pairs(factor, submatrix(layer.gradient, 0, 0, count, columns), nothing(), G)
     X = submatrix(layer.paired_inputs, 0, unit, words, units)
-    itemsize = layer.weights.column_stride
-    matmul_pairs(
-        factor, transposed(X), G, matrix_at(target, stride, itemsize, units, columns), keep
-    )
+    C = matrix_at(target, stride, layer.weights.column_stride, units, columns)
+    if keep != 0:
+        rows, pairs = copies_of_weights(layer, unit, units)
+        update_pairs(factor, transposed(X), G, C, rows, pairs)
+    else:
+        matmul_pairs(factor, transposed(X), G, C, 0)

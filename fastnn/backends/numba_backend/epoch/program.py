@@ -27,10 +27,10 @@ from .blocks import Structure, chunks_of, density_after
 from .laps import Laps
 from .meetings import MOST_MEMBERS, Signals
 from .step import TOTALS, entry_for
-from .table import INPUT_CODES, SPARSE_BELOW, WAITING_FROM, Table
+from .table import INPUT_CODES, WAITING_FROM, Table, sparse_below
 from .team import Team, note_end
 
-__all__ = ["INPUT_CODES", "SPARSE_BELOW", "Program", "how_bfloat16", "most_threads", "why_not"]
+__all__ = ["INPUT_CODES", "Program", "how_bfloat16", "most_threads", "sparse_below", "why_not"]
 
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
@@ -68,9 +68,13 @@ def why_not(
 
 def how_bfloat16() -> str:
     """Return by what products in bfloat16 are computed."""
+    how = "in float32, as this processor has no instruction for it"
     if HAS_BFLOAT16:
-        return "by the processor's instruction for it"
-    return "in float32, as this processor has no instruction for it"
+        how = "by the processor's instruction for it"
+    return (
+        f"{how}, zeros and all; where less than {sparse_below(True):.0%} of the input is not zero, "
+        "the first layer multiplies that alone, rounded, in float32"
+    )
 
 
 def most_threads(layers: Sequence[Layer]) -> int:
@@ -141,7 +145,6 @@ class Program:
         self.dense = structure.dense
         self.states = max(RULES[layer.rule.kind].states for layer in structure.learned)
         self._teams: dict[int, Team] = {}
-        self._has_run: set[int] = set()
         for table in ("training", "prediction"):
             vars(self).pop(table, None)
 
@@ -152,8 +155,9 @@ class Program:
         """
         if density == self.density:
             return True
+        bounds = (sparse_below(self.bfloat16), WAITING_FROM)
         return self._structure.blocks[0].dense is not None and all(
-            (density < bound) == (self.density < bound) for bound in (SPARSE_BELOW, WAITING_FROM)
+            (density < bound) == (self.density < bound) for bound in bounds
         )
 
     @property
@@ -299,22 +303,20 @@ class Program:
                 self._laps_of(members), ranges,
             )  # fmt: skip
         read = samples, targets, order, parameters, rates, states, sample_weights, self.laps
-        before = self._totals[0].item()  # of each time that the call is made
-        return partial(self._run, run, members, before, read)
+        before = self._totals.copy()  # of each time that the call is made
+        return partial(self._run, run, before, read)
 
     def _run(
         self,
         run: Callable[[], object],
-        members: int,
-        before: tuple[float, int],
+        before: np.ndarray,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
-        self._totals[0] = before
+        self._totals[:] = before
         run()
-        self._has_run.add(members)
-        totals = self._totals[0]
-        return float(totals["loss"]), int(totals["correct"])
+        loss, correct = self._totals.item()
+        return loss, correct
 
     def _laps_of(self, members: int) -> list[int]:
         """Return where the cycles of each thread are counted, of none if they are not."""
@@ -343,13 +345,17 @@ class Program:
         table.check_canaries()
         return result
 
+    def get_ready(self, threads: int = 1) -> None:
+        """Make the tables, and compile what so many threads train by, or read it from the disk."""
+        members = self.members(threads)
+        if members > 1:
+            self._team(members)
+        _ = self.training
+        entry_for(self.dtype, team=members > 1)
+
     def layers_of(self, members: int) -> np.ndarray:
         """Return the records of the layers, as a team shares them out to its first member."""
         return self._team(members).layers if members > 1 else self.training.layers
-
-    def has_run(self, threads: int) -> bool:
-        """Say whether so many threads have trained these layers, so that nothing is compiled."""
-        return self.members(threads) in self._has_run
 
     def _team(self, members: int) -> Team:
         """Return the tables of a team, made when first asked for."""

@@ -48,6 +48,7 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
+from .in_pairs import nothing
 from .laps import (
     ACTIVATION,
     BACKWARD,
@@ -132,6 +133,9 @@ LAYER = np.dtype(
             "sources", "multiply_samples", "multiply_samples_turned",
             # IN_PAIRS: address of this record, and operations
             "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
+            "pack_weights",
+            # BY_UNIT, where operands are rounded to bfloat16: the kernel that does it, or 0
+            "round_rows",
         )
     ]
     + [
@@ -157,6 +161,8 @@ LAYER = np.dtype(
             "packed_weights", "paired_weights",
             # [columns / 2, units], transposed; and [samples, columns / 2], [samples / 2, columns]
             "turned_weights", "packed_gradient", "paired_gradient",
+            # copies in float32 whose numbers are rounded to bfloat16
+            "rounded_weights", "rounded_gradient",
         )
     ]
 )  # fmt: skip
@@ -178,6 +184,8 @@ SHARED = np.dtype(
             "record", "layers", "stages", "forward_stages", "backward_stages",
             # the first block, where it is the input itself: the operation that loads it, or 0
             "load_input", "input_units",
+            # the first layer, where it multiplies in pairs: the operation that loads its input
+            "load_in_pairs",
             # the loss: 0 for softmax cross-entropy, or an operation; what it reads and writes
             "loss", "output_units",
             "target_code", "labels", "predictions", "margins", "sums",
@@ -215,11 +223,18 @@ def load_rows(scale, shared, layer, samples, order, start, count):
 
 
 @jit_part
-def find_rows(shared, layer, samples, order, start, count):
-    """Note where the samples of the batch lie, for a layer that multiplies them there."""
+def find_rows(shared, layer, samples, order, start, count, total):
+    """Note where the samples of the batch lie, for a layer that multiplies them there.
+
+    Behind them, where those of the next batch lie, for the update to ask for them bit by bit; in
+    the last batch it asks for what is here.
+    """
+    later = layer.sources + 8 * shared.batch_size
     for i in range(count):
         source = samples + sample_at(order, start + i) * shared.input_row_bytes
         put_integer(source, layer.sources + 8 * i)
+        position = min(start + count + i, total - 1)
+        put_integer(samples + sample_at(order, position) * shared.input_row_bytes, later + 8 * i)
 
 
 @jit_part
@@ -282,6 +297,26 @@ def samples_from(layer, first):
 
 
 @jit_part
+def round_inputs(one, layer, first, stop):
+    """X^T = X^T rounded to bfloat16: own units, samples `first` to `stop`, one group."""
+    unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
+    X = submatrix(samples_from(layer, first), unit, 0, units, stop - first)
+    bits = submatrix(layer.bits_by_unit, unit, first // 64, units, 1)
+    call(layer.round_rows, one, X, bits, X)
+
+
+@jit_part
+def round_weights(one, layer, parameters, bits):
+    """Renew the copy of W that is rounded to bfloat16: own rows of which `bits` are set, or all."""
+    unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
+    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.weights.columns)
+    call(
+        layer.round_rows, one, W, bits,
+        submatrix(layer.rounded_weights, unit, 0, units, layer.weights.columns),
+    )  # fmt: skip
+
+
+@jit_part
 def find_nonzeros(one, layer, count, padded, training):
     """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
@@ -314,6 +349,8 @@ def multiply_units(
 ):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
     weights = shifted(layer.weights, parameters)
+    if layer.round_rows != 0:
+        weights = shifted(layer.rounded_weights, 0)
     X = samples_from(layer, first)
     tile = tile_of(stop_column - first_column, layer.scatter_tile, shared.lanes)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
@@ -356,12 +393,12 @@ def multiply_rows(
         elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
             W = submatrix(weights, first, first_column, last - first, columns)
-            ask_for_samples(
-                shared, layer, first, last - first, samples, order, ahead, ahead_count
-            )  # fmt: skip
             if layer.sources != 0:
                 call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
             else:
+                ask_for_samples(
+                    shared, layer, first, last - first, samples, order, ahead, ahead_count
+                )  # fmt: skip
                 matmul(one, X, W, Z, 0)
         else:
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
@@ -383,24 +420,30 @@ def multiply_rows(
 @jit_part
 def multiply(
     scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training,
-    laps, first_column, stop_column, anew,
+    changed, laps, first_column, stop_column, anew,
 ):  # fmt: skip
     """Multiply own inputs by some columns of the weights.
 
     `anew` says that the batch is a new one: then the first layer loads its inputs, others prepare
-    them, and what multiplies by all columns in one go does so.
+    them, and what multiplies by all columns in one go does so. `changed` says whether somebody else
+    has moved the weights since this table saw them last.
     """
     one = type(scale)(1)
     # without an order samples follow each other in memory, and the processor sees that by itself;
     # every thread asks once for its samples, while it multiplies for itself
     own = first_column == layer.first_column and stop_column == layer.stop_column
     most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 and own else 0
+    if anew and changed and layer.round_rows != 0:
+        round_weights(one, layer, parameters, nothing())
+        lap(laps, layer, PREPARE)
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
             stop = min(sample + GROUP_SAMPLES, padded)
             if anew:
                 load_units(scale, shared, layer, samples, order, start, count, sample, stop)
+                if layer.round_rows != 0:
+                    round_inputs(one, layer, sample, stop)
                 lap(laps, layer, LOAD)
             ahead = start + min(stop, count)
             if first_column != stop_column:
@@ -412,8 +455,17 @@ def multiply(
             lap(laps, layer, FORWARD)
     else:
         if anew:
-            if first and layer.sources != 0:
-                find_rows(shared, layer, samples, order, start, count)
+            if first and layer.forward_by == IN_PAIRS:
+                rows, pairs = layer.packed_inputs, layer.paired_inputs
+                stop = min(layer.stop_unit, layer.input_units)
+                call(
+                    shared.load_in_pairs, scale, shared.record, samples, order, start, count,
+                    layer.first_unit, stop,
+                    rows.address, rows.row_stride, pairs.address, pairs.row_stride,
+                )  # fmt: skip
+                lap(laps, layer, LOAD)
+            elif first and layer.sources != 0:
+                find_rows(shared, layer, samples, order, start, count, total)
                 lap(laps, layer, LOAD)
             elif first:
                 load_rows(scale, shared, layer, samples, order, start, count)
@@ -430,7 +482,6 @@ def multiply(
             if layer.forward_by == ONE_SAMPLE:
                 call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
             elif layer.forward_by == IN_PAIRS:
-                changed = 1 if training or start == 0 else 0
                 call(
                     layer.multiply_in_pairs, one, layer.record,
                     parameters, count, 1 if training else 0, changed,
@@ -566,7 +617,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
 
 @jit_part
 def update_weights(
-    one, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
+    one, shared, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
 ):  # fmt: skip
     """W -= rate * X^T G, or another rule's step: own rows of W, or own columns (`by_outputs`).
 
@@ -576,6 +627,13 @@ def update_weights(
     """
     fused = layer.move == 0
     columns = layer.weights.columns
+    gradient = shifted(layer.gradient, 0)
+    if layer.round_rows != 0:
+        gradient = shifted(layer.rounded_gradient, 0)
+        call(
+            layer.round_rows, one, submatrix(layer.gradient, 0, 0, count, columns), nothing(),
+            gradient,
+        )  # fmt: skip
     # with kernels that ask for no bits by sample, plain SGD takes all chunks at once
     chunks = 1
     if fused and layer.update_by != BY_SAMPLE:
@@ -598,7 +656,8 @@ def update_weights(
                 if layer.sources != 0:
                     offset = unit * layer.weights.column_stride
                     call(
-                        layer.multiply_samples_turned, factor, layer.sources, offset, G, W, keep
+                        layer.multiply_samples_turned, factor, layer.sources, offset,
+                        G, W, keep, 8 * shared.batch_size,
                     )  # fmt: skip
                 else:
                     X = submatrix(layer.inputs, 0, unit, count, units)
@@ -619,7 +678,7 @@ def update_weights(
                         gather(
                             factor, X,
                             submatrix(layer.bits_by_unit, unit, sample // 64, rows, 1),
-                            submatrix(layer.gradient, sample, column, GROUP_SAMPLES, width), W,
+                            submatrix(gradient, sample, column, GROUP_SAMPLES, width), W,
                             layer.update_rows, keep if sample == 0 else 1,
                             submatrix(W, ahead, 0, rows if ahead != 0 else 0, width),
                         )  # fmt: skip
@@ -642,10 +701,19 @@ def update_weights(
                     layer.move, one, layer.weights_region, rates,
                     parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
+                if layer.update_by == IN_PAIRS:
+                    call(layer.pack_weights, one, layer.record, parameters, unit, units)
                 lap(laps, layer, OPTIMIZER)
                 squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
+    if layer.round_rows != 0:
+        moved = nothing()
+        if fused:
+            unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
+            moved = submatrix(layer.bits_by_unit, unit, 0, units, (count + 63) // 64)
+        round_weights(one, layer, parameters, moved)
+        lap(laps, layer, PREPARE)
 
 
 @jit_part
@@ -657,7 +725,7 @@ def update(one, shared, layer, parameters, first_state, second_state, rates, cou
         put_real(factor, layer.waiting_factor)
     elif layer.gradient_by != WITH_UPDATE:
         update_weights(
-            one, layer, parameters, first_state, second_state, rates, count,
+            one, shared, layer, parameters, first_state, second_state, rates, count,
             factor, 1 if fused else 0, laps,
         )  # fmt: skip
     first, columns = layer.first_column, layer.stop_column - layer.first_column
@@ -755,6 +823,7 @@ def run_batches(
     called = 0
     meeting = 0
     layers = 0  # the number of the first record
+    changed = 1  # weights, by somebody else than these records
     one_by_one = training and total > 0 and record_at(tables, 0).update_by == ONE_SAMPLE
     if one_by_one:
         nothing_waits(one, record_at(tables, 0))
@@ -773,8 +842,10 @@ def run_batches(
                         break
                     start = called - 1
                     members = record_at(team, 0).members
+                    changed = 1
                 elif call_members(signals, record_at(team, 0).members, start + 1):
                     members = record_at(team, 0).members
+                    changed = 1
             layers = 0 if members == 1 else blocks
             began = clock()
             lap(laps, first, MEETING)
@@ -809,7 +880,7 @@ def run_batches(
                     multiply(
                         scale, shared, layer, number == 0,
                         read_samples, read_order, read_start, total,
-                        parameters, count, padded, training, laps,
+                        parameters, count, padded, training, changed, laps,
                         first_column, stop_column, part == first_part,
                     )  # fmt: skip
                     if team is not None and part == 1:
@@ -836,6 +907,7 @@ def run_batches(
 
         if not training:
             store_result(shared, outputs, start, count)
+            changed = 0
             start += shared.batch_size
             continue
 
@@ -921,6 +993,7 @@ def run_batches(
             if shared.sample_weights != 0:
                 weight = real_at(0.0, shared.batch_weight)
             loss += weight * real_at(0.0, shared.penalty)
+        changed = 0 if shared.clip == 0 else 1
         if team is not None:
             if members == 1:
                 if count == shared.batch_size:
@@ -929,6 +1002,7 @@ def run_batches(
                 # from here on the caller changes everybody's weights
                 meeting = meet(signals, member, members, meeting)
                 members = 1
+                changed = 1
         lap(laps, first, REST)
         start += shared.batch_size
     if one_by_one:

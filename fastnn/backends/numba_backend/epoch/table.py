@@ -19,6 +19,7 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
+from ..kernels.bfloat16 import round_rows
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
@@ -52,8 +53,9 @@ INPUT_CODES = {
     np.dtype(np.float64): FLOAT64,
 }
 
-SPARSE_BELOW = 0.55
-"""Share of non-zeros below which kernels that skip zeros are faster than dense ones."""
+SPARSE_BELOW, SPARSE_BELOW_IN_BFLOAT16 = 0.55, 0.22
+"""Share of non-zeros below which kernels that skip zeros are faster than dense ones, in float32 and
+in bfloat16."""
 WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
 IN_PLACE_BYTES = 3 << 20
@@ -136,8 +138,7 @@ class Table:
                     number > 0 and blocks[number - 1].relu and not blocks[number - 1].stages
                 )
                 if structure.bfloat16:
-                    layer["forward_by"] = layer["update_by"] = IN_PAIRS
-                    layer["gradient_by"] = BY_PAIRS
+                    choose_for_bfloat16(layer, number == 0, density)
                 if number == 0 and plain and len(blocks) > 1 and is_shared_by_outputs(layer):
                     layer["by_outputs"] = 1
                     self.starts[number, 1:] = starts[-1]
@@ -441,18 +442,18 @@ class Table:
     def _lay_out(self, layer: np.void, first: bool, in_place: bool) -> None:
         """Say which buffers a Dense layer needs, and how large they are."""
         itemsize = self.dtype.itemsize
-        units = int(layer["input_units"])
+        units, outputs = int(layer["input_units"]), int(layer["output_units"])
         ways = {int(layer["forward_by"])}
         if self.training:
             ways.add(int(layer["update_by"]))
 
         if in_place:
-            self._want(self.padded * 8, (layer, "sources"))
+            self._want(2 * self.batch_size * 8, (layer, "sources"))
             layer["multiply_samples"] = MULTIPLY_SAMPLES.address(self.dtype)
             if self.training:
                 turned = MULTIPLY_SAMPLES_TURNED.address(self.dtype)
                 layer["multiply_samples_turned"] = turned
-        elif first and layer["forward_by"] != BY_UNIT:
+        elif first and layer["forward_by"] not in (BY_UNIT, IN_PAIRS):
             self._want_rows(units, (layer, "inputs"))
 
         # the gradient is masked by the inputs as it comes out of the product, transposed
@@ -482,6 +483,12 @@ class Table:
             self._want(itemsize, (layer, "waiting_factor"))
         if IN_PAIRS in ways:
             self._lay_out_pairs(layer)
+            if first:
+                operation = in_pairs.load_in_pairs
+                self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
+        if layer["round_rows"]:
+            self._want_rows(outputs, (layer, "rounded_weights"), rows=rows)
+            self._want_rows(outputs, (layer, "rounded_gradient"))
 
     def _want_slots(self, layer: np.void, count: int) -> None:
         """Ask for slots, one after the other."""
@@ -491,7 +498,9 @@ class Table:
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
-        for name in ("multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs"):
+        for name in (
+            "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs", "pack_weights"
+        ):  # fmt: skip
             layer[name] = getattr(in_pairs, name).address(self.dtype, LAYER)
         units, outputs = int(layer["input_units"]), int(layer["output_units"])
 
@@ -649,6 +658,11 @@ def _stages_of(layer: np.void) -> range:
     return range(layer["first_stage"], layer["stop_stage"])
 
 
+def sparse_below(bfloat16: bool) -> float:
+    """Return the share of non-zeros below which the first layer skips zeros."""
+    return SPARSE_BELOW_IN_BFLOAT16 if bfloat16 else SPARSE_BELOW
+
+
 def choose_kernels(
     layer: np.void, dtype: np.dtype, batch_size: int, first: bool, density: float, may_wait: bool,
     chunk: int,
@@ -665,7 +679,7 @@ def choose_kernels(
         layer["forward_by"] = layer["update_by"] = ONE_SAMPLE
     elif batch_size <= FEW_SAMPLES:  # nothing is transposed
         layer["forward_by"] = layer["update_by"] = BY_SAMPLE
-    elif density >= SPARSE_BELOW:
+    elif density >= sparse_below(False):
         layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     elif first:
         layer["forward_by"] = layer["update_by"] = BY_UNIT
@@ -703,6 +717,18 @@ def is_shared_by_outputs(layer: np.void) -> bool:
     """
     by_columns = layer["forward_by"] == layer["update_by"] == EVERY_NUMBER
     return bool(by_columns and layer["output_units"] >= OUTPUTS_TO_SHARE)
+
+
+def choose_for_bfloat16(layer: np.void, first: bool, density: float) -> None:
+    """Decide how a layer multiplies numbers that are rounded to bfloat16.
+
+    In pairs, zeros and all, but where so much of the input is zero that to skip it is faster.
+    """
+    if first and layer["forward_by"] == BY_UNIT and density < sparse_below(True):
+        layer["round_rows"] = round_rows.address(np.dtype(np.float32))
+    else:
+        layer["forward_by"] = layer["update_by"] = IN_PAIRS
+        layer["gradient_by"] = BY_PAIRS
 
 
 def in_one_pass(layer: np.void, padded: int, width: int) -> bool:

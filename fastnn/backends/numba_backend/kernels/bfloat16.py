@@ -13,13 +13,18 @@ that takes as long as the product in float32.
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
-from ..language import Int, Kernel, Matrix, Real
+from llvmlite import ir
+
+from ..jit import KernelOperation
+from ..language import Address, Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
-from .matmul import BLOCK_COLUMNS, add_to, strided, write_product
-from .pairs import flushing_denormals, fma_pairs, paired, rounded
+from .loading import ELEMENTS, converted
+from .matmul import BLOCK_COLUMNS, Sums, add_to, strided, write_product
+from .pairs import flushing_denormals, fma_pairs, nearest, paired, rounded, store_rounded
 
 BLOCK_PAIRS = 512
 """Pairs after which sums go to memory; the same on all machines, as it decides the order of sums.
@@ -61,6 +66,37 @@ def pack_pairs(k: Kernel, like: Real, source: Matrix, rows: Matrix, pairs: Matri
 
 
 @microkernel
+def load_pairs(
+    k: Kernel,
+    scale: Real,
+    first: Address,
+    second: Address,
+    code: Int,
+    vectors: Int,
+    rows: Matrix,
+    pairs: Address,
+) -> None:
+    """scale * two samples, as `load_row` has them, rounded to bfloat16 by rows and in pairs.
+
+    `pairs` may be 0, and then nothing is written there. So many vectors of each are whole.
+    Why it is fast: samples become bfloat16 as they are loaded. As float32 they were written to
+    memory and read again, twice as many bytes as all that is written here.
+    """
+    factor = k.broadcast(scale)
+    for case in k.cases(code, tuple(ELEMENTS)):
+        element, nbytes = ELEMENTS[case]
+        kind = ir.VectorType(element, k.lanes)
+        with k.loop(0, vectors) as j:
+            place = j * (k.lanes * nbytes)
+            loaded = [k.load_as(sample + place, kind, 1) for sample in (first, second)]
+            both = [converted(k, x, k.vector_type, nbytes) * factor for x in loaded]
+            for i, vector in enumerate(both):
+                store_rounded(k, vector, rows.row(i) + j * (k.vector_bytes // 2))
+            with k.when(pairs.differs(0)):
+                k.store(paired(k, both[0], both[1]), pairs + j * k.vector_bytes)
+
+
+@microkernel
 def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -> None:
     """C = keep * C + alpha * A B in float32, for A and B of words, pairs of bfloat16.
 
@@ -70,6 +106,61 @@ def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: 
     with flushing_denormals(k):
         write_product(
             k, strided(k, A), B, C, keep,
-            partial(fma_pairs, k), add_to(k, alpha, k.fma_rounded_once),
+            partial(fma_pairs, k), add_to(k, alpha, C, k.fma_rounded_once),
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
         )  # fmt: skip
+
+
+@microkernel
+def update_pairs(
+    k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, rows: Matrix, pairs: Matrix
+) -> None:
+    """C += alpha * A B, as `matmul_pairs` has it, and what C is then packed as by `pack_pairs`.
+
+    Why it is fast: weights are packed while they are in registers, where a pass of its own reads
+    all of them once more. And they are asked for before the sums: these take half of the time that
+    they take in float32, so to wait for memory behind them is twice the share.
+    """
+    scale = k.broadcast(alpha)
+
+    def finish(total: Sums, height: int, columns: int, row: Int, offset: Int, kept: Int) -> None:
+        target, moved = C.shifted(row * C.row_stride + offset), {}
+        for i, j in itertools.product(range(height), range(columns)):
+            address = target.row(i) + j * k.vector_bytes
+            moved[i, j] = k.fma_rounded_once(scale, total[i, j], k.load(address))
+            k.store(moved[i, j], address)
+        with k.when(rows.address.differs(0)):
+            first = rows.row(row) + offset // 2
+            for (i, j), vector in moved.items():
+                store_rounded(k, vector, first + i * rows.row_stride + j * (k.vector_bytes // 2))
+        first = pairs.row(row // 2) + offset
+        for i, j in itertools.product(range(0, height, 2), range(columns)):
+            high = moved[i + 1, j] if i + 1 < height else k.zero()
+            both = paired(k, moved[i, j], high)
+            k.store(both, first + i // 2 * pairs.row_stride + j * k.vector_bytes)
+
+    with flushing_denormals(k):
+        write_product(
+            k, strided(k, A), B, C, k.integer(1), partial(fma_pairs, k), finish,
+            BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS, asked_from=0,
+        )  # fmt: skip
+
+
+def _round_rows(k: Kernel, like: Real, source: Matrix, bits: Matrix, target: Matrix) -> None:
+    """target = source, rounded to bfloat16 but in float32: those rows of which a bit is set.
+
+    Shapes: source and target [rows, columns], bits [rows, 64-bit words]; where there are none, at
+    the address 0, all rows. For kernels that skip zeros: these multiply float32, and are to
+    multiply what pairs would have.
+    """
+    all_rows = k.where(bits.address.equals(0), k.integer(1), k.integer(0))
+    with k.loop(0, source.rows) as row:
+        any_bit = k.variable(all_rows)
+        with k.loop(0, bits.columns) as word:
+            any_bit[0] = any_bit[0] | k.load_integer(bits.row(row) + 8 * word)
+        with k.when(any_bit[0].differs(0)), k.loop(0, k.vectors(source)) as j:
+            offset = j * k.vector_bytes
+            k.store(nearest(k, k.load(source.row(row) + offset)), target.row(row) + offset)
+
+
+round_rows = KernelOperation(_round_rows, "round_rows")

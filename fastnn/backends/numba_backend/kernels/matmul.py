@@ -40,7 +40,7 @@ def matmul(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -
 
 def _write_with_fma(k: Kernel, left: Left, alpha: Real, B: Matrix, C: Matrix, keep: Int) -> None:
     write_product(
-        k, left, B, C, keep, k.fma, add_to(k, alpha, k.fma),
+        k, left, B, C, keep, k.fma, add_to(k, alpha, C, k.fma),
         BLOCK_INNER, BLOCK_COLUMNS, k.machine.tile_columns,
     )  # fmt: skip
 
@@ -57,10 +57,15 @@ def multiply_samples(
 
 
 def multiply_samples_turned(
-    k: Kernel, alpha: Real, samples: Address, first: Int, B: Matrix, C: Matrix, keep: Int
-) -> None:
-    """C = keep * C + alpha * X^T B, with X as in `multiply_samples`."""
-    _write_with_fma(k, columns_at(k, samples, first), alpha, B, C, keep)
+    k: Kernel, alpha: Real, samples: Address, first: Int, B: Matrix, C: Matrix, keep: Int,
+    later: Int,
+) -> None:  # fmt: skip
+    """C = keep * C + alpha * X^T B, with X as in `multiply_samples`.
+
+    The addresses of as many samples that are multiplied later begin `later` bytes behind those of
+    X. While a number of X is multiplied, the one at its place in the later sample is asked for.
+    """
+    _write_with_fma(k, columns_at(k, samples, first, later), alpha, B, C, keep)
 
 
 MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED = (
@@ -111,14 +116,15 @@ def rows_at(k: Kernel, addresses: Address, first: Int) -> Left:
     return walk
 
 
-def columns_at(k: Kernel, addresses: Address, first: Int) -> Left:
-    """Return the transpose of `rows_at`."""
+def columns_at(k: Kernel, addresses: Address, first: Int, later: Int) -> Left:
+    """Return the transpose of `rows_at`, which asks for rows whose addresses come `later`."""
 
     def walk(row: Int, column: Int | int, height: int) -> Walk:
         offset = first + row * k.element_bytes
 
         def numbers(place: Int) -> Iterator[Real]:
             start = k.load_address(place, "a sample") + offset
+            k.prefetch(k.load_integer(place + later) + offset)
             return (k.load_real_anywhere(start + i * k.element_bytes) for i in range(height))
 
         return Walk(addresses + column * 8, 8, numbers)
@@ -129,18 +135,21 @@ def columns_at(k: Kernel, addresses: Address, first: Int) -> Left:
 Fma = Callable[[Vector, Vector, Vector], Vector]
 Sums = Variables[Vector]
 """Of a tile: `[row, vector]`."""
-Finish = Callable[[Sums, int, int, Matrix, Int], None]
-"""Writes what is done with the sums of a tile, so many rows by so many vectors of them; where they
-are to go, and whether they are added to what is there (1 or 0)."""
+Finish = Callable[[Sums, int, int, Int, Int, Int], None]
+"""Writes what is done with the sums of a tile, so many rows by so many vectors of them, from a row
+on and from so many bytes of it; and whether they are added to what is there (1 or 0)."""
 
 
 def write_product(
     k: Kernel, left: Left, B: Matrix, C: Matrix, keep: Int,
     fma: Fma, finish: Finish, block_inner: int, block_columns: int, widest: int,
+    asked_from: int = PAGE_BYTES,
 ) -> None:  # fmt: skip
     """Write what `matmul` does, with `fma` for a multiply-add and `finish` for its end.
 
     In blocks of so many rows of B and so many vectors of columns, and tiles of at most `widest`.
+    Where C is kept and its rows are longer than `asked_from` bytes, a tile is asked for before
+    its sums are computed.
     """
     vectors = k.vectors(C)
     start = k.variable(k.integer(0))
@@ -162,24 +171,25 @@ def write_product(
                 offset = column[0] * k.vector_bytes
                 for columns in k.cases(width, range(1, widest + 1)):
                     for row, height in row_tiles(k, C.rows, k.machine.tile_rows):
-                        target = C.shifted(row * C.row_stride + offset)
-                        with k.when(kept.equals(1) & (C.row_stride > PAGE_BYTES)):
+                        with k.when(kept.equals(1) & (C.row_stride > asked_from)):
+                            tile = C.shifted(row * C.row_stride + offset)
                             for i, j in itertools.product(range(height), range(columns)):
-                                k.prefetch(target.row(i) + j * k.vector_bytes)
+                                k.prefetch(tile.row(i) + j * k.vector_bytes)
                         total = register_tile(
                             k, height, columns, left(row, inner, height), B_block.shifted(offset),
                             lambda row, j: k.load(row + j * k.vector_bytes), fma,
                         )  # fmt: skip
-                        finish(total, height, columns, target, kept)
+                        finish(total, height, columns, row, offset, kept)
                 column[0] = column[0] + width
         start[0] = stop
 
 
-def add_to(k: Kernel, alpha: Real, fma: Fma) -> Finish:
-    """Return what stores alpha * sums, or adds them by `fma` to what is there."""
+def add_to(k: Kernel, alpha: Real, C: Matrix, fma: Fma) -> Finish:
+    """Return what stores alpha * sums in C, or adds them by `fma` to what is there."""
     scale = k.broadcast(alpha)
 
-    def finish(total: Sums, height: int, columns: int, target: Matrix, kept: Int) -> None:
+    def finish(total: Sums, height: int, columns: int, row: Int, offset: Int, kept: Int) -> None:
+        target = C.shifted(row * C.row_stride + offset)
         for case in k.cases(kept, (0, 1)):
             for i, j in itertools.product(range(height), range(columns)):
                 address = target.row(i) + j * k.vector_bytes

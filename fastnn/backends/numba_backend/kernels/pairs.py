@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from ..language import INT32, Kernel, Vector
+from ..language import INT32, Int, Kernel, Vector
 from ..machine import HAS_BFLOAT16
 
 INT16 = ir.IntType(16)
@@ -40,6 +40,19 @@ class BFloat(ir.Type):  # type: ignore[misc]
 def rounded(k: Kernel, first: Vector, second: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
     """Return two vectors of float32 as bfloat16, number after number."""
     return _of_halves(k, _halves(k, first, second, emulated))
+
+
+def store_rounded(
+    k: Kernel, vector: Vector, address: Int, emulated: bool = not HAS_BFLOAT16
+) -> None:
+    """Store one vector of float32 as bfloat16: half a vector, at a multiple of half of one."""
+    k.store_as(_half(k, vector, emulated), address, k.vector_bytes // 2)
+
+
+def nearest(k: Kernel, vector: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
+    """Return a vector rounded to bfloat16, as float32."""
+    wide = k.builder.zext(_half(k, vector, emulated), ir.VectorType(INT32, k.lanes))
+    return _of_halves(k, k.builder.shl(wide, _words(k, 16)))
 
 
 def paired(k: Kernel, low: Vector, high: Vector, emulated: bool = not HAS_BFLOAT16) -> Vector:
@@ -108,10 +121,19 @@ def _halves(k: Kernel, first: Vector, second: Vector, emulated: bool) -> ir.Valu
         pairs = ir.VectorType(BFloat(), 2 * k.lanes)
         convert = k.function(name, pairs, [k.vector_type] * 2)
         return builder.bitcast(builder.call(convert, [second.code, first.code]), halves)
-    narrow = ir.VectorType(INT16, k.lanes)
-    codes = [builder.trunc(_rounded_half(k, vector), narrow) for vector in (first, second)]
+    codes = [_half(k, vector, emulated) for vector in (first, second)]
     order = ir.Constant(ir.VectorType(INT32, 2 * k.lanes), list(range(2 * k.lanes)))
     return builder.shuffle_vector(*codes, order)
+
+
+def _half(k: Kernel, vector: Vector, emulated: bool) -> ir.Value:
+    """Return a vector of float32 as half a vector of bfloat16, in integers of 16 bits."""
+    builder, narrow = k.builder, ir.VectorType(INT16, k.lanes)
+    if emulated:
+        return builder.trunc(_rounded_half(k, vector), narrow)
+    name = f"llvm.x86.avx512bf16.cvtneps2bf16.{8 * k.vector_bytes}"
+    convert = k.function(name, ir.VectorType(BFloat(), k.lanes), [k.vector_type])
+    return builder.bitcast(builder.call(convert, [vector.code]), narrow)
 
 
 def _words(k: Kernel, number: int) -> ir.Value:
