@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
@@ -134,6 +134,15 @@ def function(name: str, value: _Function) -> _Function:
     if not callable(value):
         raise TypeError(f"{name}: expected a function, got {_describe(value)}")
     return value
+
+
+def flat(values: Any) -> Iterator[Any]:
+    """Yield a value, or those in lists and tuples of them, one within the other."""
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from flat(value)
+    else:
+        yield values
 
 
 def read_only(array: Array) -> Array:
@@ -374,5 +383,9 @@ def shown(number: int) -> str:
 
 
 def _describe(value: object) -> str:
-    text = shown(value) if type(value) is int else repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    kind = type(value).__name__
+    try:
+        text = shown(value) if type(value) is int else repr(value)
+    except Exception:  # of a user's class, or of an integer in a list that has too many digits
+        return f"{kind} that can't be shown"
+    return f"{kind} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -41,6 +41,19 @@ _depth = 0
 _main = threading.main_thread().ident
 
 
+_heeded_later: set[CodeType] = set()
+
+
+def heeded_later(function: Callable[P, R]) -> Callable[P, R]:
+    """Have signals wait that come in the lines of the decorated function itself, within `Held`.
+
+    One may come before the first line of a function, where no `try` or `with` of it is entered yet:
+    of `__exit__`, all of it would be left out.
+    """
+    _heeded_later.add(function.__code__)
+    return function
+
+
 class _StandIn:
     """What is in the place of a handler, and runs it now or has it wait.
 
@@ -52,8 +65,7 @@ class _StandIn:
         self.handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        # what one raises before the first line of `Held.__exit__` would leave stand-ins there
-        if _depth or (frame is not None and frame.f_code is Held.__exit__.__code__):
+        if _depth or (frame is not None and frame.f_code in _heeded_later):
             _waiting[number] = self.handler
         else:
             _waiting.pop(number, None)  # it stands for one that came a moment before
@@ -84,6 +96,7 @@ class Held:
             self.__exit__()
             raise
 
+    @heeded_later
     def __exit__(self, *_: object) -> None:
         global _depth
         if threading.get_ident() != _main:
@@ -105,6 +118,7 @@ class Held:
 class Uncut:
     """A block that no handler cuts short, within `Held`; they run at its end."""
 
+    @heeded_later
     def __enter__(self) -> None:
         global _depth
         if threading.get_ident() == _main:

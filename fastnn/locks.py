@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from fastnn.interrupts import uncut
 
@@ -101,7 +101,15 @@ class cached_attribute(Generic[Value]):  # noqa: N801 - used as a decorator
     def __init__(self, compute: Callable[[Any], Value]) -> None:
         self._compute, self.__doc__ = compute, compute.__doc__
 
-    def __get__(self, instance: object, owner: type) -> Value:
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Value: ...
+
+    def __get__(self, instance: object, owner: type) -> Value | Self:
+        if instance is None:
+            return self
         # found here no more, once it is among the attributes of the instance itself
         value = instance.__dict__[self._compute.__name__] = self._compute(instance)
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ from fastnn import (
 from fastnn.blocks import BlockSource
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.interrupts import Held
+from fastnn.interrupts import Held, heeded_later, uncut
 from fastnn.layers import Gradients, Layer, TrainingMode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
@@ -53,6 +53,42 @@ class Evaluation(NamedTuple):
 
     loss: float
     accuracy: float | None
+
+
+class _InTraining:
+    """A block in which a network trains, as `history` records; wherever Ctrl-C comes, it ends.
+
+    No generator would do: a signal may raise before its first line, and between two of its own.
+    """
+
+    def __init__(self, network: Network, history: training.History) -> None:
+        self._network, self._history = network, history
+        self._began = False
+
+    @heeded_later
+    def __enter__(self) -> None:
+        try:
+            self._network._lock.alone(self._begin)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _begin(self) -> None:
+        network = self._network
+        network._refuse_in_training("begin to train")
+        network._history = self._history
+        self._began = network._fitting = True
+
+    @heeded_later
+    def __exit__(self, *_: object) -> None:
+        if not self._began:
+            return
+        with uncut:
+            self._network._fitting = False
+            # an interrupt may have come between what a `with` changes and what it puts back
+            for layer in self._network._layers:
+                layer.training = False
+            self._history.trim()
 
 
 class Network(Sequential):
@@ -834,31 +870,9 @@ class Network(Sequential):
         network._optimizer = optimizer
         return network
 
-    @contextmanager
-    def _in_training(self, history: training.History) -> Iterator[None]:
-        """Be a network that trains, as `history` records."""
-        began = False
-        try:
-            with self._lock.writing():
-                self._refuse_in_training("begin to train")
-                self._history = history
-                began = self._fitting = True
-            yield
-        finally:
-            if began:
-                try:
-                    self._end_training(history)
-                except BaseException:  # Ctrl-C has come in the midst of it
-                    self._end_training(history)
-                    raise
-
-    def _end_training(self, history: training.History) -> None:
-        """Be a network that trains no more, wherever an interrupt has ended the training."""
-        self._fitting = False
-        # it may have come between what a `with` changes and what it puts back
-        for layer in self._layers:
-            layer.training = False
-        history.trim()
+    def _in_training(self, history: training.History) -> AbstractContextManager[None]:
+        """Be a network that trains, as `history` records; within `Held`."""
+        return _InTraining(self, history)
 
     def _quiet(self) -> AbstractContextManager[None]:
         """Have NumPy keep to itself what it has to say of overflow and the like.

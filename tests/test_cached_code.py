@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, python
 
 from fastnn.backends.numba_backend import jit
-from fastnn.backends.numba_backend.compiling import cache
+from fastnn.backends.numba_backend.compiling import cache, sources
 from fastnn.backends.numba_backend.compiling.objects import Linker
 from fastnn.backends.numba_backend.layerwise import losses
 
@@ -19,7 +23,7 @@ from fastnn.backends.numba_backend.layerwise import losses
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     """A cache of its own, which does not exist yet."""
-    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "places", lambda: [tmp_path / "cache"])
     return tmp_path / "cache"
 
 
@@ -43,8 +47,10 @@ def test_each_width_of_vectors_has_names_of_its_own():
         ("target_cpu", lambda: (cache.target_cpu()[0], "-avx2")),
         ("VARIANT", "v128_0123456789ab"),
         ("llvmlite", type("llvmlite", (), {"__version__": "0.0"})),
+        ("numba_release", lambda: "0.0"),
+        ("CONSTANTS", ["RATES=5"]),
     ],
-    ids=["cpu", "features", "variant", "llvmlite"],
+    ids=["cpu", "features", "variant", "llvmlite", "numba", "constants"],
 )
 def test_what_code_is_for_is_in_the_name_of_its_file(name, value, directory, monkeypatch):
     """A home directory may be that of several machines, and see several versions."""
@@ -57,6 +63,76 @@ def test_what_code_is_for_is_in_the_name_of_its_file(name, value, directory, mon
     assert cache.kept("kernel") == b"another"
     assert len(list(directory.iterdir())) == 2
     assert first.read_bytes().endswith(b"code")
+
+
+def test_what_other_modules_write_into_code_is_in_its_name():
+    """All integers that modules of this backend import from elsewhere in fastnn."""
+    known = {line.partition("=")[0] for line in cache.CONSTANTS}
+    assert {"RATES", "PENALTY_FACTOR", "LINE_BYTES", "object"} <= known
+    for path in sources.HERE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastnn."):
+                module = importlib.import_module(str(node.module))
+                for name in (alias.name for alias in node.names):
+                    value = getattr(module, name)
+                    if isinstance(value, int) and name != "CHECKED":  # which `VARIANT` has
+                        assert name in known, path
+    assert cache.numba_release()
+
+
+EDIT = """
+import sys
+from pathlib import Path
+import numpy as np
+from fastnn.backends.numba_backend.layerwise import losses
+path, Y = Path(losses.__file__), np.zeros((1, 1))
+text = path.read_text()
+if sys.argv[1] == "edited":
+    changed = text.replace("    softmax_rows(one, ", "    softmax_rows(one + one, ")
+    assert changed != text
+    path.write_text(changed)  # as `git checkout` does
+print(losses.softmax(np.float64(1), 8, id(Y), id(Y)), Y)
+path.write_text(text)
+"""
+
+
+def test_an_edit_beside_a_running_process_is_not_kept(tmp_path):
+    """What is compiled is what was imported; and no later process takes one for the other."""
+    ignored = shutil.ignore_patterns("mnist", "__pycache__")
+    shutil.copytree(ROOT / "fastnn", tmp_path / "fastnn", ignore=ignored)
+    folder = tmp_path / "cache"
+
+    def printed(way: str) -> str:
+        done = python(EDIT, way, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(folder))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert printed("edited") == "0 [[1.]]\n"
+    assert not list(folder.glob("*.o"))
+    assert printed("as it is") == "0 [[1.]]\n"
+    assert list(folder.glob("*.o"))
+
+
+def test_a_cache_that_can_not_be_written_is_read(directory, monkeypatch):
+    cache.keep("kernel", b"code")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cache.kept("kernel") == b"code"  # without a warning
+
+
+def test_a_cache_stays_where_it_is(tmp_path, monkeypatch):
+    """Also if its path is told from a working directory which the process leaves."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "numba_setting", lambda *_: "cache")
+    assert cache.places.__wrapped__() == [tmp_path / "cache"]
+
+
+def test_without_a_home(monkeypatch):
+    """As in a container whose user has no entry; a folder called ~ is nobody's."""
+    monkeypatch.setattr(cache, "numba_setting", lambda *_: "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache.places.__wrapped__() == [sources.HERE / "__pycache__"]
 
 
 def test_each_dtype_has_a_file(directory, monkeypatch):

@@ -20,6 +20,11 @@ def refused(error: type[Exception], message: str):
     return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
+def test_lists_within_lists():
+    assert list(checks.flat([1, [(2, 3), []], "ab"])) == [1, 2, 3, "ab"]
+    assert list(checks.flat(None)) == [None]
+
+
 class TestIntegers:
     def test_edges(self):
         assert checks.integer("n", 1, minimum=1) == 1
@@ -36,6 +41,10 @@ class TestIntegers:
             checks.integer("n", 10**5000, minimum=0)
         with refused(ValueError, "n: expected an integer of at least 0, got one of 16610 bits"):
             checks.integer("n", -(10**5000), minimum=0)
+        with refused(
+            TypeError, "n: expected an integer of at least 0, got list that can't be shown"
+        ):
+            checks.integer("n", [10**5000], minimum=0)
         checks.held("m, n", 2**20, 2**33)
         with refused(ValueError, f"m, n: expected at most 2^53 numbers, got {2**53 + 2**20}"):
             checks.held("m, n", 2**20, 2**33 + 1)

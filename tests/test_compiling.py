@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 
@@ -12,13 +14,15 @@ import pytest
 from conftest import ROOT
 from numba.core.errors import NumbaError
 
+import fastnn.backends.numba_backend
 from fastnn import compilations
+from fastnn.backends.numba_backend import jit as jit_module
 from fastnn.backends.numba_backend.compiling import frontend, joining
 from fastnn.backends.numba_backend.epoch import step
 from fastnn.backends.numba_backend.jit import INTEGER, jit, jit_part
 from fastnn.backends.numba_backend.language import Address, Int, Kernel
 from fastnn.backends.numba_backend.layerwise import dense
-from fastnn.backends.numba_backend.microkernel import microkernel
+from fastnn.backends.numba_backend.microkernel import _named, microkernel
 
 FACTOR = 3
 
@@ -92,6 +96,89 @@ def misplaced(x, log):
 def test_a_part_with_statements_does_not_change_its_place():
     with pytest.raises(TypeError, match=r"total\(2, 4, log\) must be all that a statement"):
         misplaced(1, 0)
+
+
+@jit_part
+def swapped(a, b):
+    return 10 * b + a
+
+
+@jit_part
+def chosen(c, a):
+    return a if c > 0 else 0
+
+
+def calls_in_arguments():
+    @jit
+    def calls(c, log):
+        return 100 * swapped(0, 1) + swapped(c, chosen(c, 2))
+
+    @jit
+    def in_order(c, log):
+        return swapped(note(1, log), note(2, log))
+
+    @jit
+    def always(c, log):
+        return chosen(c, note(5, log))
+
+    return in_order, always
+
+
+@pytest.mark.parametrize("way", ["joined", "ordinary"])
+def test_arguments_are_computed_in_their_order_and_once(way, monkeypatch):
+    if way == "ordinary":
+        monkeypatch.setattr(frontend, "lean", None)
+    in_order, always = calls_in_arguments()
+    for function, c, result, noted in ((in_order, 0, 21, 12), (always, 0, 0, 5), (always, 1, 5, 5)):
+        log = np.zeros(1, np.int64)
+        assert function(c, log.ctypes.data) == result
+        assert log[0] == noted
+
+
+@jit
+def argument_in_an_expression(x, log):
+    return x + swapped(note(1, log), x)
+
+
+def test_a_call_in_an_argument_does_not_change_its_place():
+    with pytest.raises(TypeError, match="must be all that a statement"):
+        argument_in_an_expression(1, 0)
+
+
+def of_factor(factor):
+    @jit
+    def scaled_by(x):
+        return factor * x
+
+    @microkernel
+    def product(k: Kernel, x: Int) -> Int:
+        return x * factor
+
+    @jit
+    def of_kernel(x):
+        return product(x)
+
+    return scaled_by, of_kernel
+
+
+def test_two_functions_of_one_name_have_code_of_their_own():
+    for of_two, of_three in zip(of_factor(2), of_factor(3), strict=True):
+        assert (of_two(5), of_three(5)) == (10, 15)
+
+
+def test_no_function_of_the_backend_shares_its_name():
+    """Else the second is compiled in each process."""
+    package = fastnn.backends.numba_backend
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    names = {name: functions for name, functions in _named.items() if name.startswith("fastnn.")}
+    assert len(names) > 100
+    assert all(len(functions) == 1 for functions in names.values())
+
+
+def test_records_of_one_size_are_two_kinds():
+    kinds = {jit_module._letter(np.dtype([(name, np.int64)])) for name in ("a", "b")}
+    assert len(kinds) == 2
 
 
 @jit_part

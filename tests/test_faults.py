@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from conftest import ROOT, perceptron, python
 
 import fastnn
 from fastnn import cli
+from fastnn.backends.numba_backend import machine
 from fastnn.backends.numba_backend.compiling import cache as kept_code
 from fastnn.backends.numba_backend.epoch import threads
 
@@ -81,7 +83,7 @@ def test_a_damaged_cache_is_made_anew(cache, tmp_path):
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_files_count_as_missing(tmp_path, damage, monkeypatch):
-    monkeypatch.setattr(kept_code, "directory", lambda: tmp_path)
+    monkeypatch.setattr(kept_code, "places", lambda: [tmp_path])
     kept_code.keep("function", b"code" * 25)
     assert kept_code.kept("function") == b"code" * 25
     (path,) = tmp_path.glob("*.o")
@@ -133,12 +135,13 @@ def test_a_cache_on_a_full_disk(cache, tmp_path):
 
 
 def test_kernels_of_other_versions_are_removed_when_nobody_reads_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_code, "directory", lambda: tmp_path)
+    monkeypatch.setattr(kept_code, "places", lambda: [tmp_path])
     kept_code.keep("mine", b"")
     (mine,) = (path.name for path in tmp_path.iterdir())
     earlier, read = "step.run_v256_0123456789ab-12.py311", f"fastnn-0123456789ab-{'1' * 32}.o"
     old = [f"{earlier}.nbi", f"{earlier}.1.nbc", f"fastnn-{'0' * 32}.o"]
     old.append(f"fastnn-0123456789ab-{'0' * 32}.o")
+    old.append(f"{mine}.4711.1")  # of a process that was killed before it was whole
     kept = [mine, read, "module.cpython-311.pyc", "notes.o", "fastnn.lock"]
     for name in old + kept:
         (tmp_path / name).touch()
@@ -148,6 +151,44 @@ def test_kernels_of_other_versions_are_removed_when_nobody_reads_them(tmp_path, 
     monkeypatch.setattr(kept_code, "_cleared", set())
     kept_code._remove_old(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_warning_that_is_an_error_leaves_no_half_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_code, "places", lambda: [tmp_path])
+    monkeypatch.setattr(kept_code, "_warned", False)
+    monkeypatch.setattr(Path, "replace", lambda *_: (tmp_path / "nowhere" / "file").touch())
+    with pytest.raises(RuntimeWarning):
+        kept_code.keep("kernel", b"code")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_working_directory_that_may_not_be_searched(monkeypatch):
+    """Numba's own file of settings is not there, then."""
+    stat = os.stat
+
+    def refused(path, *arguments, **options):
+        if str(path) == ".numba_config.yaml":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert machine.numba_setting("CPU_NAME", "usual") == "usual"
+
+
+def test_a_cpu_of_which_llvm_knows_nothing(monkeypatch):
+    def refused():
+        raise RuntimeError
+
+    monkeypatch.setattr(machine.binding, "get_host_cpu_features", refused)
+    assert machine.target_cpu.__wrapped__()[1] == ""
+
+
+def test_it_makes_no_difference_whether_numba_is_imported(monkeypatch):
+    """Its own answers may differ from those of a process that has not asked it."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "ENABLE_AVX", 0)
+    assert machine.numba_setting("ENABLE_AVX", 1) == 1
 
 
 # Threads

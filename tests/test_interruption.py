@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python
 from interrupt_storm import Pair, Ticking, data, made
 
 import fastnn
@@ -267,6 +267,45 @@ def test_a_signal_before_the_first_line_of_a_function(sigint):
         assert interrupts._depth == 0
         assert not interrupts._waiting
     assert len(calls) == at
+
+
+@posix
+def test_a_network_that_is_no_longer_trained_knows_it(sigint):
+    """Wherever Ctrl-C comes as its training begins or ends."""
+    network, at, heard = made("numpy"), 0, True
+    # where Python looks for signals, and of the block itself between all lines
+    looked_at = {
+        (interrupts.__file__, "call"), (fastnn.locks.__file__, "call"),
+        (fastnn.network.__file__, "call"), (fastnn.network.__file__, "line"),
+    }  # fmt: skip
+
+    def interrupted(frame, event, argument):
+        nonlocal events
+        if (frame.f_code.co_filename, event) in looked_at:
+            events += 1
+            if events == at + 1:
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
+        return interrupted
+
+    def block():
+        with interrupts.Held(), network._in_training(fastnn.training.History()):
+            pass
+
+    before = sys.gettrace()
+    while heard:
+        events, heard = 0, False
+        sys.settrace(interrupted)
+        try:
+            block()
+        except KeyboardInterrupt:
+            heard, at = True, at + 1
+        finally:
+            sys.settrace(before)
+        assert not network._fitting
+        assert interrupts._depth == 0
+        assert not interrupts._waiting
+    assert at > 20
+    network.fit(X, LABELS)
 
 
 @posix
@@ -536,3 +575,61 @@ print(*words)
         timeout=300,
     )
     assert done.stdout == "interrupted computed\n", done.stderr
+
+
+IMPORTED_LATE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import numpy as np
+import fastnn
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "numba.core.types.scalars":
+            sys.meta_path.remove(Finder)
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+X, network = np.ones((3, 4)), fastnn.Network([fastnn.Dense(4, 3)], backend="numba")
+for attempt in range(2):
+    try:
+        network[0].forward(X) if sys.argv[1] == "known" else network.predict_proba(X)
+        print("computed")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@posix
+def test_ctrl_c_while_numba_is_imported(tmp_path):
+    """In the midst of a fit, where a process before has noted that Numba works."""
+    for what in ("known", "unknown"):
+        done = python(IMPORTED_LATE, what, NUMBA_CACHE_DIR=str(tmp_path))
+        assert done.stdout.endswith("interrupted\ncomputed\n"), done.stderr
+
+
+FORKED = """
+import os, signal, sys, threading, time
+from fastnn.backends.numba_backend import jit
+from test_sharing_networks import ended
+signal.signal(signal.SIGINT, signal.default_int_handler)
+held, heard = threading.Event(), []
+def compile():
+    with jit._lock:
+        held.set()
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+threading.Thread(target=compile).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0 if jit._lock.acquire(timeout=5) else 1)
+print(ended(child))
+"""
+
+
+@posix
+def test_ctrl_c_while_a_fork_waits_for_a_compilation():
+    """The child has the lock, whatever Python does with an exception there."""
+    done = python(FORKED)
+    assert done.stdout == "0\n", done.stderr

@@ -81,7 +81,9 @@ NO_NUMBERS: list[Any] = [
     iter([1, 2]), object(), 3.0, X[0], X[:0], X[:, :0], X[None], [], [[1, 2, 3, 4], [1]], X * NAN,
     X + INF, np.ma.masked_less(X, 0), [[None] * 4] * 6, np.zeros((6, 4), "M8[s]"),
     np.zeros((6, 4), "m8[s]"), np.zeros((6, 4), [("a", float)]), [[HUGE] * 4] * 6,
-    sparse.csr_matrix(X * NAN),
+    sparse.csr_matrix(X * NAN), [[np.datetime64("2026-01-01")] * 4] * 6,
+    [[np.timedelta64(1, "s"), 1.0, 2.0, 3.0]] * 6,
+    np.array([[np.datetime64("2026-01-01"), 1.0, 2.0, 3.0]] * 6, object),
 ]  # fmt: skip
 NO_TARGETS: list[Any] = [
     np.full(6, 1j), np.full(6, object()), "text", {"a": 1}, 3, [[1], [1, 2]], Y[:5], Y[:0],

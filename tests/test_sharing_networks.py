@@ -15,7 +15,7 @@ import pytest
 from conftest import bits, perceptron, python
 
 import fastnn
-from fastnn.locks import SLOTS, ReadersWriterLock
+from fastnn.locks import SLOTS, ReadersWriterLock, cached_attribute
 
 
 def many_kinds(backend: str, seed: int) -> fastnn.Network:
@@ -242,6 +242,21 @@ def test_threads_that_begin_one_after_another_read_side_by_side():
     assert in_threads(*[read] * SLOTS) == [None] * SLOTS
     assert [len(own) for own in found] == [1] * SLOTS
     assert len(set.union(*found)) == SLOTS
+
+
+def test_a_cached_attribute():
+    class Counting:
+        count = 0
+
+        @cached_attribute
+        def number(self):
+            """A number."""
+            self.count += 1
+            return self.count
+
+    counting = Counting()
+    assert counting.number == counting.number == 1
+    assert Counting.number.__doc__ == "A number."  # as help() and Sphinx ask for it
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="something else traces")

@@ -43,10 +43,11 @@ class Case:
     ----------
     contender : str
         A key of `LABELS`; "peak" for the matrix product that measures the machine.
-    task : {"train", "fit", "predict", "row", "dense", "matmul", "step"}
+    task : {"train", "fit", "predict", "row", "dense", "matmul", "step", "recipe"}
         What a round is: an epoch over the samples, a whole training of `epochs` epochs, one
         prediction of them all, a prediction of each by itself, the forward pass of one dense layer
-        on the same batch again and again, the product, or steps that are taken to pieces.
+        on the same batch again and again, the product, steps that are taken to pieces, or a
+        training by a recipe, with another seed in each round.
     shape : tuple of int
         Units of every layer, the input first.
     samples : int
@@ -67,6 +68,8 @@ class Case:
         optimiser, dropout after each ReLU, or batch norm before it.
     matmul_precision : {None, "bfloat16"}
         What operands of matrix products are rounded to, if to anything.
+    recipe : str
+        A key of `RECIPES`, which says all else of such a training.
     """
 
     contender: str
@@ -83,6 +86,7 @@ class Case:
     avx2: bool = False
     variant: str = "plain"
     matmul_precision: str | None = None
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         numbers = (*self.shape, self.batch_size, self.samples, self.epochs, self.threads)
@@ -172,6 +176,8 @@ class Comparison:
     def name(self) -> str:
         """The subject's work in words."""
         case = self.cases[0]
+        if case.task == "recipe":
+            return f"{case.recipe} of MNIST's test set, {case.team}"
         tasks = {"fit": f"fit of {case.epochs} epochs", "row": "predict one row"}
         return ", ".join(
             [

@@ -10,8 +10,9 @@ from fastnn import checks
 from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
-from fastnn.bench.measuring import dissect, measure
+from fastnn.bench.measuring import dissect, measure, race
 from fastnn.bench.picture import draw
+from fastnn.bench.races import Race
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
 from fastnn.bench.step import Anatomy
@@ -100,12 +101,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--threads",
-        "of every contender (default: 1; in the suite threads 2)",
+        "of every contender (default: 1; in the suite threads 2, in recipes 1 and then 2)",
         type=int,
         metavar="N",
     )
     add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
-    add("--rounds", "timed rounds (default: 3 to 7, by suite)", type=int, metavar="N")
+    add(
+        "--rounds",
+        "timed rounds, or seeds of a recipe (default: 3 to 10, by suite)",
+        type=int,
+        metavar="N",
+    )
     add(
         "--plot",
         "in the suite step, draw the parts into FILE (.png, .svg, .pdf); needs matplotlib",
@@ -153,7 +159,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
-    if usable() == 1 and suite == "table":
+    if usable() == 1 and suite in ("table", "recipes"):
         comparisons = [c for c in comparisons if c.cases[0].threads == 1]
         notes.append("One processor, so threads are not compared.")
     file = given.get("json")
@@ -162,6 +168,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     environment = describe_environment()
     results: list[Result] = []
     anatomies: list[Anatomy] = []
+    races: list[Race] = []
 
     def report(*costs: Cost, interrupted: bool = False) -> Report:
         found = Report(
@@ -170,6 +177,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
             missing,
             costs,
             tuple(anatomies),
+            tuple(races),
             tuple(notes),
             interrupted,
         )
@@ -183,13 +191,16 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
             if suite == "step":
                 anatomies.append(dissect(comparison, rounds))
                 say(f"    {anatomies[-1].verdict}")
+            elif suite == "recipes":
+                races.append(race(comparison, rounds))
+                say(f"    {races[-1].verdict}")
             else:
                 results.append(measure(comparison, rounds))
                 say(f"    {results[-1].verdict}")
             report()
         costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
     except KeyboardInterrupt:
-        done = len(results) + len(anatomies)
+        done = len(results) + len(anatomies) + len(races)
         notes.append(f"Interrupted after {done} of {len(comparisons)} comparisons.")
         return report(interrupted=True)
     finally:
@@ -222,7 +233,7 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
         options[name] = value
     for name in ("hidden", "batch_size", "threads"):
         if name in options:
-            for number in _flat(options[name]):
+            for number in checks.flat(options[name]):
                 checks.integer(f"--{name.replace('_', '-')}", number, minimum=1)
     if "shape" in options and ("hidden" in options or "data" in options):
         raise ValueError("--shape: expected neither --hidden nor --data beside it")
@@ -233,12 +244,6 @@ def _of_suite(suite: str, given: dict[str, Any]) -> dict[str, Any]:
             f"got {threads}"
         )
     return options
-
-
-def _flat(value: Any) -> tuple[int, ...]:
-    if isinstance(value, tuple):
-        return tuple(number for part in value for number in _flat(part))
-    return (value,)
 
 
 def _data_here() -> tuple[tuple[str, ...], list[str]]:

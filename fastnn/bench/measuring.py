@@ -12,12 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any, Self
 
 from fastnn.bench.cases import Case, Comparison
 from fastnn.bench.machine import kept_to, python_path
+from fastnn.bench.races import Race, Runner
+from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
 from fastnn.bench.step import Anatomy, gathered
 
@@ -189,3 +192,32 @@ def dissect(comparison: Comparison, rounds: int) -> Anatomy:
     if worker.error is not None:
         return Anatomy(comparison.name, case, worker.error)
     return gathered(comparison.name, case, [answer["result"] for answer in worker.rounds[1:]])
+
+
+def race(comparison: Comparison, seeds: int) -> Race:
+    """Have all run a recipe, seed by seed in turn."""
+    case = comparison.cases[0]
+    settling = SETTLING_SECONDS if case.threads > 1 else 0
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(case)) for case in comparison.cases]
+        for worker in workers:
+            worker.receive()
+        for _ in range(seeds):
+            for worker in workers:
+                time.sleep(settling)
+                worker.run_round()
+    runners = [
+        Runner(
+            worker.case,
+            comparison.label(worker.case),
+            worker.error,
+            # who has failed has not run with all seeds
+            () if worker.error else tuple(_looks(answer["result"]) for answer in worker.rounds),
+        )
+        for worker in workers
+    ]
+    return Race(comparison.name, RECIPES[case.recipe], tuple(runners))
+
+
+def _looks(answer: Iterable[Iterable[float]]) -> tuple[Look, ...]:
+    return tuple(Look(*row) for row in answer)

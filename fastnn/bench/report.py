@@ -11,6 +11,7 @@ from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.costs import Cost
 from fastnn.bench.figures import NO_VALUE, Spread, short, spread
 from fastnn.bench.machine import IDLE_LOAD
+from fastnn.bench.races import Race, race_sections
 from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
@@ -122,6 +123,7 @@ class Report:
     missing: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
     anatomies: tuple[step.Anatomy, ...] = ()
+    races: tuple[Race, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
 
@@ -136,7 +138,13 @@ class Report:
         ]
         costs = [f"{cost.name}: {cost.error}" for cost in self.costs if cost.error is not None]
         steps = [f"{of.name}: {of.error}" for of in self.anatomies if of.error is not None]
-        return contenders + costs + steps
+        runners = [
+            f"{race.name}: {runner.label}: {runner.error}"
+            for race in self.races
+            for runner in race.runners
+            if runner.error is not None
+        ]
+        return contenders + costs + steps + runners
 
 
 def as_json(report: Report) -> str:
@@ -165,6 +173,8 @@ def as_markdown(report: Report) -> str:
     parts += [part for anatomy in report.anatomies for part in step.as_markdown(anatomy)]
     if report.costs:
         parts += ["### Before and beside the arithmetic", _costs(report.costs)]
+    if report.races:
+        parts += race_sections(report.races)
     if report.failures:
         parts.append("\n".join(["No time reported:", *(f"- {text}" for text in report.failures)]))
     return "\n\n".join(parts) + "\n"

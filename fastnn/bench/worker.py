@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fastnn.bench import contenders, recipes
 from fastnn.bench.cases import Case
-from fastnn.bench.contenders import prepare
 
 
 def serve() -> None:
@@ -26,7 +26,8 @@ def serve() -> None:
         print(json.dumps(message), file=answers, flush=True)
 
     work = json.loads(sys.stdin.readline())
-    contender = prepare(Case(**work | {"shape": tuple(work["shape"])}))
+    case = Case(**work | {"shape": tuple(work["shape"])})
+    contender = (recipes if case.task == "recipe" else contenders).prepare(case)
     answer(ready=True)
     for _ in sys.stdin:
         contender.reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def check(options: argparse.Namespace) -> None:
     """
     for name, of in _NUMBERS.items():
         given = getattr(options, name, None)
-        for value in _flat(given):
+        for value in checks.flat(given):
             if value is not None:
                 of(f"--{name.replace('_', '-')}", value)
     if getattr(options, "checkpoint_every", None) is not None and options.checkpoint is None:
@@ -140,15 +140,6 @@ def check(options: argparse.Namespace) -> None:
         )
     if getattr(options, "resume", None) is not None:
         checkpoints.read(options.resume)
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    """Yield a value, or those in lists of lists."""
-    if isinstance(values, list):
-        for value in values:
-            yield from _flat(value)
-    else:
-        yield values
 
 
 _NUMBERS: dict[str, Callable[[str, Any], object]] = {

@@ -24,6 +24,7 @@ from fastnn import backends, checks, optimizers, propagation
 from fastnn.callbacks import Callback, checked_callbacks
 from fastnn.checks import Array
 from fastnn.interchange.sklearn import check_weights, checked_list
+from fastnn.interrupts import Held
 from fastnn.layers import Dense, Layer, TrainingMode
 from fastnn.network import Network
 from fastnn.optimizers import Optimizer
@@ -440,6 +441,7 @@ class BaseMLP(BaseEstimator, ABC):  # type: ignore[misc]
         self.n_iter_ = 0
         try:
             with (
+                Held(),
                 # weights that are not finite are reported in the end
                 network._in_training(history),
                 TrainingMode(network.layers, True),

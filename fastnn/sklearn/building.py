@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -66,15 +66,26 @@ def check_plain(name: str, value: Any) -> None:
     """Refuse what scikit-learn would take for other numbers: those behind a mask, and times."""
     if np.ma.is_masked(value):
         raise TypeError(f"{name}: expected an array without masked elements")
-    dtypes = np.atleast_1d(np.asarray(getattr(value, "dtypes", getattr(value, "dtype", None)), "O"))
     wrong = [
         dtype
-        for dtype in dtypes
+        for dtype in _dtypes(value)
         if getattr(dtype, "kind", "") in ("m", "M", "V")
         or getattr(dtype, "is_temporal", bool)()  # of polars, whose dtypes are of no kind
     ]
     if wrong:
         raise TypeError(f"{name}: expected real numbers, got dtype {wrong[0]}")
+
+
+def _dtypes(value: Any) -> Iterable[Any]:
+    """Return the dtypes of an array, of the columns of a table, or of objects one by one."""
+    if isinstance(value, (list, tuple)):
+        try:
+            value = np.asarray(value)
+        except ValueError:  # ragged, which scikit-learn refuses
+            return []
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        return [getattr(number, "dtype", None) for number in value.flat]
+    return np.atleast_1d(np.asarray(getattr(value, "dtypes", getattr(value, "dtype", None)), "O"))
 
 
 def of_each_layer(name: str, value: Any, layers: int) -> list[Any]:

@@ -21,6 +21,7 @@ from fastnn import guards
 from fastnn.backends import Labels, numpy_backend
 from fastnn.checks import FLOAT_DTYPES, Array
 
+from .compiling import sources  # noqa: F401 - before all others, whose text it digests
 from .kernels import elementwise as elementwise_kernels
 from .kernels.activations import FORMULAS
 from .kernels.optimizers import RULES

@@ -12,8 +12,8 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,13 @@ from .compiling.objects import LINKER, Object, machine_code
 from .compiling.presence import note_that_it_works
 from .language import FLOATS, MATRIX, Kind, Matrix
 from .machine import MACHINE
-from .microkernel import KERNELS, Microkernel, allow_fusing, without_unused_parameters
+from .microkernel import (
+    KERNELS,
+    Microkernel,
+    allow_fusing,
+    name_of_its_own,
+    without_unused_parameters,
+)
 from .microkernel import call as call
 from .microkernel import record_at as record_at
 
@@ -41,6 +47,7 @@ _lock = threading.RLock()
 _held_at_fork: list[Any] = []
 
 
+@held_uncut
 def _before_fork() -> None:
     """Wait for those who compile: a child would wait for ever for a thread that it doesn't have."""
     numba_lock = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
@@ -70,30 +77,18 @@ _objects: dict[str, Object | None] = {}
 
 def _object_of(symbol: str, make: Callable[[], Object | None]) -> Object | None:
     """Return an object from memory, from the disk, or made now."""
-    if symbol not in _objects:
-        found = _kept(symbol)
-        if found is None:
-            with _in_turn():
-                found = _kept(symbol) or _made(symbol, make)  # another process may have been sooner
-        _objects[symbol] = found
+    if not _is_there(symbol):
+        _objects[symbol] = _made(symbol, make)
     return _objects[symbol]
 
 
-@contextmanager
-def _in_turn() -> Iterator[None]:
-    """Compile while no other process does."""
-    nested = TURN.taken
-    TURN.take()
-    try:
-        yield
-    finally:
-        if not nested:
-            TURN.give_back()
-
-
-def _kept(symbol: str) -> Object | None:
-    content = cache.kept(symbol) if _is_ours(symbol) else None
-    return None if content is None else Object.unpacked(content)
+def _is_there(symbol: str) -> bool:
+    """Say whether an object is in memory, into which it is read from the disk if it is there."""
+    if symbol not in _objects and _is_ours(symbol):
+        content = cache.kept(symbol)
+        if content is not None:
+            _objects[symbol] = Object.unpacked(content)
+    return symbol in _objects
 
 
 def _made(symbol: str, make: Callable[[], Object | None]) -> Object | None:
@@ -106,31 +101,38 @@ def _made(symbol: str, make: Callable[[], Object | None]) -> Object | None:
 
 
 def _is_ours(symbol: str) -> bool:
-    """Say whether the sources of a symbol are those on which the names of kept files depend."""
-    return symbol.startswith(__package__ + ".")
+    """Say whether the sources of a symbol are those on which the names of kept files depend.
+
+    And whether it has none but these: see `name_of_its_own`.
+    """
+    return symbol.startswith(__package__ + ".") and "#" not in symbol
 
 
 @held_uncut
-def _add(symbol: str, found: Object) -> None:
+def _add(symbol: str, found: Object | None) -> None:
     """Put an object into memory, after all that it needs."""
+    assert found is not None
     if not LINKER.has(symbol):
         for needed in found.needs:
-            _add(needed, _of_kernel(*KERNELS[needed]))  # type: ignore[arg-type]
+            _add(needed, _of_kernel(*KERNELS[needed]))
         LINKER.add(symbol, found.code)
 
 
 @held_uncut
-def _address(symbol: str, found: Object, name: str) -> int:
-    _add(symbol, found)
+def _address(symbol: str, name: str) -> int:
+    _add(symbol, _objects[symbol])
     return LINKER.address(name)
 
 
 def _place(symbol: str, make: Callable[[], Object | None], suffix: str = "") -> int:
     """Return where machine code is in memory that is brought there from wherever it is now."""
     with _lock:
-        found = _object_of(symbol, make)
-        assert found is not None
-        return _address(symbol, found, symbol + suffix)
+        if _is_there(symbol):
+            return _address(symbol, symbol + suffix)
+    # nobody waits for a thread that waits for another process
+    with TURN.taken(), _lock:
+        _object_of(symbol, make)
+        return _address(symbol, symbol + suffix)
 
 
 def _written(kernel: Microkernel, element: ir.Type) -> tuple[ir.Module, ir.Function]:
@@ -174,6 +176,7 @@ class Function:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function: Any = function
         self.__doc__ = function.__doc__
+        self._name = name_of_its_own(function)
         self._addresses: dict[tuple[Kind, ...], int] = {}
         self._entries: dict[tuple[Kind, ...], Callable[..., int]] = {}
 
@@ -200,12 +203,16 @@ class Function:
 
     def _linked(self, kinds: tuple[Kind, ...], suffix: str = "") -> int:
         """Return the address of the machine code, or of that for Python."""
-        of = self.function
-        codes = "".join(map(_letter, kinds))
-        symbol = f"{of.__module__}.{of.__qualname__}.{codes}.{MACHINE.vector_bits}"
+        symbol = f"{self._name}.{''.join(map(_letter, kinds))}.{MACHINE.vector_bits}"
         return _place(symbol, lambda: self._compiled(kinds, symbol), suffix)
 
+    @held_uncut
     def _compiled(self, kinds: tuple[Kind, ...], symbol: str) -> Object:
+        """Compile the function, or find out that it can't be.
+
+        A Ctrl-C in the midst would leave half of what Numba imports, or has noted of a call: this
+        process could compile nothing any more.
+        """
         from .compiling.frontend import lowered
 
         done = lowered(self.function, kinds, symbol, _used_by)
@@ -229,7 +236,9 @@ def _letter(kind: Kind) -> str:
     """Return what stands for a kind in a symbol."""
     if kind is None:
         return "n"
-    return f"p{kind.itemsize}" if kind.names else kind.str[1:]
+    if kind.names is None:
+        return kind.str[1:]
+    return f"p{zlib.crc32(' '.join(kind.names).encode()):x}_{kind.itemsize}"
 
 
 def _kind(argument: Any) -> Kind:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llvmlite import binding
@@ -65,9 +63,10 @@ def numba_setting(name: str, usual: Any) -> Any:
     """Return what Numba is told by NUMBA_`name`, `usual` where it is told nothing.
 
     To import it takes longer than all else that a process does before its first step, where code is
-    on the disk. So it is asked only if it is there, or has a file of settings.
+    on the disk. So it is asked only if it has a file of settings; whether it is imported must make
+    no difference.
     """
-    if "numba" in sys.modules or Path(".numba_config.yaml").exists():
+    if os.path.isfile(".numba_config.yaml"):
         import numba
 
         return getattr(numba.config, name)
@@ -84,7 +83,10 @@ def target_cpu() -> tuple[str, str]:
     if name == "generic" and features is None:
         features = ""
     if features is None:
-        listed = binding.get_host_cpu_features()
+        try:
+            listed = binding.get_host_cpu_features()
+        except RuntimeError:  # LLVM doesn't know
+            return name or binding.get_host_cpu_name(), ""
         if not numba_setting("ENABLE_AVX", 1):
             listed.update((feature, False) for feature in listed if feature.startswith("avx"))
         features = listed.flatten()

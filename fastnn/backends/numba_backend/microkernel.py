@@ -21,6 +21,22 @@ from fastnn.guards import CHECKED
 from .language import DOUBLE, FLOAT, INT64, Bounds, Int, Kernel, Matrix, Real, Value
 from .machine import MACHINE
 
+_named: dict[str, list[Callable[..., Any]]] = {}
+"""Functions by their names."""
+
+
+def name_of_its_own(function: Callable[..., Any]) -> str:
+    """Return a name by which machine code finds a function, and no other.
+
+    One that is defined again, in a notebook or by a function that makes functions, has a number.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    known = _named.setdefault(name, [])
+    if function not in known:
+        known.append(function)
+    number = known.index(function)
+    return f"{name}#{number}" if number else name
+
 
 @dataclass(frozen=True)
 class Microkernel:
@@ -31,8 +47,10 @@ class Microkernel:
     """"Int", "Address", "Real" or "Matrix" for each; all `Real` of a kernel are of one type."""
     result: str
     """"None", "Int" or "Real"."""
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...]
     """Of the parameters."""
+    own_name: str
+    """With the module; see `name_of_its_own`."""
 
     @classmethod
     def of(cls, write: Callable[..., Any]) -> Microkernel:
@@ -46,15 +64,14 @@ class Microkernel:
             raise TypeError(
                 f"annotate the parameters of {write.__name__} as Int, Address, Real or Matrix"
             )
-        return cls(write, parameters, result, names)
+        return cls(write, parameters, result, names, name_of_its_own(write))
 
     def __call__(self, *arguments: Any) -> Any:
         raise TypeError(f"{self.write.__name__} is called by compiled functions alone")
 
     def name(self, element: ir.Type) -> str:
         """Return a symbol that no other kernel in a process has."""
-        kind = "f64" if element == DOUBLE else "f32"
-        return f"{self.write.__module__}.{self.write.__qualname__}.{kind}.{MACHINE.vector_bits}"
+        return f"{self.own_name}.{'f64' if element == DOUBLE else 'f32'}.{MACHINE.vector_bits}"
 
     def signature(self, element: ir.Type, used: Sequence[int] | None = None) -> ir.FunctionType:
         """Return LLVM's type of the kernel; of its numbers only those that are `used`, if given."""

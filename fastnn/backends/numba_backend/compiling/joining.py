@@ -18,7 +18,7 @@ import functools
 import inspect
 import linecache
 from collections.abc import Callable, Mapping
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from ..microkernel import maximum, minimum
@@ -70,19 +70,35 @@ def joined(function: Callable[..., Any], given: Mapping[str, None]) -> FunctionT
 
 def _tree_of(function: Any) -> ast.FunctionDef:
     """Return the tree of a function's text; a copy, which may be changed."""
-    code = function.__code__
-    tree = _functions_in(code.co_filename).get((code.co_firstlineno, code.co_name))
+    tree = _functions_in(function.__code__.co_filename).get(_without_places(function.__code__))
     if tree is None:
-        raise OSError(f"{function.__qualname__} has no text of its own")
+        raise OSError(f"{function.__qualname__} has no text of its own, or has it no more")
     return copy.deepcopy(tree)
 
 
 @functools.cache
-def _functions_in(file: str) -> dict[tuple[int, str], ast.FunctionDef]:
-    """Return the functions of a file by the line where they begin, and their names."""
+def _functions_in(file: str) -> dict[CodeType, ast.FunctionDef]:
+    """Return the functions of a file by their code.
+
+    Only one that is the same belongs to the text: the file may have been changed since a function
+    was imported from it.
+    """
     tree = ast.parse("".join(linecache.getlines(file)))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {(_first_line(node), node.name): node for node in functions}
+    by_line = {(_first_line(node), node.name): node for node in functions}
+    found = {}
+    codes = [compile(tree, file, "exec", dont_inherit=True)]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        if node := by_line.get((code.co_firstlineno, code.co_name)):
+            found[_without_places(code)] = node
+    return found
+
+
+def _without_places(code: CodeType) -> CodeType:
+    """Return code that does not know where in its file each instruction comes from."""
+    return code.replace(co_linetable=b"")
 
 
 def _first_line(node: ast.FunctionDef) -> int:
@@ -290,7 +306,7 @@ class _Joiner:
         inner = _Scope(function, {})
         for name, argument in bound.arguments.items():
             value = self._expression(argument, scope, out)
-            once = is_expression and loaded.count(name) == 1
+            once = is_expression and loaded.count(name) == 1 and not _calls_something(value)
             if name in stored or not (once or isinstance(value, (ast.Name, ast.Constant))):
                 variable = self._new(name)
                 out.append(_assignment(variable, value))

@@ -23,8 +23,6 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.cpu_options import FastMathOptions
 from numba.core.registry import cpu_target
 
-from fastnn.interrupts import held_uncut
-
 from ..microkernel import allow_fusing
 
 MOVED = AttributeError, ImportError, TypeError
@@ -39,7 +37,6 @@ def instructions(
     At last, what it calls that is nowhere in this process.
     """
     with global_compiler_lock, _without_garbage_collection(), _few_registries():
-        _be_ready_to_compile()
         options: Any = compiler.Flags()
         for name, value in flags.items():
             setattr(options, name, value)
@@ -95,17 +92,6 @@ def _load_few() -> None:
     for name in ("numbers", "rangeobj", "tupleobj"):
         importlib.import_module(f"numba.cpython.{name}")
     importlib.import_module("numba.np.arrayobj")
-
-
-@held_uncut
-def _be_ready_to_compile() -> None:
-    """Have Numba import all that it compiles with, which it does as a rule within a compilation.
-
-    A Ctrl-C in the midst of it would leave half of it for good: no function could be compiled in
-    this process any more, as what is there already would be registered twice.
-    """
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
 
 
 class _Collected:

@@ -39,6 +39,6 @@ def note_that_it_works() -> None:
 def _name() -> str:
     """Return what the note is called: by all that may change without these sources."""
     found = importlib.util.find_spec("numba")
-    place = found.origin if found is not None else None
+    place = found and found.origin
     installed = os.stat(place).st_mtime_ns if place else 0
     return f"Numba at {place} of {installed} with NumPy {np.__version__}, Python {sys.version}"

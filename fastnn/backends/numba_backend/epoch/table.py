@@ -699,8 +699,10 @@ def choose_kernels(
     tile = tile_width(vectors, samples if first else 64, MACHINE.scatter_vectors)
     layer["scatter_tile"] = layer["update_tile"] = width * tile
     layer["gather_tile"] = width * tile_width(vectors, units, MACHINE.gather_vectors)
+    # all columns of a row after each other, if the gradient stays in the cache meanwhile
     tiles = -(-vectors // MACHINE.backward_vectors)
-    layer["backward_tile"] = width * -(-vectors // tiles)
+    stays = samples * vectors * MACHINE.vector_bits // 8 <= CACHED_BYTES
+    layer["backward_tile"] = width * (vectors if stays else -(-vectors // tiles))
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     if not first:
@@ -737,11 +739,12 @@ def in_one_pass(layer: np.void, padded: int, width: int) -> bool:
     Both walk over the rows of W then, each over the samples in which its unit is active, of which
     one word has the bits; or there are so few outputs that W is transposed in registers.
     """
-    if not layer["mask_inputs"] or padded > GROUP_SAMPLES:
+    if not layer["mask_inputs"]:
         return False
     few = int(layer["output_units"]) <= min(MACHINE.backward_vectors, width)
     by_columns = layer["update_by"] == EVERY_NUMBER and layer["gradient_by"] == BY_COLUMNS
-    return bool(layer["update_by"] == BY_UNIT or (few and by_columns))
+    one_word = layer["update_by"] == BY_UNIT and padded <= GROUP_SAMPLES
+    return bool(one_word or (few and by_columns))
 
 
 def tile_width(vectors: int, rows: int, registers: int) -> int:

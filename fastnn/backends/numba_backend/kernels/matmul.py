@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from fastnn.memory import LINE_BYTES
+
 from ..jit import KernelOperation
 from ..language import Address, Int, Kernel, Matrix, Real, Variables, Vector, pairwise_sum
 from ..machine import MACHINE, PAGE_BYTES
@@ -90,10 +92,16 @@ Left = Callable[[Int, Int | int, int], Walk]
 
 
 def strided(k: Kernel, A: Matrix) -> Left:
-    """Return the left operand that is a matrix, of any strides and at any address."""
+    """Return the left operand that is a matrix, of any strides and at any address.
+
+    A whole tile asks for the line behind its numbers. Of a transpose that are the next rows of all
+    columns, each in a page of its own, which processors don't foresee; if not, it does no harm.
+    """
 
     def walk(row: Int, column: Int | int, height: int) -> Walk:
         def numbers(place: Int) -> Iterator[Real]:
+            if height == k.machine.tile_rows:
+                k.prefetch(place + LINE_BYTES)
             return (k.load_real_anywhere(place + i * A.row_stride) for i in range(height))
 
         start = A.shifted(column * A.column_stride).row(row)
