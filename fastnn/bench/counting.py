@@ -423,12 +423,13 @@ class Counted:
             touched = [self._weights(layer), G, self._inputs(layer), turned]
             yield number, "backward", self._twice(layer, work) + Work(touched=touched)
         else:
-            tiles = -(-vectors // (int(layer["backward_tile"]) // self.lanes))
+            tiles = -(-vectors // MACHINE.backward_vectors)
+            calls = -(-vectors // (int(layer["backward_tile"]) // self.lanes))
             found = visits(self._bits_by_unit(layer), 1)
             work = Work(
                 multiply_adds=2 * found * vectors + units * vectors,
-                loads=found * (vectors + tiles) + units * (vectors + self.padded * tiles),
-                stores=found * tiles + units * (vectors + along * tiles),
+                loads=found * (vectors + 2 * tiles) + units * (vectors + self.padded * calls),
+                stores=found * tiles + units * (vectors + along * calls),
             )
             touched = [self._weights(layer), G, self._transposed(layer), turned]
             yield number, "backward", self._twice(layer, work) + Work(touched=touched)

@@ -684,8 +684,10 @@ def choose_kernels(
     tile = tile_width(vectors, samples if first else 64, MACHINE.scatter_vectors)
     layer["scatter_tile"] = layer["update_tile"] = width * tile
     layer["gather_tile"] = width * tile_width(vectors, units, MACHINE.gather_vectors)
+    # all columns of a row after each other, if the gradient stays in the cache meanwhile
     tiles = -(-vectors // MACHINE.backward_vectors)
-    layer["backward_tile"] = width * -(-vectors // tiles)
+    stays = samples * vectors * MACHINE.vector_bits // 8 <= CACHED_BYTES
+    layer["backward_tile"] = width * (vectors if stays else -(-vectors // tiles))
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
     if not first:

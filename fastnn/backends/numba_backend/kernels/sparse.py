@@ -120,33 +120,39 @@ def backward_by_unit(
     The backward pass of a layer behind a ReLU: A holds its inputs and dX the gradient by them, both
     transposed, W the weights and G the gradient by its outputs.
     Shapes: A and dX [units, up to 64 samples], bits [units, 1 word], G [samples, columns], W
-    [units, columns], dots [samples, one vector]; samples are whole vectors, columns at most
-    MACHINE.backward_vectors of them. `keep` is 0 or 1: of a wider W these are some columns.
+    [units, columns], dots [samples, one vector]; samples and columns are whole vectors. `keep` is 0
+    or 1: of a W that has others too these are some columns, whose G stays in the cache.
     Why it is fast: a row of W and its sums stay in registers, and each load of G serves two
     multiply-adds. What ReLU would mask is not computed. The lanes of dot products are added for a
     whole vector of samples together.
     """
-    scale = k.broadcast(alpha)
+    scale, most = k.broadcast(alpha), k.machine.backward_vectors
+    vectors = k.vectors(W)
+    tiles = (vectors + (most - 1)) // most
+    tile = (vectors + (tiles - 1)) // tiles
     with k.loop(0, W.rows) as row:
-        for width in k.cases(k.vectors(W), range(1, k.machine.backward_vectors + 1)):
-            weights = [k.load(W.row(row) + j * k.vector_bytes) for j in range(width)]
-            total = k.variables(k.zero(), width)
-            with k.each_bit(k.load_integer(bits.row(row))) as s:
-                (factor,) = _factors(k, A, row, s, 1)
-                # two sums, of the even and the odd vectors: half the latency of an addition
-                dot = [k.zero()] * 2
+        with k.loop(0, vectors, tile) as first:
+            start, begins = W.row(row) + first * k.vector_bytes, first.equals(0)
+            gradient = G.shifted(first * k.vector_bytes)
+            for width in k.cases(k.minimum(tile, vectors - first), range(1, most + 1)):
+                weights = [k.load(start + j * k.vector_bytes) for j in range(width)]
+                total = k.variables(k.zero(), width)
+                with k.each_bit(k.load_integer(bits.row(row))) as s:
+                    (factor,) = _factors(k, A, row, s, 1)
+                    # two sums, of the even and the odd vectors: half the latency of an addition
+                    dot = [k.where(begins, k.zero(), k.load(dots.row(s))), k.zero()]
+                    for j in range(width):
+                        term = k.load(gradient.row(s) + j * k.vector_bytes)
+                        total[j] = k.fma(factor, term, total[j])
+                        dot[j % 2] = k.fma(weights[j], term, dot[j % 2])
+                    k.store(dot[0] + dot[1], dots.row(s))
                 for j in range(width):
-                    term = k.load(G.row(s) + j * k.vector_bytes)
-                    total[j] = k.fma(factor, term, total[j])
-                    dot[j % 2] = k.fma(weights[j], term, dot[j % 2])
-                k.store(dot[0] + dot[1], dots.row(s))
-            for j in range(width):
-                moved = k.fma(scale, total[j], weights[j])
-                k.store(moved, W.row(row) + j * k.vector_bytes)
+                    moved = k.fma(scale, total[j], weights[j])
+                    k.store(moved, start + j * k.vector_bytes)
         with k.loop(0, k.vectors(A)) as block:
             offset = block * k.vector_bytes
-            vectors = dots.shifted(block * k.lanes * dots.row_stride)
-            sums = k.lane_sums([k.load(vectors.row(i)) for i in range(k.lanes)])
+            of_block = dots.shifted(block * k.lanes * dots.row_stride)
+            sums = k.lane_sums([k.load(of_block.row(i)) for i in range(k.lanes)])
             address = dX.row(row) + offset
             before = k.where(keep.equals(1), k.load(address), k.zero())
             # of a sample that was not visited the sum is an old one
