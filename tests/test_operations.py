@@ -22,10 +22,11 @@ from fastnn.backends.numba_backend.epoch import (
     losses,
     one_sample,
     optimizers,
+    rounding,
     stages,
     step,
 )
-from fastnn.backends.numba_backend.kernels import bfloat16, elementwise, matmul, rows
+from fastnn.backends.numba_backend.kernels import elementwise, matmul, rows
 from fastnn.backends.numba_backend.kernels.optimizers import RULES
 from fastnn.backends.numba_backend.language import Kernel
 
@@ -69,7 +70,9 @@ CALLED = {
     ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
     ("epoch/step.py", "load_in_pairs"): [in_pairs.load_in_pairs],
     ("epoch/step.py", "pack_weights"): [in_pairs.pack_weights],
-    ("epoch/step.py", "round_rows"): [bfloat16.round_rows],
+    ("epoch/step.py", "round_inputs"): [rounding.round_inputs],
+    ("epoch/step.py", "round_weights"): [rounding.round_weights],
+    ("epoch/step.py", "round_gradient"): [rounding.round_gradient],
     ("epoch/in_pairs.py", "pack_weights"): [in_pairs.pack_weights],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""
@@ -104,7 +107,7 @@ def test_a_call_gives_as_many_arguments_as_there_are_parameters():
 
 def test_every_operation_is_called():
     known = {id(function) for functions in CALLED.values() for function in functions}
-    for module in (clipping, in_pairs, losses, one_sample, optimizers, stages, step):
+    for module in (clipping, in_pairs, losses, one_sample, optimizers, rounding, stages, step):
         for name, value in vars(module).items():
             if isinstance(value, jit.Operation):
                 assert id(value) in known, name

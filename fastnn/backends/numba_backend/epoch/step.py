@@ -48,7 +48,6 @@ from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
-from .in_pairs import nothing
 from .laps import (
     ACTIVATION,
     BACKWARD,
@@ -133,8 +132,8 @@ LAYER = np.dtype(
             # IN_PAIRS: address of this record, and operations
             "record", "multiply_in_pairs", "input_gradient_in_pairs", "gradient_in_pairs",
             "pack_weights",
-            # BY_UNIT, where operands are rounded to bfloat16: the kernel that does it, or 0
-            "round_rows",
+            # BY_UNIT, where operands are rounded to bfloat16: operations, or 0, see `rounding.py`
+            "round_inputs", "round_weights", "round_gradient",
         )
     ]
     + [
@@ -160,8 +159,9 @@ LAYER = np.dtype(
             "packed_weights", "paired_weights",
             # [columns / 2, units], transposed; and [samples, columns / 2], [samples / 2, columns]
             "turned_weights", "packed_gradient", "paired_gradient",
-            # copies in float32 whose numbers are rounded to bfloat16
-            "rounded_weights", "rounded_gradient",
+            # BY_UNIT: what is multiplied in the update, `gradient` or a copy that is rounded to
+            # bfloat16; and such a copy of the weights
+            "multiplied_gradient", "rounded_weights",
         )
     ]
 )  # fmt: skip
@@ -296,26 +296,6 @@ def samples_from(layer, first):
 
 
 @jit_part
-def round_inputs(one, layer, first, stop):
-    """X^T = X^T rounded to bfloat16: own units, samples `first` to `stop`, one group."""
-    unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
-    X = submatrix(samples_from(layer, first), unit, 0, units, stop - first)
-    bits = submatrix(layer.bits_by_unit, unit, first // 64, units, 1)
-    call(layer.round_rows, one, X, bits, X)
-
-
-@jit_part
-def round_weights(one, layer, parameters, bits):
-    """Renew the copy of W that is rounded to bfloat16: own rows of which `bits` are set, or all."""
-    unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
-    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.weights.columns)
-    call(
-        layer.round_rows, one, W, bits,
-        submatrix(layer.rounded_weights, unit, 0, units, layer.weights.columns),
-    )  # fmt: skip
-
-
-@jit_part
 def find_nonzeros(one, layer, count, padded, training):
     """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
     if training and layer.update_by == BY_UNIT:
@@ -340,7 +320,7 @@ def multiply_units(
 ):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
     weights = shifted(layer.weights, parameters)
-    if layer.round_rows != 0:
+    if layer.round_weights != 0:
         weights = shifted(layer.rounded_weights, 0)
     X = samples_from(layer, first)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
@@ -415,16 +395,16 @@ def multiply(
     one = type(scale)(1)
     # without an order samples follow each other in memory, and the processor sees that by itself
     most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
-    if changed and layer.round_rows != 0:
-        round_weights(one, layer, parameters, nothing())
+    if changed and layer.round_weights != 0:
+        call(layer.round_weights, one, layer.record, parameters, 0)
         lap(laps, layer, PREPARE)
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
             stop = min(sample + GROUP_SAMPLES, padded)
             load_units(scale, shared, layer, samples, order, start, count, sample, stop)
-            if layer.round_rows != 0:
-                round_inputs(one, layer, sample, stop)
+            if layer.round_inputs != 0:
+                call(layer.round_inputs, one, layer.record, sample, stop)
             lap(laps, layer, LOAD)
             ahead = start + min(stop, count)
             multiply_units(
@@ -604,13 +584,8 @@ def update_weights(
     """
     fused = layer.move == 0
     columns = layer.weights.columns
-    gradient = shifted(layer.gradient, 0)
-    if layer.round_rows != 0:
-        gradient = shifted(layer.rounded_gradient, 0)
-        call(
-            layer.round_rows, one, submatrix(layer.gradient, 0, 0, count, columns), nothing(),
-            gradient,
-        )  # fmt: skip
+    if layer.round_gradient != 0:
+        call(layer.round_gradient, one, layer.record, count)
     # with kernels that ask for no bits by sample, plain SGD takes all chunks at once
     chunks = 1
     if fused and layer.update_by != BY_SAMPLE:
@@ -651,7 +626,9 @@ def update_weights(
                         gather(
                             factor, X,
                             submatrix(layer.bits_by_unit, unit, sample // 64, rows, 1),
-                            submatrix(gradient, sample, column, GROUP_SAMPLES, width), W,
+                            submatrix(
+                                layer.multiplied_gradient, sample, column, GROUP_SAMPLES, width
+                            ), W,
                             layer.update_rows, keep if sample == 0 else 1,
                             submatrix(W, ahead, 0, rows if ahead != 0 else 0, width),
                         )  # fmt: skip
@@ -680,12 +657,8 @@ def update_weights(
                 squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
-    if layer.round_rows != 0:
-        moved = nothing()
-        if fused:
-            unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
-            moved = submatrix(layer.bits_by_unit, unit, 0, units, (count + 63) // 64)
-        round_weights(one, layer, parameters, moved)
+    if layer.round_weights != 0:
+        call(layer.round_weights, one, layer.record, parameters, count if fused else 0)
         lap(laps, layer, PREPARE)
 
 

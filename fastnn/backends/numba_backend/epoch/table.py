@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,13 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
-from ..kernels.bfloat16 import round_rows
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU
 from ..language import MATRIX
 from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, lanes
-from . import clipping, in_pairs, losses, one_sample, optimizers, stages
+from . import clipping, in_pairs, losses, one_sample, optimizers, rounding, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
 from .step import (
@@ -121,7 +121,8 @@ class Table:
             starts = chunk_starts(int(layer["input_units"]), structure.chunks, itemsize)
             self.starts[number] = starts
             layer["chunk_units"] = self.starts[number:].ctypes.data
-            layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
+            longest = max(stop - start for start, stop in pairwise(starts.tolist()))
+            layer["chunk_words"] = -(-longest // 64)
             if block.dense is None:
                 result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
@@ -475,9 +476,8 @@ class Table:
             if first:
                 operation = in_pairs.load_in_pairs
                 self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
-        if layer["round_rows"]:
+        if layer["round_inputs"]:
             self._want_rows(outputs, (layer, "rounded_weights"), rows=rows)
-            self._want_rows(outputs, (layer, "rounded_gradient"))
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
@@ -511,6 +511,10 @@ class Table:
         if is_top:
             asking.append((self.shared[0], "result_gradient"))
         units = int(layer["output_units"])
+        if layer["round_gradient"]:
+            self._want_rows(units, (layer, "multiplied_gradient"))
+        else:
+            asking.append((layer, "multiplied_gradient"))
         self._want_rows(units, (layer, "gradient"), *asking)
         self._want_transposed(units, (layer, "gradient_transposed"))
 
@@ -700,7 +704,8 @@ def choose_for_bfloat16(layer: np.void, first: bool, density: float) -> None:
     In pairs, zeros and all, but where so much of the input is zero that to skip it is faster.
     """
     if first and layer["forward_by"] == BY_UNIT and density < sparse_below(True):
-        layer["round_rows"] = round_rows.address(np.dtype(np.float32))
+        for name in ("round_inputs", "round_weights", "round_gradient"):
+            layer[name] = getattr(rounding, name).address(np.dtype(np.float32), LAYER)
     else:
         layer["forward_by"] = layer["update_by"] = IN_PAIRS
         layer["gradient_by"] = BY_PAIRS

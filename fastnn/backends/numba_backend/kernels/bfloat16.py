@@ -18,7 +18,6 @@ from functools import partial
 
 from llvmlite import ir
 
-from ..jit import KernelOperation
 from ..language import Address, Int, Kernel, Matrix, Real
 from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
@@ -146,7 +145,8 @@ def update_pairs(
         )  # fmt: skip
 
 
-def _round_rows(k: Kernel, like: Real, source: Matrix, bits: Matrix, target: Matrix) -> None:
+@microkernel
+def round_rows(k: Kernel, like: Real, source: Matrix, bits: Matrix, target: Matrix) -> None:
     """target = source, rounded to bfloat16 but in float32: those rows of which a bit is set.
 
     Shapes: source and target [rows, columns], bits [rows, 64-bit words]; where there are none, at
@@ -161,6 +161,3 @@ def _round_rows(k: Kernel, like: Real, source: Matrix, bits: Matrix, target: Mat
         with k.when(any_bit[0].differs(0)), k.loop(0, k.vectors(source)) as j:
             offset = j * k.vector_bytes
             k.store(nearest(k, k.load(source.row(row) + offset)), target.row(row) + offset)
-
-
-round_rows = KernelOperation(_round_rows, "round_rows")
