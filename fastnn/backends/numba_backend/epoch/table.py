@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ class Table:
             starts = chunk_starts(int(layer["input_units"]), structure.chunks, itemsize)
             self.starts[number] = starts
             layer["chunk_units"] = self.starts[number:].ctypes.data
-            layer["chunk_words"] = -(-int(np.diff(starts).max()) // 64)
+            longest = max(stop - start for start, stop in pairwise(starts.tolist()))
+            layer["chunk_words"] = -(-longest // 64)
             if block.dense is None:
                 result = [(self.shared[0], "input_rows"), (layer, "outputs")]
             else:
