@@ -28,6 +28,7 @@ from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.epoch.sharing import MEMBER
 from fastnn.backends.numba_backend.epoch.step import entry_for
 from fastnn.backends.numba_backend.epoch.threads import run_together
+from fastnn.backends.numba_backend.jit import jit
 from fastnn.processors import cores as cores_of_machine
 
 pytestmark = pytest.mark.skipif(meetings.MOST_MEMBERS == 1, reason="no teams on this system")
@@ -321,6 +322,40 @@ def test_several_fits_at_once(digits):
     for thread in fits:
         thread.join(60)
     assert got == expected
+
+
+@jit
+def note(signals, nanoseconds):
+    meetings.note_alone(signals, nanoseconds)
+
+
+@pytest.mark.parametrize("milliseconds", [1, 7, 30, 39, 100])
+def test_the_mean_of_equal_steps_is_that_step(milliseconds):
+    """However many of them are forgotten; else teams part that are faster."""
+    signals = meetings.Signals().new()
+    for _ in range(200):
+        note(signals.ctypes.data, milliseconds * 1_000_000)
+        time = signals[meetings.ALONE_TIME // 8] / signals[meetings.ALONE_STEPS // 8]
+        assert time == pytest.approx(milliseconds * 1e6, rel=1e-5)
+    assert signals[meetings.ALONE_STEPS // 8] < 100
+
+
+def test_who_is_alone_waits_for_nobody(monkeypatch):
+    """While another thread has the team, or where the system has no threads."""
+    asked = []
+    for lock, start in ((False, True), (True, False)):
+        signals = meetings.Signals().new(patience=1000)
+        monkeypatch.setattr(team_threads, "_lock", threading.Lock())
+        monkeypatch.setattr(team_threads, "_pool", team_threads.ThreadPool())
+        monkeypatch.setattr(team_threads._pool, "_start", lambda count, start=start: start)
+        if not lock:
+            team_threads._lock.acquire()
+
+        def work(member, signals=signals):
+            asked.append(signals[meetings.PATIENCE // 8])
+
+        run_together(work, 2, signals)
+    assert asked == [0, 0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

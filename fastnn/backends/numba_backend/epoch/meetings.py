@@ -14,8 +14,8 @@ The caller works alone until every member is ready, and calls them. Once a call 
 a small part of a step at most: a thread wakes up in some tenths of a millisecond, and a large step
 that begins without it would be taken alone. Otherwise it waits for none before they have come. So
 nobody waits long for a thread that is starting, or that the operating system has put aside in
-favour of another program. The first step of all is taken alone, and one now and then, to compare
-with. While they are together, the caller compares how long their steps take
+favour of another program. The first step of all is taken alone as a rule, and one now and then, to
+compare with. While they are together, the caller compares how long their steps take
 with how long its own took. Where steps together are slower, because another program takes the
 core of a member, because two members share one, or because messages take longer than the work
 that they save, the members part at the end of a step, the caller goes on alone, and they come back
@@ -92,9 +92,9 @@ PLACES = {
             *(f"ready {member}" for member in range(MOST_MEMBERS)),
             "called", "parting", "return at",
             # what the caller notes for itself
-            "since", "time", "steps", "alone time", "alone steps", "patience",
+            "since", "time", "steps", "alone time", "alone steps",
             # settings
-            "pause", "enough time", "enough steps", "longest pause",
+            "patience", "pause", "enough time", "enough steps", "longest pause",
         )
     )
 }  # fmt: skip
@@ -234,9 +234,10 @@ def note_alone(signals, nanoseconds):
     """The caller, after a step that it took alone: add up what those of late took."""
     time = signal_at(signals + ALONE_TIME) + nanoseconds
     steps = signal_at(signals + ALONE_STEPS) + 1
-    if time > 4 * signal_at(signals + ENOUGH_TIME):
-        time //= 2
-        steps = (steps + 1) // 2
+    if time > 4 * signal_at(signals + ENOUGH_TIME) and steps > 1:
+        # half of the steps with their share of the time: the mean stays
+        time = time * (steps // 2) // steps
+        steps //= 2
     put_signal(time, signals + ALONE_TIME)
     put_signal(steps, signals + ALONE_STEPS)
 
