@@ -263,7 +263,7 @@ class Counted:
         asked = self._twice if layer["forward_by"] == ONE_SAMPLE else self._asked
         yield number, "forward", asked(layer, self._multiply(layer))
         yield number, "meeting", Work()
-        vectors, slots = self.count * self._columns(layer), int(layer["parts"])
+        vectors, slots = self.count * self._columns(layer), int(layer["term_count"])
         read = [self._slot(layer, slot, vectors) for slot in range(slots)]
         written = Touch(operand(layer["outputs"]), vectors * VECTOR_BYTES)
         added = passes((slots + 1) * vectors, vectors)
