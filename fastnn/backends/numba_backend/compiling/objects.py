@@ -114,7 +114,10 @@ class Linker:
     def address(self, symbol: str) -> int:
         """Return where a function begins, for the first time after all that it needs was added."""
         self._engine.finalize_object()
-        return int(self._engine.get_function_address(symbol))
+        found = int(self._engine.get_function_address(symbol))
+        if not found:
+            raise LookupError(f"LLVM doesn't find {symbol} in its object")
+        return found
 
 
 LINKER = Linker()

@@ -273,7 +273,8 @@ class Program:
             table.shared["sample_weights"] = (
                 0 if sample_weights is None else sample_weights.ctypes.data
             )
-            table.stages["first_step"][table.dropouts] = dropout_steps
+            if table.dropouts:
+                table.stages["first_step"][table.dropouts] = dropout_steps
             if isinstance(samples, SparseRows):
                 table.shared["row_starts"] = samples.starts.ctypes.data
                 table.shared["columns"] = samples.columns.ctypes.data
