@@ -487,6 +487,23 @@ def test_copies_of_weights_follow_them(optimizer, clip_norm):
     assert bits(many) == bits(single)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize(("samples", "units"), [(1, 5), (7, 37), (33, 64)])
+def test_samples_of_any_type_are_packed_as_they_are_loaded(dtype, samples, units):
+    rng = np.random.default_rng(2)
+    X = rng.integers(1, 256, (samples, units)).astype(dtype)
+    y = rng.integers(0, 3, samples)
+
+    def build(backend):
+        layers = [fastnn.Rescaling(1 / 255), fastnn.Dense(units, 3)]
+        return fastnn.Network(layers, backend=backend, matmul_precision="bfloat16", seed=1)
+
+    changes = [fitted(backend, build, X, y) for backend in ("numba", "numpy")]
+    for one, other in zip(*changes, strict=True):
+        assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(other)
+    np.testing.assert_allclose(build("numba")(X), build("numpy")(X), rtol=0, atol=1e-5)
+
+
 def few_numbers(samples, dtype=np.float32, units=150):
     """Samples of which one number in ten is not zero."""
     rng = np.random.default_rng(8)

@@ -388,7 +388,7 @@ class TestEpoch:
         program, prepare = program_of((300, 200, 100, 5))
         prepare(threads=2)()
         messages = program._teams[2]._messages._messages
-        messages["columns"][1, 0, 2, 0] += 8 * LANES
+        messages["columns"][1, 0, 1, 0] += 8 * LANES
         # long enough for the second member to come
         with pytest.raises(guards.OutOfBoundsError, match=r"transfer\S*: a .*(box|gradient)"):
             prepare(8000, threads=2)()

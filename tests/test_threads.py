@@ -43,7 +43,7 @@ RESTLESS = {
 
 SIZES = [
     (784, 100, 200, 10),
-    (784, 800, 800, 10),  # large enough for four
+    (784, 800, 800, 10),  # large enough for four, and to share dense input by outputs
     (130, 257, 129, 65),  # no widths that are multiples of a vector
     (40, 700, 33, 700, 5),
     (500, 40),  # a single layer
@@ -152,6 +152,17 @@ def test_nobody_is_woken_for_a_single_step(samples, monkeypatch):
     assert result(Case((784, 100, 10), 32, samples), 2) == expected
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"), [(0.04, 0.005), (2.4, 0.3), (7, 0.5), (16, 0.5), (64, 2)]
+)
+def test_patience_is_as_long_as_members_need_but_a_small_part_of_a_step(milliseconds, expected):
+    signals = meetings.Signals()
+    signals.patience()
+    signals.patience()
+    signals.settings.update({meetings.ALONE_TIME: milliseconds * 3e6, meetings.ALONE_STEPS: 3})
+    assert signals.patience() == expected * 1e6
+
+
 @pytest.mark.parametrize("samples", [32, 64])
 def test_a_long_step_is_worth_waiting_for(samples, met):
     """Calls of one or two steps: once the caller knows that they are long, it waits for members."""
@@ -166,7 +177,7 @@ def test_some_steps_are_taken_alone():
     """A caller that always waited would have nothing to compare steps together with."""
     signals = meetings.Signals()
     assert signals.patience() == 0  # what a step takes isn't known yet
-    signals.settings.update({meetings.ALONE_TIME: 3_200, meetings.ALONE_STEPS: 2})
+    signals.settings.update({meetings.ALONE_TIME: 800, meetings.ALONE_STEPS: 2})
     patience = [signals.patience() for _ in range(2, 10 * meetings.CALLS_TO_COMPARE + 1)]
     assert set(patience) == {0, 50}
     assert [call for call, wait in enumerate(patience, 2) if wait == 0] == [

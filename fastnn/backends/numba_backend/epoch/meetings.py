@@ -74,8 +74,11 @@ POLLS = 1000
 PATIENCE_SHARE = 32
 """Into so many parts a step is cut, one of which the caller waits for members to wake up."""
 
+MOST_SHARE = 8
+"""Likewise, where that may be too short for them to wake up in: then an eighth is worth it."""
+
 WAKING_TIME = 250_000
-"""Nanoseconds in which members that have slept are nearly always ready."""
+"""Nanoseconds in which most members that have slept are ready, and nearly all in twice as many."""
 
 CALLS_TO_COMPARE = 32
 """In one of so many calls the caller doesn't wait, so that it may take a step alone. So it is in
@@ -291,7 +294,8 @@ class Signals:
         if self._calls % CALLS_TO_COMPARE == 0 or (power_of_two and self._calls > 1):
             return 0
         steps = max(self.settings[ALONE_STEPS], 1)
-        return self.settings[ALONE_TIME] // (PATIENCE_SHARE * steps)
+        alone = self.settings[ALONE_TIME] // steps
+        return max(alone // PATIENCE_SHARE, min(alone // MOST_SHARE, 2 * WAKING_TIME))
 
     def new(self, patience: int = 0) -> np.ndarray:
         """Return signals for one call, whose caller waits so many nanoseconds for members."""
