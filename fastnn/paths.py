@@ -22,7 +22,7 @@ from fastnn.interrupts import uncut
 from fastnn.layers import BUILT_IN, Layer, ParametricLayer
 from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
-from fastnn.processors import physical_bytes
+from fastnn.processors import usable_bytes
 from fastnn.propagation import Layered, step
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
@@ -40,8 +40,8 @@ TRAINING_DENSITY_ROWS, PREDICTION_DENSITY_ROWS = 128, 64
 floats takes a sixth of an epoch, and 2,048 of them as long as some hundred steps."""
 
 KEPT_SHARE, LEAST_KEPT_BYTES, MOST_KEPT_BYTES = 64, 1 << 24, 1 << 28
-KEPT_BYTES = min(max(physical_bytes() // KEPT_SHARE, LEAST_KEPT_BYTES), MOST_KEPT_BYTES)
-"""What a program may take of memory between two fits: a small part of what the machine has. To set
+KEPT_BYTES = min(max(usable_bytes() // KEPT_SHARE, LEAST_KEPT_BYTES), MOST_KEPT_BYTES)
+"""What a program may take of memory between two fits: a small part of what there is. To set
 one up again costs a page fault for every 4 kB of it."""
 
 STEPS_AHEAD = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -52,6 +52,14 @@ def usable_cores() -> int:
 
 def quota() -> float:
     """Return how many processors' time the cgroups of this process allow, infinity for no bound."""
+    return _bound("cpu", _quota_of_version_2, _quota_of_version_1)
+
+
+Reader = Callable[[Path], float]
+
+
+def _bound(controller: str, of_version_2: Reader, of_version_1: Reader) -> float:
+    """Return the narrowest bound that the cgroups of this process set, infinity for none."""
     try:
         lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:  # not on this system
@@ -60,10 +68,10 @@ def quota() -> float:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2
-            found += [_quota_of_version_2(group) for group in _upwards(CGROUPS, path)]
-        elif "cpu" in controllers.split(","):
-            root = CGROUPS / controllers if (CGROUPS / controllers).is_dir() else CGROUPS / "cpu"
-            found += [_quota_of_version_1(group) for group in _upwards(root, path)]
+            found += map(of_version_2, _upwards(CGROUPS, path))
+        elif controller in controllers.split(","):
+            root = CGROUPS / (controllers if (CGROUPS / controllers).is_dir() else controller)
+            found += map(of_version_1, _upwards(root, path))
     return min(found)
 
 
@@ -122,9 +130,28 @@ def cache_bytes() -> tuple[int, int, int]:
     return first, second, third
 
 
-def physical_bytes() -> int:
-    """Return how much memory the machine has; 0 if the system doesn't tell."""
+def usable_bytes() -> int:
+    """Return how much memory this process can fill; 0 if the system doesn't tell.
+
+    What the machine has, or less where its cgroup has a bound.
+    """
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # no sysconf on Windows
         return 0
+    return int(min(physical, _bound("memory", _bytes_of_version_2, _bytes_of_version_1)))
+
+
+def _bytes_of_version_2(group: Path) -> float:
+    return _bytes_in(group / "memory.max")
+
+
+def _bytes_of_version_1(group: Path) -> float:
+    return _bytes_in(group / "memory.limit_in_bytes")
+
+
+def _bytes_in(file: Path) -> float:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # "max"
+        return math.inf

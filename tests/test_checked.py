@@ -295,7 +295,7 @@ def _places():
 # ------------------------------------------------------------------ the compiled epoch
 
 
-def program_of(units=(20, 30, 5), batch_size=8):
+def program_of(units=(20, 30, 5), batch_size=8, kind=FLOAT32):
     layers, offset, rule = [], 0, description.Rule("adam")
     for inputs, outputs in pairwise(units):
         stride = memory.row_stride(outputs, FLOAT32)
@@ -303,10 +303,10 @@ def program_of(units=(20, 30, 5), batch_size=8):
         layers.append(description.Dense(inputs, outputs, offset, stride, biases, 0.01, rule))
         layers.append(description.Elementwise("relu"))
         offset = biases + stride
-    program = Program(layers[:-1], batch_size=batch_size)
+    program = Program(layers[:-1], batch_size=batch_size, input_dtype=kind)
     parameters = memory.aligned_zeros(offset, FLOAT32)
     states = [memory.aligned_zeros(offset, FLOAT32) for _ in range(2)]
-    samples = np.ones((20, units[0]), FLOAT32)
+    samples = np.ones((20, units[0]), kind)
     rates = np.ones((1, len(units) - 1, description.RATES))
 
     def prepare(count=20, **kind):
@@ -352,7 +352,7 @@ class TestEpoch:
         ],
     )
     def test_a_table_that_is_wrong(self, field, matrix_field, by, said):
-        program, prepare = program_of()
+        program, prepare = program_of(kind=np.uint8)  # others are multiplied where they lie
         program.training.layers[0][field][matrix_field] += by
         with pytest.raises(guards.OutOfBoundsError, match=said):
             prepare()()
@@ -367,7 +367,7 @@ class TestEpoch:
         program, _ = program_of()
         with pytest.raises(
             guards.OutOfBoundsError,
-            match=r"load_row\S*: a load .* through source .* behind the end of samples",
+            match=r"multiply_samples\S*: a load .* through a sample .* behind the end of samples",
         ):
             program.prepare(
                 np.ones((7, 20), FLOAT32), np.zeros(7, np.int64), np.array([5, 7]),
@@ -388,7 +388,7 @@ class TestEpoch:
         program, prepare = program_of((300, 200, 100, 5))
         prepare(threads=2)()
         messages = program._teams[2]._messages._messages
-        messages["columns"][1, 0, 2, 0] += 8 * LANES
+        messages["columns"][1, 0, 1, 0] += 8 * LANES
         # long enough for the second member to come
         with pytest.raises(guards.OutOfBoundsError, match=r"transfer\S*: a .*(box|gradient)"):
             prepare(8000, threads=2)()

@@ -31,9 +31,9 @@ from fastnn.backends.numba_backend.epoch.step import (
     ONE_SAMPLE,
     WITH_UPDATE,
 )
-from fastnn.backends.numba_backend.kernels import matmul, rows, sparse
+from fastnn.backends.numba_backend.kernels import loading, matmul, rows, sparse
 from fastnn.backends.numba_backend.kernels.exponential import exponential
-from fastnn.backends.numba_backend.language import Int, Kernel, Matrix, Real
+from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix, Real
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
 from fastnn.locks import locked
@@ -665,6 +665,18 @@ def test_what_can_not_be_compiled_gives_its_turn_back(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
+def test_a_child_that_has_the_file_open_does_not_keep_the_turn(tmp_path, monkeypatch):
+    """As one has that was forked by another thread just when the file was opened."""
+    monkeypatch.setattr(cache, "places", lambda: [tmp_path])
+    turn = cache.Turn()
+    with turn.taken():
+        of_child = os.dup(turn._file.fileno())
+        assert not nobody_has_the_turn(tmp_path)
+    assert nobody_has_the_turn(tmp_path)
+    os.close(of_child)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
 def test_who_has_its_code_waits_for_nobody(tmp_path, monkeypatch):
     """While another thread waits for another process."""
     jit.jit(successor)(1)
@@ -682,6 +694,52 @@ def test_who_has_its_code_waits_for_nobody(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------- microkernels
+
+
+@microkernel
+def note_prefetches(
+    k: Kernel, samples: Address, row_bytes: Int, order: Address, count: Int, first: Int,
+    nbytes: Int, last: Int, log: Address,
+) -> None:  # fmt: skip
+    """What `prefetch_rows` asks for: log[0] addresses behind it, in the order of asking."""
+
+    def prefetch(address):
+        number = k.load_integer(log) + 1
+        k.store_integer(number, log)
+        k.store_integer(address, log + number * 8)
+
+    k.prefetch = prefetch
+    loading.prefetch_rows.write(k, samples, row_bytes, order, count, first, nbytes, last)
+
+
+@jit.jit
+def call_note_prefetches(samples, row_bytes, order, count, first, nbytes, last, log):
+    note_prefetches(samples, row_bytes, order, count, first, nbytes, last, log)
+
+
+@pytest.mark.parametrize("row_bytes", [64, 784, 800, 3136])
+@pytest.mark.parametrize("nbytes", [16, 64, 100, 256])
+def test_the_lines_of_samples_are_asked_for(row_bytes, nbytes):
+    """Part by part, as a step does: every line of these samples, and nothing else.
+
+    Nobody else would notice, as prefetching loads nothing.
+    """
+    samples, order = 1 << 20, np.array([5, 0, 7], np.int64)
+    log = np.zeros(4 * row_bytes, np.int64)
+    for first in range(0, row_bytes, nbytes):
+        call_note_prefetches(
+            samples, row_bytes, order.ctypes.data, len(order), first, nbytes, row_bytes - 1,
+            log.ctypes.data,
+        )  # fmt: skip
+    asked = log[1 : 1 + log[0]] - samples
+    assert set(asked // row_bytes) == set(order)
+    # the line of a first part may begin before the row
+    lines = {
+        line
+        for row in order
+        for line in range(row * row_bytes // 64, ((row + 1) * row_bytes - 1) // 64 + 1)
+    }
+    assert set(asked // 64) == lines
 
 
 @microkernel

@@ -477,7 +477,7 @@ def test_a_plain_network_asks_for_no_operation(monkeypatch):
 
 def test_an_operation_without_a_writable_cache(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "file" / "cache")
+    monkeypatch.setattr(cache, "places", lambda: [tmp_path / "file" / "cache"])
     monkeypatch.setattr(cache, "_warned", False)
 
     @jit_module.operation

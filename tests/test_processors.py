@@ -57,6 +57,18 @@ def test_version_1(cgroups, folder, time, usable):
     assert processors.usable() == usable
 
 
+@pytest.mark.parametrize(
+    ("own", "file"),
+    [("0::/a/b\n", "a/memory.max"), ("4:memory:/a\n0::/\n", "memory/a/memory.limit_in_bytes")],
+)
+def test_memory_of_a_container(cgroups, own, file):
+    machine = processors.usable_bytes()
+    cgroups(own, {file: f"{machine // 2}\n"})
+    assert processors.usable_bytes() == machine // 2
+    cgroups(own, {file: "max\n"})
+    assert processors.usable_bytes() >= machine
+
+
 def test_no_cgroups(cgroups, tmp_path):
     assert processors.quota() == math.inf
     assert processors.usable() == 8

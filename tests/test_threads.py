@@ -28,6 +28,7 @@ from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.epoch.sharing import MEMBER
 from fastnn.backends.numba_backend.epoch.step import entry_for
 from fastnn.backends.numba_backend.epoch.threads import run_together
+from fastnn.backends.numba_backend.jit import jit
 from fastnn.processors import cores as cores_of_machine
 
 pytestmark = pytest.mark.skipif(meetings.MOST_MEMBERS == 1, reason="no teams on this system")
@@ -42,7 +43,7 @@ RESTLESS = {
 
 SIZES = [
     (784, 100, 200, 10),
-    (784, 800, 800, 10),  # large enough for four
+    (784, 800, 800, 10),  # large enough for four, and to share dense input by outputs
     (130, 257, 129, 65),  # no widths that are multiples of a vector
     (40, 700, 33, 700, 5),
     (500, 40),  # a single layer
@@ -151,6 +152,17 @@ def test_nobody_is_woken_for_a_single_step(samples, monkeypatch):
     assert result(Case((784, 100, 10), 32, samples), 2) == expected
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"), [(0.04, 0.005), (2.4, 0.3), (7, 0.5), (16, 0.5), (64, 2)]
+)
+def test_patience_is_as_long_as_members_need_but_a_small_part_of_a_step(milliseconds, expected):
+    signals = meetings.Signals()
+    signals.patience()
+    signals.patience()
+    signals.settings.update({meetings.ALONE_TIME: milliseconds * 3e6, meetings.ALONE_STEPS: 3})
+    assert signals.patience() == expected * 1e6
+
+
 @pytest.mark.parametrize("samples", [32, 64])
 def test_a_long_step_is_worth_waiting_for(samples, met):
     """Calls of one or two steps: once the caller knows that they are long, it waits for members."""
@@ -165,7 +177,7 @@ def test_some_steps_are_taken_alone():
     """A caller that always waited would have nothing to compare steps together with."""
     signals = meetings.Signals()
     assert signals.patience() == 0  # what a step takes isn't known yet
-    signals.settings.update({meetings.ALONE_TIME: 3_200, meetings.ALONE_STEPS: 2})
+    signals.settings.update({meetings.ALONE_TIME: 800, meetings.ALONE_STEPS: 2})
     patience = [signals.patience() for _ in range(2, 10 * meetings.CALLS_TO_COMPARE + 1)]
     assert set(patience) == {0, 50}
     assert [call for call, wait in enumerate(patience, 2) if wait == 0] == [
@@ -321,6 +333,40 @@ def test_several_fits_at_once(digits):
     for thread in fits:
         thread.join(60)
     assert got == expected
+
+
+@jit
+def note(signals, nanoseconds):
+    meetings.note_alone(signals, nanoseconds)
+
+
+@pytest.mark.parametrize("milliseconds", [1, 7, 30, 39, 100])
+def test_the_mean_of_equal_steps_is_that_step(milliseconds):
+    """However many of them are forgotten; else teams part that are faster."""
+    signals = meetings.Signals().new()
+    for _ in range(200):
+        note(signals.ctypes.data, milliseconds * 1_000_000)
+        time = signals[meetings.ALONE_TIME // 8] / signals[meetings.ALONE_STEPS // 8]
+        assert time == pytest.approx(milliseconds * 1e6, rel=1e-5)
+    assert signals[meetings.ALONE_STEPS // 8] < 100
+
+
+def test_who_is_alone_waits_for_nobody(monkeypatch):
+    """While another thread has the team, or where the system has no threads."""
+    asked = []
+    for lock, start in ((False, True), (True, False)):
+        signals = meetings.Signals().new(patience=1000)
+        monkeypatch.setattr(team_threads, "_lock", threading.Lock())
+        monkeypatch.setattr(team_threads, "_pool", team_threads.ThreadPool())
+        monkeypatch.setattr(team_threads._pool, "_start", lambda count, start=start: start)
+        if not lock:
+            team_threads._lock.acquire()
+
+        def work(member, signals=signals):
+            asked.append(signals[meetings.PATIENCE // 8])
+
+        run_together(work, 2, signals)
+    assert asked == [0, 0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -770,9 +770,11 @@ class Kernel:
 
 
 def pairwise_sum(terms: Sequence[V]) -> V:
-    """Write the sum of a power of two of terms, ((0 + 1) + (2 + 3)): none waits for all others."""
+    """Write the sum of terms, ((0 + 1) + (2 + 3)): none waits for all others."""
     while len(terms) > 1:
-        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]  # type: ignore[operator]
+        even = len(terms) // 2 * 2  # an odd one is left
+        pairs = zip(terms[:even:2], terms[1::2], strict=True)
+        terms = [*(a + b for a, b in pairs), *terms[even:]]  # type: ignore[operator]
     return terms[0]
 
 

@@ -9,7 +9,7 @@ of the weights, as rows along which forward product and input gradient go, and a
     update            dW = X^T G    X as pairs of samples, turned,   G as pairs of samples
 
 W^T in pairs of outputs is W as rows, of which words are transposed.
-Before, it was (W G^T)^T, as in float32, of which all of the result is transposed: a few per cent
+Tried and lost: (W G^T)^T, as in float32, of which all of the result is transposed: a few per cent
 slower with 1,024 units and 10 outputs, elsewhere within the noise.
 """
 

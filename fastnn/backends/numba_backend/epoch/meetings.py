@@ -14,8 +14,8 @@ The caller works alone until every member is ready, and calls them. Once a call 
 a small part of a step at most: a thread wakes up in some tenths of a millisecond, and a large step
 that begins without it would be taken alone. Otherwise it waits for none before they have come. So
 nobody waits long for a thread that is starting, or that the operating system has put aside in
-favour of another program. The first step of all is taken alone, and one now and then, to compare
-with. While they are together, the caller compares how long their steps take
+favour of another program. The first step of all is taken alone as a rule, and one now and then, to
+compare with. While they are together, the caller compares how long their steps take
 with how long its own took. Where steps together are slower, because another program takes the
 core of a member, because two members share one, or because messages take longer than the work
 that they save, the members part at the end of a step, the caller goes on alone, and they come back
@@ -74,8 +74,11 @@ POLLS = 1000
 PATIENCE_SHARE = 32
 """Into so many parts a step is cut, one of which the caller waits for members to wake up."""
 
+MOST_SHARE = 8
+"""Likewise, where that may be too short for them to wake up in: then an eighth is worth it."""
+
 WAKING_TIME = 250_000
-"""Nanoseconds in which members that have slept are nearly always ready."""
+"""Nanoseconds in which most members that have slept are ready, and nearly all in twice as many."""
 
 CALLS_TO_COMPARE = 32
 """In one of so many calls the caller doesn't wait, so that it may take a step alone. So it is in
@@ -92,9 +95,9 @@ PLACES = {
             *(f"ready {member}" for member in range(MOST_MEMBERS)),
             "called", "parting", "return at",
             # what the caller notes for itself
-            "since", "time", "steps", "alone time", "alone steps", "patience",
+            "since", "time", "steps", "alone time", "alone steps",
             # settings
-            "pause", "enough time", "enough steps", "longest pause",
+            "patience", "pause", "enough time", "enough steps", "longest pause",
         )
     )
 }  # fmt: skip
@@ -234,9 +237,10 @@ def note_alone(signals, nanoseconds):
     """The caller, after a step that it took alone: add up what those of late took."""
     time = signal_at(signals + ALONE_TIME) + nanoseconds
     steps = signal_at(signals + ALONE_STEPS) + 1
-    if time > 4 * signal_at(signals + ENOUGH_TIME):
-        time //= 2
-        steps = (steps + 1) // 2
+    if time > 4 * signal_at(signals + ENOUGH_TIME) and steps > 1:
+        # half of the steps with their share of the time: the mean stays
+        time = time * (steps // 2) // steps
+        steps //= 2
     put_signal(time, signals + ALONE_TIME)
     put_signal(steps, signals + ALONE_STEPS)
 
@@ -290,7 +294,8 @@ class Signals:
         if self._calls % CALLS_TO_COMPARE == 0 or (power_of_two and self._calls > 1):
             return 0
         steps = max(self.settings[ALONE_STEPS], 1)
-        return self.settings[ALONE_TIME] // (PATIENCE_SHARE * steps)
+        alone = self.settings[ALONE_TIME] // steps
+        return max(alone // PATIENCE_SHARE, min(alone // MOST_SHARE, 2 * WAKING_TIME))
 
     def new(self, patience: int = 0) -> np.ndarray:
         """Return signals for one call, whose caller waits so many nanoseconds for members."""

@@ -6,8 +6,9 @@ next to each other, the same of every layer; the outputs of the last layer, and 
 belong to member 0. Each member has a workspace of its own, so that nothing moves from one core
 to another but messages:
 
-    forward     a member multiplies its own units, and sends the others its part of their columns;
-                each adds up the parts of its own columns, which are its units of the next layer
+    forward     a member multiplies its own units, first by the others' columns, and sends them its
+                part of these; then by its own, which it adds up with the parts that others have
+                sent meanwhile, where they lie: they are its units of the next layer
     backward    a member sends the others the gradient by its own columns of a layer; with the
                 whole gradient it computes that by its own units, and changes its own weights
 
@@ -35,6 +36,7 @@ import numpy as np
 from fastnn import memory
 
 from ..checked import Range
+from ..kernels.relu import TERM
 from ..kernels.rows import MESSAGE_FIELDS
 
 MEMBER = np.dtype([(name, np.int64) for name in ("signals", "member", "members")])
@@ -42,7 +44,7 @@ MEMBER = np.dtype([(name, np.int64) for name in ("signals", "member", "members")
 
 MESSAGE = np.dtype([(name, np.int64) for name in MESSAGE_FIELDS])
 
-KINDS = ("products_out", "products_in", "gradient_out", "gradient_in")
+KINDS = ("products_out", "gradient_out", "gradient_in")
 """The messages of a layer, as its record names them."""
 
 BOX_GAP = 512
@@ -69,16 +71,15 @@ def share_out(
     """
     chunks = starts.shape[1] - 1
     first, stop = member * chunks // members, (member + 1) * chunks // members
-    each = chunks // members if members > 1 else 1
     for number, layer in enumerate(layers):
         layer["record"], layer["number"] = layers[number:].ctypes.data, number
-        layer["first_chunk"], layer["stop_chunk"] = first, stop
-        layer["first_unit"] = starts[number, first]
-        layer["stop_unit"] = memory.round_up(int(starts[number, stop]), lanes)
+        # by its outputs a layer is in one chunk, which all work on
+        own = (0, 1) if layer["by_outputs"] else (first, stop)
+        layer["first_chunk"], layer["stop_chunk"] = own
+        layer["first_unit"] = starts[number, own[0]]
+        layer["stop_unit"] = memory.round_up(int(starts[number, own[1]]), lanes)
         columns = own_columns(layers, starts, lanes, number, member, members)
         layer["first_column"], layer["stop_column"] = columns
-        # in a team, the first slot of a member holds the sum of its slots
-        layer["parts"], layer["part_bytes"] = chunks // each, each * layer["slot_bytes"]
 
 
 def own_columns(
@@ -115,12 +116,15 @@ class Messages:
         # the boxes of a layer, of equal size, one after the other
         self._boxes = []
         self._messages = np.zeros((members, count, len(KINDS), members), MESSAGE)
+        each = (starts.shape[1] - 1) // members
+        self._terms = np.zeros((members, count, members - 1 + each), TERM)
         for number in range(count):
             columns = [
                 own_columns(tables[0], starts, lanes, number, member, members)
                 for member in range(members)
             ]
-            widest = max(stop - first for first, stop in columns)
+            alone = tables[0][number]["by_outputs"] != 0  # nobody says anything
+            widest = 0 if alone else max(stop - first for first, stop in columns)
             itemsize = tables[0][number]["outputs"]["column_stride"]
             box_bytes = rows * widest * itemsize + BOX_GAP
             boxes = memory.aligned_zeros(members * members * box_bytes, np.dtype(np.uint8))
@@ -129,17 +133,25 @@ class Messages:
                 messages = self._messages[member, number]
                 for place, kind in enumerate(KINDS):
                     layers[number][kind] = messages[place].ctypes.data
-                for other in range(members):
+                own = boxes.ctypes.data + member * members * box_bytes
+                others = [] if alone else [m for m in range(members) if m != member]
+                for other in others:
                     theirs = boxes.ctypes.data + (other * members + member) * box_bytes
-                    mine = boxes.ctypes.data + (member * members + other) * box_bytes
                     self._write(
-                        messages[:, other], layers[number], member, other, members,
-                        columns, mine, theirs,
+                        messages[:, other], layers[number], member * each, each,
+                        columns[member], columns[other], own + other * box_bytes, theirs,
                     )  # fmt: skip
+                self._list_terms(
+                    self._terms[member, number], layers[number], member, columns[member],
+                    [own + other * box_bytes for other in others],
+                )  # fmt: skip
 
     def ranges(self) -> list[Range]:
-        """Return what kernels may touch: the messages, and each box but for the gap behind it."""
-        return [Range.of(self._messages, "messages", writeable=False)] + [
+        """Return what kernels may touch: messages, terms, each box but for the gap behind it."""
+        return [
+            Range.of(self._messages, "messages", writeable=False),
+            Range.of(self._terms, "terms", writeable=False),
+        ] + [
             Range.of(box[:-BOX_GAP], f"box {number} of layer {layer}")
             for layer, boxes in enumerate(self._boxes)
             for number, box in enumerate(boxes)
@@ -147,33 +159,40 @@ class Messages:
         ]
 
     @staticmethod
+    def _list_terms(
+        terms: np.ndarray, layer: np.void, member: int, own: tuple[int, int], boxes: Sequence[int]
+    ) -> None:
+        """Write of what a member adds up its own columns: its own slots, and what is in its boxes.
+
+        Two slots are added first, as everybody adds up two: of a sum of two, the order is all one.
+        """
+        _, stride, itemsize, _, _ = layer["outputs"]
+        slots = layer["slots"]["address"] + own[0] * itemsize
+        chunks = range(layer["first_chunk"], layer["stop_chunk"])
+        found = [(box, (own[1] - own[0]) * itemsize) for box in boxes]
+        place = member if len(chunks) == 1 else 0
+        found[place:place] = [(slots + chunk * layer["slot_bytes"], stride) for chunk in chunks]
+        terms[: len(found)] = found
+        layer["terms"], layer["term_count"] = terms.ctypes.data, len(found)
+
+    @staticmethod
     def _write(
-        messages: np.ndarray, layer: np.void, member: int, other: int, members: int,
-        columns: Sequence[tuple[int, int]], mine: int, theirs: int,
+        messages: np.ndarray, layer: np.void, first_slot: int, each: int,
+        own: tuple[int, int], others: tuple[int, int], mine: int, theirs: int,
     ) -> None:  # fmt: skip
-        """Write what a member says to another one, or to itself, about a layer."""
-        products_out, products_in, gradient_out, gradient_in = messages
+        """Write what a member says to another one about a layer, and hears of it."""
+        products_out, gradient_out, gradient_in = messages
         _, stride, itemsize, _, _ = layer["outputs"]
         slot_bytes = layer["slot_bytes"]
-        each = layer["part_bytes"] // slot_bytes if slot_bytes else 1
 
         def write(message: np.void, *fields: int) -> None:
             for name, value in zip(MESSAGE_FIELDS, fields, strict=True):
                 message[name] = value
 
-        own, others = columns[member], columns[other]
         own_offset, offset = own[0] * itemsize, others[0] * itemsize
         own_width, width = own[1] - own[0], others[1] - others[0]
-        slots = layer["slots"]["address"]
-        source = slots + member * each * slot_bytes + offset
-        if other == member:
-            if each > 1:
-                write(products_out, source, stride, each, slot_bytes, source, stride, width)
-            return
+        source = layer["slots"]["address"] + first_slot * slot_bytes + offset
         write(products_out, source, stride, each, slot_bytes, theirs, width * itemsize, width)
-        target = slots + other * each * slot_bytes + own_offset
-        own_stride = own_width * itemsize
-        write(products_in, mine, own_stride, 1, 0, target, stride, own_width)
-        gradient = layer["gradient"]["address"]
+        gradient, own_stride = layer["gradient"]["address"], own_width * itemsize
         write(gradient_out, gradient + own_offset, stride, 1, 0, mine, own_stride, own_width)
         write(gradient_in, theirs, width * itemsize, 1, 0, gradient + offset, stride, width)

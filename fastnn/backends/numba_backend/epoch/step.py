@@ -108,11 +108,12 @@ LAYER = np.dtype(
             # its stages, and the lowest of them that the gradient goes through
             "first_stage", "stop_stage", "lowest_stage",
             # what is this thread's own: chunks of the input units, which begin where a list at an
-            # address says, so units, and columns of the output; and how many parts a sum has
+            # address says, so units, and columns of the output; whether it multiplies all units by
+            # these columns alone; and the terms of their sums, TERMs at an address
             "first_chunk", "stop_chunk", "chunk_units", "first_unit", "stop_unit",
-            "first_column", "stop_column", "parts", "part_bytes",
+            "first_column", "stop_column", "by_outputs", "terms", "term_count",
             # messages to the other members of a team, and from them
-            "products_out", "products_in", "gradient_out", "gradient_in",
+            "products_out", "gradient_out", "gradient_in",
             # which kernels, how many columns they take at a time, and how many rows of the weights
             # ahead of the one that changes the update asks for; none of small weights
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
@@ -315,26 +316,35 @@ def find_nonzeros(one, layer, count, padded, training):
 
 
 @jit_part
+def tile_of(columns, widest, lanes):
+    """How many columns are taken at a time: tiles are as equal as can be, none is wider."""
+    tiles = (columns + widest - 1) // widest
+    return (columns + tiles * lanes - 1) // (tiles * lanes) * lanes
+
+
+@jit_part
 def multiply_units(
-    one, shared, layer, parameters, first, stop, samples, order, ahead, ahead_count
+    one, shared, layer, parameters, first, stop, first_column, stop_column,
+    samples, order, ahead, ahead_count,
 ):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
     weights = shifted(layer.weights, parameters)
     if layer.round_weights != 0:
         weights = shifted(layer.rounded_weights, 0)
     X = samples_from(layer, first)
+    tile = tile_of(stop_column - first_column, layer.scatter_tile, shared.lanes)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         begin = integer_at(layer.chunk_units + 8 * chunk)
         end = (integer_at(layer.chunk_units + 8 * (chunk + 1)) + 1) // 2 * 2
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
-        clear(one, submatrix(slot, first, 0, stop - first, slot.columns))
+        clear(one, submatrix(slot, first, first_column, stop - first, stop_column - first_column))
         # all units at once where nothing is asked for, as in prediction
         block = 64 if ahead_count > 0 else max(end - begin, 1)
-        for column in range(0, slot.columns, layer.scatter_tile):
-            columns = min(layer.scatter_tile, slot.columns - column)
+        for column in range(first_column, stop_column, tile):
+            columns = min(tile, stop_column - column)
             for unit in range(begin, end, block):
                 units = min(block, end - unit)
-                if column == 0:
+                if column == first_column:
                     ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                 scatter(
                     one, submatrix(X, unit, 0, units, stop - first),
@@ -345,19 +355,23 @@ def multiply_units(
 
 
 @jit_part
-def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, ahead_count):
+def multiply_rows(
+    one, shared, layer, parameters, count, first_column, stop_column,
+    samples, order, ahead, ahead_count,
+):  # fmt: skip
     """Slots = X W for the whole batch, sample by sample or densely."""
     weights = shifted(layer.weights, parameters)
+    columns = stop_column - first_column
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         last = integer_at(layer.chunk_units + 8 * (chunk + 1))
-        columns = layer.slots.columns
-        Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
+        slot = shifted(layer.slots, chunk * layer.slot_bytes)
+        Z = submatrix(slot, 0, first_column, count, columns)
         if first == last:
             clear(one, Z)
         elif layer.forward_by == EVERY_NUMBER:
             X = submatrix(layer.inputs, 0, first, count, last - first)
-            W = submatrix(weights, first, 0, last - first, columns)
+            W = submatrix(weights, first, first_column, last - first, columns)
             if layer.sources != 0:
                 call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
             else:
@@ -366,18 +380,19 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
                 )  # fmt: skip
                 matmul(one, X, W, Z, 0)
         else:
+            tile = tile_of(columns, layer.gather_tile, shared.lanes)
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
-            for column in range(0, columns, layer.gather_tile):
-                width = min(layer.gather_tile, columns - column)
+            for column in range(first_column, stop_column, tile):
+                width = min(tile, stop_column - column)
                 for unit in range(first, last, 64):
-                    if column == 0:
+                    if column == first_column:
                         ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                     later_rows = min(64, count) if layer.rows_ahead != 0 else 0
                     gather(
                         one, submatrix(layer.inputs, 0, unit, count, 64),
                         shifted(bits, (unit - first) // 64 * 8),
                         submatrix(weights, unit, column, 64, width),
-                        submatrix(Z, 0, column, count, width), 1, 0 if unit == first else 1,
+                        submatrix(slot, 0, column, count, width), 1, 0 if unit == first else 1,
                         submatrix(weights, unit + 64, column, later_rows, width),
                     )  # fmt: skip
 
@@ -385,69 +400,77 @@ def multiply_rows(one, shared, layer, parameters, count, samples, order, ahead, 
 @jit_part
 def multiply(
     scale, shared, layer, first, samples, order, start, total, parameters, count, padded, training,
-    changed,
-    laps,
+    changed, laps, first_column, stop_column, anew,
 ):  # fmt: skip
-    """Multiply own inputs by the weights; the first layer loads them, others have them already.
+    """Multiply own inputs by some columns of the weights.
 
-    `changed` says whether somebody else has moved the weights since this table saw them last.
+    `anew` says that the batch is a new one: then the first layer loads its inputs, others prepare
+    them, and what multiplies by all columns in one go does so. `changed` says whether somebody else
+    has moved the weights since this table saw them last.
     """
     one = type(scale)(1)
-    # without an order samples follow each other in memory, and the processor sees that by itself
-    most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 else 0
-    if changed and layer.round_weights != 0:
+    # without an order samples follow each other in memory, and the processor sees that by itself;
+    # every thread asks once for its samples, while it multiplies for itself
+    own = first_column == layer.first_column and stop_column == layer.stop_column
+    most_ahead = min(shared.batch_size, GROUP_SAMPLES) if first and order != 0 and own else 0
+    if anew and changed and layer.round_weights != 0:
         call(layer.round_weights, one, layer.record, parameters, 0)
         lap(laps, layer, PREPARE)
     if first and layer.forward_by == BY_UNIT:
         # a group of samples is used while it is in the cache
         for sample in range(0, count, GROUP_SAMPLES):
             stop = min(sample + GROUP_SAMPLES, padded)
-            load_units(scale, shared, layer, samples, order, start, count, sample, stop)
-            if layer.round_inputs != 0:
-                call(layer.round_inputs, one, layer.record, sample, stop)
-            lap(laps, layer, LOAD)
+            if anew:
+                load_units(scale, shared, layer, samples, order, start, count, sample, stop)
+                if layer.round_inputs != 0:
+                    call(layer.round_inputs, one, layer.record, sample, stop)
+                lap(laps, layer, LOAD)
             ahead = start + min(stop, count)
-            multiply_units(
-                one, shared, layer, parameters, sample, min(stop, count),
-                samples, order, ahead, min(most_ahead, total - ahead),
-            )  # fmt: skip
+            if first_column != stop_column:
+                multiply_units(
+                    one, shared, layer, parameters, sample, min(stop, count),
+                    first_column, stop_column,
+                    samples, order, ahead, min(most_ahead, total - ahead),
+                )  # fmt: skip
             lap(laps, layer, FORWARD)
     else:
-        if first and layer.forward_by == IN_PAIRS:
-            rows, pairs = layer.packed_inputs, layer.paired_inputs
-            stop = min(layer.stop_unit, layer.input_units)
-            call(
-                shared.load_in_pairs, scale, shared.record, samples, order, start, count,
-                layer.first_unit, stop,
-                rows.address, rows.row_stride, pairs.address, pairs.row_stride,
-            )  # fmt: skip
-            lap(laps, layer, LOAD)
-        elif first and layer.sources != 0:
-            find_rows(shared, layer, samples, order, start, count, total)
-            lap(laps, layer, LOAD)
-        elif first:
-            load_rows(scale, shared, layer, samples, order, start, count)
-            lap(laps, layer, LOAD)
-        elif layer.inputs_transposed.address != 0:
-            unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
-            transpose(
-                one, submatrix(layer.inputs, 0, unit, padded, units),
-                submatrix(layer.inputs_transposed, unit, 0, units, padded),
-            )  # fmt: skip
-            lap(laps, layer, PREPARE)
-        if layer.forward_by == ONE_SAMPLE:
-            call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
-        elif layer.forward_by == IN_PAIRS:
-            call(
-                layer.multiply_in_pairs, one, layer.record,
-                parameters, count, 1 if training else 0, changed,
-            )  # fmt: skip
-        else:
+        if anew:
+            if first and layer.forward_by == IN_PAIRS:
+                rows, pairs = layer.packed_inputs, layer.paired_inputs
+                stop = min(layer.stop_unit, layer.input_units)
+                call(
+                    shared.load_in_pairs, scale, shared.record, samples, order, start, count,
+                    layer.first_unit, stop,
+                    rows.address, rows.row_stride, pairs.address, pairs.row_stride,
+                )  # fmt: skip
+                lap(laps, layer, LOAD)
+            elif first and layer.sources != 0:
+                find_rows(shared, layer, samples, order, start, count, total)
+                lap(laps, layer, LOAD)
+            elif first:
+                load_rows(scale, shared, layer, samples, order, start, count)
+                lap(laps, layer, LOAD)
+            elif layer.inputs_transposed.address != 0:
+                unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
+                transpose(
+                    one, submatrix(layer.inputs, 0, unit, padded, units),
+                    submatrix(layer.inputs_transposed, unit, 0, units, padded),
+                )  # fmt: skip
+                lap(laps, layer, PREPARE)
             find_nonzeros(one, layer, count, padded, training)
             lap(laps, layer, PREPARE)
+            if layer.forward_by == ONE_SAMPLE:
+                call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
+            elif layer.forward_by == IN_PAIRS:
+                call(
+                    layer.multiply_in_pairs, one, layer.record,
+                    parameters, count, 1 if training else 0, changed,
+                )  # fmt: skip
+        by_rows = layer.forward_by == EVERY_NUMBER or layer.forward_by == BY_SAMPLE
+        if by_rows and first_column != stop_column:
             ahead = start + count
             multiply_rows(
-                one, shared, layer, parameters, count,
+                one, shared, layer, parameters, count, first_column, stop_column,
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
         lap(laps, layer, FORWARD)
@@ -455,10 +478,10 @@ def multiply(
 
 @jit_part
 def finish_forward(one, shared, layer, parameters, count, padded):
-    """A = activation(sum of the slots + b), own columns of it."""
+    """A = activation(sum of the terms + b), own columns of it."""
     first, columns = layer.first_column, layer.stop_column - layer.first_column
     activate(
-        one, submatrix(layer.slots, 0, first, count, columns), layer.part_bytes, layer.parts,
+        one, layer.terms, layer.term_count,
         parameters + layer.biases + first * shared.itemsize, layer.activation,
         submatrix(layer.outputs, 0, first, count, columns),
     )  # fmt: skip
@@ -576,7 +599,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
 def update_weights(
     one, shared, layer, parameters, first_state, second_state, rates, count, factor, keep, laps
 ):  # fmt: skip
-    """W -= rate * X^T G, or another rule's step: own rows of W.
+    """W -= rate * X^T G, or another rule's step: own rows of W, or own columns (`by_outputs`).
 
     In plain SGD the gradient of W is never stored. Another rule has `move`, an operation of
     `optimizers.py`, which takes the gradient some rows at a time; where gradients are clipped, that
@@ -600,16 +623,20 @@ def update_weights(
             if fused:
                 target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
             if layer.update_by == EVERY_NUMBER:
-                G = submatrix(layer.gradient, 0, 0, count, columns)
+                first, width = 0, columns
+                if layer.by_outputs != 0:
+                    first, width = layer.first_column, layer.stop_column - layer.first_column
+                G = submatrix(layer.gradient, 0, first, count, width)
+                W = submatrix(target, 0, first, units, width)
                 if layer.sources != 0:
                     offset = unit * layer.weights.column_stride
                     call(
                         layer.multiply_samples_turned, factor, layer.sources, offset,
-                        G, target, keep, 8 * shared.batch_size,
+                        G, W, keep, 8 * shared.batch_size,
                     )  # fmt: skip
                 else:
                     X = submatrix(layer.inputs, 0, unit, count, units)
-                    matmul(factor, transposed(X), G, target, keep)
+                    matmul(factor, transposed(X), G, W, keep)
             elif layer.update_by == IN_PAIRS:
                 call(
                     layer.gradient_in_pairs, factor, layer.record,
@@ -728,15 +755,6 @@ def add_penalties(one, record, blocks, chunks, rates, target):
 
 
 @jit_part
-def exchange_products(one, layer, signals, member, members, meeting, count):
-    """Send the other members their columns of own products, and take in those for own columns."""
-    transfer(one, layer.products_out, members, count)
-    meeting = meet(signals, member, members, meeting)
-    transfer(one, layer.products_in, members, count)
-    return meeting
-
-
-@jit_part
 def store_result(shared, outputs, start, count):
     """Copy the result of a batch to its rows of `outputs`, which have no gaps."""
     row_bytes = shared.output_units * shared.itemsize
@@ -822,14 +840,29 @@ def run_batches(
                 )  # fmt: skip
                 lap(laps, layer, LOAD)
             else:
-                multiply(
-                    scale, shared, layer, number == 0, read_samples, read_order, read_start, total,
-                    parameters, count, padded, training, changed, laps,
-                )  # fmt: skip
+                part = first_part = 2
+                if team is not None and members > 1 and layer.by_outputs == 0:
+                    # the others wait for their columns, those before own ones and those behind
+                    part = first_part = 0
+                while part <= 2:
+                    first_column, stop_column = layer.first_column, layer.stop_column
+                    if part == 0:
+                        first_column, stop_column = 0, first_column
+                    elif part == 1:
+                        first_column, stop_column = stop_column, layer.slots.columns
+                    multiply(
+                        scale, shared, layer, number == 0,
+                        read_samples, read_order, read_start, total,
+                        parameters, count, padded, training, changed, laps,
+                        first_column, stop_column, part == first_part,
+                    )  # fmt: skip
+                    if team is not None and part == 1:
+                        transfer(one, layer.products_out, members, count)
+                        meeting = arrive(signals, member, meeting)
+                        lap(laps, layer, MEETING)
+                    part += 1
                 if team is not None and members > 1:
-                    meeting = exchange_products(
-                        one, layer, signals, member, members, meeting, count
-                    )
+                    wait(signals, members, meeting)
                     lap(laps, layer, MEETING)
                 finish_forward(one, shared, layer, parameters, count, padded)
                 lap(laps, layer, ACTIVATION)

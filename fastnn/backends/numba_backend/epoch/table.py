@@ -23,7 +23,7 @@ from ..kernels import elementwise
 from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
 from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
-from ..kernels.relu import IDENTITY, RELU
+from ..kernels.relu import IDENTITY, RELU, TERM
 from ..language import MATRIX
 from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, lanes
 from . import clipping, in_pairs, losses, one_sample, optimizers, rounding, stages
@@ -70,6 +70,8 @@ GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
 """Where rows of weights lie in pages of their own, the one that is asked for is so far ahead."""
+OUTPUTS_TO_SHARE = 512
+"""Outputs from which a first layer is shared by them: with 100, two threads lost 8 %."""
 NARROW_VECTORS = 4
 """Hidden layers with fewer output vectors multiply densely: too few sums to hide a latency."""
 
@@ -138,6 +140,9 @@ class Table:
                 )
                 if structure.bfloat16:
                     choose_for_bfloat16(layer, number == 0, density)
+                if number == 0 and plain and len(blocks) > 1 and is_shared_by_outputs(layer):
+                    layer["by_outputs"] = 1
+                    self.starts[number, 1:] = starts[-1]
                 if self._learned == 0:
                     layer["gradient_by"] = NO_GRADIENT
                 elif training and plain and in_one_pass(layer, self.padded, self.lanes):
@@ -156,6 +161,10 @@ class Table:
                 in_place = number == 0 and self._multiplies_in_place(layer, structure)
                 self._lay_out(layer, number == 0, in_place)
                 result = [(layer, "outputs")]
+                if structure.chunks > 1 and not layer["by_outputs"]:
+                    self._want_slots(layer, structure.chunks)
+                else:  # whole sums are activated where they lie
+                    result.append((layer, "slots"))
             self.owners += (
                 2 * sum(s.kind == "batch_norm" for s in block.stages) * [(number, "norm")]
             )
@@ -167,9 +176,17 @@ class Table:
             density = density_after(block, density)
         self._describe_loss(structure, self.layers[-1], result)
         share_out(self.layers, self.starts, self.lanes, 0, 1)
+        self._terms = np.zeros((len(blocks), structure.chunks), TERM)
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
+        for layer, terms in zip(self.layers, self._terms, strict=True):
+            terms["address"] = (
+                layer["slots"]["address"] + np.arange(len(terms)) * layer["slot_bytes"]
+            )
+            terms["row_stride"] = layer["slots"]["row_stride"]
+            layer["terms"] = terms.ctypes.data
+            layer["term_count"] = 1 if layer["by_outputs"] else len(terms)
 
     def _describe_shared(self, structure: Structure) -> None:
         shared = self.shared[0]
@@ -460,12 +477,6 @@ class Table:
             words = int(layer["chunk_words"] * self.shared["chunks"][0])
             self._want_matrix(self.padded, words, words * 8, (layer, "bits_by_sample"), itemsize=8)
 
-        # slots lie one after the other
-        slots, stride = int(self.shared["chunks"][0]), self._row_bytes(outputs)
-        layer["slot_bytes"] = self.padded * stride
-        columns = self._whole_vectors(outputs)
-        self._want_matrix(slots * self.padded, columns, stride, (layer, "slots"))
-
         if ONE_SAMPLE in ways:
             operation = one_sample.update_and_multiply
             layer["update_and_multiply"] = operation.address(self.dtype, LAYER)
@@ -478,6 +489,12 @@ class Table:
                 self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
         if layer["round_inputs"]:
             self._want_rows(outputs, (layer, "rounded_weights"), rows=rows)
+
+    def _want_slots(self, layer: np.void, count: int) -> None:
+        """Ask for slots, one after the other."""
+        units = int(layer["output_units"])
+        layer["slot_bytes"] = self.padded * self._row_bytes(units)
+        self._want_rows(units, (layer, "slots"), rows=count * self.padded)
 
     def _lay_out_pairs(self, layer: np.void) -> None:
         """Say which copies in bfloat16 a Dense layer needs, and by what it multiplies them."""
@@ -592,7 +609,7 @@ class Table:
         """Return what kernels may touch of what the table has, or points to by itself."""
         arrays = {
             "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
-            "zeros": self._zeros, "clip_norm": self._clip_norm,
+            "zeros": self._zeros, "clip_norm": self._clip_norm, "terms": self._terms,
         }  # fmt: skip
         read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
         return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
@@ -696,6 +713,16 @@ def choose_kernels(
         layer["update_tile"] = width * tile_width(vectors, samples, MACHINE.gather_vectors)
     if layer["weights"]["row_stride"] > PAGE_BYTES:
         layer["rows_ahead"] = ROWS_AHEAD
+
+
+def is_shared_by_outputs(layer: np.void) -> bool:
+    """Say whether a team shares the first layer, which plain SGD moves, by its outputs.
+
+    Each member has all units of the samples then, and some columns of the weights: so nobody sends
+    anything, and nothing is added up. To load all units pays if there is much to do with each.
+    """
+    by_columns = layer["forward_by"] == layer["update_by"] == EVERY_NUMBER
+    return bool(by_columns and layer["output_units"] >= OUTPUTS_TO_SHARE)
 
 
 def choose_for_bfloat16(layer: np.void, first: bool, density: float) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from fastnn.processors import cores, processors
 
-from .meetings import CALLED, END
+from .meetings import CALLED, END, PATIENCE
 
 
 def _processor_of(thread: int) -> int:
@@ -68,7 +68,7 @@ class ThreadPool:
             self.end()
             self._processors, self._cores = processors(), cores()
         if not self._start(members - 1):
-            function(0)
+            _run_alone(function, signals)
             return
         caller = threading.get_native_id()
 
@@ -161,7 +161,13 @@ def run_together(function: Callable[[int], object], members: int, signals: np.nd
         finally:
             _lock.release()
     else:
-        function(0)
+        _run_alone(function, signals)
+
+
+def _run_alone(function: Callable[[int], object], signals: np.ndarray) -> None:
+    """Run function(0), which waits for nobody."""
+    signals[PATIENCE // 8] = 0
+    function(0)
 
 
 def _before_fork() -> None:

@@ -128,7 +128,7 @@ def transfer(k: Kernel, like: Real, messages: Address, count: Int, rows: Int) ->
     """For each of `count` messages: target = the sum of its parts, one or two of them.
 
     Shapes: messages [count] records of MESSAGE_FIELDS, each a 64-bit integer; parts and target
-    [rows, columns], whole vectors. The target may be the first part.
+    [rows, columns], whole vectors.
     """
     with k.loop(0, count) as number:
         message = messages + number * (8 * len(MESSAGE_FIELDS))
