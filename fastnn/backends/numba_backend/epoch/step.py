@@ -358,7 +358,6 @@ def multiply_rows(
     if layer.round_weights != 0:
         weights = shifted(layer.rounded_weights, 0)
     columns = stop_column - first_column
-    tile = tile_of(columns, layer.gather_tile, shared.lanes)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         last = integer_at(layer.chunk_units + 8 * (chunk + 1))
@@ -377,6 +376,7 @@ def multiply_rows(
                 )  # fmt: skip
                 matmul(one, X, W, Z, 0)
         else:
+            tile = tile_of(columns, layer.gather_tile, shared.lanes)
             bits = submatrix(layer.bits_by_sample, begin, chunk * layer.chunk_words, count, 1)
             units = layer.gather_units
             for column in range(first_column, stop_column, tile):
@@ -416,59 +416,39 @@ def multiply(
     if anew and changed and layer.round_weights != 0:
         call(layer.round_weights, one, layer.record, parameters, 0)
         lap(laps, layer, PREPARE)
+    grouped = first and layer.bits_by_sample.address != 0
     turning = layer.forward_by == BY_UNIT or (training and layer.update_by == BY_UNIT)
-    if first and layer.bits_by_sample.address != 0:
-        # a group of samples is used while it is in the cache
-        for sample in range(0, count, GROUP_SAMPLES):
-            stop = min(sample + GROUP_SAMPLES, count)
-            if anew:
-                load_group(scale, shared, layer, samples, order, start, sample, stop)
-                if turning:
-                    turn_nonzeros(layer, sample, stop)
-                if layer.round_inputs != 0:
-                    call(layer.round_inputs, one, layer.record, sample, stop)
-                lap(laps, layer, LOAD)
-            ahead = start + stop
-            if first_column != stop_column and layer.forward_by == BY_UNIT:
-                multiply_units(
-                    one, shared, layer, parameters, sample, stop, first_column, stop_column,
-                    samples, order, ahead, min(most_ahead, total - ahead),
-                )  # fmt: skip
-            elif first_column != stop_column:
-                multiply_rows(
-                    one, shared, layer, parameters, sample, stop, first_column, stop_column,
-                    samples, order, ahead, min(most_ahead, total - ahead),
-                )  # fmt: skip
-            lap(laps, layer, FORWARD)
-    else:
+    by_rows = layer.forward_by == EVERY_NUMBER or layer.forward_by == BY_SAMPLE
+    # a group of samples is used while it is in the cache
+    for sample in range(0, count, GROUP_SAMPLES if grouped else count):
+        stop = min(sample + GROUP_SAMPLES, count) if grouped else count
         if anew:
-            if first and layer.forward_by == IN_PAIRS:
+            if grouped:
+                load_group(scale, shared, layer, samples, order, start, sample, stop)
+            elif first and layer.forward_by == IN_PAIRS:
                 rows, pairs = layer.packed_inputs, layer.paired_inputs
-                stop = min(layer.stop_unit, layer.input_units)
                 call(
                     shared.load_in_pairs, scale, shared.record, samples, order, start, count,
-                    layer.first_unit, stop,
+                    layer.first_unit, min(layer.stop_unit, layer.input_units),
                     rows.address, rows.row_stride, pairs.address, pairs.row_stride,
                 )  # fmt: skip
-                lap(laps, layer, LOAD)
             elif first and layer.sources != 0:
                 find_rows(shared, layer, samples, order, start, count, total)
-                lap(laps, layer, LOAD)
             elif first:
                 load_rows(scale, shared, layer, samples, order, start, count)
-                lap(laps, layer, LOAD)
             elif layer.inputs_transposed.address != 0:
                 unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
                 transpose(
                     one, submatrix(layer.inputs, 0, unit, padded, units),
                     submatrix(layer.inputs_transposed, unit, 0, units, padded),
                 )  # fmt: skip
-                lap(laps, layer, PREPARE)
-            if layer.bits_by_sample.address != 0:
+            if not grouped and layer.bits_by_sample.address != 0:
                 find_nonzeros(one, layer, count)
             if turning:
-                turn_nonzeros(layer, 0, count)
-            lap(laps, layer, PREPARE)
+                turn_nonzeros(layer, sample, stop)
+            if layer.round_inputs != 0:
+                call(layer.round_inputs, one, layer.record, sample, stop)
+            lap(laps, layer, LOAD if first else PREPARE)
             if layer.forward_by == ONE_SAMPLE:
                 call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
             elif layer.forward_by == IN_PAIRS:
@@ -476,11 +456,15 @@ def multiply(
                     layer.multiply_in_pairs, one, layer.record,
                     parameters, count, 1 if training else 0, changed,
                 )  # fmt: skip
-        by_rows = layer.forward_by == EVERY_NUMBER or layer.forward_by == BY_SAMPLE
-        if by_rows and first_column != stop_column:
-            ahead = start + count
+        ahead = start + stop
+        if layer.forward_by == BY_UNIT and first_column != stop_column:
+            multiply_units(
+                one, shared, layer, parameters, sample, stop, first_column, stop_column,
+                samples, order, ahead, min(most_ahead, total - ahead),
+            )  # fmt: skip
+        elif by_rows and first_column != stop_column:
             multiply_rows(
-                one, shared, layer, parameters, 0, count, first_column, stop_column,
+                one, shared, layer, parameters, sample, stop, first_column, stop_column,
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
         lap(laps, layer, FORWARD)
