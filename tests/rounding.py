@@ -35,10 +35,12 @@ Zeros stay zeros, so what never was anything else still has to be exact: a dead 
 one number, padding.
 
 Numbers that are moved at random lead to neither of the last two: none of them crosses to 0, and no
-terms cancel that did not before. So there are three manners of rounding (`Manner`). By the first
+terms cancel that did not before. So there are four manners of rounding (`Manner`). By the first
 two numbers move, and by one of these what the kernels take for 0 is 0, always and in each
 operation, as it is in them. By the third nothing moves: each operation is computed in longer
-numbers and rounded once, so that what cancels in mathematics cancels.
+numbers and rounded once, so that what cancels in mathematics cancels. By the fourth it is rounded
+once, up or down at random: what is exact stays so, as a column of one number whose variance is 0,
+and what follows from it, a gradient of 1 / sqrt(epsilon), is rounded all the same.
 """
 
 from __future__ import annotations
@@ -82,12 +84,16 @@ class Manner:
     """Whether exponentials and the state of optimisers are 0 below the smallest normal number."""
     once: bool
     """Whether nothing moves, and operations are computed in longer numbers and rounded once."""
+    either_way: bool
+    """Whether that is up or down at random, not to the nearest number."""
 
 
 def manner(number: int) -> Manner:
-    """Return that of the network of a number: by turns, but for the third, which rounds once."""
-    once = number == 2
-    return Manner(np.random.default_rng(number), ends=number % 2 == 0 and not once, once=once)
+    """Return that of the network of a number: by turns; the third alone rounds to the nearest."""
+    either_way = number % 4 == 3
+    once = number == 2 or either_way
+    ends = number % 2 == 0 and not once
+    return Manner(np.random.default_rng(number), ends=ends, once=once, either_way=either_way)
 
 
 class Rounding:
@@ -110,20 +116,35 @@ class Rounding:
         array = np.ascontiguousarray(array)
         if self.manner.once:
             return array
+        # in place, as this is most of what a network that rounds at random takes
+        factors = self._drawn(array)
+        factors *= AMPLITUDE * EPSILON[array.itemsize]
+        factors += 1
+        factors *= array
+        return factors.astype(array.dtype, copy=False)
+
+    def _drawn(self, array):
+        """Return a random number between -1 and 1 for each of an array, the same for equal ones."""
         words = array.view(f"u{array.itemsize}").astype(np.uint64)
         words ^= self.manner.rng.integers(2**64, dtype=np.uint64)
         words *= MIXING[0]  # as the finaliser of MurmurHash3 does, by A. Appleby
         words ^= words >> np.uint64(33)
         words *= MIXING[1]
         words >>= np.uint64(11)
-        # in place, as this is most of what a network that rounds at random takes
-        factors = words.astype(np.float64)
-        factors *= 2.0**-52
-        factors -= 1
-        factors *= AMPLITUDE * EPSILON[array.itemsize]
-        factors += 1
-        factors *= array
-        return factors.astype(array.dtype, copy=False)
+        drawn = words.astype(np.float64)
+        drawn *= 2.0**-52
+        drawn -= 1
+        return drawn
+
+    def rounded(self, found, dtype):
+        """Return what was computed in longer numbers, in `dtype`."""
+        nearest = found.astype(dtype, copy=False)
+        if not self.manner.either_way or found.dtype == dtype:
+            return nearest
+        # beyond the number itself, on the side where the nearest one is not
+        further = np.nextafter(nearest, np.where(found > nearest, np.inf, -np.inf).astype(dtype))
+        other = (found != nearest) & np.isfinite(further) & (self._drawn(nearest) < 0)
+        return np.where(other, further, nearest)
 
     def operand(self, array):
         """Return a number that an operation begins with."""
@@ -131,7 +152,7 @@ class Rounding:
 
     def result(self, found, dtype):
         """Return what an operation ends with."""
-        return self.moved(found.astype(dtype, copy=False))
+        return self.moved(self.rounded(found, dtype))
 
     def by(self, array):
         """Return what a sum of numbers of these sizes may be off."""
@@ -187,14 +208,14 @@ class Rounding:
     def batch_norm_forward(self, input, scale, shift, epsilon):
         arguments = map(self.operand, (input, scale, shift))
         found = exact.batch_norm_forward(*arguments, epsilon)
-        output, mean, variance = (array.astype(input.dtype, copy=False) for array in found)
+        output, mean, variance = (self.rounded(array, input.dtype) for array in found)
         # one backend subtracts, divides, multiplies and adds where the other multiplies and adds
         lost = np.where(variance == 0, 0, self.by(scale * input / np.sqrt(variance + epsilon)))
         return self.moved(output + lost), self.moved(mean), self.moved(variance)
 
     def batch_norm_inference(self, input, scale, shift, mean, variance, epsilon):
         arguments = map(self.operand, (input, scale, shift, mean, variance))
-        output = exact.batch_norm_inference(*arguments, epsilon).astype(input.dtype, copy=False)
+        output = self.rounded(exact.batch_norm_inference(*arguments, epsilon), input.dtype)
         lost = self.by(scale * input / np.sqrt(variance + epsilon))
         return self.moved(output + np.where(input == mean, 0, lost))
 
@@ -203,12 +224,12 @@ class Rounding:
     ):
         X, G, factor = map(self.operand, (input, grad_output, scale))
         found = exact.batch_norm_backward(X, G, factor, epsilon, out_grad_scale, out_grad_shift)
-        found = found.astype(input.dtype, copy=False)
+        found = self.rounded(found, input.dtype)
         if len(input) > 1:  # of one row it is 0 whatever is rounded
             # the difference of what may be far larger, as of two rows nearly all is cancelled
             variance = exact._column_statistics(X)[1]
             found = found + self.by(scale * grad_output / np.sqrt(variance + epsilon))
-        return found.astype(input.dtype, copy=False)
+        return self.rounded(found, input.dtype)
 
     def batch_norm_inference_backward(
         self,
@@ -232,7 +253,7 @@ class Rounding:
 
     def softmax_cross_entropy(self, logits, labels):
         found = exact.softmax_cross_entropy(self.operand(logits), labels)
-        losses = found.astype(logits.dtype, copy=False)
+        losses = self.rounded(found, logits.dtype)
         return losses + self.by(np.ones_like(losses))  # of the sum of which it is the logarithm
 
     def softmax_cross_entropy_gradient(self, logits, labels):
@@ -240,7 +261,7 @@ class Rounding:
 
     def smoothed_cross_entropy(self, logits, labels, smoothing):
         found = exact.smoothed_cross_entropy(self.operand(logits), labels, smoothing)
-        losses = found.astype(logits.dtype, copy=False)
+        losses = self.rounded(found, logits.dtype)
         return losses + self.by(np.ones_like(losses))
 
     def smoothed_cross_entropy_gradient(self, logits, labels, smoothing):
