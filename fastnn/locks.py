@@ -128,10 +128,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
+def unlock(file: int) -> None:
+    """Give the lock of a file back, also where a child of a fork has the file open as well."""
+    if sys.platform != "win32":  # where none forks
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def locked(file: int) -> bool:
     """Lock the file of a descriptor; return False where another process has the lock.
 
-    It goes back when the file is closed. This is the one place that knows how systems do it.
+    It goes back when the file is closed, everywhere. This is the one place that knows how systems
+    do it.
 
     Raises
     ------

@@ -208,8 +208,8 @@ def run_pack(one, source, rows, pairs):
 
 
 @jit
-def run_matmul(alpha, A, B, C, keep):
-    matmul_pairs(alpha, A, B, C, keep)
+def run_matmul(alpha, A, B, C, keep, mask):
+    matmul_pairs(alpha, A, B, C, keep, mask)
 
 
 @jit
@@ -224,6 +224,9 @@ def aligned(*shape, dtype=np.float32):
 
 def as_matrix(array):
     return Matrix(array.ctypes.data, *array.strides, *array.shape)
+
+
+NOTHING = Matrix(0, 0, 0, 0, 0)
 
 
 def triples(kind, count, rng):
@@ -333,8 +336,15 @@ def test_the_product_adds_in_an_order_that_no_machine_changes(count, inner, vect
                 total = (total + exact).astype(np.float32)
         fused = (expected.astype(float) + alpha.astype(float) * total).astype(np.float32)
         expected = fused if keep or start else alpha * total
-    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(C), keep)
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(C), keep, NOTHING)
     assert (expected == C).all()
+    mask = aligned(count, columns)
+    mask[:] = rng.standard_normal(mask.shape)
+    mask[0, 0] = 0
+    whole = aligned(count, columns)
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(whole), 0, NOTHING)
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(C), 0, as_matrix(mask))
+    assert (np.where(mask > 0, whole, 0) == C).all()
 
 
 @pytest.mark.parametrize(
@@ -363,7 +373,7 @@ def test_an_update_packs_what_it_has_changed(units, inner, vectors, with_rows, r
     run_update(
         alpha, as_matrix(A), as_matrix(B), as_matrix(weights), found_rows, as_matrix(found[1])
     )
-    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(twin), 1)
+    run_matmul(alpha, as_matrix(A), as_matrix(B), as_matrix(twin), 1, NOTHING)
     assert (to_bits(weights) == to_bits(twin)).all()
     run_pack(np.float32(1), as_matrix(twin), expected_rows, as_matrix(expected[1]))
     for one, other in zip(found, expected, strict=True):
@@ -375,7 +385,7 @@ def test_modes_of_the_processor_are_as_before():
     A, B, C = aligned(1, 1), aligned(1, lanes(4)), aligned(1, lanes(4))
     A[:], B[:] = of_bits(0x3F803F80), of_bits(0x00010001)
     C[:] = 1
-    run_matmul(np.float32(1), as_matrix(A), as_matrix(B), as_matrix(C), 0)
+    run_matmul(np.float32(1), as_matrix(A), as_matrix(B), as_matrix(C), 0, NOTHING)
     if platform.machine() in ("x86_64", "AMD64"):
         assert (C == 0).all()
     assert np.float32(1e-30) * np.float32(1e-12) > 0

@@ -234,6 +234,44 @@ def test_errors_of_types_are_raised():
         of_no_number(1)
 
 
+HALF = np.float64(0.5)
+
+
+@jit
+def constants(x):
+    if x * HALF > 1:
+        return 7
+    return 7
+
+
+@jit
+def constant():
+    return 7
+
+
+def test_constants():
+    assert constants(3) == constant() == 7
+
+
+@microkernel
+def faulty(k: Kernel, number: Int) -> Int:
+    with k.loop(0, number) as i:
+        raise TypeError("a mistake of this kernel's")
+    return i
+
+
+@jit
+def calls_a_faulty_kernel(number):
+    return faulty(number)
+
+
+def test_a_mistake_in_a_kernel_is_not_taken_for_a_change_of_numba(monkeypatch):
+    """Else everything would be compiled again, in the ordinary way."""
+    monkeypatch.setattr(frontend, "_ordinarily", lambda *_: pytest.fail("compiled again"))
+    with pytest.raises(TypeError, match="a mistake of this kernel's"):
+        calls_a_faulty_kernel(1)
+
+
 KINDS = np.dtype(np.float32), step.SHARED, step.LAYER, *[INTEGER] * 12
 
 

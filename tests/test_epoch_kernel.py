@@ -665,6 +665,18 @@ def test_what_can_not_be_compiled_gives_its_turn_back(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
+def test_a_child_that_has_the_file_open_does_not_keep_the_turn(tmp_path, monkeypatch):
+    """As one has that was forked by another thread just when the file was opened."""
+    monkeypatch.setattr(cache, "places", lambda: [tmp_path])
+    turn = cache.Turn()
+    with turn.taken():
+        of_child = os.dup(turn._file.fileno())
+        assert not nobody_has_the_turn(tmp_path)
+    assert nobody_has_the_turn(tmp_path)
+    os.close(of_child)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
 def test_who_has_its_code_waits_for_nobody(tmp_path, monkeypatch):
     """While another thread waits for another process."""
     jit.jit(successor)(1)

@@ -215,16 +215,23 @@ class Counted:
         inputs = numbers(rows, self.dtype, self.count)
         return int(np.count_nonzero(inputs[:, first : first + self._rows(layer)]))
 
+    def _own_outputs(self, layer: np.void) -> int:
+        """Outputs by which this thread multiplies its units: of some layers own columns alone."""
+        outputs = int(layer["output_units"])
+        if layer["by_outputs"]:
+            return max(min(int(layer["stop_column"]), outputs) - int(layer["first_column"]), 0)
+        return outputs
+
     def _asked(self, layer: np.void, work: Work) -> Work:
         """Add what the mathematics of one product asks for."""
-        outputs = int(layer["output_units"])
+        outputs = self._own_outputs(layer)
         return work + Work(
             dense=self.count * self._rows(layer) * outputs,
             nonzero=self.nonzero(layer) * outputs,
         )
 
     def _weights(self, layer: np.void, again: float = 0.0, span: float = 0.0) -> Touch:
-        nbytes = self._rows(layer) * self._vectors(layer["output_units"]) * VECTOR_BYTES
+        nbytes = self._rows(layer) * self._vectors(self._own_outputs(layer)) * VECTOR_BYTES
         return Touch(operand(layer["weights"], "parameters"), nbytes, again * nbytes, span)
 
     def _inputs(self, layer: np.void, again: float = 0.0, span: float = 0.0) -> Touch:
@@ -264,10 +271,10 @@ class Counted:
         asked = self._twice if layer["forward_by"] == ONE_SAMPLE else self._asked
         yield number, "forward", asked(layer, self._multiply(layer))
         yield number, "meeting", Work()
-        vectors, slots = self.count * self._columns(layer), int(layer["parts"])
-        read = [self._slot(layer, slot, vectors) for slot in range(slots)]
+        vectors, terms = self.count * self._columns(layer), int(layer["term_count"])
+        read = [self._slot(layer, term, vectors) for term in range(terms)]
         written = Touch(operand(layer["outputs"]), vectors * VECTOR_BYTES)
-        added = passes((slots + 1) * vectors, vectors)
+        added = passes((terms + 1) * vectors, vectors)
         yield number, "activation", added + Work(touched=[*read, written])
         yield number, "stages", Work()
 
@@ -309,7 +316,7 @@ class Counted:
         return work
 
     def _multiply(self, layer: np.void) -> Work:
-        vectors, way = self._vectors(layer["output_units"]), int(layer["forward_by"])
+        vectors, way = self._vectors(self._own_outputs(layer)), int(layer["forward_by"])
         weights = self._rows(layer) * vectors
         chunks = [last - first for first, last in self._chunks(layer) if last > first]
         slots = [self._slot(layer, number, self.count * vectors) for number in range(len(chunks))]
@@ -440,7 +447,7 @@ class Counted:
         return self._asked(layer, self._asked(layer, work))
 
     def _update(self, layer: np.void) -> Work:
-        vectors, way = self._vectors(layer["output_units"]), int(layer["update_by"])
+        vectors, way = self._vectors(self._own_outputs(layer)), int(layer["update_by"])
         keep, units = bool(layer["move"] == 0), self._rows(layer)
         G, W, X = self._outputs(layer, "gradient"), self._weights(layer), self._inputs(layer)
         if way == BY_UNIT:

@@ -30,7 +30,7 @@ from llvmlite import binding
 from fastnn import memory
 from fastnn.backends import description
 from fastnn.guards import CHECKED
-from fastnn.locks import locked
+from fastnn.locks import locked, unlock
 
 from ..machine import MACHINE, numba_setting, target_cpu
 from . import sources
@@ -193,10 +193,7 @@ class Turn:
         self.begin()
 
     def begin(self) -> None:
-        """Begin as nobody's; in the child of a fork, which lacks the thread that had or awaited it.
-
-        A file that both hold open would stay locked until both have closed it.
-        """
+        """Begin as nobody's, also in the child of a fork, which lacks the thread that had it."""
         self._threads = threading.Lock()
         self._close()
 
@@ -209,6 +206,9 @@ class Turn:
                     self._wait()
                 yield
             finally:
+                if self._file is not None:
+                    with contextlib.suppress(OSError):
+                        unlock(self._file.fileno())
                 self._close()
 
     def _wait(self) -> None:

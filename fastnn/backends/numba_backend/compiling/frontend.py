@@ -104,6 +104,8 @@ def _leanly(function: Callable[..., Any], kinds: Sequence[Kind], used_of: Used) 
     try:
         made, name, result, elsewhere = lean.instructions(taken, arguments, FLAGS)
     except MOVED:
+        if calls.failure is not None:
+            raise calls.failure from None
         return None
     if elsewhere - calls.needed:  # functions that Numba would compile and add
         return None
@@ -162,8 +164,9 @@ def _callers(symbol: str, made: _Made, kinds: Sequence[Kind]) -> str:
     is told. Python calls by its own convention for functions of C (METH_FASTCALL), without its
     lock while the function runs.
     """
-    if made.result not in (types.int64, types.none):
-        raise TypeError(f"{symbol} must return an integer or nothing, not {made.result}")
+    result = types.unliteral(made.result)  # a constant is of a type of its own
+    if result not in (types.int64, types.none):
+        raise TypeError(f"{symbol} must return an integer or nothing, not {result}")
     codes = [str(code) for kind in kinds for code in _codes(kind)]
     given = ", ".join(f"{code} %a{i}" for i, code in enumerate(codes))
     pointers, passed, number = "", ["ptr %result", "ptr %error"], 0
@@ -185,7 +188,7 @@ define i64 @"{symbol}"({given}) {{
   store i64 0, ptr %result
 {pointers}  %status = call i32 @"{made.name}"({", ".join(passed)})
   %value = load i64, ptr %result
-  ret i64 {"%value" if made.result == types.int64 else "0"}
+  ret i64 {"%value" if result == types.int64 else "0"}
 }}
 
 define ptr @"{symbol}.python"(ptr %self, ptr %arguments, i64 %count) {{

@@ -165,8 +165,17 @@ class Calls:
     """Of the function that is being compiled; one at a time is."""
 
     def __init__(self, used_of: Used) -> None:
-        self.used_of = used_of
+        self._used_of = used_of
         self.needed: set[str] = set()
+        self.failure: Exception | None = None
+
+    def used_of(self, kernel: Microkernel, element: ir.Type) -> tuple[int, ...] | None:
+        """Ask `Used`, and note what the writing of a kernel raises."""
+        try:
+            return self._used_of(kernel, element)
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 @functools.cache

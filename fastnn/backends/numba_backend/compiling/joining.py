@@ -241,8 +241,10 @@ class _Joiner:
 
     def _global(self, node: ast.Name | ast.Attribute, value: Any) -> ast.expr:
         """Return what stands for the object that a global name means."""
-        if isinstance(value, (int, float)):
+        if isinstance(value, int):
             return ast.Constant(value)
+        if isinstance(value, float):  # one of NumPy's is written otherwise
+            return ast.Constant(float(value))
         wanted = node.id if isinstance(node, ast.Name) else node.attr
         name, number = wanted, 0
         while name in self._own or self.globals.get(name, value) is not value:

@@ -26,7 +26,9 @@ from numba.core.registry import cpu_target
 from ..microkernel import allow_fusing
 
 MOVED = AttributeError, ImportError, TypeError
-"""What is raised where something of Numba's has another name, or takes other arguments."""
+"""What is raised where something of Numba's has another name, or takes other arguments.
+
+Kernels that a function calls are written meanwhile; what they raise is in `Calls.failure`."""
 
 
 def instructions(

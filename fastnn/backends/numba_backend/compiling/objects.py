@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 from llvmlite import binding
@@ -39,7 +40,7 @@ def target_machine() -> Any:
     """
     triple = binding.get_process_triple()
     cpu, features = target_cpu()
-    relocation = "static" if triple.startswith(("x86_64", "i")) else "default"
+    relocation = "static" if re.match("x86_64|i.86", triple) else "default"
     return binding.Target.from_triple(triple).create_target_machine(
         cpu=cpu, features=features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
     )

@@ -9,7 +9,7 @@ of the weights, as rows along which forward product and input gradient go, and a
     update            dW = X^T G    X as pairs of samples, turned,   G as pairs of samples
 
 W^T in pairs of outputs is W as rows, of which words are transposed.
-Before, it was (W G^T)^T, as in float32, of which all of the result is transposed: a few per cent
+Tried and lost: (W G^T)^T, as in float32, of which all of the result is transposed: a few per cent
 slower with 1,024 units and 10 outputs, elsewhere within the noise.
 """
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 from ..jit import call, jit_part, operation, record_at
 from ..kernels.bfloat16 import load_pairs, matmul_pairs, pack_pairs, update_pairs
 from ..kernels.loading import copy_bytes, sample_at
-from ..kernels.relu import mask_by_sign
 from ..kernels.rows import clear, integer_at, transpose
 from ..microkernel import matrix_at, shifted, submatrix, transposed
 
@@ -115,7 +114,7 @@ def multiply_in_pairs(one, record, parameters, count, training, changed):
         else:
             matmul_pairs(
                 one, submatrix(layer.packed_inputs, 0, first // 2, count, words),
-                submatrix(layer.paired_weights, first // 2, 0, words, columns), Z, 0,
+                submatrix(layer.paired_weights, first // 2, 0, words, columns), Z, 0, nothing(),
             )  # fmt: skip
 
 
@@ -134,13 +133,14 @@ def input_gradient_in_pairs(one, record, count, padded):
         one, submatrix(layer.gradient, 0, 0, count, layer.gradient.columns),
         layer.packed_gradient, layer.paired_gradient,
     )  # fmt: skip
-    dX = submatrix(below.gradient, 0, unit, count, units)
+    mask = nothing()
+    if layer.mask_inputs != 0:
+        mask = submatrix(layer.inputs, 0, unit, count, units)
     matmul_pairs(
         one, submatrix(layer.packed_gradient, 0, 0, count, words),
-        submatrix(layer.turned_weights, 0, unit, words, units), dX, 0,
+        submatrix(layer.turned_weights, 0, unit, words, units),
+        submatrix(below.gradient, 0, unit, count, units), 0, mask,
     )  # fmt: skip
-    if layer.mask_inputs != 0:
-        mask_by_sign(one, dX, submatrix(layer.inputs, 0, unit, count, units))
     clear(one, submatrix(below.gradient, count, unit, padded - count, units))
 
 
@@ -162,4 +162,4 @@ def gradient_in_pairs(factor, record, unit, units, count, target, stride, keep):
         rows, pairs = copies_of_weights(layer, unit, units)
         update_pairs(factor, transposed(X), G, C, rows, pairs)
     else:
-        matmul_pairs(factor, transposed(X), G, C, 0)
+        matmul_pairs(factor, transposed(X), G, C, 0, nothing())

@@ -362,7 +362,6 @@ def multiply_rows(
     """Slots = X W for the whole batch, sample by sample or densely."""
     weights = shifted(layer.weights, parameters)
     columns = stop_column - first_column
-    tile = tile_of(columns, layer.gather_tile, shared.lanes)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         last = integer_at(layer.chunk_units + 8 * (chunk + 1))
@@ -381,6 +380,7 @@ def multiply_rows(
                 )  # fmt: skip
                 matmul(one, X, W, Z, 0)
         else:
+            tile = tile_of(columns, layer.gather_tile, shared.lanes)
             bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
             for column in range(first_column, stop_column, tile):
                 width = min(tile, stop_column - column)

@@ -59,7 +59,7 @@ in bfloat16."""
 WAITING_FROM = 0.7
 """Share of non-zeros from which one pass over all weights is faster than two over those in use."""
 IN_PLACE_BYTES = 3 << 20
-"""What a dense product may read of a batch, block by block of columns, without copying it before.
+"""What a dense product may read of a batch, tile by tile of columns, without copying it before.
 
 Measured: batches of 32 gain up to 1,024 units, those of 128 up to 256, those of 512 up to 64."""
 TRANSPOSING = 12
@@ -431,7 +431,7 @@ class Table:
         For a wide layer they are read again and again, and what lies together is sooner read.
         """
         vectors = self._whole_vectors(int(layer["output_units"])) // self.lanes
-        passes = -(-vectors // MACHINE.block_columns)
+        passes = -(-vectors // MACHINE.tile_columns)
         return bool(
             layer["forward_by"] == layer["update_by"] == EVERY_NUMBER
             and structure.input_dtype == self.dtype

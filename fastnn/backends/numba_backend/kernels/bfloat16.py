@@ -96,16 +96,27 @@ def load_pairs(
 
 
 @microkernel
-def matmul_pairs(k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int) -> None:
+def matmul_pairs(
+    k: Kernel, alpha: Real, A: Matrix, B: Matrix, C: Matrix, keep: Int, mask: Matrix
+) -> None:
     """C = keep * C + alpha * A B in float32, for A and B of words, pairs of bfloat16.
 
     As `matmul`; the inner dimension counts pairs. Numbers below the smallest normal one are zeros,
-    as the instruction has them.
+    as the instruction has them. Where `mask` is not above 0, as the output of a ReLU, C becomes 0;
+    with a mask at the address 0 nowhere.
     """
+    add = add_to(k, alpha, C, k.fma_rounded_once)
+
+    def finish(total: Sums, height: int, columns: int, row: Int, offset: Int, kept: Int) -> None:
+        with k.when(mask.address.differs(0)):
+            for i, j in itertools.product(range(height), range(columns)):
+                place = mask.row(row + i) + offset + j * k.vector_bytes
+                total[i, j] = k.where(k.load(place) > 0.0, total[i, j], k.zero())
+        add(total, height, columns, row, offset, kept)
+
     with flushing_denormals(k):
         write_product(
-            k, strided(k, A), B, C, keep,
-            partial(fma_pairs, k), add_to(k, alpha, C, k.fma_rounded_once),
+            k, strided(k, A), B, C, keep, partial(fma_pairs, k), finish,
             BLOCK_PAIRS, COLUMNS_AT_ONCE, TILE_COLUMNS,
         )  # fmt: skip
 
