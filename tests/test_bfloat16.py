@@ -475,7 +475,7 @@ def test_a_team_that_parts_and_comes_back_packs_anew(density):
             case.layers, batch_size=16, input_dtype=np.float32, density=density, bfloat16=True
         )
         first = program.training.layers[0]
-        assert first["forward_by"] == (step.BY_UNIT if density < 0.2 else step.IN_PAIRS)
+        assert first["update_by"] == (step.BY_UNIT if density < 0.2 else step.IN_PAIRS)
         program._signals.settings.update(RESTLESS)
         for _ in range(3):
             program.prepare(

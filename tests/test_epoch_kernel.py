@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_again
+from conftest import ROOT, at_the_end_of_memory, run_again
 from numba.core.errors import TypingError
 
 from fastnn import guards, memory
@@ -31,6 +31,7 @@ from fastnn.backends.numba_backend.epoch.step import (
     ONE_SAMPLE,
     WITH_UPDATE,
 )
+from fastnn.backends.numba_backend.epoch.table import INPUT_CODES
 from fastnn.backends.numba_backend.kernels import loading, matmul, rows, sparse
 from fastnn.backends.numba_backend.kernels.exponential import exponential
 from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix, Real
@@ -770,15 +771,25 @@ def call_matmul_transposed(like, A, B, C):
 
 
 @jit.jit
-def call_gather(alpha, V, bits, M, C, group):
+def call_gather(alpha, V, values, bits, M, C, group):
     rows.nonzero_bits(alpha, V, bits)
-    sparse.gather(alpha, V, bits, M, C, group, 1, C)
+    sparse.gather(alpha, values, bits, M, C, group, 1, C)
 
 
 @jit.jit
-def call_scatter(alpha, V, bits, M, C, group):
+def call_scatter(alpha, V, values, bits, M, C, group):
     rows.nonzero_bits(alpha, V, bits)
-    sparse.scatter(alpha, V, bits, M, C, group)
+    sparse.scatter(alpha, values, bits, M, C, group)
+
+
+@jit.jit
+def call_turn_bits(bits, target):
+    rows.turn_bits(bits, target)
+
+
+@jit.jit
+def call_load_nonzeros(scale, samples, row_bytes, order, first, code, target, bits):
+    loading.load_nonzeros(scale, samples, row_bytes, order, first, code, target, bits)
 
 
 def matrix(array, rows, columns):
@@ -862,35 +873,78 @@ def test_matmul_transposed(dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("vectors", [1, 2, 3, 5, MACHINE.gather_vectors])
-@pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.2, 1.0])
 def test_products_that_skip_zeros(density, vectors, dtype):
     rng = np.random.default_rng(0)
     length = lanes(np.dtype(dtype).itemsize)
     count, width = 10, vectors * length
-    dense = rng.standard_normal((count, 64)) * (rng.random((count, 64)) < density)
-    values = aligned(dense, dtype)
-    bits = np.zeros((count, 1), np.int64)
-    sparse_operand = matrix(values, count, 64), matrix(bits, count, 1)
     eps = np.finfo(dtype).eps
-
-    for group in (1, 2):
+    for words, group in ((1, 1), (1, 2), (2, 1)):  # two words of single rows alone
         if group == 2 and vectors > MACHINE.scatter_vectors:
-            break
-        m = aligned(rng.standard_normal((64, width)), dtype)
+            continue
+        inner = 64 * words
+        dense = rng.standard_normal((count, inner)) * (rng.random((count, inner)) < density)
+        V = aligned(dense, dtype)
+        # of pairs, numbers of neighbouring rows lie side by side
+        values = aligned(dense.T, dtype).T if group == 2 else V
+        sets = np.zeros((words, count), np.int64).T
+        sparse_operand = (
+            matrix(V, count, inner), matrix(values, count, inner), matrix(sets, count, words)
+        )  # fmt: skip
+        m = aligned(rng.standard_normal((inner, width)), dtype)
         c = aligned(rng.standard_normal((count, width)), dtype)
         expected = c[:count, :width] - 0.5 * dense @ m[:, :width].astype(np.float64)
-        operands = matrix(m, 64, width), matrix(c, count, width)
+        operands = matrix(m, inner, width), matrix(c, count, width)
         call_gather(dtype(-0.5), *sparse_operand, *operands, group)
-        assert np.abs(c[:count, :width] - expected).max() <= 300 * eps
-    if vectors > MACHINE.scatter_vectors:
-        return
-    for group in (1, 2):
+        assert np.abs(c[:count, :width] - expected).max() <= 5 * inner * eps
+        if words == 2 or vectors > MACHINE.scatter_vectors:
+            continue
         m = aligned(rng.standard_normal((count, width)), dtype)
         c = aligned(rng.standard_normal((64, width)), dtype)
         expected = c[:, :width] - 0.5 * dense.T @ m[:count, :width].astype(np.float64)
         operands = matrix(m, count, width), matrix(c, 64, width)
         call_scatter(dtype(-0.5), *sparse_operand, *operands, group)
         assert np.abs(c[:, :width] - expected).max() <= 100 * eps
+
+
+@pytest.mark.parametrize("count", [1, 17, 63, 64])
+def test_sets_are_turned(count):
+    """What lies behind the rows doesn't count."""
+    rng = np.random.default_rng(count)
+    sets = rng.integers(-(2**63), 2**63, (64, 1))
+    turned = np.full((64, 1), -1)
+    call_turn_bits(matrix(sets, count, 1), matrix(turned, 64, 1))
+    for unit in range(64):
+        members = [row for row in range(count) if sets[row, 0].item() >> unit & 1]
+        assert turned[unit, 0].item() % 2**64 == sum(1 << row for row in members)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("units", [1, 3, 64, 77, 150])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_samples_and_the_sets_of_their_nonzeros(dtype, kind, units, ordered):
+    """Of rows that end where the mapped memory does, some columns; -0 is zero and NaN is not."""
+    rng = np.random.default_rng(units)
+    numbers = rng.integers(0, 3, (9, units + 5)).astype(kind)
+    if kind != np.uint8:
+        numbers[::2] *= -1.5
+        numbers[3, 5] = np.nan
+    samples = at_the_end_of_memory(numbers)
+    order = rng.permutation(9)
+    count, words = 7, -(-units // 64)
+    target = aligned(np.full((count, units), np.nan), dtype)
+    sets = np.full((words, count), -1).T
+    call_load_nonzeros(
+        dtype(0.5), samples.ctypes.data + 5 * samples.itemsize, samples.strides[0],
+        order.ctypes.data if ordered else 0, 2, INPUT_CODES[np.dtype(kind)],
+        matrix(target, count, units), matrix(sets, count, words),
+    )  # fmt: skip
+    taken = numbers[order[2:] if ordered else slice(2, None), 5:]
+    np.testing.assert_array_equal(target[:count, :units], dtype(0.5) * taken.astype(dtype))
+    found = np.unpackbits(np.ascontiguousarray(sets).view(np.uint8), axis=1, bitorder="little")
+    np.testing.assert_array_equal(found[:, :units], taken != 0)
+    assert not found[:, units:].any()
 
 
 @pytest.mark.parametrize("bits", [256, 128])

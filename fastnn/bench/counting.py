@@ -142,7 +142,7 @@ class Counted:
     def __init__(self, shared: np.void, layers: np.ndarray) -> None:
         self.shared, self.layers = shared, layers
         self.count = int(shared["batch_size"])
-        self.padded = memory.round_up(self.count, int(shared["group"]))
+        self.padded = memory.round_up(self.count, int(shared["lanes"]))
         self.itemsize, self.lanes = int(shared["itemsize"]), int(shared["lanes"])
         self.dtype = np.dtype(f"f{self.itemsize}")
 
@@ -236,8 +236,7 @@ class Counted:
 
     def _inputs(self, layer: np.void, again: float = 0.0, span: float = 0.0) -> Touch:
         nbytes = self.count * self._units(layer) * self.itemsize
-        which = "inputs_transposed" if layer["forward_by"] == BY_UNIT else "inputs"
-        return Touch(operand(layer[which]), nbytes, again * nbytes, span)
+        return Touch(operand(layer["inputs"]), nbytes, again * nbytes, span)
 
     def _inputs_there(self, layer: np.void) -> list[Touch]:
         """Inputs of the forward product, of the samples that it may read as they lie."""
@@ -287,17 +286,21 @@ class Counted:
             return Work()
         each = int(self.shared["input_itemsize"])
         read = Touch(("samples", 0), self.count * self._rows(layer) * each)
-        vectors = self._vectors(self._units(layer))
-        if layer["forward_by"] == BY_UNIT:
-            words = self._bits_by_unit(layer)
-            # a block of units in which every sample is zero is not written
-            group = int(self.shared["group"])
-            parts = np.unpackbits(words.view(np.uint8), axis=1).reshape(len(words), -1, group)
-            occupied = parts.any(axis=2).reshape(-1, self.lanes, parts.shape[1]).any(axis=1).sum()
-            stored = int(occupied) * self.lanes * (group // self.lanes)
-        else:
-            stored = self.count * vectors
-        return passes(self.padded * vectors, stored) + Work(touched=[read, self._inputs(layer)])
+        vectors = self.count * self._vectors(self._units(layer))
+        work = passes(vectors, vectors) + Work(touched=[read, self._inputs(layer)])
+        if layer["bits_by_sample"]["address"] != 0:
+            work += passes(0, self.count * self._words(layer)) + self._turn(layer)
+        return work
+
+    def _words(self, layer: np.void) -> int:
+        """How many words the set of a sample's own units takes."""
+        return sum(-(-(last - first) // WORD) for first, last in self._chunks(layer))
+
+    def _turn(self, layer: np.void) -> Work:
+        if layer["bits_by_unit"]["address"] == 0:
+            return Work()
+        vectors = self._groups() * self._words(layer) * (WORD * 8 // VECTOR_BYTES)
+        return passes(vectors, vectors)
 
     def _transposed(self, layer: np.void) -> Touch:
         return Touch(
@@ -305,15 +308,12 @@ class Counted:
         )
 
     def _find_nonzeros(self, layer: np.void, first: bool) -> Work:
-        work = Work()
-        if first and layer["forward_by"] == BY_UNIT:
-            return work  # found as samples are loaded
-        if layer["update_by"] == BY_UNIT:
-            work += passes(self._units(layer) * self._vectors(self.padded), self._units(layer))
-        if BY_SAMPLE in (layer["forward_by"], layer["update_by"]):
-            words = self.count * -(-self._units(layer) // WORD)
-            work += passes(self.count * self._vectors(self._units(layer)), words)
-        return work
+        if first or layer["bits_by_sample"]["address"] == 0:
+            return Work()  # those of the first layer are found as samples are loaded
+        work = passes(
+            self.count * self._vectors(self._units(layer)), self.count * self._words(layer)
+        )
+        return work + self._turn(layer)
 
     def _multiply(self, layer: np.void) -> Work:
         vectors, way = self._vectors(self._own_outputs(layer)), int(layer["forward_by"])
@@ -333,7 +333,7 @@ class Counted:
         if way == BY_SAMPLE:
             tiles = -(-vectors // (int(layer["gather_tile"]) // self.lanes))
             found = visits(self._bits_by_sample(layer), 1)
-            words = self.count * sum(-(-units // WORD) for units in chunks)
+            words = self.count * sum(-(-units // int(layer["gather_units"])) for units in chunks)
             ends = (words - self.count * len(chunks)) * vectors
             work = Work(
                 multiply_adds=found * vectors + ends,
@@ -438,7 +438,9 @@ class Counted:
                 loads=found * (vectors + 2 * tiles) + units * (vectors + self.padded * calls),
                 stores=found * tiles + units * (vectors + along * calls),
             )
-            touched = [self._weights(layer), G, self._transposed(layer), turned]
+            copied = layer["inputs_transposed"]["address"] != 0
+            inputs = self._transposed(layer) if copied else self._inputs(layer)
+            touched = [self._weights(layer), G, inputs, turned]
             yield number, "backward", self._twice(layer, work) + Work(touched=touched)
             yield number, "turn", passes(units * along, units * along) + Work(touched=[turned])
 

@@ -588,11 +588,12 @@ class Kernel:
         """Return a vector whose lanes are all `number`."""
         return Vector(self, self.in_every_lane(number.code))
 
-    def in_every_lane(self, code: ir.Value) -> ir.Value:
-        """Return as many of a value of any LLVM type as a vector has lanes."""
-        empty = ir.Constant(ir.VectorType(code.type, self.lanes), ir.Undefined)
+    def in_every_lane(self, code: ir.Value, lanes: int = 0) -> ir.Value:
+        """Return as many of a value of any LLVM type as a vector has lanes, or as `lanes` says."""
+        lanes = lanes or self.lanes
+        empty = ir.Constant(ir.VectorType(code.type, lanes), ir.Undefined)
         first = self.builder.insert_element(empty, code, ir.Constant(INT32, 0))
-        every = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
+        every = ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes)
         return self.builder.shuffle_vector(first, empty, every)
 
     def where(self, condition: Condition, yes: V, no: V) -> V:
@@ -660,6 +661,19 @@ class Kernel:
         never_zero = ir.Constant(ir.IntType(1), 1)
         return Int(self, self.builder.cttz(bits.code, never_zero))
 
+    def count_bits(self, bits: Int) -> Int:
+        """How many bits are set."""
+        count = self.function("llvm.ctpop.i64", INT64, [INT64])
+        return Int(self, self.builder.call(count, [bits.code]))
+
+    def lanes_of(self, bits: Int, first: Int) -> Condition:
+        """The lanes of which bits are set, that of lane 0 at `first`: what `bits` has made."""
+        narrow = self.builder.trunc(
+            self.builder.lshr(bits.code, first.code), ir.IntType(self.lanes)
+        )
+        flags = ir.VectorType(ir.IntType(1), self.lanes)
+        return Condition(self, self.builder.bitcast(narrow, flags))
+
     def lane_before(self, count: Int) -> Condition:
         """The lanes whose number is below `count`."""
         numbers = ir.Constant(ir.VectorType(INT64, self.lanes), list(range(self.lanes)))
@@ -676,19 +690,20 @@ class Kernel:
         Interleaving rows i and i + half, for every i, moves one bit of the row number
         into the lane number; after log2(lanes) rounds the two have changed places.
         """
-        half = self.lanes // 2
-        for _ in range(self.lanes.bit_length() - 1):
+        half = len(codes) // 2
+        for _ in range(half.bit_length()):
             pairs = zip(codes[:half], codes[half:], strict=True)
             codes = [code for pair in pairs for code in self.interleave(*pair)]
         return codes
 
     def interleave(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return a_0, b_0, a_1, b_1, ... of two vectors of any element type, as two vectors."""
-        half = self.lanes // 2
+        lanes = a.type.count
+        half = lanes // 2
         low, high = (
             ir.Constant(
-                ir.VectorType(INT32, self.lanes),
-                [place for i in range(half) for place in (first + i, first + i + self.lanes)],
+                ir.VectorType(INT32, lanes),
+                [place for i in range(half) for place in (first + i, first + i + lanes)],
             )
             for first in (0, half)
         )
@@ -734,13 +749,29 @@ class Kernel:
         builder.position_at_end(after)
 
     @contextlib.contextmanager
-    def each_bit(self, bits: Int) -> Iterator[Int]:
-        """Loop over the bits that are set, lowest first; yields their numbers."""
-        rest = self.variable(bits)
-        with self.loop_while(lambda: rest[0].differs(0)):
+    def each_bit(self, bits: Int, further: Int | None = None) -> Iterator[Int]:
+        """Loop over the bits that are set, lowest first; yields their numbers.
+
+        With a `further` word, whose bits count from 64 on, it is one loop all the same: where it
+        ends is mispredicted once, not once for each word.
+        """
+        if further is None:
+            rest = self.variable(bits)
+            with self.loop_while(lambda: rest[0].differs(0)):
+                current = rest[0]
+                yield self.lowest_bit(current)
+                rest[0] = current & (current - 1)
+            return
+        empty = bits.equals(0)
+        rest = self.variable(self.where(empty, further, bits))
+        base = self.variable(self.where(empty, self.integer(64), self.integer(0)))
+        with self.loop(0, self.count_bits(bits) + self.count_bits(further)):
             current = rest[0]
-            yield self.lowest_bit(current)
-            rest[0] = current & (current - 1)
+            yield base[0] | self.lowest_bit(current)
+            left = current & (current - 1)
+            done = left.equals(0)
+            rest[0] = self.where(done, further, left)
+            base[0] = self.where(done, self.integer(64), base[0])
 
     def when(self, condition: Condition):
         """`with k.when(condition):` runs its body where the condition holds."""

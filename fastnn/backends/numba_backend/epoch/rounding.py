@@ -11,16 +11,15 @@ from ..jit import operation, record_at
 from ..kernels.bfloat16 import round_rows
 from ..microkernel import shifted, submatrix
 from .in_pairs import nothing
-from .step import samples_from
 
 
 @operation
 def round_inputs(one, record, first, stop):
-    """X^T = X^T rounded: own units, samples `first` to `stop`, one group."""
+    """X = X rounded: own units, samples `first` to `stop`, one group."""
     layer = record_at(record, 0)
     unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
-    X = submatrix(samples_from(layer, first), unit, 0, units, stop - first)
-    round_rows(one, X, submatrix(layer.bits_by_unit, unit, first // 64, units, 1), X)
+    X = submatrix(layer.inputs, first, unit, stop - first, units)
+    round_rows(one, X, nothing(), X)
 
 
 @operation

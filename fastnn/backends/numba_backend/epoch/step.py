@@ -29,7 +29,13 @@ from collections.abc import Callable
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
-from ..kernels.loading import copy_bytes, load_row, load_transposed, prefetch_rows, sample_at
+from ..kernels.loading import (
+    copy_bytes,
+    load_nonzeros,
+    load_row,
+    prefetch_rows,
+    sample_at,
+)
 from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
@@ -43,6 +49,7 @@ from ..kernels.rows import (
     real_at,
     transfer,
     transpose,
+    turn_bits,
 )
 from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import backward_by_unit, gather, scatter
@@ -117,14 +124,15 @@ LAYER = np.dtype(
             # which kernels, how many columns they take at a time, and how many rows of the weights
             # ahead of the one that changes the update asks for; none of small weights
             "forward_by", "update_by", "gradient_by", "update_rows", "update_tile",
-            "scatter_tile", "gather_tile", "backward_tile", "chunk_words", "rows_ahead",
+            "scatter_tile", "gather_tile", "gather_units", "backward_tile", "chunk_words",
+            "rows_ahead",
             # how it moves; see `optimizers.py`
             "learned", "move", "rows_at_once", "weights_region", "biases_region",
             "decay", "squares_of_rows", "squares", "penalty_squares",
             # of the first block, where gradients are clipped: address of this thread's PARTs
             "parts_to_clip",
-            # from a group of samples of `inputs_transposed` to the next, from a slot to the next
-            "group_bytes", "slot_bytes",
+            # from a slot to the next
+            "slot_bytes",
             # ONE_SAMPLE: its operation, and minus the rate of the update that waits
             "update_and_multiply", "waiting_factor",
             # the first layer, where it multiplies samples as they lie: where the addresses of those
@@ -146,9 +154,12 @@ LAYER = np.dtype(
             "gradient_rows",
             # [samples, units] or [units, samples]
             "inputs", "inputs_transposed", "outputs", "gradient", "gradient_transposed",
+            # [units, samples]: the transposed copy if there is one, or rows read by columns
+            "inputs_by_unit",
             # one after the other, each [samples, columns]
             "slots",
-            # words of 64 bits, [units, samples / 64] and [samples, units / 64]
+            # words of 64 bits, [units, samples / 64] and [samples, words], for each chunk of units
+            # as many; those of a column side by side
             "bits_by_unit", "bits_by_sample",
             # ONE_SAMPLE: the sample whose update waits, [1, units]
             "waiting",
@@ -175,7 +186,7 @@ SHARED = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "batch_size", "itemsize", "lanes", "group", "chunks",
+            "batch_size", "itemsize", "lanes", "chunks",
             "input_code", "input_itemsize", "input_row_bytes",
             # samples that are CSR: the operation that puts those of a batch where they are read as
             # others are, or 0; addresses of CSR's three arrays, and of these rows, zero in between
@@ -196,7 +207,8 @@ SHARED = np.dtype(
             "add_penalties", "penalty",
             # clipping: 0, or the operation
             "clip",
-            "sources", "zeros", "tail_sources", "tails", "tail_stride",
+            # for samples in pairs: a sample of zeros, and room for the last numbers of two
+            "zeros", "tails", "tail_stride",
         )
     ]
     + [(name, MATRIX) for name in ("input_rows", "result", "result_gradient", "targets")]
@@ -238,40 +250,17 @@ def find_rows(shared, layer, samples, order, start, count, total):
 
 
 @jit_part
-def load_units(scale, shared, layer, samples, order, start, count, first, stop):
-    """X^T = scale * samples^T and its non-zeros: own units, samples `first` to `stop`."""
-    unit = layer.first_unit
-    # the last units of a row, if they fill no vector, are copied: nothing is read beyond its end
-    tail = min(layer.stop_unit, layer.input_units // shared.lanes * shared.lanes)
-    tail_bytes = 0
-    if tail < layer.stop_unit:
-        tail_bytes = shared.input_row_bytes - tail * shared.input_itemsize
-    words = layer.bits_by_unit
-    for row in range(unit, layer.stop_unit):
-        put_integer(0, words.address + row * words.row_stride + first // 64 * 8)
-    X = samples_from(layer, first)
-    for sample in range(first, stop, shared.group):
-        for i in range(shared.group):
-            source = shared.zeros
-            if sample + i < count:
-                source = samples + sample_at(order, start + sample + i) * shared.input_row_bytes
-            put_integer(source + unit * shared.input_itemsize, shared.sources + 8 * i)
-            if tail_bytes != 0:
-                copied = shared.tails + i * shared.tail_stride
-                copy_bytes(source + tail * shared.input_itemsize, copied, tail_bytes)
-                put_integer(copied, shared.tail_sources + 8 * i)
-        bits = shifted(layer.bits_by_unit, sample // 8)
-        load_transposed(
-            scale, shared.sources, shared.input_code,
-            submatrix(X, unit, sample - first, tail - unit, shared.group),
-            submatrix(bits, unit, 0, tail - unit, 1),
+def load_group(scale, shared, layer, samples, order, start, first, stop):
+    """X = scale * samples, and where they are not zero: own units, samples `first` to `stop`."""
+    for chunk in range(layer.first_chunk, layer.stop_chunk):
+        unit = integer_at(layer.chunk_units + 8 * chunk)
+        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
+        load_nonzeros(
+            scale, samples + unit * shared.input_itemsize, shared.input_row_bytes,
+            order, start + first, shared.input_code,
+            submatrix(layer.inputs, first, unit, stop - first, units),
+            submatrix(layer.bits_by_sample, first, chunk * layer.chunk_words, stop - first, 1),
         )  # fmt: skip
-        if tail_bytes != 0:
-            load_transposed(
-                scale, shared.tail_sources, shared.input_code,
-                submatrix(X, tail, sample - first, shared.lanes, shared.group),
-                submatrix(bits, tail, 0, shared.lanes, 1),
-            )  # fmt: skip
 
 
 @jit_part
@@ -291,28 +280,33 @@ def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
 
 
 @jit_part
-def samples_from(layer, first):
-    """X^T from sample `first` on, which begins a group."""
-    return shifted(layer.inputs_transposed, first // GROUP_SAMPLES * layer.group_bytes)
+def find_nonzeros(one, layer, count):
+    """Note which own inputs of the layer are not zero, sample by sample."""
+    for chunk in range(layer.first_chunk, layer.stop_chunk):
+        unit = integer_at(layer.chunk_units + 8 * chunk)
+        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
+        nonzero_bits(
+            one, submatrix(layer.inputs, 0, unit, count, units),
+            submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1),
+        )  # fmt: skip
 
 
 @jit_part
-def find_nonzeros(one, layer, count, padded, training):
-    """Note which own inputs of the layer are not zero, in the order in which its kernels ask."""
-    if training and layer.update_by == BY_UNIT:
-        unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
-        nonzero_bits(
-            one, submatrix(layer.inputs_transposed, unit, 0, units, padded),
-            submatrix(layer.bits_by_unit, unit, 0, units, 1),
-        )  # fmt: skip
-    if layer.forward_by == BY_SAMPLE or (training and layer.update_by == BY_SAMPLE):
+def turn_nonzeros(layer, first, stop):
+    """Note it unit by unit as well, for samples `first` to `stop`.
+
+    The last word of a chunk has no bit for units behind it, which are the next chunk's to note.
+    """
+    for sample in range(first, stop, GROUP_SAMPLES):
+        count = min(GROUP_SAMPLES, stop - sample)
         for chunk in range(layer.first_chunk, layer.stop_chunk):
-            unit = integer_at(layer.chunk_units + 8 * chunk)
-            units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
-            nonzero_bits(
-                one, submatrix(layer.inputs, 0, unit, count, units),
-                submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1),
-            )  # fmt: skip
+            begin = integer_at(layer.chunk_units + 8 * chunk)
+            for unit in range(begin, integer_at(layer.chunk_units + 8 * (chunk + 1)), 64):
+                word = chunk * layer.chunk_words + (unit - begin) // 64
+                turn_bits(
+                    submatrix(layer.bits_by_sample, sample, word, count, 1),
+                    submatrix(layer.bits_by_unit, unit, sample // 64, 64, 1),
+                )  # fmt: skip
 
 
 @jit_part
@@ -331,7 +325,6 @@ def multiply_units(
     weights = shifted(layer.weights, parameters)
     if layer.round_weights != 0:
         weights = shifted(layer.rounded_weights, 0)
-    X = samples_from(layer, first)
     tile = tile_of(stop_column - first_column, layer.scatter_tile, shared.lanes)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         begin = integer_at(layer.chunk_units + 8 * chunk)
@@ -347,7 +340,7 @@ def multiply_units(
                 if column == first_column:
                     ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
                 scatter(
-                    one, submatrix(X, unit, 0, units, stop - first),
+                    one, submatrix(layer.inputs_by_unit, unit, first, units, stop - first),
                     submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
                     submatrix(weights, unit, column, units, columns),
                     submatrix(slot, first, column, stop - first, columns), 2,
@@ -356,21 +349,24 @@ def multiply_units(
 
 @jit_part
 def multiply_rows(
-    one, shared, layer, parameters, count, first_column, stop_column,
+    one, shared, layer, parameters, begin, end, first_column, stop_column,
     samples, order, ahead, ahead_count,
 ):  # fmt: skip
-    """Slots = X W for the whole batch, sample by sample or densely."""
+    """Slots = X W for samples `begin` to `end`, sample by sample or densely."""
+    count = end - begin
     weights = shifted(layer.weights, parameters)
+    if layer.round_weights != 0:
+        weights = shifted(layer.rounded_weights, 0)
     columns = stop_column - first_column
     for chunk in range(layer.first_chunk, layer.stop_chunk):
         first = integer_at(layer.chunk_units + 8 * chunk)
         last = integer_at(layer.chunk_units + 8 * (chunk + 1))
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
-        Z = submatrix(slot, 0, first_column, count, columns)
+        Z = submatrix(slot, begin, first_column, count, columns)
         if first == last:
             clear(one, Z)
         elif layer.forward_by == EVERY_NUMBER:
-            X = submatrix(layer.inputs, 0, first, count, last - first)
+            X = submatrix(layer.inputs, begin, first, count, last - first)
             W = submatrix(weights, first, first_column, last - first, columns)
             if layer.sources != 0:
                 call(layer.multiply_samples, one, layer.sources, first * shared.itemsize, W, Z, 0)
@@ -381,19 +377,23 @@ def multiply_rows(
                 matmul(one, X, W, Z, 0)
         else:
             tile = tile_of(columns, layer.gather_tile, shared.lanes)
-            bits = submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1)
+            bits = submatrix(layer.bits_by_sample, begin, chunk * layer.chunk_words, count, 1)
+            units = layer.gather_units
             for column in range(first_column, stop_column, tile):
                 width = min(tile, stop_column - column)
-                for unit in range(first, last, 64):
+                for unit in range(first, last, units):
                     if column == first_column:
-                        ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
-                    later_rows = min(64, count) if layer.rows_ahead != 0 else 0
+                        ask_for_samples(
+                            shared, layer, unit, units, samples, order, ahead, ahead_count
+                        )  # fmt: skip
+                    words = (min(units, last - unit) + 63) // 64
+                    later_rows = min(units, count) if layer.rows_ahead != 0 else 0
                     gather(
-                        one, submatrix(layer.inputs, 0, unit, count, 64),
-                        shifted(bits, (unit - first) // 64 * 8),
-                        submatrix(weights, unit, column, 64, width),
-                        submatrix(slot, 0, column, count, width), 1, 0 if unit == first else 1,
-                        submatrix(weights, unit + 64, column, later_rows, width),
+                        one, submatrix(layer.inputs, begin, unit, count, units),
+                        submatrix(bits, 0, (unit - first) // 64, count, words),
+                        submatrix(weights, unit, column, units, width),
+                        submatrix(slot, begin, column, count, width), 1, 0 if unit == first else 1,
+                        submatrix(weights, unit + units, column, later_rows, width),
                     )  # fmt: skip
 
 
@@ -416,49 +416,39 @@ def multiply(
     if anew and changed and layer.round_weights != 0:
         call(layer.round_weights, one, layer.record, parameters, 0)
         lap(laps, layer, PREPARE)
-    if first and layer.forward_by == BY_UNIT:
-        # a group of samples is used while it is in the cache
-        for sample in range(0, count, GROUP_SAMPLES):
-            stop = min(sample + GROUP_SAMPLES, padded)
-            if anew:
-                load_units(scale, shared, layer, samples, order, start, count, sample, stop)
-                if layer.round_inputs != 0:
-                    call(layer.round_inputs, one, layer.record, sample, stop)
-                lap(laps, layer, LOAD)
-            ahead = start + min(stop, count)
-            if first_column != stop_column:
-                multiply_units(
-                    one, shared, layer, parameters, sample, min(stop, count),
-                    first_column, stop_column,
-                    samples, order, ahead, min(most_ahead, total - ahead),
-                )  # fmt: skip
-            lap(laps, layer, FORWARD)
-    else:
+    grouped = first and layer.bits_by_sample.address != 0
+    turning = layer.forward_by == BY_UNIT or (training and layer.update_by == BY_UNIT)
+    by_rows = layer.forward_by == EVERY_NUMBER or layer.forward_by == BY_SAMPLE
+    # a group of samples is used while it is in the cache
+    for sample in range(0, count, GROUP_SAMPLES if grouped else count):
+        stop = min(sample + GROUP_SAMPLES, count) if grouped else count
         if anew:
-            if first and layer.forward_by == IN_PAIRS:
+            if grouped:
+                load_group(scale, shared, layer, samples, order, start, sample, stop)
+            elif first and layer.forward_by == IN_PAIRS:
                 rows, pairs = layer.packed_inputs, layer.paired_inputs
-                stop = min(layer.stop_unit, layer.input_units)
                 call(
                     shared.load_in_pairs, scale, shared.record, samples, order, start, count,
-                    layer.first_unit, stop,
+                    layer.first_unit, min(layer.stop_unit, layer.input_units),
                     rows.address, rows.row_stride, pairs.address, pairs.row_stride,
                 )  # fmt: skip
-                lap(laps, layer, LOAD)
             elif first and layer.sources != 0:
                 find_rows(shared, layer, samples, order, start, count, total)
-                lap(laps, layer, LOAD)
             elif first:
                 load_rows(scale, shared, layer, samples, order, start, count)
-                lap(laps, layer, LOAD)
             elif layer.inputs_transposed.address != 0:
                 unit, units = layer.first_unit, layer.stop_unit - layer.first_unit
                 transpose(
                     one, submatrix(layer.inputs, 0, unit, padded, units),
                     submatrix(layer.inputs_transposed, unit, 0, units, padded),
                 )  # fmt: skip
-                lap(laps, layer, PREPARE)
-            find_nonzeros(one, layer, count, padded, training)
-            lap(laps, layer, PREPARE)
+            if not grouped and layer.bits_by_sample.address != 0:
+                find_nonzeros(one, layer, count)
+            if turning:
+                turn_nonzeros(layer, sample, stop)
+            if layer.round_inputs != 0:
+                call(layer.round_inputs, one, layer.record, sample, stop)
+            lap(laps, layer, LOAD if first else PREPARE)
             if layer.forward_by == ONE_SAMPLE:
                 call(layer.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
             elif layer.forward_by == IN_PAIRS:
@@ -466,11 +456,15 @@ def multiply(
                     layer.multiply_in_pairs, one, layer.record,
                     parameters, count, 1 if training else 0, changed,
                 )  # fmt: skip
-        by_rows = layer.forward_by == EVERY_NUMBER or layer.forward_by == BY_SAMPLE
-        if by_rows and first_column != stop_column:
-            ahead = start + count
+        ahead = start + stop
+        if layer.forward_by == BY_UNIT and first_column != stop_column:
+            multiply_units(
+                one, shared, layer, parameters, sample, stop, first_column, stop_column,
+                samples, order, ahead, min(most_ahead, total - ahead),
+            )  # fmt: skip
+        elif by_rows and first_column != stop_column:
             multiply_rows(
-                one, shared, layer, parameters, count, first_column, stop_column,
+                one, shared, layer, parameters, sample, stop, first_column, stop_column,
                 samples, order, ahead, min(most_ahead, total - ahead),
             )  # fmt: skip
         lap(laps, layer, FORWARD)
@@ -581,7 +575,7 @@ def input_gradient(one, layer, below, parameters, rates, count, padded, laps):
         for column in range(0, columns, layer.backward_tile):
             width = min(layer.backward_tile, columns - column)
             backward_by_unit(
-                factor, submatrix(layer.inputs_transposed, unit, 0, units, padded),
+                factor, submatrix(layer.inputs_by_unit, unit, 0, units, padded),
                 submatrix(layer.bits_by_unit, unit, 0, units, 1),
                 submatrix(layer.gradient, 0, column, padded, width),
                 submatrix(weights, unit, column, units, width), dX, layer.dots,
@@ -654,7 +648,7 @@ def update_weights(
                     width = min(layer.update_tile, columns - column)
                     W = submatrix(target, 0, column, rows, width)
                     for sample in range(0, count, GROUP_SAMPLES):
-                        X = submatrix(samples_from(layer, sample), unit, 0, rows, GROUP_SAMPLES)
+                        X = submatrix(layer.inputs_by_unit, unit, sample, rows, GROUP_SAMPLES)
                         ahead = layer.rows_ahead if fused and sample == 0 else 0
                         gather(
                             factor, X,
@@ -829,7 +823,7 @@ def run_batches(
             began = clock()
             lap(laps, first, MEETING)
         count = min(shared.batch_size, total - start)
-        padded = (count + shared.group - 1) // shared.group * shared.group
+        padded = (count + shared.lanes - 1) // shared.lanes * shared.lanes
         step = start // shared.batch_size
         step_rates = rates + step * rates_stride
         read_samples, read_order, read_start = samples, order, start

@@ -20,7 +20,7 @@ from fastnn.backends.description import BatchNorm, Dense, Dropout, Elementwise, 
 from ..checked import Range
 from ..jit import Operation
 from ..kernels import elementwise
-from ..kernels.loading import FLOAT32, FLOAT64, UINT8, sample_group
+from ..kernels.loading import FLOAT32, FLOAT64, UINT8
 from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU, TERM
@@ -70,6 +70,9 @@ GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
 """Where rows of weights lie in pages of their own, the one that is asked for is so far ahead."""
+SAMPLES_ALONE, SAMPLES_A_VECTOR = 32, 5
+"""A first layer multiplies sample by sample in batches of up to so many, and up to so many for each
+output vector; unit by unit in larger ones, where fewer ends of loops are mispredicted."""
 OUTPUTS_TO_SHARE = 512
 """Outputs from which a first layer is shared by them: with 100, two threads lost 8 %."""
 NARROW_VECTORS = 4
@@ -82,7 +85,7 @@ class Table:
     def __init__(self, structure: Structure, batch_size: int, training: bool):
         self.dtype = structure.dtype
         self.lanes = lanes(self.dtype.itemsize)
-        self.padded = memory.round_up(batch_size, sample_group(self.lanes))
+        self.padded = memory.round_up(batch_size, self.lanes)
         self.batch_size = batch_size
         self.training = training
         blocks = structure.blocks
@@ -159,7 +162,7 @@ class Table:
                     result.append((layer, "inputs"))
                     self._want_rows(block.dense.input_units, *result)
                 in_place = number == 0 and self._multiplies_in_place(layer, structure)
-                self._lay_out(layer, number == 0, in_place)
+                self._lay_out(layer, number == 0, in_place, starts)
                 result = [(layer, "outputs")]
                 if structure.chunks > 1 and not layer["by_outputs"]:
                     self._want_slots(layer, structure.chunks)
@@ -180,6 +183,11 @@ class Table:
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
+        for layer in self.layers:
+            address, stride, step, samples, units = layer["inputs"]
+            by_columns = address, step, stride, units, samples
+            copied = layer["inputs_transposed"]["address"] != 0
+            layer["inputs_by_unit"] = layer["inputs_transposed"] if copied else by_columns
         for layer, terms in zip(self.layers, self._terms, strict=True):
             terms["address"] = (
                 layer["slots"]["address"] + np.arange(len(terms)) * layer["slot_bytes"]
@@ -193,7 +201,6 @@ class Table:
         shared["batch_size"] = self.batch_size
         shared["itemsize"] = self.dtype.itemsize
         shared["lanes"] = self.lanes
-        shared["group"] = sample_group(self.lanes)
         shared["chunks"] = structure.chunks
         shared["input_code"] = INPUT_CODES[structure.input_dtype]
         shared["input_itemsize"] = structure.input_dtype.itemsize
@@ -208,13 +215,11 @@ class Table:
         if structure.sparse:
             shared["put_rows"] = put_rows.address(self.dtype, SHARED)
             self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
-        for name in ("sources", "tail_sources"):
-            self._want(self.padded * 8, (shared, name))
-        # always zero: the sample that pads a batch, and what follows the last units of a sample
+        # always zero: what makes up a pair, and what follows the last units of a sample
         byte = np.dtype(np.uint8)
         self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
         shared["tail_stride"] = self.lanes * structure.input_dtype.itemsize
-        self._tails = memory.aligned_zeros(int(shared["group"] * shared["tail_stride"]), byte)
+        self._tails = memory.aligned_zeros(2 * int(shared["tail_stride"]), byte)
         shared["zeros"] = self._zeros.ctypes.data
         shared["tails"] = self._tails.ctypes.data
 
@@ -440,8 +445,22 @@ class Table:
             and int(self.shared["input_row_bytes"][0]) * self.batch_size * passes <= IN_PLACE_BYTES
         )
 
-    def _lay_out(self, layer: np.void, first: bool, in_place: bool) -> None:
-        """Say which buffers a Dense layer needs, and how large they are."""
+    def _wants_copy(self, layer: np.void) -> bool:
+        """Say whether a hidden layer has a transposed copy of its inputs, too.
+
+        The gradient is masked by it where it comes out of a product, transposed. And in a pass that
+        goes back and updates, a gradient that fills the first-level cache would push out of it what
+        is read by columns.
+        """
+        if layer["gradient_by"] == WITH_UPDATE and layer["update_by"] == BY_UNIT:
+            return self.padded * self._row_bytes(int(layer["output_units"])) > CACHED_BYTES
+        return bool(layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS)
+
+    def _lay_out(self, layer: np.void, first: bool, in_place: bool, starts: np.ndarray) -> None:
+        """Say which buffers a Dense layer needs, and how large they are.
+
+        `starts` says where its chunks of input units begin.
+        """
         itemsize = self.dtype.itemsize
         units, outputs = int(layer["input_units"]), int(layer["output_units"])
         ways = {int(layer["forward_by"])}
@@ -454,28 +473,19 @@ class Table:
             if self.training:
                 turned = MULTIPLY_SAMPLES_TURNED.address(self.dtype)
                 layer["multiply_samples_turned"] = turned
-        elif first and layer["forward_by"] not in (BY_UNIT, IN_PAIRS):
+        elif first and layer["forward_by"] != IN_PAIRS:
             self._want_rows(units, (layer, "inputs"))
-
-        # the gradient is masked by the inputs as it comes out of the product, transposed
-        masked = self.training and layer["mask_inputs"] and layer["gradient_by"] == BY_COLUMNS
-        layer["group_bytes"] = GROUP_SAMPLES * itemsize
-        rows = self._whole_vectors(units)
-        if first and BY_UNIT in ways and self.padded > GROUP_SAMPLES:
-            # each group of samples is a matrix of its own, which fits the cache
-            groups = -(-self.padded // GROUP_SAMPLES)
-            layer["group_bytes"] *= rows
-            self._want_matrix(
-                groups * rows, GROUP_SAMPLES, GROUP_SAMPLES * itemsize, (layer, "inputs_transposed")
-            )  # fmt: skip
-        elif BY_UNIT in ways or masked:
+        if self.training and self._wants_copy(layer):
             self._want_transposed(units, (layer, "inputs_transposed"))
-        if BY_UNIT in ways:
-            words = -(-self.padded // 64)
-            self._want_matrix(rows, words, words * 8, (layer, "bits_by_unit"), itemsize=8)
-        if BY_SAMPLE in ways:
-            words = int(layer["chunk_words"] * self.shared["chunks"][0])
-            self._want_matrix(self.padded, words, words * 8, (layer, "bits_by_sample"), itemsize=8)
+        # sets of bits lie word by word, so that those of a group are side by side to be turned
+        groups, words = -(-self.padded // GROUP_SAMPLES), int(layer["chunk_words"])
+        if ways & {BY_UNIT, BY_SAMPLE}:
+            self._want_columns(
+                GROUP_SAMPLES * groups, words * int(self.shared["chunks"][0]),
+                (layer, "bits_by_sample"),
+            )  # fmt: skip
+        if BY_UNIT in ways:  # whole words of the last chunk
+            self._want_columns(int(starts[:-1].max()) + 64 * words, groups, (layer, "bits_by_unit"))
 
         if ONE_SAMPLE in ways:
             operation = one_sample.update_and_multiply
@@ -488,7 +498,7 @@ class Table:
                 operation = in_pairs.load_in_pairs
                 self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
         if layer["round_inputs"]:
-            self._want_rows(outputs, (layer, "rounded_weights"), rows=rows)
+            self._want_rows(outputs, (layer, "rounded_weights"), rows=self._whole_vectors(units))
 
     def _want_slots(self, layer: np.void, count: int) -> None:
         """Ask for slots, one after the other."""
@@ -553,6 +563,12 @@ class Table:
         for record, name in fields:
             record[name] = 0, stride, itemsize or self.dtype.itemsize, rows, columns
         self._want(rows * stride, *fields)
+
+    def _want_columns(self, rows: int, columns: int, field: tuple[np.void, str]) -> None:
+        """Ask for a matrix of 64-bit words that lie column by column."""
+        record, name = field
+        record[name] = 0, 8, 8 * rows, rows, columns
+        self._want(8 * rows * columns, field)
 
     def _whole_vectors(self, units: int) -> int:
         return memory.round_up(units, self.lanes)
@@ -686,14 +702,16 @@ def choose_kernels(
     elif density >= sparse_below(False):
         layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     elif first:
-        layer["forward_by"] = layer["update_by"] = BY_UNIT
+        few_samples = batch_size <= min(SAMPLES_ALONE, SAMPLES_A_VECTOR * vectors)
+        layer["forward_by"] = BY_SAMPLE if few_samples else BY_UNIT
+        layer["update_by"] = BY_UNIT
     elif vectors >= NARROW_VECTORS:
         layer["forward_by"], layer["update_by"] = BY_SAMPLE, BY_UNIT
     else:
         layer["forward_by"] = layer["update_by"] = EVERY_NUMBER
     # vectors along output units end with adding up their lanes, vectors of samples are padded
     by_rows = batch_size * (vectors + width.bit_length())
-    padded = memory.round_up(batch_size, sample_group(width))
+    padded = memory.round_up(batch_size, width)
     by_columns = padded // width * (int(layer["output_units"]) + TRANSPOSING)
     layer["gradient_by"] = BY_ROWS if by_rows < by_columns else BY_COLUMNS
 
@@ -702,7 +720,12 @@ def choose_kernels(
     units = min(chunk, 64) if batch_size > FEW_SAMPLES else 1
     tile = tile_width(vectors, samples if first else 64, MACHINE.scatter_vectors)
     layer["scatter_tile"] = layer["update_tile"] = width * tile
-    layer["gather_tile"] = width * tile_width(vectors, units, MACHINE.gather_vectors)
+    tile = tile_width(vectors, units, MACHINE.gather_vectors)
+    layer["gather_tile"] = width * tile
+    # two words at once, if so many rows fit the cache but for those of pixels that are never lit
+    room = CACHED_BYTES * 5 // 4
+    fits = 128 * tile * MACHINE.vector_bits // 8 <= room
+    layer["gather_units"] = 128 if first and fits else 64
     # all columns of a row after each other, if the gradient stays in the cache meanwhile
     tiles = -(-vectors // MACHINE.backward_vectors)
     stays = samples * vectors * MACHINE.vector_bits // 8 <= CACHED_BYTES
@@ -730,7 +753,7 @@ def choose_for_bfloat16(layer: np.void, first: bool, density: float) -> None:
 
     In pairs, zeros and all, but where so much of the input is zero that to skip it is faster.
     """
-    if first and layer["forward_by"] == BY_UNIT and density < sparse_below(True):
+    if first and layer["update_by"] == BY_UNIT and density < sparse_below(True):
         for name in ("round_inputs", "round_weights", "round_gradient"):
             layer[name] = getattr(rounding, name).address(np.dtype(np.float32), LAYER)
     else:

@@ -168,7 +168,7 @@ def round_rows(k: Kernel, like: Real, source: Matrix, bits: Matrix, target: Matr
     with k.loop(0, source.rows) as row:
         any_bit = k.variable(all_rows)
         with k.loop(0, bits.columns) as word:
-            any_bit[0] = any_bit[0] | k.load_integer(bits.row(row) + 8 * word)
+            any_bit[0] = any_bit[0] | k.load_integer(bits.row(row) + bits.column_stride * word)
         with k.when(any_bit[0].differs(0)), k.loop(0, k.vectors(source)) as j:
             offset = j * k.vector_bytes
             k.store(nearest(k, k.load(source.row(row) + offset)), target.row(row) + offset)

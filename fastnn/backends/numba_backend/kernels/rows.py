@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..language import Address, Int, Kernel, Matrix, Real
+from llvmlite import ir
+
+from ..language import INT64, Address, Int, Kernel, Matrix, Real
 from ..microkernel import microkernel
 
 
@@ -120,7 +122,47 @@ def nonzero_bits(k: Kernel, like: Real, source: Matrix, bits: Matrix) -> None:
             with k.loop(start, k.minimum(start + per_word, vectors)) as j:
                 nonzero = k.load(first + j * k.vector_bytes).differs(0.0)
                 word[0] = word[0] | (k.bits(nonzero) << ((j - start) * k.lanes))
-            k.store_integer(word[0], bits.row(row) + start // per_word * 8)
+            k.store_integer(word[0], bits.row(row) + start // per_word * bits.column_stride)
+
+
+@microkernel
+def turn_bits(k: Kernel, bits: Matrix, target: Matrix) -> None:
+    """target[j] = the set of the rows in which bit j is set: 64 words of 64 bits, transposed.
+
+    Shapes: bits [up to 64, 1 word], target [64, 1 word], both one word after the other. There are
+    64 words to read; what lies behind the rows doesn't count.
+    Why it is fast: words i and i + 32 exchange halves, then those that are 16, 8, 4, 2 and 1 apart
+    smaller pieces, a vector of them at a time. For words that share a vector, squares of words are
+    transposed before, and back at the end.
+    """
+    builder, lanes = k.builder, k.vector_bytes // 8
+    kind = ir.VectorType(INT64, lanes)
+
+    def every(number: int) -> ir.Value:
+        return ir.Constant(kind, [number] * lanes)
+
+    def squares(codes: list[ir.Value]) -> list[ir.Value]:
+        starts = range(0, len(codes), lanes)
+        return [code for i in starts for code in k.transpose_codes(codes[i : i + lanes])]
+
+    words = [k.load_as(bits.row(i), kind, 8) for i in range(0, 64, lanes)]
+    for apart in (32, 16, 8, 4, 2, 1):
+        if apart == lanes // 2:
+            words = squares(words)
+        step = apart // lanes or apart
+        # of each 2 * apart bits the lower ones
+        mask = every(sum(1 << i for i in range(64) if not i & apart))
+        for i in range(len(words)):
+            if not i & step:
+                low, high = words[i], words[i + step]
+                changed = builder.xor(builder.lshr(low, every(apart)), high)
+                changed = builder.and_(changed, mask)
+                words[i] = builder.xor(low, builder.shl(changed, every(apart)))
+                words[i + step] = builder.xor(high, changed)
+    rows = k.where(bits.rows.equals(64), k.integer(-1), (k.integer(1) << bits.rows) - 1)
+    for i, code in enumerate(squares(words)):
+        found = builder.and_(code, k.in_every_lane(rows.code, lanes))
+        k.store_as(found, target.row(i * lanes), 8)
 
 
 @microkernel
