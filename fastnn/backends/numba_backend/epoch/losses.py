@@ -43,7 +43,7 @@ def squared_error(
             k.store(factor * error, g + offset)
             total[0] = k.fma(error, error, total[0])
         k.store_real(k.lane_sum(total[0]), sums + row * k.element_bytes)
-        _, first = first_largest(k, output, vectors)
+        _, first = first_largest(k, output, Y)
         k.store_integer(first, predictions + row * 8)
 
 

@@ -497,11 +497,17 @@ def loss_gradient(one, shared, targets, order, start, count, padded):
             one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
             shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,
         )  # fmt: skip
+        # the sum of logarithms as that of a product: one for dozens of samples
+        product = 1.0
         for i in range(count):
             loss += real_at(one, shared.margins + i * shared.itemsize)
-            loss += logarithm(real_at(one, shared.sums + i * shared.itemsize))
+            product *= real_at(one, shared.sums + i * shared.itemsize)
+            if product > 1e100:  # a sum is at most the number of classes
+                loss += logarithm(product)
+                product = 1.0
             label = integer_at(shared.labels + 8 * i)
             correct += integer_at(shared.predictions + 8 * i) == label
+        loss += logarithm(product)
     G = shared.result_gradient
     clear(one, submatrix(G, count, 0, padded - count, G.columns))
     return loss, correct
