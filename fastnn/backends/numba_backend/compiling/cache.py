@@ -215,7 +215,8 @@ class Turn:
         place = directory()
         if place is None:
             return
-        self._file = (place / "fastnn.lock").open("ab")
+        # a buffer has a lock, which the child of a fork might find taken for ever
+        self._file = (place / "fastnn.lock").open("ab", buffering=0)
         end = time.monotonic() + (LONGEST_WAIT if self._patient else 0)
         while not (has_lock := locked(self._file.fileno())) and time.monotonic() < end:
             time.sleep(0.02)
