@@ -36,13 +36,9 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
     """
     if not history:
         raise ValueError("history: expected at least one epoch, got none")
-    # The object API: no window system is asked for and no global state is left behind.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((9, 3.6), dpi=150, layout="constrained")
     epochs = range(1, len(history) + 1)
     running = "training (running)"
     panels = {
@@ -74,6 +70,24 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
         figure.suptitle(title, fontsize=11, color=GREY)
     if path is not None:
         write(figure, path)
+    return figure
+
+
+def new_figure(inches: tuple[float, float], **options: Any) -> Any:
+    """Return an empty figure of such a width and height.
+
+    By the object API: no window system is asked for and no global state is left behind.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(inches, **options)
+    FigureCanvasAgg(figure)
     return figure
 
 

@@ -114,8 +114,7 @@ def draw(
         If matplotlib is not installed.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401 - before anything is predicted
     except ImportError:
         raise ImportError('drawing needs matplotlib: pip install "fastnn[plot]"') from None
     network._loss.check_logits("sheet")
@@ -133,8 +132,7 @@ def draw(
     answers = probabilities.argmax(axis=1)
     report = class_report(y, answers, probabilities.shape[1])
 
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=120, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = plotting.new_figure((WIDTH, HEIGHT), dpi=120, facecolor="white")
     title = f"{np.mean(answers == y):.2%} of {len(y):,} images right"
     _text(figure, MARGIN, 0.55, f"{name}: {title}" if name else title, fontsize=17, weight="bold")
     _confusion(figure, report)

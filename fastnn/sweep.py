@@ -454,16 +454,13 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
     OSError
         If the file can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     shown = best_first[:DRAWN_SETTINGS]
     names = varying([row.setting for row in best_first])
     measure = measures(best_first[0].records)[0]
     height = 1.2 + 0.3 * max(len(shown), 8)
-    figure = Figure(figsize=(11, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plotting.new_figure((11, height), dpi=150, layout="constrained")
     by_setting, by_epoch = figure.subplots(1, 2, width_ratios=(3, 2))
     colors = [*CURVE_COLORS, *[GREY] * len(shown)]
     for place, row in enumerate(shown):

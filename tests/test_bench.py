@@ -264,7 +264,7 @@ def test_peak_memory_is_that_of_a_round():
         pytest.skip("not on this system")
     worker_process.forget_peak_memory()
     before = worker_process.peak_memory()
-    np.ones(4_000_000)
+    np.ones(5_000_000)  # more than what C's allocator may have kept for it
     assert worker_process.peak_memory() >= before + 30_000_000
     worker_process.forget_peak_memory()
     assert worker_process.peak_memory() < before + 30_000_000

@@ -485,16 +485,21 @@ def test_a_team_that_parts_and_comes_back_packs_anew(density):
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("clip_norm", [None, 0.1])
-def test_copies_of_weights_follow_them(optimizer, clip_norm):
-    """A call begins with packing: one of many steps is many calls of one step."""
-    X, y = data(5 * 16)
-    many, single = (network("numba", optimizer=optimizer, clip_norm=clip_norm) for _ in range(2))
+def one_call_is_many_of_one_step(build, X, y):
+    """A call begins with packing, or rounding, all weights; from step to step copies follow."""
+    many, single = build(), build()
     many.fit(X, y, batch_size=16, shuffle=False)
     for start in range(0, len(X), 16):
         single.fit(X[start : start + 16], y[start : start + 16], batch_size=16, shuffle=False)
     assert bits(many) == bits(single)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_copies_of_weights_follow_them(optimizer, clip_norm):
+    one_call_is_many_of_one_step(
+        lambda: network("numba", optimizer=optimizer, clip_norm=clip_norm), *data(5 * 16)
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
@@ -550,12 +555,9 @@ def test_a_first_layer_that_skips_zeros_multiplies_rounded_numbers(dtype, sample
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("clip_norm", [None, 0.1])
 def test_rounded_weights_of_a_first_layer_that_skips_zeros_follow_them(optimizer, clip_norm):
-    X, y = few_numbers(5 * 16)
-    many, single = (skipping("numba", optimizer=optimizer, clip_norm=clip_norm) for _ in range(2))
-    many.fit(X, y, batch_size=16, shuffle=False)
-    for start in range(0, len(X), 16):
-        single.fit(X[start : start + 16], y[start : start + 16], batch_size=16, shuffle=False)
-    assert bits(many) == bits(single)
+    one_call_is_many_of_one_step(
+        lambda: skipping("numba", optimizer=optimizer, clip_norm=clip_norm), *few_numbers(5 * 16)
+    )
 
 
 def test_weights_that_a_user_sets_are_those_that_predict():

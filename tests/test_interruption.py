@@ -237,47 +237,12 @@ def test_a_signal_while_handlers_are_changed(at, sigint, terminated, monkeypatch
     assert interrupts._depth == 0
 
 
-@posix
-def test_a_signal_before_the_first_line_of_a_function(sigint):
-    """Where Python looks for signals, and no `try` of the function is entered yet."""
-    calls, at, heard = [], 0, True
+def interrupted_everywhere(block, looked_at):
+    """Run a block with Ctrl-C at each place in turn, and then without; yield its number each time.
 
-    def interrupted(frame, event, argument):
-        if event == "call" and frame.f_code.co_filename == interrupts.__file__:
-            calls.append(frame.f_code.co_name)
-            if len(calls) == at + 1:
-                signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
-
-    def blocks():
-        with interrupts.Held(), interrupts.Held(), interrupts.uncut:
-            pass
-
-    before = sys.gettrace()
-    while heard:
-        calls.clear()
-        heard = False
-        sys.settrace(interrupted)
-        try:
-            blocks()
-        except KeyboardInterrupt:
-            heard, at = True, at + 1
-        finally:
-            sys.settrace(before)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert interrupts._depth == 0
-        assert not interrupts._waiting
-    assert len(calls) == at
-
-
-@posix
-def test_a_network_that_is_no_longer_trained_knows_it(sigint):
-    """Wherever Ctrl-C comes as its training begins or ends."""
-    network, at, heard = made("numpy"), 0, True
-    # where Python looks for signals, and of the block itself between all lines
-    looked_at = {
-        (interrupts.__file__, "call"), (fastnn.locks.__file__, "call"),
-        (fastnn.network.__file__, "call"), (fastnn.network.__file__, "line"),
-    }  # fmt: skip
+    Places are what a trace has seen in a file: pairs of the file and the event.
+    """
+    at, events, heard, before = 0, 0, True, sys.gettrace()
 
     def interrupted(frame, event, argument):
         nonlocal events
@@ -287,11 +252,6 @@ def test_a_network_that_is_no_longer_trained_knows_it(sigint):
                 signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
         return interrupted
 
-    def block():
-        with interrupts.Held(), network._in_training(fastnn.training.History()):
-            pass
-
-    before = sys.gettrace()
     while heard:
         events, heard = 0, False
         sys.settrace(interrupted)
@@ -301,10 +261,43 @@ def test_a_network_that_is_no_longer_trained_knows_it(sigint):
             heard, at = True, at + 1
         finally:
             sys.settrace(before)
+        yield at
+    assert events == at
+
+
+@posix
+def test_a_signal_before_the_first_line_of_a_function(sigint):
+    """Where Python looks for signals, and no `try` of the function is entered yet."""
+
+    def blocks():
+        with interrupts.Held(), interrupts.Held(), interrupts.uncut:
+            pass
+
+    for _ in interrupted_everywhere(blocks, {(interrupts.__file__, "call")}):
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert interrupts._depth == 0
+        assert not interrupts._waiting
+
+
+@posix
+def test_a_network_that_is_no_longer_trained_knows_it(sigint):
+    """Wherever Ctrl-C comes as its training begins or ends."""
+    network = made("numpy")
+    # where Python looks for signals, and of the block itself between all lines
+    looked_at = {
+        (interrupts.__file__, "call"), (fastnn.locks.__file__, "call"),
+        (fastnn.network.__file__, "call"), (fastnn.network.__file__, "line"),
+    }  # fmt: skip
+
+    def block():
+        with interrupts.Held(), network._in_training(fastnn.training.History()):
+            pass
+
+    for places in interrupted_everywhere(block, looked_at):  # noqa: B007 - how many there are
         assert not network._fitting
         assert interrupts._depth == 0
         assert not interrupts._waiting
-    assert at > 20
+    assert places > 20
     network.fit(X, LABELS)
 
 

@@ -239,7 +239,7 @@ def test_both_dtypes_unless_told():
 def test_a_network_that_is_not_compiled_is_refused():
     network = fastnn.Network([fastnn.Dense(4, 3)], backend="numpy")
     with pytest.raises(ValueError, match="not compiled"):
-        anatomy.Anatomy(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
+        anatomy.Dissection(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path, capsys):

@@ -27,7 +27,7 @@ CALL_SECONDS = 0.02
 Key = tuple[int, str]
 
 
-class Anatomy:
+class Dissection:
     """A network whose steps are taken and timed.
 
     Parameters

@@ -125,6 +125,14 @@ class FastNN:
         return lambda: self.dense_layers[0].forward(X)
 
 
+def torch_rounding(torch: Any, matmul_precision: str | None) -> Callable[[], Any]:
+    """Return what makes a block in which PyTorch multiplies numbers of a shorter dtype, if any."""
+    if matmul_precision is None:
+        return nullcontext
+    to = getattr(torch, matmul_precision)
+    return lambda: torch.autocast("cpu", dtype=to)
+
+
 class TorchEager:
     """``torch.nn`` and ``torch.optim``, operation by operation.
 
@@ -136,10 +144,7 @@ class TorchEager:
 
         torch.set_num_threads(case.threads)
         self.torch, self.case = torch, case
-        self.rounding: Callable[[], Any] = nullcontext
-        if case.matmul_precision is not None:
-            to = getattr(torch, case.matmul_precision)
-            self.rounding = lambda: torch.autocast("cpu", dtype=to)
+        self.rounding = torch_rounding(torch, case.matmul_precision)
         self.dtype = getattr(torch, case.dtype)
         self.X = torch.from_numpy(X)
         targets = torch.from_numpy(y.astype(np.int64))
@@ -456,11 +461,12 @@ def _matmul(case: Case) -> Round:
 
 
 def _step(contender: FastNN) -> Round:
-    from fastnn.bench.anatomy import Anatomy  # which needs what compiles
+    from fastnn.bench.anatomy import Dissection  # which needs what compiles
 
     case = contender.case
-    anatomy = Anatomy(contender.network, contender.X, contender.y, case.batch_size, case.threads)
-    return Round(contender.reset, anatomy.round, lambda found: found)
+    network, X, y = contender.network, contender.X, contender.y
+    dissection = Dissection(network, X, y, case.batch_size, case.threads)
+    return Round(contender.reset, dissection.round, lambda found: found)
 
 
 def _dense(case: Case, X: Array, parameters: Parameters, contender: Multiplier) -> Round:

@@ -1,9 +1,8 @@
 """What one core of this machine can do at best, in the same run as what is measured beside it."""
 
-import ctypes
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,9 +76,7 @@ Called = Callable[[int, int, int], object]
 
 def _called(name: str, dtype: np.dtype) -> Called:
     """Return a kernel as a function of address, bytes and turns."""
-    number: Any = ctypes.c_float if dtype == np.float32 else ctypes.c_double
-    signature = ctypes.CFUNCTYPE(None, number, *[ctypes.c_int64] * 3)
-    kernel = signature(LIMITS[name].address(dtype))
+    kernel = LIMITS[name].entry(dtype)
     return lambda address, nbytes, turns: kernel(0.0, address, nbytes, turns)
 
 

@@ -33,15 +33,12 @@ def draw(anatomies: Sequence[Anatomy], path: Path) -> None:
     OSError
         If the file can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     drawn = [anatomy for anatomy in anatomies if anatomy.plain is not None]
     most = max((len(anatomy.parts) for anatomy in drawn), default=1)
-    figure = Figure(figsize=(7.5 * max(len(drawn), 1), 1.6 + 0.27 * most), dpi=150)
-    figure.set_layout_engine("constrained")
-    FigureCanvasAgg(figure)
+    inches = 7.5 * max(len(drawn), 1), 1.6 + 0.27 * most
+    figure = plotting.new_figure(inches, dpi=150, layout="constrained")
     panels = figure.subplots(1, max(len(drawn), 1), squeeze=False)[0]
     for axes, anatomy in zip(panels, drawn, strict=False):
         total = sum(part.seconds for part in anatomy.parts)

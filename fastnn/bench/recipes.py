@@ -6,7 +6,6 @@ A recipe was chosen on the 10,000 images that `load_dataset` keeps for validatio
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count, islice, pairwise
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +15,7 @@ import numpy as np
 import fastnn
 from fastnn import schedules
 from fastnn.bench.cases import Case
-from fastnn.bench.contenders import Round
+from fastnn.bench.contenders import Round, torch_rounding
 from fastnn.bench.samples import Array
 
 
@@ -186,10 +185,7 @@ class Torch:
 
         torch.set_num_threads(threads)
         self.torch = torch
-        self.rounding: Callable[[], Any] = nullcontext
-        if matmul_precision is not None:
-            to = getattr(torch, matmul_precision)
-            self.rounding = lambda: torch.autocast("cpu", dtype=to)
+        self.rounding = torch_rounding(torch, matmul_precision)
         self.module: Any = None
 
     def reset(self, recipe: Recipe, data: Data, seed: int) -> None:

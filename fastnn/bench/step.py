@@ -1,7 +1,7 @@
 """The anatomy of a training step: its parts, what each did, and the limit that binds it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -134,7 +134,7 @@ def _part(case: Case, rounds: Sequence[dict[str, Any]], limits: dict[str, Any]) 
     fields = {**rounds[-1], "seconds": median(of["seconds"] for of in rounds)}
     units = list(pairwise(case.shape))[fields.pop("layer")]
     part = Part(layer="-".join(map(str, units)), **fields)
-    if not part.bytes or part.seconds == 0:
+    if part.loads + part.stores == 0:  # nothing is counted
         return part
     times = {
         "FMA": part.multiply_adds / limits["multiply_adds"],
@@ -145,10 +145,7 @@ def _part(case: Case, rounds: Sequence[dict[str, Any]], limits: dict[str, Any]) 
         if level != LEVELS[0]:
             times[level] = nbytes / speed
     limit = max(times, key=lambda name: times[name])
-    if part.loads + part.stores == 0:  # nothing is counted
-        return part
-    fields |= {"layer": part.layer, "bytes": tuple(part.bytes)}
-    return Part(**fields, bound=Bound(limit, times[limit]))
+    return replace(part, bytes=tuple(part.bytes), bound=Bound(limit, times[limit]))
 
 
 def as_markdown(anatomy: Anatomy) -> list[str]:

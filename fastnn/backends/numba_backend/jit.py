@@ -324,12 +324,15 @@ class KernelOperation:
         return self._addresses[dtype]
 
     def entry(self, dtype: np.dtype[Any]) -> Callable[..., None]:
-        """Return a kernel of integers and matrices as Python calls it, which gives it integers.
+        """Return the kernel as Python calls it, which gives it numbers, five for each matrix.
 
         Other threads of Python run meanwhile.
         """
-        integers = len(self._kernel.signature(FLOATS[dtype]).args)
-        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * integers)(self.address(dtype))
+        element = FLOATS[dtype]
+        real = ctypes.c_double if element == FLOATS[np.dtype(np.float64)] else ctypes.c_float
+        codes = self._kernel.signature(element).args
+        kinds = [real if code == element else ctypes.c_int64 for code in codes]
+        return ctypes.CFUNCTYPE(None, *kinds)(self.address(dtype))
 
     def _compiled(self, element: ir.Type) -> Object:
         module, _ = _written(self._kernel, element)

@@ -24,10 +24,10 @@ PARTS = (
 )  # fmt: skip
 """What a lap may belong to.
 
-"load" reads samples and transposes them, "prepare" transposes what a layer takes in and finds its
-zeros, "mask" is the derivative of ReLU where it is a pass of its own, "turn" transposes gradients,
-"backward" is update and input gradient in one pass, and "meeting" all that the members of a team
-tell each other, waiting included.
+"load" reads samples and finds their zeros, "prepare" finds those of what another layer takes in, or
+transposes it, "mask" is the derivative of ReLU where it is a pass of its own, "turn" transposes
+gradients, "backward" is update and input gradient in one pass, and "meeting" all that the members
+of a team tell each other, waiting included.
 """
 
 (

@@ -29,13 +29,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..jit import call, jit, jit_part, operation, record_at
-from ..kernels.loading import (
-    copy_bytes,
-    load_nonzeros,
-    load_row,
-    prefetch_rows,
-    sample_at,
-)
+from ..kernels.loading import copy_bytes, load_nonzeros, load_row, prefetch_rows, sample_at
 from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
 from ..kernels.relu import activate, mask_by_sign
 from ..kernels.rows import (
@@ -457,15 +451,16 @@ def multiply(
                     parameters, count, 1 if training else 0, changed,
                 )  # fmt: skip
         ahead = start + stop
+        ahead_count = min(most_ahead, total - ahead)
         if layer.forward_by == BY_UNIT and first_column != stop_column:
             multiply_units(
                 one, shared, layer, parameters, sample, stop, first_column, stop_column,
-                samples, order, ahead, min(most_ahead, total - ahead),
+                samples, order, ahead, ahead_count,
             )  # fmt: skip
         elif by_rows and first_column != stop_column:
             multiply_rows(
                 one, shared, layer, parameters, sample, stop, first_column, stop_column,
-                samples, order, ahead, min(most_ahead, total - ahead),
+                samples, order, ahead, ahead_count,
             )  # fmt: skip
         lap(laps, layer, FORWARD)
 

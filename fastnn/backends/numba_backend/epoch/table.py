@@ -135,7 +135,7 @@ class Table:
                 may_wait = training and number == 0 and plain
                 choose_kernels(
                     layer, self.dtype, batch_size, number == 0, density, may_wait,
-                    chunk=int(np.diff(starts).max()),
+                    chunk=longest,
                 )  # fmt: skip
                 # what a ReLU and nothing else puts out is what this one takes in
                 layer["mask_inputs"] = (
@@ -183,12 +183,11 @@ class Table:
         if self.clipping:
             self._describe_clipping(structure)
         self._allocate()
-        for layer in self.layers:
+        for layer, terms in zip(self.layers, self._terms, strict=True):
             address, stride, step, samples, units = layer["inputs"]
             by_columns = address, step, stride, units, samples
             copied = layer["inputs_transposed"]["address"] != 0
             layer["inputs_by_unit"] = layer["inputs_transposed"] if copied else by_columns
-        for layer, terms in zip(self.layers, self._terms, strict=True):
             terms["address"] = (
                 layer["slots"]["address"] + np.arange(len(terms)) * layer["slot_bytes"]
             )
@@ -718,8 +717,9 @@ def choose_kernels(
     samples = min(batch_size, GROUP_SAMPLES)
     # rows of the weights that come again with the next sample
     units = min(chunk, 64) if batch_size > FEW_SAMPLES else 1
-    tile = tile_width(vectors, samples if first else 64, MACHINE.scatter_vectors)
-    layer["scatter_tile"] = layer["update_tile"] = width * tile
+    layer["scatter_tile"] = width * tile_width(
+        vectors, samples if first else 64, MACHINE.scatter_vectors
+    )
     tile = tile_width(vectors, units, MACHINE.gather_vectors)
     layer["gather_tile"] = width * tile
     # two words at once, if so many rows fit the cache but for those of pixels that are never lit
@@ -732,8 +732,8 @@ def choose_kernels(
     layer["backward_tile"] = width * (vectors if stays else -(-vectors // tiles))
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
-    if not first:
-        layer["update_tile"] = width * tile_width(vectors, samples, MACHINE.gather_vectors)
+    registers = MACHINE.scatter_vectors if first else MACHINE.gather_vectors
+    layer["update_tile"] = width * tile_width(vectors, samples, registers)
     if layer["weights"]["row_stride"] > PAGE_BYTES:
         layer["rows_ahead"] = ROWS_AHEAD
 
