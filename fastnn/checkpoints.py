@@ -71,9 +71,9 @@ class Position:
     order: dict[str, Any] | None = None
     ended: bool = False
 
-    def next_epoch(self) -> None:
-        """Stand before the next epoch."""
-        self.epoch += 1
+    def next_epoch(self, number: int = 1) -> None:
+        """Stand before the next epoch, or the one so many further."""
+        self.epoch += number
         self.done, self.loss, self.correct, self.seconds, self.order = 0, 0.0, 0, 0.0, None
 
     def check(self, batch_size: int) -> None:

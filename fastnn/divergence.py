@@ -306,7 +306,7 @@ class Keeper:
             found = self._held()
             assert found is not None
             position = self._position
-            raise self._error(found, position.step, "before the training")
+            raise self._error(found, position.epoch, position.step, "before the training")
 
     def error(self) -> DivergenceError:
         """Go back to the last good parameters; return an error that says what has happened."""
@@ -341,14 +341,16 @@ class Keeper:
             base.restore()
             raise
         self._history.samples_seen = base.samples_seen + self._samples_of(base, found.steps)
-        where = f"epoch {position.epoch}, step {step}: "
+        before = position.step - -(-position.done // self._batch_size)
+        epoch = position.epoch if step > before else position.epoch - 1
+        where = f"epoch {epoch}, step {step}: "
         if math.isfinite(value):
             where += "its update has left parameters that are not finite"
         else:
             where += f"the loss is {value}"
-        return self._error(found, step, where)
+        return self._error(found, epoch, step, where)
 
-    def _error(self, found: _Found, step: int, where: str) -> DivergenceError:
+    def _error(self, found: _Found, epoch: int, step: int, where: str) -> DivergenceError:
         rate = self._rate(found.layer)
         after = f"after step {found.steps}" if found.steps else "before the first step"
         message = f"{where}: {found.why}"
@@ -357,7 +359,6 @@ class Keeper:
         message += f". The network is as it was {after}"
         if not found.is_data:
             message += "; try a smaller learning rate, or clip_norm"
-        epoch = self._position.epoch
         return DivergenceError(message, epoch, step, found.steps, found.layer, rate)
 
     def _back_to(self, snapshot: _Snapshot, why: str) -> DivergenceError:
@@ -367,7 +368,7 @@ class Keeper:
         position = self._position
         where = f"epoch {position.epoch}, step {position.step} or one just before it: "
         where += f"the loss is {position.loss}"
-        return self._error(_Found(why, snapshot.step), position.step, where)
+        return self._error(_Found(why, snapshot.step), position.epoch, position.step, where)
 
     def _is_finite(self) -> bool:
         vector = self._network._parameters.vector

@@ -89,6 +89,13 @@ class Path(Protocol):
         alone.
         """
 
+    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
+        """Train on epochs in a row; return the sum of losses and right answers of each.
+
+        `orders` are [epochs, samples], so many that all of it, one call where there is compiled
+        code, takes as long as a call may.
+        """
+
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays, which may come in another dtype.
 
@@ -183,9 +190,24 @@ class LayerPath(_OfSamples):
 
         return call
 
+    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
+        """Train on epochs in a row; return the sum of losses and right answers of each."""
+        return _one_by_one(self, orders)
+
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._X, self._y = _by_rows(self._network, X), y
+
+
+def _one_by_one(path: Path, orders: Order) -> tuple[list[float], list[int]]:
+    """Train on epochs by a call, or more, for each."""
+    losses, correct = [], []
+    for order in orders:
+        path.start()
+        of_epoch, answers = path.train(order)
+        losses.append(of_epoch)
+        correct.append(answers)
+    return losses, correct
 
 
 class _Call(NamedTuple):
@@ -270,6 +292,17 @@ class CompiledPath(_OfSamples):
 
         return call
 
+    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
+        """Train on epochs in a row; return the sum of losses and right answers of each."""
+        if not self._direct:
+            return _one_by_one(self, orders)
+        self.start()
+        epochs, samples = orders.shape
+        rates = _rates(self._learned, epochs * -(-samples // self._batch_size))
+        totals = np.zeros(epochs, _epoch_module(self._network).TOTALS)
+        self._run(self._prepared(orders.reshape(-1), rates=rates, totals=totals))
+        return totals["loss"].tolist(), totals["correct"].tolist()
+
     def _take_rates(self, rates: npt.NDArray[np.float64]) -> None:
         """Fill in the rates of the next steps.
 
@@ -299,16 +332,25 @@ class CompiledPath(_OfSamples):
         )
 
     def _prepared(
-        self, order: Order, excerpt: Order | None = None, *, rates: npt.NDArray[np.float64]
+        self,
+        order: Order,
+        excerpt: Order | None = None,
+        *,
+        rates: npt.NDArray[np.float64],
+        totals: npt.NDArray[np.void] | None = None,
     ) -> _Call:
-        """Return the call that trains on samples of `order`, with what stands in `rates` then."""
+        """Return the call that trains on samples of `order`, with what stands in `rates` then.
+
+        It adds to `totals` of each epoch, where they are given; see `Program.prepare`.
+        """
         network, X, y, weights = self._network, self._X, self._y, self._weights
         if excerpt is not None:
             X, y = np.ascontiguousarray(X[excerpt], self._program.input_dtype), y[excerpt]
             weights = None if weights is None else weights[excerpt]
         for part in self._learned:
             part.needed_state()
-        steps = -(-len(order) // self._batch_size)
+        epochs = 1 if totals is None else len(totals)
+        steps = epochs * -(-len(order) // (epochs * self._batch_size))
         passes = np.array([layer._passes for layer in self._counting], np.int64)
         run = self._program.prepare(
             X,
@@ -320,6 +362,7 @@ class CompiledPath(_OfSamples):
             passes,
             weights,
             threads=self._threads,
+            totals=totals,
         )
         return _Call(run, rates, steps)
 

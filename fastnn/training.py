@@ -19,7 +19,7 @@ import numpy as np
 from fastnn import plotting, samples, saving
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
-from fastnn.divergence import Keeper
+from fastnn.divergence import DivergenceError, Keeper
 from fastnn.hints import Watch
 from fastnn.interrupts import Held
 from fastnn.layers import TrainingMode
@@ -153,6 +153,9 @@ PAUSE_SECONDS = 50e-6
 """How long a training stands back, about as often, for threads that wait to use its network: the
 lock that it gives back between two calls it would have again before they are awake."""
 
+MOST_DRAWN = 1 << 16
+"""Samples whose order is drawn at once, for epochs in one call: what the caches hold."""
+
 STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
 """Set where another thread may end a training, which Ctrl-C does in the main thread alone."""
 
@@ -253,8 +256,9 @@ class Training:
                 if self.writer is not None:
                     self.writer.write(position)
                 while position.epoch <= options.epochs and not position.ended:
-                    if self._goes_unheard():
-                        self._network_alone(self._run_short_epochs, path)
+                    epochs = self._epochs_unheard()
+                    if epochs > 1:
+                        self._network_alone(self._run_epochs, path, epochs)
                         self._stood_back(time.perf_counter())
                     else:
                         self._run_epoch(path)
@@ -294,7 +298,9 @@ class Training:
         for order in self._pieces(path):
             shares = self._train(path, order, offset)
             offset += len(order)
-        self._note(self._record(shares) | self._evaluations())
+        sums = [position.loss], [position.correct]
+        record = self._record(*sums, position.done, position.seconds, [shares])
+        self._note(record | self._evaluations())
         if progress is not None:
             progress.end_epoch()
         ends = [callback.on_epoch_end(network, history) for callback in callbacks]
@@ -304,40 +310,61 @@ class Training:
         if writer is not None and writer.is_due_after_epoch(position):
             writer.write(position)
 
-    def _goes_unheard(self) -> bool:
-        """Say whether nobody is told of an epoch, and two of them fit into a stretch."""
+    def _epochs_unheard(self) -> int:
+        """Return how many of the epochs to come nobody is told of and fit into a stretch."""
         options = self.options
         told = options.progress, self.validation, self.blocks, self.writer
         heard = options.callbacks or options.train_accuracy or any(of is not None for of in told)
-        return self._has_run and not heard and 2 * self.history.seconds[-1] < STRETCH_SECONDS
+        if heard or not self._has_run:
+            return 0
+        return min(
+            options.epochs + 1 - self.position.epoch,
+            int(STRETCH_SECONDS / self.history.seconds[-1]),
+            MOST_DRAWN // len(self._every),
+        )
 
-    def _run_short_epochs(self, path: Path) -> None:
-        """Run epochs, and record them, for as long as a stretch.
+    def _run_epochs(self, path: Path, epochs: int) -> None:
+        """Run epochs that nobody is told of in one call, and record them.
 
         All that `_run_epoch` does takes several times as long as an epoch of a tiny network.
         """
-        position, keeper = self.position, self._keeper
-        order = np.empty(self._samples, np.int64)
-        train = path.repeated(order)
-        now = time.perf_counter()
-        end = now + STRETCH_SECONDS
-        while position.epoch <= self.options.epochs and now < end:
-            (drawn,) = self._pieces(path)
+        rng, position, keeper = self.network._rng, self.position, self._keeper
+        first, undrawn = position.epoch, rng.bit_generator.state
+        orders = self._drawn(rng, epochs)
+        if keeper is not None:
+            keeper.begin(orders[0], 0, apart=False)
+            if time.perf_counter() >= keeper.due:
+                keeper.keep()
+        start = time.perf_counter()
+        losses, correct = path.train_epochs(orders)
+        seconds = (time.perf_counter() - start) / epochs
+        last = epochs - 1
+        if keeper is not None:
+            last = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), last)
+            for order in orders[1 : last + 1]:
+                keeper.begin(order, 0, apart=False)
+        self._count(self._samples, last)
+        position.next_epoch(last)
+        self._count(self._samples)
+        position.loss, position.correct = losses[last], correct[last]
+        ended = epochs
+        try:
             if keeper is not None:
-                keeper.begin(drawn, 0, apart=False)
-                if now >= keeper.due:
-                    keeper.keep()
-            order[:] = drawn
-            before = time.perf_counter()
-            position.loss, position.correct = train(1.0)
-            self._count(len(drawn))
-            now = time.perf_counter()
-            position.seconds = now - before
-            self._look_at_loss()
-            if keeper is not None:
+                self._look_at_loss()
                 keeper.check()
-            self._note(self._record(self._shares(drawn)))
-            position.next_epoch()
+        except DivergenceError as error:
+            # What is drawn next does not depend on how many epochs were in the call.
+            ended = error.epoch - first
+            rng.bit_generator.state = undrawn
+            self._drawn(rng, ended + 1)
+            raise
+        finally:
+            shares = [self._shares(order) for order in orders[:ended]]
+            sums = losses[:ended], correct[:ended]
+            self._note(self._record(*sums, self._samples, seconds, shares))
+        for number, loss in enumerate(losses):
+            self.watch.loss(f"loss of epoch {first + number}", loss)
+        position.next_epoch()
 
     def _pieces(self, path: Path) -> Iterable[Order]:
         """Return the order of the epoch's samples, whole batches at a time."""
@@ -348,8 +375,15 @@ class Training:
             rng = saving.generator(position.order)  # the order of this epoch once more
         elif self.writer is not None:
             position.order = dict(rng.bit_generator.state)
-        order = rng.permutation(self._every) if self.options.shuffle else self._every
-        return [order[: self._samples]]
+        return self._drawn(rng)
+
+    def _drawn(self, rng: np.random.Generator, epochs: int = 1) -> Order:
+        """Return the order of the samples in epochs to come, [epochs, samples]."""
+        orders = np.empty((epochs, len(self._every)), np.int64)
+        orders[...] = self._every
+        if self.options.shuffle:
+            rng.permuted(orders, axis=1, out=orders)
+        return np.ascontiguousarray(orders[:, : self._samples])
 
     def _train(self, path: Path, order: Order, offset: int) -> Array | None:
         """Train on what is left of the samples of `order`; return their `_shares`.
@@ -429,11 +463,11 @@ class Training:
             now = self._paused = time.perf_counter()
         return now
 
-    def _count(self, samples: int) -> None:
-        """Note that so many samples have been trained on."""
+    def _count(self, samples: int, epochs: int = 1) -> None:
+        """Note that so many samples have been trained on, in each of some epochs."""
         self.position.done += samples
-        self.position.step += -(-samples // self._batch_size)
-        self.history.samples_seen += samples
+        self.position.step += epochs * -(-samples // self._batch_size)
+        self.history.samples_seen += epochs * samples
 
     def _look_at_loss(self) -> None:
         """Raise, or warn, if the epoch's sum of losses is not finite."""
@@ -453,24 +487,33 @@ class Training:
         """
         return None if self.weights is None else np.cumsum(self.weights[order])
 
-    def _record(self, shares: Array | None) -> dict[str, float]:
-        """Return columns of the history, of an epoch whose last samples have these `_shares`."""
-        position = self.position
+    def _record(
+        self,
+        losses: Sequence[float],
+        correct: Sequence[int],
+        done: int,
+        seconds: float,
+        shares: Sequence[Array | None],
+    ) -> dict[str, list[float]]:
+        """Return columns of the history, of epochs of so many samples and seconds each.
+
+        `losses` and `correct` are their sums; the last of `_shares` are those of all samples.
+        """
         record = {
-            "loss": _mean(position.loss, position.done, shares),
-            "seconds": position.seconds,
-            "samples_per_second": position.done / position.seconds,
+            "loss": [_mean(loss, done, of) for loss, of in zip(losses, shares, strict=True)],
+            "seconds": [seconds] * len(losses),
+            "samples_per_second": [done / seconds] * len(losses),
         }
         if self._has_classes:
-            record["accuracy"] = position.correct / position.done
+            record["accuracy"] = [number / done for number in correct]
         return record
 
-    def _note(self, record: dict[str, float]) -> None:
+    def _note(self, record: Mapping[str, Sequence[float]]) -> None:
         """Add columns to the history; should Ctrl-C come in between, `History.trim` evens them."""
-        for name, value in record.items():
-            getattr(self.history, name).append(value)
+        for name, values in record.items():
+            getattr(self.history, name).extend(values)
 
-    def _evaluations(self) -> dict[str, float]:
+    def _evaluations(self) -> dict[str, list[float]]:
         """Return the columns of the history that evaluations after an epoch fill."""
         record: dict[str, float] = {}
         if self.validation is not None:
@@ -480,7 +523,7 @@ class Training:
             kept = slice(None) if self.chosen is None else self.chosen
             weights = None if self.weights is None else self.weights[kept]
             record |= _evaluated(self.network, "train", self.X[kept], self.y[kept], weights)
-        return record
+        return {name: [value] for name, value in record.items()}
 
 
 def _mean(loss: float, done: int, shares: Array | None) -> float:

@@ -29,6 +29,7 @@ from fastnn.backends.numba_backend.epoch.step import (
     BY_ROWS,
     NO_GRADIENT,
     ONE_SAMPLE,
+    TOTALS,
     WITH_UPDATE,
 )
 from fastnn.backends.numba_backend.epoch.table import INPUT_CODES
@@ -482,6 +483,9 @@ def test_wrong_arrays_never_reach_a_kernel():
         given = [*arguments[:place], wrong, *arguments[place + 1 :]]
         with pytest.raises(error, match=f"^{name} must "):
             case.program().prepare(*given)
+    for count in (0, len(case.order) + 1):
+        with pytest.raises(ValueError, match=f"^order must be of {count} equal epochs"):
+            case.program().prepare(*arguments, totals=np.zeros(count, TOTALS))
     with pytest.raises(ValueError, match="out must be"):
         case.program().predict(case.samples, case.parameters, np.empty((3, 4), np.float32))
 

@@ -8,6 +8,8 @@ import re
 
 import numpy as np
 import pytest
+from conftest import bits
+from test_threads import RESTLESS
 
 import fastnn
 from fastnn import (
@@ -556,6 +558,49 @@ def test_a_call_repeated(factor, dropout, optimizer, rate, clip_norm, rng):
         assert each[0].l2 == 0.01
         for a, b in zip(each.get_weights(), expected.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 10, 35, 64])
+@pytest.mark.parametrize("kind", ["plain", "Adam and dropout", "clipped, with a penalty", "cast"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_epochs_in_one_call(dtype, kind, batch_size, threads, rng):
+    """They have the sums, and leave the bits, of a call for each of them."""
+    X = rng.integers(-1, 2, (35, 130)).astype("i8" if kind == "cast" else dtype)
+    y, weights = rng.integers(0, 4, 35), rng.random(35) + 0.5
+
+    def trained(in_one_call):
+        l2 = 0.01 if kind == "clipped, with a penalty" else 0.0
+        layers = [Dense(130, 40, l2=l2), ReLU(), Dense(40, 4, l2=l2)]
+        rate = schedules.StepDecay(0.05, 0.5, 3)
+        optimizer = SGD(rate, momentum=0.9)
+        if kind == "Adam and dropout":
+            layers.insert(2, Dropout(0.3))
+            optimizer = Adam(rate)
+        clip_norm = 0.5 if l2 else None
+        options = {"optimizer": optimizer, "clip_norm": clip_norm, "dtype": dtype, "seed": 0}
+        network = Network(layers, backend="numba", **options)
+        orders = np.array([np.random.default_rng(n).permutation(35) for n in range(6)])
+        with (
+            paths.training_path(network, X, y, batch_size, threads, weights) as path,
+            fastnn.layers.TrainingMode(network.layers, True),
+        ):
+            path._program._signals.settings.update(RESTLESS)
+            if in_one_call:
+                losses, correct = path.train_epochs(orders)
+            else:
+                losses, correct = [], []
+                for order in orders:
+                    path.start()
+                    half = 20 if batch_size < 20 else 35
+                    loss, answers = path.train(order[:half])
+                    if half < 35:
+                        loss, answers = path.train(order[half:])
+                    losses.append(loss)
+                    correct.append(answers)
+        return bits(network), losses, correct, network[0].steps
+
+    assert trained(True) == trained(False)
 
 
 @pytest.mark.parametrize("optimizer", [SGD, Adam])

@@ -57,7 +57,7 @@ def both(monkeypatch):
     def call(function):
         short = function()
         with monkeypatch.context() as patched:
-            patched.setattr(Training, "_goes_unheard", lambda self: False)
+            patched.setattr(Training, "_epochs_unheard", lambda self: 0)
             return short, function()
 
     return call
@@ -117,12 +117,36 @@ def test_divergence_is_found_in_the_epoch_where_it_happens(backend, both, rng):
         made = network(backend, optimizer=rate)
         with pytest.raises(fastnn.DivergenceError) as error:
             made.fit(X, y, epochs=200, batch_size=16)
-        return str(error.value), bits(made), made.history.samples_seen, without_times(made.history)
+        assert error.value.epoch == 52
+        told = str(error.value), bits(made), made.history.samples_seen, without_times(made.history)
+        return *told, made._rng.bit_generator.state
 
     first, second = both(diverged)
     assert first == second
     assert first[0].startswith("epoch 52, step 205: the loss is nan")
     assert len(first[3]["loss"]) == 51
+
+
+def test_parameters_that_the_last_step_of_an_epoch_spoils(backend, both, rng):
+    """Of that epoch all losses are finite; those of the next one, in the same call, are not."""
+    X, y = samples(rng)
+    rate = fastnn.SGD(lambda step: 0.01 if step < 199 else 1e45)  # 4 steps an epoch
+
+    def diverged():
+        made = network(backend, optimizer=rate)
+        with pytest.raises(fastnn.DivergenceError, match=r"^epoch 50, step 200: ") as error:
+            made.fit(X, y, epochs=200, batch_size=16)
+        assert error.value.epoch == 50
+        assert len(made.history) == 49
+        return (
+            str(error.value),
+            bits(made),
+            made.history.samples_seen,
+            made._rng.bit_generator.state,
+        )
+
+    first, second = both(diverged)
+    assert first == second
 
 
 def test_a_loss_that_is_not_finite_warns_once(backend, rng):

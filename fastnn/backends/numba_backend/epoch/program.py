@@ -30,7 +30,15 @@ from .step import TOTALS, entry_for
 from .table import INPUT_CODES, WAITING_FROM, Table, sparse_below
 from .team import Team, note_end
 
-__all__ = ["INPUT_CODES", "Program", "how_bfloat16", "most_threads", "sparse_below", "why_not"]
+__all__ = [
+    "INPUT_CODES",
+    "TOTALS",
+    "Program",
+    "how_bfloat16",
+    "most_threads",
+    "sparse_below",
+    "why_not",
+]
 
 PREDICTION_BATCH = 64
 """Samples that go through the network together in prediction: one group of the first layer."""
@@ -212,6 +220,7 @@ class Program:
         dropout_steps: np.ndarray | None = None,
         sample_weights: np.ndarray | None = None,
         threads: int = 1,
+        totals: np.ndarray | None = None,
     ) -> Callable[[], tuple[float, int]]:
         """Check all arguments of a call that trains on samples[order]; return the call.
 
@@ -219,8 +228,10 @@ class Program:
         and right answers.
 
         They are sums since `start`, over all calls, so that their order of addition does not
-        depend on how many calls there were. Up to `threads` threads share each step; no bit depends
-        on their number.
+        depend on how many calls there were. Given `totals`, TOTALS [epochs], `order` is that of as
+        many epochs of equal length, whose last batches may be smaller; to each is added what its
+        samples come to, and the last ones are returned. Up to `threads` threads share each step; no
+        bit depends on their number.
 
         `targets` are class ids, int64 [n], or for some losses numbers of the network's dtype
         [n, outputs]; there are no right answers then. `parameters` changes in place, and so do
@@ -248,7 +259,13 @@ class Program:
             raise ValueError(f"states must be {self.states} vectors, not {len(states)}")
         for state in states:
             self._check_parameters("states", state)
-        count = -(-len(order) // self.batch_size)
+        if totals is None:
+            totals = self._totals
+        _check("totals", totals, TOTALS, (None,))
+        if not len(totals) or len(order) % len(totals):
+            raise ValueError(f"order must be of {len(totals)} equal epochs, not of {len(order)}")
+        epoch = len(order) // len(totals)
+        count = len(totals) * -(-epoch // self.batch_size)
         _check_rates(rates, count, len(self._structure.learned))
         if dropout_steps is None:
             dropout_steps = np.zeros(self._structure.dropouts, np.int64)
@@ -260,7 +277,7 @@ class Program:
         places = [*[state.ctypes.data for state in states], 0, 0][:2]
         arguments = (
             0 if isinstance(samples, SparseRows) else samples.ctypes.data,
-            targets.ctypes.data, order.ctypes.data, len(order),
+            targets.ctypes.data, order.ctypes.data, len(order), epoch,
             parameters.ctypes.data, *places,
             rates.ctypes.data, rates.strides[0] if len(rates) > 1 else 0, 0,
         )  # fmt: skip
@@ -288,7 +305,7 @@ class Program:
                 *(laps.range for laps in self.laps or ()),
             ]
         if team is None:
-            table, totals = self.training, self._totals
+            table = self.training
             run: Callable[[], Any] = partial(
                 entry_for(self.dtype, team=False, laps=self.laps is not None), scale,
                 table.shared.ctypes.data, table.layers.ctypes.data, len(table.layers),
@@ -300,23 +317,24 @@ class Program:
             run = partial(note_end, run, self.ended)
         else:
             run = partial(
-                team.run_batches, self._signals, scale, arguments, count, self._totals, self.ended,
+                team.run_batches, self._signals, scale, arguments, count, totals, self.ended,
                 self._laps_of(members), ranges,
             )  # fmt: skip
         read = samples, targets, order, parameters, rates, states, sample_weights, self.laps
-        before = self._totals.copy()  # of each time that the call is made
-        return partial(self._run, run, before, read)
+        before = totals.copy()  # of each time that the call is made
+        return partial(self._run, run, totals, before, read)
 
+    @staticmethod
     def _run(
-        self,
         run: Callable[[], object],
+        totals: np.ndarray,
         before: np.ndarray,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
         """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
-        self._totals[:] = before
+        totals[:] = before
         run()
-        loss, correct = self._totals.item()
+        loss, correct = totals[-1].item()
         return loss, correct
 
     def _laps_of(self, members: int) -> list[int]:
@@ -410,7 +428,8 @@ class Program:
         run = partial(
             entry_for(self.dtype, team=False),
             self.dtype.type(self._structure.scale), table.shared.ctypes.data,
-            table.layers.ctypes.data, len(table.layers), samples.ctypes.data, 0, 0, len(samples),
+            table.layers.ctypes.data, len(table.layers),
+            samples.ctypes.data, 0, 0, len(samples), len(samples),
             parameters.ctypes.data, 0, 0, 0, 0, out.ctypes.data, 0,
         )  # fmt: skip
         if guards.CHECKED:

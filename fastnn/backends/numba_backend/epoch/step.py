@@ -213,6 +213,7 @@ SHARED = np.dtype(
 
 TOTALS = np.dtype([("loss", np.float64), ("correct", np.int64)])
 """Sums over the samples of an epoch, of losses and of right answers."""
+TOTALS_BYTES = TOTALS.itemsize
 
 
 @jit_part
@@ -760,16 +761,17 @@ def store_result(shared, outputs, start, count):
 
 @jit
 def run_batches(
-    scale, shared_record, tables, blocks, samples, targets, order, total,
+    scale, shared_record, tables, blocks, samples, targets, order, total, epoch,
     parameters, first_state, second_state, rates, rates_stride, outputs, totals, team, laps,
 ):  # fmt: skip
     """Run `total` samples through the network by batches; add losses and right answers to totals.
 
     With targets it trains. Without, it writes the result to `outputs`. `scale` multiplies the
-    input and gives the network's type; `order` may be 0 for the order in which samples lie. The
+    input and gives the network's type; `order` may be 0 for the order in which samples lie. Each
+    `epoch` samples of it are an epoch: its last batch may be smaller. The
     state vectors are parallel to the parameters. `rates` is the address of a table of float64,
     the numbers of the step for each learned layer; the next step's is `rates_stride` bytes further.
-    `totals` is the address of TOTALS, which go on from call to call.
+    `totals` is the address of TOTALS, one for each epoch, which go on from call to call.
 
     `tables` holds the records of the blocks for a thread that works alone and behind them, for it
     as a member of a team, as many more. `team` is what a member knows of its team, or None: then
@@ -817,9 +819,11 @@ def run_batches(
             layers = 0 if members == 1 else blocks
             began = clock()
             lap(laps, first, MEETING)
-        count = min(shared.batch_size, total - start)
+        before = start % epoch  # samples of the epoch
+        count = min(shared.batch_size, epoch - before)
         padded = (count + shared.lanes - 1) // shared.lanes * shared.lanes
-        step = start // shared.batch_size
+        epoch_steps = (epoch + shared.batch_size - 1) // shared.batch_size
+        step = start // epoch * epoch_steps + before // shared.batch_size
         step_rates = rates + step * rates_stride
         read_samples, read_order, read_start = samples, order, start
         if shared.put_rows != 0:
@@ -876,7 +880,7 @@ def run_batches(
         if not training:
             store_result(shared, outputs, start, count)
             changed = 0
-            start += shared.batch_size
+            start += count
             continue
 
         if member == 0:
@@ -971,20 +975,24 @@ def run_batches(
                 meeting = meet(signals, member, members, meeting)
                 members = 1
                 changed = 1
+        start += count
+        if member == 0 and before + count == epoch:
+            put_real(loss, totals)
+            put_integer(correct, totals + 8)
+            if start < total:
+                totals += TOTALS_BYTES
+                loss = real_at(0.0, totals)
+                correct = integer_at(totals + 8)
         lap(laps, first, REST)
-        start += shared.batch_size
     if one_by_one:
         # the last update, with a product that nobody reads
         first = record_at(tables, 0)
         call(first.update_and_multiply, one, shared.layers, parameters, shared.itemsize)
         lap(laps, first, UPDATE)
-    if training:
-        put_real(loss, totals)
-        put_integer(correct, totals + 8)
 
 
 def entry_for(dtype: np.dtype, team: bool, laps: bool = False) -> Callable[..., int]:
     """Return `run_batches` as Python calls it, compiled or read from the cache."""
     whole = np.dtype(np.int64)
-    kinds = dtype, SHARED, LAYER, *[whole] * 12, MEMBER if team else None, whole if laps else None
+    kinds = dtype, SHARED, LAYER, *[whole] * 13, MEMBER if team else None, whole if laps else None
     return run_batches.entry(kinds)

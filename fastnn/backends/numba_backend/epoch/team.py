@@ -15,7 +15,7 @@ from ..checked import Range, watched
 from .blocks import Structure
 from .meetings import WAKING_TIME, Signals
 from .sharing import MEMBER, Messages, share_out
-from .step import TOTALS, entry_for
+from .step import entry_for
 from .table import Table, share_parts
 from .threads import run_together
 
@@ -127,20 +127,18 @@ class Team:
         records = self._records.copy()
         records["signals"] = said.ctypes.data
 
-        # only the caller's are looked at
-        sums = [totals, *(np.zeros(1, TOTALS) for _ in self.tables[1:])]
         entry = entry_for(self.tables[0].dtype, team=True, laps=len(laps) > 0)
 
         def work(member: int) -> None:
             layers = self._layers[member]
             run = partial(
                 entry, scale, self.tables[member].shared.ctypes.data, layers.ctypes.data,
-                layers.shape[1], *arguments, sums[member].ctypes.data,
+                layers.shape[1], *arguments, totals.ctypes.data,
                 records[member : member + 1].ctypes.data, *laps[member : member + 1],
             )  # fmt: skip
             noted = ended if member == 0 else []
             if guards.CHECKED:
-                own = Range.of(said, "signals"), Range.of(sums[member], "totals")
+                own = Range.of(said, "signals"), Range.of(totals, "totals", writeable=member == 0)
                 with watched([*ranges, *self._ranges(member), *own]):
                     note_end(run, noted)
                 self.tables[member].check_canaries()
