@@ -324,14 +324,14 @@ class Program:
         before = totals.copy()  # of each time that the call is made
         return partial(self._run, run, totals, before, read)
 
-    @staticmethod
     def _run(
+        self,
         run: Callable[[], object],
         totals: np.ndarray,
         before: np.ndarray,
         arrays: tuple[object, ...],
     ) -> tuple[float, int]:
-        """Run a call, which knows `arrays` by their addresses; held here, they stay in memory."""
+        """Run a call, which knows by their addresses what is held here and stays in memory."""
         totals[:] = before
         run()
         loss, correct = totals[-1].item()
