@@ -18,6 +18,7 @@ from fastnn.cli import main
 if "numba" not in fastnn.available_backends():
     pytest.skip("the compiled epoch is Numba's", allow_module_level=True)
 
+from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, WITH_UPDATE
 from fastnn.backends.numba_backend.kernels.limits import SUMS
 from fastnn.backends.numba_backend.machine import MACHINE
 from fastnn.bench import anatomy, counting, limits
@@ -74,24 +75,96 @@ def test_a_member_counts_its_own_part():
     assert dense[1] == pytest.approx(dense[0] / 2, rel=0.1)
 
 
-def test_tiles_of_a_product():
-    """As `write_product` walks them, counted one by one."""
-    for rows, inner, vectors, keep in itertools.product((1, 8, 13, 31), (1, 5), (1, 3, 7), (0, 1)):
-        multiply_adds = loads = stores = 0
-        row, height = 0, MACHINE.tile_rows
-        heights = []
+def widths(vectors: int, widest: int) -> list[int]:
+    """Cut columns as `write_product` does: where one would be left alone, two and two."""
+    found = []
+    while vectors:
+        found.append(2 if vectors == widest + 1 else min(vectors, widest))
+        vectors -= found[-1]
+    return found
+
+
+def blocks(vectors: int, most: int) -> list[int]:
+    """Cut columns into blocks: one that would be left alone goes with the last block."""
+    found = []
+    while vectors:
+        found.append(vectors if vectors == most + 1 else min(vectors, most))
+        vectors -= found[-1]
+    return found
+
+
+def test_columns_are_cut_as_the_product_does():
+    assert widths(7, 3) == [3, 2, 2]
+    assert widths(5, 3) == [3, 2]
+    assert blocks(7, 3) == [3, 4]
+    assert blocks(8, 3) == [3, 3, 2]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("vectors", [1, 3, 4, 7, MACHINE.block_columns + 1, 53])
+@pytest.mark.parametrize("inner", [1, 5, MACHINE.block_inner, 2 * MACHINE.block_inner + 5])
+def test_tiles_of_a_product(inner, vectors, keep):
+    """Tile by tile, as `write_product` walks."""
+    for rows in (1, 8, 13, 31):
+        heights, height, left = [], MACHINE.tile_rows, rows
         while height:
-            while row + height <= rows:
-                heights.append(height)
-                row += height
-            height //= 2
-        widths = [3] * (vectors // 3) + [vectors % 3] * (vectors % 3 > 0)
-        for height, width in itertools.product(heights, widths):
-            multiply_adds += inner * height * width + keep * height * width
-            loads += inner * (height + width) + keep * height * width
-            stores += height * width
-        found = product(rows, inner, vectors, bool(keep))
+            heights += left // height * [height]
+            left, height = left % height, height // 2
+        multiply_adds = loads = stores = 0
+        for block in blocks(vectors, MACHINE.block_columns):
+            for start in range(0, inner, MACHINE.block_inner):
+                turns = min(inner - start, MACHINE.block_inner)
+                added = keep or start > 0  # to what is there
+                tiles = itertools.product(heights, widths(block, MACHINE.tile_columns))
+                for height, width in tiles:
+                    multiply_adds += (turns + added) * height * width
+                    loads += turns * (height + width) + added * height * width
+                    stores += height * width
+        found = product(rows, inner, vectors, keep)
         assert (found.multiply_adds, found.loads, found.stores) == (multiply_adds, loads, stores)
+
+
+def table_of(case: Case) -> np.ndarray:
+    """Return the records of the layers of a network on one thread."""
+    made = contenders.FastNN(
+        case, *contenders.load_samples(case), contenders.initial_parameters(case)
+    )
+    with made.network._programs.for_training(made.network, made.X, case.batch_size, False) as found:
+        return found.training.layers.copy()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("outputs", [4, 40])
+def test_a_gradient_is_turned_where_it_does_not_lie_so(outputs, threads):
+    """The layer above may have left it by columns, in a team its own columns alone."""
+    case = Case("numba", task="step", shape=(20, 256, 256, outputs), batch_size=128, samples=128,
+                input="random", threads=threads)  # fmt: skip
+    _, middle, top = table_of(case)["gradient_by"]
+    assert (middle, top) == (BY_COLUMNS, WITH_UPDATE if outputs == 4 else BY_COLUMNS)
+    turned = [of.loads for layer, name, of in work(case) if (layer, name) == (1, "turn")]
+    vectors = 128 * 256 // (MACHINE.vector_bits // 32)
+    # and what goes to the layer below, own units of it
+    expected = [vectors / threads]
+    if outputs == 4:  # by rows, in one pass
+        expected = [vectors, *expected]
+    elif threads == 2:
+        expected = [vectors / 2, *expected]
+    assert turned == expected
+
+
+def test_a_member_with_an_empty_chunk_is_counted():
+    """Of ten units the first of two members has none."""
+    case = Case("numba", task="step", shape=(784, 30, 10, 10), samples=64, threads=2)
+    found = {(layer, name): of for layer, name, of in work(case)}
+    assert found[2, "forward"].dense == found[2, "forward"].multiply_adds == 0
+    # what it adds up all the same is zero
+    assert found[2, "forward"].stores == 32 * -(-10 // (MACHINE.vector_bits // 32))
+
+
+def test_products_in_bfloat16_are_not_counted():
+    network = fastnn.Network([fastnn.Dense(4, 3)], matmul_precision="bfloat16")
+    with pytest.raises(ValueError, match="nothing is counted of products in bfloat16"):
+        anatomy.Dissection(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
 
 
 def test_bits_are_counted_alone_and_in_pairs():

@@ -44,6 +44,8 @@ class Dissection:
         reason = reason_for_layers(network)
         if reason is not None:
             raise ValueError(f"the step of this network is not compiled: {reason}")
+        if network.matmul_precision is not None:
+            raise ValueError(f"nothing is counted of products in {network.matmul_precision}")
         self.network, self.X, self.y = network, X, y
         self.batch_size, self.threads = batch_size, threads
         self.rng = np.random.default_rng(SEED)
