@@ -11,7 +11,7 @@ import pytest
 
 import fastnn
 from fastnn import bench
-from fastnn.bench import command, contenders, measuring, picture, report, step, suites
+from fastnn.bench import command, contenders, figures, measuring, picture, report, step, suites
 from fastnn.bench.cases import Case, Comparison
 from fastnn.cli import main
 
@@ -226,6 +226,35 @@ def test_a_worker_that_fails_is_reported(monkeypatch, tmp_path):
     done = bench.run(parser.parse_args(options), shown.append)
     assert len(done.anatomies) == 2
     assert case.trains
+
+
+def test_a_counter_that_stands_still_ends_no_report(tmp_path):
+    """Then no part has taken any time."""
+    case, second = Case("numba", task="step", **TINY), figures.spread([1.0])
+    limits = {"multiply_adds": 1.0, "loads": 1.0, "stores": 1.0, "bandwidth": [1.0] * 4,
+              "ticks": 0.0, "vector_bytes": 32}  # fmt: skip
+    found = step.Anatomy("a step", case, None, second, second, second, (), limits)
+    assert found.verdict.endswith("its parts could not be timed")
+    assert any("A step takes" in text for text in step.as_markdown(found))
+    picture.draw([found], tmp_path / "step.png")
+    assert (tmp_path / "step.png").exists()
+
+
+def test_a_picture_that_fails_loses_no_report(short, monkeypatch, tmp_path):
+    found = dissected()
+
+    def failing(anatomies, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "dissect", lambda comparison, rounds: found)
+    monkeypatch.setattr(command, "draw", failing)
+    parser, file = argparse.ArgumentParser(), tmp_path / "report.json"
+    bench.add_arguments(parser)
+    options = ["--suite", "step", "--plot", str(tmp_path / "step.png"), "--json", str(file)]
+    done = bench.run(parser.parse_args(options))
+    assert done.anatomies == (found, found)
+    assert "No space left" in bench.as_markdown(done)
+    assert "No space left" in json.loads(file.read_text())["notes"][0]
 
 
 def test_both_dtypes_unless_told():

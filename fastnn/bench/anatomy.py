@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import Network
-from fastnn.backends.numba_backend.epoch.laps import PARTS, Laps
+from fastnn.backends.numba_backend.epoch.laps import PARTS
 from fastnn.bench.counting import COUNTED, Counted, Work, bytes_by_level
 from fastnn.bench.limits import measure_limits
 from fastnn.bench.samples import SEED, Array
@@ -54,22 +54,17 @@ class Dissection:
         with programs.for_training(self.network, self.X, batch_size, False) as program:
             path = CompiledPath(self.network, self.X, self.y, program, self.threads)
             members = program.members(self.threads)
-            laps = [Laps(len(program.training.layers)) for _ in range(members)]
             steps = self._steps_a_call(path)
             plain, counted = [], []
             cycles: list[np.ndarray] = []
             works: list[list[tuple[int, str, Work]]] = []
             for _ in range(PAIRS):
-                program.laps = None
                 plain.append(self._seconds_a_step(path, steps))
-                program.laps = laps
-                for of_member in laps:
-                    of_member.cycles[...] = 0
-                counted.append(self._seconds_a_step(path, steps))
+                with program.counting_laps() as laps:
+                    counted.append(self._seconds_a_step(path, steps))
                 cycles.append(laps[0].cycles / steps)
                 counter = Counted(program.training.shared[0], program.layers_of(members))
                 works.append(counter.parts())
-            program.laps = None
         limits = measure_limits(self.network.dtype)
         each = np.median(cycles, axis=0) / limits.ticks
         return {

@@ -35,7 +35,7 @@ def draw(anatomies: Sequence[Anatomy], path: Path) -> None:
     """
     from matplotlib.patches import Patch
 
-    drawn = [anatomy for anatomy in anatomies if anatomy.plain is not None]
+    drawn = [anatomy for anatomy in anatomies if anatomy.parts]
     most = max((len(anatomy.parts) for anatomy in drawn), default=1)
     inches = 7.5 * max(len(drawn), 1), 1.6 + 0.27 * most
     figure = plotting.new_figure(inches, dpi=150, layout="constrained")

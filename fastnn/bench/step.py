@@ -99,10 +99,13 @@ class Anatomy:
         """The step in a line."""
         if self.plain is None:
             return f"no time: {self.error}"
+        step = f"{short(self.plain.median * 1e6)} us a step"
+        if not self.parts:  # the processor's counter stands still
+            return f"{step}; its parts could not be timed"
         longest = max(self.parts, key=lambda part: part.seconds)
         return (
-            f"{short(self.plain.median * 1e6)} us a step; the longest part is {longest.layer} "
-            f"{longest.name}, {short(longest.seconds * 1e6)} us"
+            f"{step}; the longest part is {longest.layer} {longest.name}, "
+            f"{short(longest.seconds * 1e6)} us"
         )
 
 

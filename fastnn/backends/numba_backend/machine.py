@@ -28,16 +28,17 @@ class Machine:
     tile_columns: int
     """Its columns, in vectors. `tile_rows * tile_columns` accumulators stay in registers."""
     scatter_vectors: int
-    """Vectors of each of two rows that `scatter` holds in registers."""
+    """Vectors of each of two rows that a kernel which skips zeros holds in registers: `scatter`,
+    `gather` with pairs, and the pass that updates and multiplies one sample."""
     gather_vectors: int
-    """Vectors of the one row that `gather` holds in registers."""
+    """Vectors of a row that `gather` holds in registers with single rows."""
     backward_vectors: int
     """Vectors of weights, and as many of their sums, that a pass which goes back and updates holds
     in registers."""
     block_inner: int
-    """Inner length after which the dense product turns to its next block of columns."""
+    """Inner length after which the dense product stores its sums, and adds to them from then on."""
     block_columns: int
-    """Columns of that block, in vectors of this machine."""
+    """Columns that it takes through all inner blocks before the next ones, in vectors."""
 
 
 MACHINES = {
