@@ -532,6 +532,15 @@ def test_samples_of_any_type_are_packed_as_they_are_loaded(dtype, samples, units
     np.testing.assert_allclose(build("numba")(X), build("numpy")(X), rtol=0, atol=1e-5)
 
 
+def test_samples_that_are_not_packed_need_no_zeros():
+    case = Case((40, 30, 5))
+    for bfloat16 in (False, True):
+        made = Program(case.layers, batch_size=32, density=1.0, bfloat16=bfloat16)
+        for table in (made.training, made.prediction):
+            shared = table.shared[0]
+            assert (shared["zeros"] != 0) == (shared["tails"] != 0) == bfloat16
+
+
 def few_numbers(samples, dtype=np.float32, units=150):
     """Samples of which one number in ten is not zero."""
     rng = np.random.default_rng(8)

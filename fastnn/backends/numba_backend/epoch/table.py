@@ -64,8 +64,9 @@ IN_PLACE_BYTES = 3 << 20
 Measured: batches of 32 gain up to 1,024 units, those of 128 up to 256, those of 512 up to 64."""
 TRANSPOSING = 12
 """Multiply-adds for a vector that take as long as to transpose it, there and back."""
-ZEROED = {"dense_rows"}
-"""Parts of the workspace that are zero between calls; what others hold doesn't matter."""
+ZEROED = {"dense_rows", "zeros", "tails"}
+"""Parts of the workspace that are zero between calls, tails behind what has been copied there; what
+others hold doesn't matter."""
 GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
@@ -214,13 +215,6 @@ class Table:
         if structure.sparse:
             shared["put_rows"] = put_rows.address(self.dtype, SHARED)
             self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
-        # always zero: what makes up a pair, and what follows the last units of a sample
-        byte = np.dtype(np.uint8)
-        self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
-        shared["tail_stride"] = self.lanes * structure.input_dtype.itemsize
-        self._tails = memory.aligned_zeros(2 * int(shared["tail_stride"]), byte)
-        shared["zeros"] = self._zeros.ctypes.data
-        shared["tails"] = self._tails.ctypes.data
 
     def _describe_input(self, units: int) -> None:
         """Write down how the input is loaded where it is a block of its own."""
@@ -494,8 +488,7 @@ class Table:
         if IN_PAIRS in ways:
             self._lay_out_pairs(layer)
             if first:
-                operation = in_pairs.load_in_pairs
-                self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
+                self._lay_out_samples_in_pairs()
         if layer["round_inputs"]:
             self._want_rows(outputs, (layer, "rounded_weights"), rows=self._whole_vectors(units))
 
@@ -531,6 +524,15 @@ class Table:
             want("packed_gradient", self.padded, half(outputs))
             want("turned_weights", half(outputs), units)
 
+    def _lay_out_samples_in_pairs(self) -> None:
+        """Say what samples need that are packed as they are loaded, and by what they are."""
+        shared = self.shared[0]
+        shared["load_in_pairs"] = in_pairs.load_in_pairs.address(self.dtype, SHARED)
+        # what makes up a pair, and what follows the last units of a sample
+        self._want(int(shared["input_row_bytes"]), (shared, "zeros"))
+        shared["tail_stride"] = self.lanes * shared["input_itemsize"]
+        self._want(2 * int(shared["tail_stride"]), (shared, "tails"))
+
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""
         asking = [(self.stages[number], "gradient") for number in _stages_of(layer)]
@@ -555,12 +557,11 @@ class Table:
         self._want_matrix(rows, self.padded, self._row_bytes(self.padded), *fields)
 
     def _want_matrix(
-        self, rows: int, columns: int, stride: int, *fields: tuple[np.void, str],
-        itemsize: int | None = None,
-    ) -> None:  # fmt: skip
+        self, rows: int, columns: int, stride: int, *fields: tuple[np.void, str]
+    ) -> None:
         """Ask for a matrix of rows that lie `stride` bytes apart."""
         for record, name in fields:
-            record[name] = 0, stride, itemsize or self.dtype.itemsize, rows, columns
+            record[name] = 0, stride, self.dtype.itemsize, rows, columns
         self._want(rows * stride, *fields)
 
     def _want_columns(self, rows: int, columns: int, field: tuple[np.void, str]) -> None:
@@ -624,10 +625,10 @@ class Table:
         """Return what kernels may touch of what the table has, or points to by itself."""
         arrays = {
             "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
-            "zeros": self._zeros, "clip_norm": self._clip_norm, "terms": self._terms,
+            "clip_norm": self._clip_norm, "terms": self._terms,
         }  # fmt: skip
         read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
-        return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
+        return [*self.workspace_parts(), *read]
 
     def fill(self, value: str) -> None:
         """Fill the workspace with one of `guards.FILLS`, but for what has to be zero."""
