@@ -31,9 +31,8 @@ from fastnn.backends.numba_backend.epoch.step import (
     WITH_UPDATE,
     leaves_transposed,
 )
-from fastnn.backends.numba_backend.machine import MACHINE
+from fastnn.backends.numba_backend.machine import MACHINE, VECTOR_BYTES
 
-VECTOR_BYTES = MACHINE.vector_bits // 8
 COUNTED = "dense", "nonzero", "multiply_adds", "loads", "stores"
 """The numbers of `Work`."""
 WORD = GROUP_SAMPLES
