@@ -13,8 +13,9 @@ import numpy as np
 
 from fastnn import Network
 from fastnn.backends.numba_backend.epoch.laps import PARTS
+from fastnn.backends.numba_backend.machine import lanes
 from fastnn.bench.counting import COUNTED, Counted, Work, bytes_by_level
-from fastnn.bench.limits import measure_limits
+from fastnn.bench.limits import measure_limits, measure_ticks
 from fastnn.bench.samples import SEED, Array
 from fastnn.paths import CompiledPath, reason_for_layers
 from fastnn.processors import cache_bytes
@@ -44,6 +45,8 @@ class Dissection:
         reason = reason_for_layers(network)
         if reason is not None:
             raise ValueError(f"the step of this network is not compiled: {reason}")
+        if network.matmul_precision is not None:
+            raise ValueError(f"nothing is counted of products in {network.matmul_precision}")
         self.network, self.X, self.y = network, X, y
         self.batch_size, self.threads = batch_size, threads
         self.rng = np.random.default_rng(SEED)
@@ -65,14 +68,15 @@ class Dissection:
                 cycles.append(laps[0].cycles / steps)
                 counter = Counted(program.training.shared[0], program.layers_of(members))
                 works.append(counter.parts())
-        limits = measure_limits(self.network.dtype)
-        each = np.median(cycles, axis=0) / limits.ticks
+        dtype, ticks = self.network.dtype, measure_ticks()
+        each = np.median(cycles, axis=0) / ticks
         return {
             "plain": median(plain),
             "counted": median(counted),
-            "summed": median(float(of_call.sum()) for of_call in cycles) / limits.ticks,
+            "summed": median(float(of_call.sum()) for of_call in cycles) / ticks,
             "parts": _parts(each, works, self.X.nbytes),
-            "limits": limits._asdict(),
+            "limits": measure_limits(dtype)._asdict(),
+            "lanes": lanes(dtype.itemsize),
         }
 
     def _steps_a_call(self, path: CompiledPath) -> int:

@@ -83,6 +83,8 @@ class Anatomy:
         In the order of the step.
     limits : dict
         What the machine can do in a second: `Limits` in `limits.py`.
+    lanes : int
+        Numbers of a vector.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Anatomy:
     summed: Spread | None = None
     parts: tuple[Part, ...] = ()
     limits: dict[str, Any] | None = None
+    lanes: int = 0
 
     @property
     def verdict(self) -> str:
@@ -121,7 +124,7 @@ def gathered(name: str, case: Case, found: Sequence[dict[str, Any]]) -> Anatomy:
         spread(of_round[kind] for of_round in found) for kind in ("plain", "counted", "summed")
     )
     parts = tuple(_part(case, of_rounds, limits) for of_rounds in _by_part(found))
-    return Anatomy(name, case, None, plain, counted, summed, parts, limits)
+    return Anatomy(name, case, None, plain, counted, summed, parts, limits, found[0]["lanes"])
 
 
 def _by_part(found: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -181,8 +184,6 @@ def as_markdown(anatomy: Anatomy) -> list[str]:
     header += [f"{level}, kB" for level in LEVELS] + ["bound by", "of the limit"]
     plain, counted, summed = (s.median for s in (anatomy.plain, anatomy.counted, anatomy.summed))
     limits = anatomy.limits or {}
-    number = anatomy.case.dtype
-    lanes = limits["vector_bytes"] / (4 if number == "float32" else 8)
     bandwidth = ", ".join(
         f"{speed / 1e9:,.0f} from {level}"
         for level, speed in zip(LEVELS, limits["bandwidth"], strict=True)
@@ -192,7 +193,7 @@ def as_markdown(anatomy: Anatomy) -> list[str]:
         f"({short(anatomy.plain.lower * 1e6)}-{short(anatomy.plain.upper * 1e6)}), "
         f"{counted / plain - 1:+.1%} with laps counted, and the laps add up to "
         f"{summed / counted:.1%} of that. "
-        f"Limits in this run: {2 * lanes * limits['multiply_adds'] / 1e9:,.0f} GFLOP/s, "
+        f"Limits in this run: {2 * anatomy.lanes * limits['multiply_adds'] / 1e9:,.0f} GFLOP/s, "
         f"{limits['loads'] / 1e9:.2f} G loads and {limits['stores'] / 1e9:.2f} G stores of "
         f"vectors a second, {bandwidth} GB/s."
     )

@@ -25,7 +25,7 @@ from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU, TERM
 from ..language import MATRIX
-from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, lanes
+from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, VECTOR_BYTES, lanes
 from . import clipping, in_pairs, losses, one_sample, optimizers, rounding, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
@@ -152,8 +152,7 @@ class Table:
                 elif training and plain and in_one_pass(layer, self.padded, self.lanes):
                     layer["gradient_by"] = WITH_UPDATE
                     if layer["update_by"] == BY_UNIT:
-                        vector_bytes = self.lanes * self.dtype.itemsize
-                        self._want_matrix(self.padded, self.lanes, vector_bytes, (layer, "dots"))
+                        self._want_matrix(self.padded, self.lanes, VECTOR_BYTES, (layer, "dots"))
                 if training:
                     self.owners += [(number, "weights"), (number, "biases")]
                     self._describe_step(layer, block.dense)
@@ -725,11 +724,11 @@ def choose_kernels(
     layer["gather_tile"] = width * tile
     # two words at once, if so many rows fit the cache but for those of pixels that are never lit
     room = CACHED_BYTES * 5 // 4
-    fits = 128 * tile * MACHINE.vector_bits // 8 <= room
+    fits = 128 * tile * VECTOR_BYTES <= room
     layer["gather_units"] = 128 if first and fits else 64
     # all columns of a row after each other, if the gradient stays in the cache meanwhile
     tiles = -(-vectors // MACHINE.backward_vectors)
-    stays = samples * vectors * MACHINE.vector_bits // 8 <= CACHED_BYTES
+    stays = samples * vectors * VECTOR_BYTES <= CACHED_BYTES
     layer["backward_tile"] = width * (vectors if stays else -(-vectors // tiles))
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
@@ -782,9 +781,8 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     One row of a tile stays in registers and `rows` rows of it in the first-level cache. A matrix
     that fits both isn't cut; others are cut into tiles as equal as can be.
     """
-    vector_bytes = MACHINE.vector_bits // 8
-    if vectors <= registers and rows * vectors * vector_bytes <= CACHED_BYTES:
+    if vectors <= registers and rows * vectors * VECTOR_BYTES <= CACHED_BYTES:
         return vectors
-    most = min(registers, CACHED_BYTES // (64 * vector_bytes))
+    most = min(registers, CACHED_BYTES // (64 * VECTOR_BYTES))
     tiles = -(-vectors // most)
     return -(-vectors // tiles)
