@@ -223,7 +223,8 @@ for element in (FLOAT, DOUBLE):
 @pytest.mark.parametrize("cpu", [None, "generic", "haswell", "skylake-avx512"])
 def test_kernels_of_limits_need_no_stack(cpu):
     """What is stored there and loaded again takes longer than what is to be measured."""
-    environment = dict(os.environ)
+    # checks of addresses would be in the loops
+    environment = {name: of for name, of in os.environ.items() if name != "FASTNN_CHECKED"}
     if cpu is not None:
         if platform.machine() not in ("x86_64", "AMD64"):
             pytest.skip("of x86 alone")
