@@ -44,8 +44,8 @@ def random_shift(
     Raises
     ------
     ValueError
-        If `images` has another shape, or rows whose length is no square; if `pixels` is below 1, or
-        not below height and width.
+        If `images` has another shape, or rows whose length is no square, or if there are none; if
+        `pixels` is below 1, or not below height and width.
     TypeError
         If `images` does not hold real numbers, `pixels` is no integer, or `rng` no Generator.
     """

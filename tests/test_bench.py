@@ -94,7 +94,7 @@ def test_flops_counted_by_hand():
     ],
 )
 def test_work_that_cannot_be_done_is_refused(work):
-    with pytest.raises(ValueError, match=r"expected|MNIST|exceeds"):
+    with pytest.raises(ValueError, match=r"expected|MNIST"):
         Case("numba", **work)
 
 
@@ -396,6 +396,9 @@ def test_report_as_json_and_markdown():
         (["--hidden", "5", "0"], "--hidden"),
         (["--threads", "4096"], "--threads: expected at most"),
         (["--suite", "quick", "--plot", "step.png"], "--plot: expected the suite step"),
+        (["--suite", "step"], "--peers: the suite step compares with nobody"),
+        (["--suite", "costs"], "--peers: the suite costs compares with nobody"),
+        (["--batch-size", "60000"], "--batch-size: expected at most 50000, .* got 60000"),
     ],
 )
 def test_options_that_contradict_are_refused(options, message):
@@ -435,7 +438,7 @@ def test_costs_are_rendered():
 
 
 def test_import_is_timed():
-    assert 0 < costs._run(costs._IMPORT.format(module="fastnn")) < 60
+    assert costs._run(costs._IMPORT.format(module="fastnn")) > 0
 
 
 @pytest.mark.parametrize(

@@ -485,6 +485,19 @@ def test_a_team_that_parts_and_comes_back_packs_anew(density):
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize(("batch_size", "before"), [(1, []), (2, []), (3, []), (3, ["sigmoid"])])
+def test_which_first_layers_skip_zeros(batch_size, before):
+    """As `explain` says it: in batches of more than 2, where nothing comes before."""
+    layers = [*[fastnn.Sigmoid() for _ in before], fastnn.Dense(150, 37)]
+    made = fastnn.Network(layers, backend="numba", matmul_precision="bfloat16", seed=0)
+    X, _ = few_numbers(50)
+    with made._programs.for_training(made, X, batch_size, False) as program:
+        skips = program.training.layers[-1]["update_by"] == step.BY_UNIT
+    assert skips == (batch_size > 2 and not before)
+    assert "a first layer that takes the input itself" in made.explain()
+    assert "in batches of more than 2 samples" in made.explain()
+
+
 def one_call_is_many_of_one_step(build, X, y):
     """A call begins with packing, or rounding, all weights; from step to step copies follow."""
     many, single = build(), build()
@@ -517,6 +530,15 @@ def test_samples_of_any_type_are_packed_as_they_are_loaded(dtype, samples, units
     for one, other in zip(*changes, strict=True):
         assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(other)
     np.testing.assert_allclose(build("numba")(X), build("numpy")(X), rtol=0, atol=1e-5)
+
+
+def test_samples_that_are_not_packed_need_no_zeros():
+    case = Case((40, 30, 5))
+    for bfloat16 in (False, True):
+        made = Program(case.layers, batch_size=32, density=1.0, bfloat16=bfloat16)
+        for table in (made.training, made.prediction):
+            shared = table.shared[0]
+            assert (shared["zeros"] != 0) == (shared["tails"] != 0) == bfloat16
 
 
 def few_numbers(samples, dtype=np.float32, units=150):

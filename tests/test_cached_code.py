@@ -119,6 +119,19 @@ def test_a_cache_that_can_not_be_written_is_read(directory, monkeypatch):
     assert cache.kept("kernel") == b"code"  # without a warning
 
 
+def test_a_cache_that_can_not_be_listed_keeps_code(directory, monkeypatch):
+    """What other versions left stays then; of nothing else is there anything to say."""
+
+    def refuse(_):
+        raise PermissionError("may be written, not listed")
+
+    monkeypatch.setattr(cache, "_cleared", set())
+    monkeypatch.setattr(cache, "_warned", False)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    cache.keep("kernel", b"code")  # without a warning
+    assert cache.kept("kernel") == b"code"
+
+
 def test_a_cache_stays_where_it_is(tmp_path, monkeypatch):
     """Also if its path is told from a working directory which the process leaves."""
     monkeypatch.chdir(tmp_path)

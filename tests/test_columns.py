@@ -114,6 +114,15 @@ def test_what_no_kernel_fits_is_left_to_numpy(rng, monkeypatch):
     assert len(asked) == len(left)
 
 
+def test_dtypes_of_one_size_share_a_kernel():
+    """A second one of its name would have a number, and be compiled anew in each process."""
+    found = [copying(np.dtype(source), np.dtype(target)) for source, target in PAIRS]
+    names = {kernel._kernel.own_name for kernel, _ in found}
+    assert len(names) == len({kernel for kernel, _ in found})
+    assert not any("#" in name for name in names)
+    assert copying(np.dtype("f4"), np.dtype("f4")) == copying(np.dtype("i4"), np.dtype("i4"))
+
+
 def test_there_is_no_kernel_for_other_pairs():
     for source, target in [("f4", "f2"), ("f2", "f4"), ("c8", "f4"), ("f8", "i8"), (">f8", "f8")]:
         assert copying(np.dtype(source), np.dtype(target)) is None

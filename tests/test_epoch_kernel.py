@@ -204,6 +204,34 @@ def test_activations_where_they_may_stand(relu_between, relu_last, batch_size):
     Case(sizes, batch_size, relu_between=relu_between, relu_last=relu_last).check()
 
 
+CACHED_BYTES = (4096, 30720, 46080, 1 << 20)
+"""What kernels may keep in the first-level cache: little, as of 32 KB, of 48 KB, and a lot."""
+
+
+@pytest.mark.parametrize("cached_bytes", CACHED_BYTES)
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_any_first_level_cache(cached_bytes, density, dtype, monkeypatch):
+    """It decides how wide tiles are, what is copied, and the order of some sums."""
+    monkeypatch.setattr(table, "CACHED_BYTES", cached_bytes)
+    for sizes in SIZES:
+        Case(sizes, dtype=dtype).check(density=density)
+        Case(sizes, 64, 150, dtype).check(density=density)
+    Case((784, 512, 512, 10), 64, 128, dtype, seed=1).check(density=density)
+
+
+def test_caches_of_tests_are_of_several_kinds(dtype, monkeypatch):
+    """Each field that depends on them has more than one value among them."""
+    fields = ["scatter_tile", "gather_tile", "gather_units", "backward_tile"]
+    found = []
+    for cached_bytes in CACHED_BYTES:
+        monkeypatch.setattr(table, "CACHED_BYTES", cached_bytes)
+        layers = Case((784, 512, 512, 10), 64, dtype=dtype).program(0.2).training.layers
+        copied = [layer["inputs_transposed"]["address"] != 0 for layer in layers]
+        found.append([layers[name].tolist() for name in fields] + [copied])
+    for of_caches in zip(*found, strict=True):
+        assert len(set(map(tuple, of_caches))) > 1
+
+
 def test_wide_and_deep_layers_in_chunks():
     Case((2000, 300, 1500, 10), 64, 128, density=0.1).check()
     Case((784, 512, 512, 10), 128, 300).check()
@@ -777,9 +805,9 @@ def call_matmul_transposed(like, A, B, C):
 
 
 @jit.jit
-def call_gather(alpha, V, values, bits, M, C, group):
+def call_gather(alpha, V, values, bits, M, C, group, keep):
     rows.nonzero_bits(alpha, V, bits)
-    sparse.gather(alpha, values, bits, M, C, group, 1, C)
+    sparse.gather(alpha, values, bits, M, C, group, keep, C)
 
 
 @jit.jit
@@ -898,11 +926,14 @@ def test_products_that_skip_zeros(density, vectors, dtype):
             matrix(V, count, inner), matrix(values, count, inner), matrix(sets, count, words)
         )  # fmt: skip
         m = aligned(rng.standard_normal((inner, width)), dtype)
-        c = aligned(rng.standard_normal((count, width)), dtype)
-        expected = c[:count, :width] - 0.5 * dense @ m[:, :width].astype(np.float64)
-        operands = matrix(m, inner, width), matrix(c, count, width)
-        call_gather(dtype(-0.5), *sparse_operand, *operands, group)
-        assert np.abs(c[:count, :width] - expected).max() <= 5 * inner * eps
+        for keep in (0, 1):
+            c = aligned(rng.standard_normal((count, width)), dtype)
+            expected = keep * c[:count, :width] - 0.5 * dense @ m[:, :width].astype(np.float64)
+            if not keep:  # rows without a non-zero become zero too
+                c[:] = np.nan
+            operands = matrix(m, inner, width), matrix(c, count, width)
+            call_gather(dtype(-0.5), *sparse_operand, *operands, group, keep)
+            assert np.abs(c[:count, :width] - expected).max() <= 5 * inner * eps
         if words == 2 or vectors > MACHINE.scatter_vectors:
             continue
         m = aligned(rng.standard_normal((count, width)), dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -164,11 +163,10 @@ def test_ctrl_c_ends_after_a_whole_epoch(rng, monkeypatch):
     made = network("numba")
     made.fit(X, y)
     threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         made.fit(X, y, epochs=10**7, batch_size=16)
-    assert time.monotonic() - began < 60
     history = made.history
+    assert len(history) < 10**7
     assert len({len(column) for column in history.columns.values()}) == 1
     assert history.samples_seen == 50 * len(history) > 50
     made.fit(X, y)  # nothing is held

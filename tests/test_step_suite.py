@@ -5,22 +5,29 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import fastnn
 from fastnn import bench
-from fastnn.bench import command, contenders, measuring, picture, report, step, suites
+from fastnn.bench import anatomy, command, contenders, figures, measuring, picture, report, suites
 from fastnn.bench.cases import Case, Comparison
 from fastnn.cli import main
 
 if "numba" not in fastnn.available_backends():
     pytest.skip("the compiled epoch is Numba's", allow_module_level=True)
 
-from fastnn.backends.numba_backend.kernels.limits import SUMS
+from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, WITH_UPDATE
+from fastnn.backends.numba_backend.kernels.limits import BLOCK, SUMS
 from fastnn.backends.numba_backend.machine import MACHINE
-from fastnn.bench import anatomy, counting, limits
+from fastnn.bench import counting, dissection, limits
 from fastnn.bench.counting import Counted, Touch, Work, bytes_by_level, joined, product, visits
 from fastnn.paths import CompiledPath
 
@@ -74,24 +81,96 @@ def test_a_member_counts_its_own_part():
     assert dense[1] == pytest.approx(dense[0] / 2, rel=0.1)
 
 
-def test_tiles_of_a_product():
-    """As `write_product` walks them, counted one by one."""
-    for rows, inner, vectors, keep in itertools.product((1, 8, 13, 31), (1, 5), (1, 3, 7), (0, 1)):
-        multiply_adds = loads = stores = 0
-        row, height = 0, MACHINE.tile_rows
-        heights = []
+def widths(vectors: int, widest: int) -> list[int]:
+    """Cut columns as `write_product` does: where one would be left alone, two and two."""
+    found = []
+    while vectors:
+        found.append(2 if vectors == widest + 1 else min(vectors, widest))
+        vectors -= found[-1]
+    return found
+
+
+def blocks(vectors: int, most: int) -> list[int]:
+    """Cut columns into blocks: one that would be left alone goes with the last block."""
+    found = []
+    while vectors:
+        found.append(vectors if vectors == most + 1 else min(vectors, most))
+        vectors -= found[-1]
+    return found
+
+
+def test_columns_are_cut_as_the_product_does():
+    assert widths(7, 3) == [3, 2, 2]
+    assert widths(5, 3) == [3, 2]
+    assert blocks(7, 3) == [3, 4]
+    assert blocks(8, 3) == [3, 3, 2]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("vectors", [1, 3, 4, 7, MACHINE.block_columns + 1, 53])
+@pytest.mark.parametrize("inner", [1, 5, MACHINE.block_inner, 2 * MACHINE.block_inner + 5])
+def test_tiles_of_a_product(inner, vectors, keep):
+    """Tile by tile, as `write_product` walks."""
+    for rows in (1, 8, 13, 31):
+        heights, height, left = [], MACHINE.tile_rows, rows
         while height:
-            while row + height <= rows:
-                heights.append(height)
-                row += height
-            height //= 2
-        widths = [3] * (vectors // 3) + [vectors % 3] * (vectors % 3 > 0)
-        for height, width in itertools.product(heights, widths):
-            multiply_adds += inner * height * width + keep * height * width
-            loads += inner * (height + width) + keep * height * width
-            stores += height * width
-        found = product(rows, inner, vectors, bool(keep))
+            heights += left // height * [height]
+            left, height = left % height, height // 2
+        multiply_adds = loads = stores = 0
+        for block in blocks(vectors, MACHINE.block_columns):
+            for start in range(0, inner, MACHINE.block_inner):
+                turns = min(inner - start, MACHINE.block_inner)
+                added = keep or start > 0  # to what is there
+                tiles = itertools.product(heights, widths(block, MACHINE.tile_columns))
+                for height, width in tiles:
+                    multiply_adds += (turns + added) * height * width
+                    loads += turns * (height + width) + added * height * width
+                    stores += height * width
+        found = product(rows, inner, vectors, keep)
         assert (found.multiply_adds, found.loads, found.stores) == (multiply_adds, loads, stores)
+
+
+def table_of(case: Case) -> np.ndarray:
+    """Return the records of the layers of a network on one thread."""
+    made = contenders.FastNN(
+        case, *contenders.load_samples(case), contenders.initial_parameters(case)
+    )
+    with made.network._programs.for_training(made.network, made.X, case.batch_size, False) as found:
+        return found.training.layers.copy()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("outputs", [4, 40])
+def test_a_gradient_is_turned_where_it_does_not_lie_so(outputs, threads):
+    """The layer above may have left it by columns, in a team its own columns alone."""
+    case = Case("numba", task="step", shape=(20, 256, 256, outputs), batch_size=128, samples=128,
+                input="random", threads=threads)  # fmt: skip
+    _, middle, top = table_of(case)["gradient_by"]
+    assert (middle, top) == (BY_COLUMNS, WITH_UPDATE if outputs == 4 else BY_COLUMNS)
+    turned = [of.loads for layer, name, of in work(case) if (layer, name) == (1, "turn")]
+    vectors = 128 * 256 // (MACHINE.vector_bits // 32)
+    # and what goes to the layer below, own units of it
+    expected = [vectors / threads]
+    if outputs == 4:  # by rows, in one pass
+        expected = [vectors, *expected]
+    elif threads == 2:
+        expected = [vectors / 2, *expected]
+    assert turned == expected
+
+
+def test_a_member_with_an_empty_chunk_is_counted():
+    """Of ten units the first of two members has none."""
+    case = Case("numba", task="step", shape=(784, 30, 10, 10), samples=64, threads=2)
+    found = {(layer, name): of for layer, name, of in work(case)}
+    assert found[2, "forward"].dense == found[2, "forward"].multiply_adds == 0
+    # what it adds up all the same is zero
+    assert found[2, "forward"].stores == 32 * -(-10 // (MACHINE.vector_bits // 32))
+
+
+def test_products_in_bfloat16_are_not_counted():
+    network = fastnn.Network([fastnn.Dense(4, 3)], matmul_precision="bfloat16")
+    with pytest.raises(ValueError, match="nothing is counted of products in bfloat16"):
+        dissection.Dissection(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
 
 
 def test_bits_are_counted_alone_and_in_pairs():
@@ -122,24 +201,62 @@ def test_limits_of_this_machine(dtype, monkeypatch):
     monkeypatch.setattr(limits, "REPEATS", 1)
     monkeypatch.setattr(limits, "cache_bytes", lambda: (1 << 12, 1 << 13, 1 << 14))
     found = limits.measure_limits(dtype)
-    assert all(0 < number < 1e15 for number in (*found[:3], *found.bandwidth, found.ticks))
-    assert found.vector_bytes == MACHINE.vector_bits // 8
+    assert all(0 < number < 1e15 for number in (*found[:3], *found.bandwidth))
+    assert 1e3 < limits.measure_ticks() < 1e15
+
+
+ASSEMBLY = """
+from llvmlite import binding
+from fastnn.backends.numba_backend.compiling import objects
+from fastnn.backends.numba_backend.jit import _written
+from fastnn.backends.numba_backend.kernels.limits import LIMITS
+from fastnn.backends.numba_backend.language import DOUBLE, FLOAT
+for element in (FLOAT, DOUBLE):
+    for operation in LIMITS.values():
+        module, _ = _written(operation._kernel, element)
+        machine = objects.target_machine()
+        parsed = objects.optimized(binding.parse_assembly(str(module)), machine)
+        print("another", machine.emit_assembly(parsed))
+"""
+
+
+@pytest.mark.parametrize("cpu", [None, "generic", "haswell", "skylake-avx512"])
+def test_kernels_of_limits_need_no_stack(cpu):
+    """What is stored there and loaded again takes longer than what is to be measured."""
+    # checks of addresses would be in the loops
+    environment = {name: of for name, of in os.environ.items() if name != "FASTNN_CHECKED"}
+    if cpu is not None:
+        if platform.machine() not in ("x86_64", "AMD64"):
+            pytest.skip("of x86 alone")
+        environment |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", ASSEMBLY], env=environment, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    kernels = done.stdout.split("another")[1:]
+    assert len(kernels) == 2 * len(limits.LIMITS)
+    for text in kernels:
+        assert not re.search(r"\(%r[sb]p\)|\[sp\b", text)
+    # as many begin as hide their latency
+    multiplied = re.findall(r"vfn?madd\w+|mulp[sd]|fmla", kernels[0])
+    assert len(multiplied) in (12, 16)
 
 
 def test_kernels_of_limits_do_what_they_say(dtype):
     lanes = MACHINE.vector_bits // 8 // dtype.itemsize
-    room = fastnn.memory.aligned_zeros(2 * SUMS * lanes, dtype)
+    vectors = 2 * BLOCK
+    room = fastnn.memory.aligned_zeros(2 * vectors * lanes, dtype)
     room[:] = 0.25
     called = {name: limits._called(name, dtype) for name in limits.LIMITS}
-    nbytes = SUMS * lanes * dtype.itemsize
+    nbytes = vectors * lanes * dtype.itemsize
     called["multiply_adds"](room.ctypes.data, nbytes, 2)
     # twice x * 0.25 + 0.25, in all SUMS vectors, which are added up
     np.testing.assert_allclose(room[:lanes], SUMS * (0.25 * (0.25 * 0.25 + 0.25) + 0.25))
     assert (room[lanes:] == 0.25).all()
     room[:lanes] = np.arange(lanes)
     called["stores"](room.ctypes.data, nbytes, 1)
-    assert (room[: SUMS * lanes].reshape(SUMS, lanes) == np.arange(lanes)).all()
-    assert (room[SUMS * lanes :] == 0.25).all()
+    assert (room[: vectors * lanes].reshape(vectors, lanes) == np.arange(lanes)).all()
+    assert (room[vectors * lanes :] == 0.25).all()
     room[:] = 0
     room[:lanes] = 2.0
     called["loads"](room.ctypes.data, nbytes, 3)
@@ -152,15 +269,15 @@ TINY = {"shape": (20, 12, 3), "batch_size": 8, "samples": 64, "input": "random"}
 @pytest.fixture
 def short(monkeypatch):
     """Rounds that take no time."""
-    monkeypatch.setattr(anatomy, "PAIRS", 2)
-    monkeypatch.setattr(anatomy, "CALL_SECONDS", 1e-4)
+    monkeypatch.setattr(dissection, "PAIRS", 2)
+    monkeypatch.setattr(dissection, "CALL_SECONDS", 1e-4)
     monkeypatch.setattr(
-        anatomy, "measure_limits",
-        lambda dtype: limits.Limits(1e9, 1e9, 5e8, (4e9, 3e9, 2e9, 1e9), 1e9),
+        dissection, "measure_limits",
+        lambda dtype: limits.Limits(1e9, 1e9, 5e8, (4e9, 3e9, 2e9, 1e9)),
     )  # fmt: skip
 
 
-def dissected(**options) -> step.Anatomy:
+def dissected(**options) -> anatomy.Anatomy:
     """Return an anatomy of a tiny network, made in this process."""
     case = Case("numba", task="step", **TINY, **options)
     made = contenders.prepare(case)
@@ -168,7 +285,7 @@ def dissected(**options) -> step.Anatomy:
     for _ in range(2):
         made.reset()
         answers.append(json.loads(json.dumps(made.judge(made.run()))))
-    return step.gathered("a step", case, answers)
+    return anatomy.gathered("a step", case, answers)
 
 
 def test_an_anatomy_adds_up(short):
@@ -217,7 +334,7 @@ def test_a_worker_that_fails_is_reported(monkeypatch, tmp_path):
     assert found.error is not None
     whole = report.Report({}, (), anatomies=(found,))
     assert whole.failures == [f"{found.name}: {found.error}"]
-    assert step.as_markdown(found) == []
+    assert anatomy.as_markdown(found) == []
     monkeypatch.setattr(command, "dissect", lambda comparison, rounds: found)
     shown = []
     parser = argparse.ArgumentParser()
@@ -226,6 +343,51 @@ def test_a_worker_that_fails_is_reported(monkeypatch, tmp_path):
     done = bench.run(parser.parse_args(options), shown.append)
     assert len(done.anatomies) == 2
     assert case.trains
+
+
+def test_limits_are_the_best_of_all_rounds():
+    """Nothing else that a round says is."""
+    case = Case("numba", task="step", **TINY)
+    answers = [
+        {"plain": 1.0, "counted": 1.0, "summed": 1.0, "parts": [], "lanes": 8,
+         "limits": limits.Limits(*rates, bandwidth)._asdict()}
+        for rates, bandwidth in [((3, 1, 2), (4, 3, 2, 5)), ((1, 2, 3), (5, 2, 3, 1))]
+    ]  # fmt: skip
+    found = anatomy.gathered("a step", case, json.loads(json.dumps(answers)))
+    assert found.limits == {"multiply_adds": 3, "loads": 2, "stores": 3, "bandwidth": [5, 3, 3, 5]}
+    assert found.lanes == 8
+    assert (
+        "Limits in this run: 48 GFLOP/s"
+        in anatomy.as_markdown(replace(found, limits=found.limits | {"multiply_adds": 3e9}))[-1]
+    )
+
+
+def test_a_counter_that_stands_still_ends_no_report(tmp_path):
+    """Then no part has taken any time."""
+    case, second = Case("numba", task="step", **TINY), figures.spread([1.0])
+    rates = limits.Limits(1.0, 1.0, 1.0, (1.0,) * 4)._asdict()
+    found = anatomy.Anatomy("a step", case, None, second, second, second, (), rates, lanes=8)
+    assert found.verdict.endswith("its parts could not be timed")
+    assert any("A step takes" in text for text in anatomy.as_markdown(found))
+    picture.draw([found], tmp_path / "step.png")
+    assert (tmp_path / "step.png").exists()
+
+
+def test_a_picture_that_fails_loses_no_report(short, monkeypatch, tmp_path):
+    found = dissected()
+
+    def failing(anatomies, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "dissect", lambda comparison, rounds: found)
+    monkeypatch.setattr(command, "draw", failing)
+    parser, file = argparse.ArgumentParser(), tmp_path / "report.json"
+    bench.add_arguments(parser)
+    options = ["--suite", "step", "--plot", str(tmp_path / "step.png"), "--json", str(file)]
+    done = bench.run(parser.parse_args(options))
+    assert done.anatomies == (found, found)
+    assert "No space left" in bench.as_markdown(done)
+    assert "No space left" in json.loads(file.read_text())["notes"][0]
 
 
 def test_both_dtypes_unless_told():
@@ -239,7 +401,7 @@ def test_both_dtypes_unless_told():
 def test_a_network_that_is_not_compiled_is_refused():
     network = fastnn.Network([fastnn.Dense(4, 3)], backend="numpy")
     with pytest.raises(ValueError, match="not compiled"):
-        anatomy.Dissection(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
+        dissection.Dissection(network, np.ones((4, 4)), np.zeros(4, np.int64), 2, 1)
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path, capsys):

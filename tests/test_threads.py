@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import perceptron
-from test_epoch_kernel import Case
+from test_epoch_kernel import CACHED_BYTES, Case
 from test_epoch_stages import MIXED, D
 from test_epoch_stages import Case as StagesCase
 
@@ -23,6 +23,7 @@ from fastnn import guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend.epoch import blocks, meetings, sharing
 from fastnn.backends.numba_backend.epoch import program as program_module
+from fastnn.backends.numba_backend.epoch import table as epoch_table
 from fastnn.backends.numba_backend.epoch import threads as team_threads
 from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.epoch.sharing import MEMBER
@@ -88,6 +89,17 @@ def test_same_bits(sizes, batch_size, density, dtype, settings):
         # what lay in the workspace before doesn't matter either
         value = guards.FILLS[threads % 3]
         results.append(result(case, threads, density, settings, value))
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("cached_bytes", CACHED_BYTES)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_same_bits_whatever_the_first_level_cache_holds(sizes, cached_bytes, dtype, monkeypatch):
+    monkeypatch.setattr(epoch_table, "CACHED_BYTES", cached_bytes)
+    results = []
+    for threads in (1, 2, 4):
+        case = Case(sizes, 32, 100, dtype, np.uint8, 0.2)
+        results.append(result(case, threads, 0.2, value=guards.FILLS[threads % 3]))
     assert len(set(results)) == 1
 
 

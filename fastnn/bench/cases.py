@@ -99,7 +99,10 @@ class Case:
             )
         if self.trains:
             if self.batch_size > self.samples:
-                raise ValueError(f"a batch of {self.batch_size} exceeds {self.samples} samples")
+                raise ValueError(
+                    f"--batch-size: expected at most {self.samples}, the samples of a round, "
+                    f"got {self.batch_size}"
+                )
             whole_batches = self.samples // self.batch_size * self.batch_size
             object.__setattr__(self, "samples", whole_batches)
 

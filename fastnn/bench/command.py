@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn import checks
+from fastnn.bench.anatomy import Anatomy
 from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
@@ -15,12 +16,13 @@ from fastnn.bench.picture import draw
 from fastnn.bench.races import Race
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
-from fastnn.bench.step import Anatomy
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
 from fastnn.processors import usable
 
 #: What suites look for by themselves, and go without where it is not found.
 OTHER_DATA = "fashion_mnist"
+#: Suites without peers.
+ALONE = ("costs", "step")
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -155,7 +157,9 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         notes += found
     if "plot" in given and suite != "step":
         raise ValueError(f"--plot: expected the suite step, which draws, got {suite}")
-    peers = () if suite in ("costs", "step") else given.get("peers", tuple(PEERS))
+    if "peers" in given and suite in ALONE:
+        raise ValueError(f"--peers: the suite {suite} compares with nobody")
+    peers = () if suite in ALONE else given.get("peers", tuple(PEERS))
     missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
@@ -185,6 +189,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
             file.write_text(as_json(found))
         return found
 
+    interrupted = False
     try:
         for number, comparison in enumerate(comparisons, 1):
             say(f"{number}/{len(comparisons)} {comparison.name}")
@@ -202,11 +207,13 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     except KeyboardInterrupt:
         done = len(results) + len(anatomies) + len(races)
         notes.append(f"Interrupted after {done} of {len(comparisons)} comparisons.")
-        return report(interrupted=True)
-    finally:
-        if "plot" in given and anatomies:
+        costs, interrupted = [], True
+    if "plot" in given and anatomies:
+        try:
             draw(anatomies, given["plot"])
-    return report(*costs)
+        except OSError as error:  # what was measured is not lost
+            notes.append(f"There is no picture: {error}.")
+    return report(*costs, interrupted=interrupted)
 
 
 def _has_several(options: dict[str, Any]) -> bool:

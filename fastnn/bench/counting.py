@@ -21,24 +21,21 @@ import numpy as np
 from fastnn import memory
 from fastnn.backends.numba_backend.epoch.step import (
     BY_COLUMNS,
-    BY_PAIRS,
     BY_ROWS,
     BY_SAMPLE,
     BY_UNIT,
     EVERY_NUMBER,
     GROUP_SAMPLES,
-    IN_PAIRS,
     NO_GRADIENT,
     ONE_SAMPLE,
     WITH_UPDATE,
+    leaves_transposed,
 )
-from fastnn.backends.numba_backend.machine import MACHINE
+from fastnn.backends.numba_backend.machine import MACHINE, VECTOR_BYTES
+from fastnn.bench.anatomy import COUNTED, Counts
 
-VECTOR_BYTES = MACHINE.vector_bits // 8
-COUNTED = "dense", "nonzero", "multiply_adds", "loads", "stores"
-"""The numbers of `Work`."""
-WORD = 64
-"""Samples or units that a word has bits of."""
+WORD = GROUP_SAMPLES
+"""Samples that a word has bits of, or units."""
 
 
 @dataclass
@@ -54,24 +51,10 @@ class Touch:
     span: float = 0.0
 
 
-@dataclass
-class Work:
-    """What a part of a step does: multiply-adds of numbers, and vectors.
+@dataclass(frozen=True)
+class Work(Counts):
+    """What a part of a step does, and which operands it touches, in their order."""
 
-    Attributes
-    ----------
-    dense, nonzero : float
-        Multiply-adds that the mathematics asks for, all and without those of inputs that are zero.
-    multiply_adds, loads, stores : float
-        Vectors that the kernels multiply, load and store; a number in every lane is a vector.
-    touched : list of Touch
-    """
-
-    dense: float = 0.0
-    nonzero: float = 0.0
-    multiply_adds: float = 0.0
-    loads: float = 0.0
-    stores: float = 0.0
     touched: list[Touch] = field(default_factory=list)
 
     def __add__(self, other: Work) -> Work:
@@ -84,13 +67,12 @@ def passes(loads: float = 0.0, stores: float = 0.0) -> Work:
     return Work(loads=loads, stores=stores)
 
 
-def product(rows: int, inner: int, vectors: int, keep: bool, pairs: bool = False) -> Work:
+def product(rows: int, inner: int, vectors: int, keep: bool) -> Work:
     """Return the work of `matmul` for [rows, inner] times [inner, vectors], without its operands.
 
     As `write_product` cuts it: tiles of rows of full height, then of half of it, down to one.
     """
-    block = MACHINE.block_inner // (2 if pairs else 1)
-    blocks = max(1, -(-inner // block))
+    blocks = max(1, -(-inner // MACHINE.block_inner))
     tiles, height, left = 0, MACHINE.tile_rows, rows
     while height:
         count, left = divmod(left, height)
@@ -136,11 +118,12 @@ class Counted:
     Parameters
     ----------
     shared, layers
-        Records of the table, the layers' as they are shared out to this thread.
+        Records of the table, the layers' as they are shared out to this thread. None of them
+        multiplies in bfloat16.
     """
 
     def __init__(self, shared: np.void, layers: np.ndarray) -> None:
-        self.shared, self.layers = shared, layers
+        self.shared, self.layers = shared, layers.view(np.recarray)
         self.count = int(shared["batch_size"])
         self.padded = memory.round_up(self.count, int(shared["lanes"]))
         self.itemsize, self.lanes = int(shared["itemsize"]), int(shared["lanes"])
@@ -318,8 +301,9 @@ class Counted:
     def _multiply(self, layer: np.void) -> Work:
         vectors, way = self._vectors(self._own_outputs(layer)), int(layer["forward_by"])
         weights = self._rows(layer) * vectors
-        chunks = [last - first for first, last in self._chunks(layer) if last > first]
-        slots = [self._slot(layer, number, self.count * vectors) for number in range(len(chunks))]
+        lengths = [last - first for first, last in self._chunks(layer)]
+        chunks = [length for length in lengths if length > 0]
+        slots = [self._slot(layer, number, self.count * vectors) for number in range(len(lengths))]
         if way == BY_UNIT:
             tile = int(layer["scatter_tile"]) // self.lanes
             union = visits(self._bits_by_unit(layer), 2)
@@ -327,9 +311,11 @@ class Counted:
             work = Work(
                 multiply_adds=2 * union * vectors,
                 loads=union * (2 * tiles + vectors) + weights * self._groups(),
-                stores=union * vectors + self.count * vectors * len(chunks),
+                stores=union * vectors + self.count * vectors * len(lengths),
             )
             return work + Work(touched=[self._inputs(layer), self._weights(layer), *slots])
+        # slots of empty chunks
+        cleared = (len(lengths) - len(chunks)) * self.count * vectors
         if way == BY_SAMPLE:
             tiles = -(-vectors // (int(layer["gather_tile"]) // self.lanes))
             found = visits(self._bits_by_sample(layer), 1)
@@ -338,7 +324,7 @@ class Counted:
             work = Work(
                 multiply_adds=found * vectors + ends,
                 loads=found * (tiles + vectors) + ends,
-                stores=words * vectors,
+                stores=words * vectors + cleared,
             )
             return work + Work(touched=[self._inputs(layer), self._weights(layer), *slots])
         if way == ONE_SAMPLE:
@@ -349,19 +335,13 @@ class Counted:
                 stores=weights,
             )
             return work + Work(touched=[self._weights(layer)])
-        work = Work(touched=[*self._inputs_there(layer), *slots])
+        work = Work(stores=cleared, touched=[*self._inputs_there(layer), *slots])
         for units in chunks:
-            if way == IN_PAIRS:
-                work += product(self.count, -(-units // 2), vectors, False, pairs=True)
-            else:
-                work += product(self.count, units, vectors, False)
-        if way == EVERY_NUMBER:
-            # each strip of rows reads a panel of the weights once more
-            panel = min(max(chunks), MACHINE.block_inner) * MACHINE.block_columns * VECTOR_BYTES
-            strips = -(-self.count // MACHINE.tile_rows)
-            return work + Work(touched=[self._weights(layer, strips - 1, panel)])
-        packing = self._rows(layer) * vectors
-        return work + passes(packing, packing / 2) + Work(touched=[self._weights(layer)])
+            work += product(self.count, units, vectors, False)
+        # each strip of rows reads a panel of the weights once more
+        panel = min(max(lengths), MACHINE.block_inner) * MACHINE.block_columns * VECTOR_BYTES
+        strips = -(-self.count // MACHINE.tile_rows)
+        return work + Work(touched=[self._weights(layer, strips - 1, panel)])
 
     def _groups(self) -> int:
         return -(-self.count // GROUP_SAMPLES)
@@ -397,9 +377,10 @@ class Counted:
         turned = Touch(operand(below["gradient"]), self.padded * units * self.itemsize)
         G = self._outputs(layer, "gradient")
         if way == BY_COLUMNS:
-            has_stages = layer["first_stage"] != layer["stop_stage"]
-            if number == len(self.layers) - 1 or has_stages:
-                moved = self.padded * vectors
+            above = self.layers[number + 1 :]
+            done = len(above) > 0 and leaves_transposed.function(above[0], layer)
+            moved = self.padded * (vectors - self._columns(layer) if done else vectors)
+            if moved > 0:
                 yield number, "turn", passes(moved, moved) + Work(touched=[G])
             work = product(units, outputs, along, False)
             work += Work(touched=[self._weights(layer), G])
@@ -417,10 +398,6 @@ class Counted:
             yield number, "input gradient", self._asked(layer, work)
             if layer["mask_inputs"]:
                 yield number, "mask", passes(2 * self.count * across, self.count * across)
-        elif way == BY_PAIRS:
-            work = product(self.count, -(-outputs // 2), across, False, pairs=True)
-            work += Work(touched=[self._weights(layer), G, turned])
-            yield number, "input gradient", self._asked(layer, work)
         elif layer["update_by"] == EVERY_NUMBER:  # few outputs
             work = Work(
                 multiply_adds=2 * self.count * across * outputs + units * vectors,
@@ -474,10 +451,6 @@ class Counted:
                 stores=found * vectors,
                 touched=[X, G, W],
             )
-        if way == IN_PAIRS:
-            packing = self.count * vectors
-            work = product(units, -(-self.count // 2), vectors, keep, pairs=True)
-            return work + passes(packing, packing / 2) + Work(touched=[X, G, W])
         panel = self.count * MACHINE.block_columns * VECTOR_BYTES
         strips = -(-units // MACHINE.tile_rows)
         again = self._outputs(layer, "gradient", strips - 1, panel)

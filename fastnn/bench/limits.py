@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.numba_backend.kernels.limits import LIMITS, SUMS
-from fastnn.backends.numba_backend.machine import MACHINE
+from fastnn.backends.numba_backend.kernels.limits import BLOCK, LIMITS, SUMS
+from fastnn.backends.numba_backend.machine import VECTOR_BYTES
 from fastnn.processors import cache_bytes
 
 SECONDS = 0.002
@@ -17,8 +17,6 @@ REPEATS = 7
 """Of which the best counts."""
 LARGEST_BYTES = 1 << 28
 """Of what stands for memory; beyond the last cache, if there is so much."""
-
-VECTOR_BYTES = MACHINE.vector_bits // 8
 
 
 class Limits(NamedTuple):
@@ -30,18 +28,12 @@ class Limits(NamedTuple):
         Vectors, of loads and stores in the first-level cache.
     bandwidth : tuple of float
         Bytes that are loaded from each level: three caches and memory.
-    ticks : float
-        Of the counter by which laps are measured.
-    vector_bytes : int
-        Of a vector.
     """
 
     multiply_adds: float
     loads: float
     stores: float
     bandwidth: tuple[float, ...]
-    ticks: float
-    vector_bytes: int = VECTOR_BYTES
 
 
 def measure_limits(dtype: np.dtype) -> Limits:
@@ -55,7 +47,7 @@ def measure_limits(dtype: np.dtype) -> Limits:
     first, second, third = cache_bytes()
     # what lies in half of a level is in no level before it, and leaves room for all else
     sizes = [first // 2, second // 2, max(third // 2, 2 * second), min(4 * third, LARGEST_BYTES)]
-    sizes = [memory.round_up(size, SUMS * VECTOR_BYTES) for size in sizes]
+    sizes = [memory.round_up(size, BLOCK * VECTOR_BYTES) for size in sizes]
     room = memory.aligned_zeros(sizes[-1] // dtype.itemsize, dtype)
     room[:] = 0.25
 
@@ -67,7 +59,6 @@ def measure_limits(dtype: np.dtype) -> Limits:
         rate("loads", sizes[0], sizes[0] / VECTOR_BYTES),
         rate("stores", sizes[0], sizes[0] / VECTOR_BYTES),
         tuple(rate("loads", size, size) for size in sizes),
-        _ticks(_called("counter", dtype)),
     )
 
 
@@ -95,9 +86,9 @@ def _seconds_a_turn(kernel: Called, room: np.ndarray, nbytes: int) -> float:
     return best
 
 
-def _ticks(counter: Called) -> float:
-    """Return how often the counter counts in a second."""
-    said = np.zeros(1, np.int64)
+def measure_ticks() -> float:
+    """Measure how often the counter by which laps are measured counts in a second."""
+    counter, said = _called("counter", np.dtype(np.float32)), np.zeros(1, np.int64)
 
     def now() -> tuple[int, float]:
         counter(said.ctypes.data, 0, 0)

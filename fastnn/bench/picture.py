@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastnn import plotting
+from fastnn.bench.anatomy import Anatomy, Part
 from fastnn.bench.figures import short
-from fastnn.bench.step import Anatomy, Part
 from fastnn.plotting import BLUE, GREY, ORANGE
 
 LIMIT_COLORS = {
@@ -35,7 +35,7 @@ def draw(anatomies: Sequence[Anatomy], path: Path) -> None:
     """
     from matplotlib.patches import Patch
 
-    drawn = [anatomy for anatomy in anatomies if anatomy.plain is not None]
+    drawn = [anatomy for anatomy in anatomies if anatomy.parts]
     most = max((len(anatomy.parts) for anatomy in drawn), default=1)
     inches = 7.5 * max(len(drawn), 1), 1.6 + 0.27 * most
     figure = plotting.new_figure(inches, dpi=150, layout="constrained")

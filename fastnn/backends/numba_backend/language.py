@@ -39,7 +39,7 @@ import numpy as np
 from llvmlite import ir
 
 from . import system
-from .machine import MACHINE, lanes
+from .machine import MACHINE, VECTOR_BYTES, lanes
 
 V = TypeVar("V", bound="Value")
 Number = TypeVar("Number", "Int", "Vector")
@@ -328,7 +328,7 @@ class Kernel:
         self.element = element
         self.element_bytes = 4 if element == FLOAT else 8
         self.lanes = lanes(self.element_bytes)
-        self.vector_bytes = MACHINE.vector_bits // 8
+        self.vector_bytes = VECTOR_BYTES
         self.vector_type = ir.VectorType(element, self.lanes)
         self.machine = MACHINE
         self.checked = checked

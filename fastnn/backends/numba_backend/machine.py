@@ -28,16 +28,17 @@ class Machine:
     tile_columns: int
     """Its columns, in vectors. `tile_rows * tile_columns` accumulators stay in registers."""
     scatter_vectors: int
-    """Vectors of each of two rows that `scatter` holds in registers."""
+    """Vectors of each of two rows that a kernel which skips zeros holds in registers: `scatter`,
+    `gather` with pairs, and the pass that updates and multiplies one sample."""
     gather_vectors: int
-    """Vectors of the one row that `gather` holds in registers."""
+    """Vectors of a row that `gather` holds in registers with single rows."""
     backward_vectors: int
     """Vectors of weights, and as many of their sums, that a pass which goes back and updates holds
     in registers."""
     block_inner: int
-    """Inner length after which the dense product turns to its next block of columns."""
+    """Inner length after which the dense product stores its sums, and adds to them from then on."""
     block_columns: int
-    """Columns of that block, in vectors of this machine."""
+    """Columns that it takes through all inner blocks before the next ones, in vectors."""
 
 
 MACHINES = {
@@ -93,11 +94,15 @@ def target_cpu() -> tuple[str, str]:
     return name or binding.get_host_cpu_name(), features
 
 
+def is_x86() -> bool:
+    """Say whether code is for x86."""
+    return bool(binding.get_process_triple().startswith("x86_64"))
+
+
 def _widest_vectors() -> int:
     """Return how many bits the widest vectors have that the CPU adds integers of at once."""
     name, features = target_cpu()
-    triple = binding.get_process_triple()
-    if not triple.startswith("x86_64"):
+    if not is_x86():
         return 128
     if name == binding.get_host_cpu_name():  # all of its features are listed, or fewer by wish
         listed = features.split(",")
@@ -111,7 +116,7 @@ def _widest_vectors() -> int:
             store <16 x i32> %c, ptr %y
             ret void
         }"""
-    target = binding.Target.from_triple(triple)
+    target = binding.Target.from_triple(binding.get_process_triple())
     machine = target.create_target_machine(cpu=name, features=features)
     assembly = machine.emit_assembly(binding.parse_assembly(addition))
     added = re.findall(r"paddd.*%([xyz])mm", assembly)
@@ -131,6 +136,11 @@ def _this_machine() -> Machine:
 
 MACHINE = _this_machine()
 
+VECTOR_BYTES = MACHINE.vector_bits // 8
+
+VECTOR_REGISTERS = 16 if is_x86() and MACHINE.vector_bits < 512 else 32
+"""How many there are at least."""
+
 CACHED_BYTES = cache_bytes()[0] * 15 // 16
 """What the kernels that skip zeros may keep in the first-level cache."""
 
@@ -144,4 +154,4 @@ PAGE_BYTES = 4096
 
 def lanes(itemsize: int) -> int:
     """Return how many numbers of `itemsize` bytes a vector holds."""
-    return MACHINE.vector_bits // 8 // itemsize
+    return VECTOR_BYTES // itemsize

@@ -158,12 +158,13 @@ def _remove_old(place: Path) -> None:
         return
     _cleared.add(place)
     latest, mine = time.time() - OLD, re.compile(f"fastnn-{sources.DIGEST}-[0-9a-f]+.o")
-    for file in place.iterdir():
-        if _OURS.search(file.name) and not mine.fullmatch(file.name):
-            with contextlib.suppress(OSError):  # another process may do so as well
-                used = file.stat()
-                if max(used.st_atime, used.st_mtime) < latest:
-                    file.unlink()
+    with contextlib.suppress(OSError):  # what can't be listed stays
+        for file in place.iterdir():
+            if _OURS.search(file.name) and not mine.fullmatch(file.name):
+                with contextlib.suppress(OSError):  # another process may do so as well
+                    used = file.stat()
+                    if max(used.st_atime, used.st_mtime) < latest:
+                        file.unlink()
 
 
 def warn_of_no_cache(error: Exception) -> None:

@@ -1,8 +1,9 @@
 """Dense layers whose products are in bfloat16: the operands are packed, then multiplied in pairs.
 
-The simplest form: each step packs inputs, weights and gradient in passes of their own, and all else
-reads and writes float32 as ever. A thread packs what it owns: its units of the inputs and its rows
-of the weights, as rows along which forward product and input gradient go, and as pairs of rows:
+Samples are packed as they are loaded, weights as they are moved; hidden inputs and the gradient in
+passes of their own, and all else reads and writes float32 as ever. A thread packs what it owns: its
+units of the inputs and its rows of the weights, as rows along which forward product and input
+gradient go, and as pairs of rows:
 
     forward           Z  = X W      X as rows,   W as pairs of units
     input gradient    dX = G W^T    G as rows,   W^T as pairs of outputs

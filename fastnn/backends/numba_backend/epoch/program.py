@@ -6,7 +6,8 @@ The layers come as the descriptions of `description.py`; `table.py` makes the ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..checked import Range, watched
 from ..kernels.optimizers import RULES
 from ..machine import HAS_BFLOAT16
 from . import losses
-from .blocks import Structure, chunks_of, density_after
+from .blocks import FEW_SAMPLES, Structure, chunks_of, density_after
 from .laps import Laps
 from .meetings import MOST_MEMBERS, Signals
 from .step import TOTALS, entry_for
@@ -81,7 +82,8 @@ def how_bfloat16() -> str:
         how = "by the processor's instruction for it"
     return (
         f"{how}, zeros and all; where less than {sparse_below(True):.0%} of the input is not zero, "
-        "the first layer multiplies that alone, rounded, in float32"
+        "a first layer that takes the input itself multiplies that alone, rounded, in float32, in "
+        f"batches of more than {FEW_SAMPLES} samples"
     )
 
 
@@ -103,8 +105,6 @@ class Program:
     ended : list
         Holds something from the moment on at which the compiled code of a call has ended. Who makes
         the call clears the list before; so steps can be counted, whatever a signal raises.
-    laps : list of Laps or None
-        Of calls that are prepared from now on, where the cycles of each thread are counted.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Program:
         self._totals = np.zeros(1, TOTALS)
         self.ended: list[int] = []
         self._signals = Signals()
-        self.laps: list[Laps] | None = None
+        self._laps: list[Laps] | None = None
         self._take(layers)
 
     def describe(self, layers: Sequence[Layer]) -> None:
@@ -208,6 +208,18 @@ class Program:
         collected = self._structure.collected
         shared = 0 if collected is None else collected.nbytes
         return shared + sum(table.workspace.nbytes for table in tables)
+
+    @contextmanager
+    def counting_laps(self) -> Iterator[list[Laps]]:
+        """Count the cycles of each thread in calls that are prepared meanwhile.
+
+        Yields those of as many threads as there can be, the caller first.
+        """
+        self._laps = [Laps(len(self.training.layers)) for _ in range(MOST_MEMBERS)]
+        try:
+            yield self._laps
+        finally:
+            self._laps = None
 
     def prepare(
         self,
@@ -302,12 +314,12 @@ class Program:
             ranges = [
                 *self._ranges(samples, parameters, *states),
                 *(Range.of(a, name, False) for name, a in given.items() if a is not None),
-                *(laps.range for laps in self.laps or ()),
+                *(laps.range for laps in self._laps or ()),
             ]
         if team is None:
             table = self.training
             run: Callable[[], Any] = partial(
-                entry_for(self.dtype, team=False, laps=self.laps is not None), scale,
+                entry_for(self.dtype, team=False, laps=self._laps is not None), scale,
                 table.shared.ctypes.data, table.layers.ctypes.data, len(table.layers),
                 *arguments, totals.ctypes.data, *self._laps_of(1),
             )  # fmt: skip
@@ -320,7 +332,7 @@ class Program:
                 team.run_batches, self._signals, scale, arguments, count, totals, self.ended,
                 self._laps_of(members), ranges,
             )  # fmt: skip
-        read = samples, targets, order, parameters, rates, states, sample_weights, self.laps
+        read = samples, targets, order, parameters, rates, states, sample_weights, self._laps
         before = totals.copy()  # of each time that the call is made
         return partial(self._run, run, totals, before, read)
 
@@ -339,9 +351,7 @@ class Program:
 
     def _laps_of(self, members: int) -> list[int]:
         """Return where the cycles of each thread are counted, of none if they are not."""
-        if self.laps is None:
-            return []
-        return [laps.address for laps in self.laps[:members]]
+        return [laps.address for laps in (self._laps or ())[:members]]
 
     def _ranges(self, samples: np.ndarray | SparseRows, *vectors: np.ndarray) -> list[Range]:
         """Return what kernels may touch of samples, parameters and what lies parallel to these."""

@@ -526,6 +526,18 @@ def transpose_gradient(one, layer, padded, done):
 
 
 @jit_part
+def leaves_transposed(layer, below):
+    """Whether an input gradient has its transpose beside it when it comes to the block below.
+
+    Stages change the gradient where it lies by rows.
+    """
+    return below.first_stage == below.stop_stage and (
+        layer.gradient_by == BY_COLUMNS
+        or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
+    )
+
+
+@jit_part
 def minus_rate(one, rates):
     """What X^T G is multiplied by in plain SGD, where it is added to W."""
     return -type(one)(real_at(0.0, rates))
@@ -930,14 +942,10 @@ def run_batches(
                 lap(laps, layer, MEETING)
             if number >= first_dense and layer.gradient_by != NO_GRADIENT:
                 below = record_at(tables, layers + number - 1)
-                by_columns = layer.gradient_by == BY_COLUMNS
-                if by_columns:
+                if layer.gradient_by == BY_COLUMNS:
                     transpose_gradient(one, layer, padded, transposed_already)
                     lap(laps, layer, TURN)
-                # stages change the gradient where it lies by rows
-                transposed_already = below.first_stage == below.stop_stage and (
-                    by_columns or (layer.gradient_by == WITH_UPDATE and layer.update_by == BY_UNIT)
-                )
+                transposed_already = leaves_transposed(layer, below)
                 if layer.gradient_by == BY_PAIRS:
                     call(layer.input_gradient_in_pairs, one, below.record, count, padded)
                     lap(laps, layer, INPUT_GRADIENT)

@@ -25,7 +25,7 @@ from ..kernels.matmul import MULTIPLY_SAMPLES, MULTIPLY_SAMPLES_TURNED
 from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU, TERM
 from ..language import MATRIX
-from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, lanes
+from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, VECTOR_BYTES, lanes
 from . import clipping, in_pairs, losses, one_sample, optimizers, rounding, stages
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
 from .sharing import chunk_starts, share_out
@@ -64,8 +64,9 @@ IN_PLACE_BYTES = 3 << 20
 Measured: batches of 32 gain up to 1,024 units, those of 128 up to 256, those of 512 up to 64."""
 TRANSPOSING = 12
 """Multiply-adds for a vector that take as long as to transpose it, there and back."""
-ZEROED = {"dense_rows"}
-"""Parts of the workspace that are zero between calls; what others hold doesn't matter."""
+ZEROED = {"dense_rows", "zeros", "tails"}
+"""Parts of the workspace that are zero between calls, tails behind what has been copied there; what
+others hold doesn't matter."""
 GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
@@ -151,8 +152,7 @@ class Table:
                 elif training and plain and in_one_pass(layer, self.padded, self.lanes):
                     layer["gradient_by"] = WITH_UPDATE
                     if layer["update_by"] == BY_UNIT:
-                        vector_bytes = self.lanes * self.dtype.itemsize
-                        self._want_matrix(self.padded, self.lanes, vector_bytes, (layer, "dots"))
+                        self._want_matrix(self.padded, self.lanes, VECTOR_BYTES, (layer, "dots"))
                 if training:
                     self.owners += [(number, "weights"), (number, "biases")]
                     self._describe_step(layer, block.dense)
@@ -214,13 +214,6 @@ class Table:
         if structure.sparse:
             shared["put_rows"] = put_rows.address(self.dtype, SHARED)
             self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
-        # always zero: what makes up a pair, and what follows the last units of a sample
-        byte = np.dtype(np.uint8)
-        self._zeros = memory.aligned_zeros(int(shared["input_row_bytes"]), byte)
-        shared["tail_stride"] = self.lanes * structure.input_dtype.itemsize
-        self._tails = memory.aligned_zeros(2 * int(shared["tail_stride"]), byte)
-        shared["zeros"] = self._zeros.ctypes.data
-        shared["tails"] = self._tails.ctypes.data
 
     def _describe_input(self, units: int) -> None:
         """Write down how the input is loaded where it is a block of its own."""
@@ -494,8 +487,7 @@ class Table:
         if IN_PAIRS in ways:
             self._lay_out_pairs(layer)
             if first:
-                operation = in_pairs.load_in_pairs
-                self.shared["load_in_pairs"] = operation.address(self.dtype, SHARED)
+                self._lay_out_samples_in_pairs()
         if layer["round_inputs"]:
             self._want_rows(outputs, (layer, "rounded_weights"), rows=self._whole_vectors(units))
 
@@ -531,6 +523,15 @@ class Table:
             want("packed_gradient", self.padded, half(outputs))
             want("turned_weights", half(outputs), units)
 
+    def _lay_out_samples_in_pairs(self) -> None:
+        """Say what samples need that are packed as they are loaded, and by what they are."""
+        shared = self.shared[0]
+        shared["load_in_pairs"] = in_pairs.load_in_pairs.address(self.dtype, SHARED)
+        # what makes up a pair, and what follows the last units of a sample
+        self._want(int(shared["input_row_bytes"]), (shared, "zeros"))
+        shared["tail_stride"] = self.lanes * shared["input_itemsize"]
+        self._want(2 * int(shared["tail_stride"]), (shared, "tails"))
+
     def _want_gradient(self, layer: np.void, is_top: bool) -> None:
         """Ask for the buffers of a block's gradient, and of the same transposed."""
         asking = [(self.stages[number], "gradient") for number in _stages_of(layer)]
@@ -555,12 +556,11 @@ class Table:
         self._want_matrix(rows, self.padded, self._row_bytes(self.padded), *fields)
 
     def _want_matrix(
-        self, rows: int, columns: int, stride: int, *fields: tuple[np.void, str],
-        itemsize: int | None = None,
-    ) -> None:  # fmt: skip
+        self, rows: int, columns: int, stride: int, *fields: tuple[np.void, str]
+    ) -> None:
         """Ask for a matrix of rows that lie `stride` bytes apart."""
         for record, name in fields:
-            record[name] = 0, stride, itemsize or self.dtype.itemsize, rows, columns
+            record[name] = 0, stride, self.dtype.itemsize, rows, columns
         self._want(rows * stride, *fields)
 
     def _want_columns(self, rows: int, columns: int, field: tuple[np.void, str]) -> None:
@@ -624,10 +624,10 @@ class Table:
         """Return what kernels may touch of what the table has, or points to by itself."""
         arrays = {
             "regions": self.regions, "collecting": self.collecting, "starts": self.starts,
-            "zeros": self._zeros, "clip_norm": self._clip_norm, "terms": self._terms,
+            "clip_norm": self._clip_norm, "terms": self._terms,
         }  # fmt: skip
         read = [Range.of(array, name, writeable=False) for name, array in arrays.items()]
-        return [*self.workspace_parts(), *read, Range.of(self._tails, "tails")]
+        return [*self.workspace_parts(), *read]
 
     def fill(self, value: str) -> None:
         """Fill the workspace with one of `guards.FILLS`, but for what has to be zero."""
@@ -724,11 +724,11 @@ def choose_kernels(
     layer["gather_tile"] = width * tile
     # two words at once, if so many rows fit the cache but for those of pixels that are never lit
     room = CACHED_BYTES * 5 // 4
-    fits = 128 * tile * MACHINE.vector_bits // 8 <= room
+    fits = 128 * tile * VECTOR_BYTES <= room
     layer["gather_units"] = 128 if first and fits else 64
     # all columns of a row after each other, if the gradient stays in the cache meanwhile
     tiles = -(-vectors // MACHINE.backward_vectors)
-    stays = samples * vectors * MACHINE.vector_bits // 8 <= CACHED_BYTES
+    stays = samples * vectors * VECTOR_BYTES <= CACHED_BYTES
     layer["backward_tile"] = width * (vectors if stays else -(-vectors // tiles))
     # neighbouring pixels are active together, neighbouring hidden units are not
     layer["update_rows"] = 2 if first else 1
@@ -781,9 +781,8 @@ def tile_width(vectors: int, rows: int, registers: int) -> int:
     One row of a tile stays in registers and `rows` rows of it in the first-level cache. A matrix
     that fits both isn't cut; others are cut into tiles as equal as can be.
     """
-    vector_bytes = MACHINE.vector_bits // 8
-    if vectors <= registers and rows * vectors * vector_bytes <= CACHED_BYTES:
+    if vectors <= registers and rows * vectors * VECTOR_BYTES <= CACHED_BYTES:
         return vectors
-    most = min(registers, CACHED_BYTES // (64 * vector_bytes))
+    most = min(registers, CACHED_BYTES // (64 * VECTOR_BYTES))
     tiles = -(-vectors // most)
     return -(-vectors // tiles)

@@ -140,14 +140,14 @@ def update_pairs(
             moved[i, j] = k.fma_rounded_once(scale, total[i, j], k.load(address))
             k.store(moved[i, j], address)
         with k.when(rows.address.differs(0)):
-            first = rows.row(row) + offset // 2
+            in_rows = rows.row(row) + offset // 2
             for (i, j), vector in moved.items():
-                store_rounded(k, vector, first + i * rows.row_stride + j * (k.vector_bytes // 2))
-        first = pairs.row(row // 2) + offset
+                store_rounded(k, vector, in_rows + i * rows.row_stride + j * (k.vector_bytes // 2))
+        in_pairs = pairs.row(row // 2) + offset
         for i, j in itertools.product(range(0, height, 2), range(columns)):
             high = moved[i + 1, j] if i + 1 < height else k.zero()
             both = paired(k, moved[i, j], high)
-            k.store(both, first + i // 2 * pairs.row_stride + j * k.vector_bytes)
+            k.store(both, in_pairs + i // 2 * pairs.row_stride + j * k.vector_bytes)
 
     with flushing_denormals(k):
         write_product(

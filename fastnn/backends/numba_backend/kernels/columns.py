@@ -18,6 +18,7 @@ ROWS_AT_ONCE = 64
 """Samples of which all columns are copied before others: a whole line of each, even of bytes."""
 
 
+@functools.cache  # a kernel of its own for each name, whichever dtypes it is for
 def _copying(name: str, element: ir.Type, dtype: np.dtype[Any] | None = None) -> KernelOperation:
     """Return a kernel that copies numbers; those of a given dtype become floats."""
     nbytes = bytes_of(element)
@@ -70,7 +71,6 @@ NUMBERS = [np.dtype(f"{kind}{nbytes}") for kind in "iu" for nbytes in (1, 2, 4, 
 NUMBERS += FLOAT_DTYPES
 
 
-@functools.cache
 def copying(
     source: np.dtype[Any], target: np.dtype[Any]
 ) -> tuple[KernelOperation, np.dtype[Any]] | None:

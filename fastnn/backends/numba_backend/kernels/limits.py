@@ -11,10 +11,12 @@ from llvmlite import ir
 
 from ..jit import KernelOperation
 from ..language import Address, Int, Kernel, Real, Vector, pairwise_sum
+from ..machine import VECTOR_REGISTERS
 
-SUMS = 16
-"""Sums that don't wait for each other: as many as hide the latency of any addition, and no more
-than there are registers for with the operands."""
+SUMS = 16 if VECTOR_REGISTERS > 16 else 12
+"""Sums that don't wait for each other: as many as hide the latency of a multiply-add, of which two
+begin in a cycle and take five, or four and take four; and no more than there are registers for
+beside the factor."""
 
 BLOCK = 8
 """Vectors that are loaded or stored in each turn of a loop."""
@@ -65,5 +67,5 @@ def counter(k: Kernel, like: Real, memory: Address, nbytes: Int, turns: Int) -> 
 LIMITS = {
     of.__name__: KernelOperation(of, of.__name__) for of in (multiply_adds, loads, stores, counter)
 }
-"""By name. Each takes a number of the dtype, aligned memory of `nbytes`, a multiple of SUMS
-vectors, and how many turns to take."""
+"""By name. Each takes a number of the dtype, aligned memory of `nbytes`, a multiple of BLOCK
+vectors and at least SUMS of them, and how many turns to take."""

@@ -1,5 +1,5 @@
 """Loading samples, of any element type and from any address: as rows, with the sets of what is not
-zero in them, and these sets turned, unit by unit."""
+zero in them."""
 
 from __future__ import annotations
 

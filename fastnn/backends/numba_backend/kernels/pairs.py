@@ -5,7 +5,8 @@ become one of bfloat16, and a multiply-add takes two such vectors and adds to fl
 
 Each operation is an instruction where the processor has one (AVX512_BF16), and is emulated in
 float32 elsewhere, to the same bits: of a pair the high halves are multiplied and added first, each
-sum is rounded, and denormal numbers are zeros.
+sum is rounded, and denormal numbers are zeros. But on processors that are not x86 a denormal sum
+stays what it is.
 """
 
 from __future__ import annotations

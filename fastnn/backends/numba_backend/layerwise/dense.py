@@ -25,7 +25,7 @@ from ..kernels.matmul import register_tile, row_tiles, strided
 from ..kernels.relu import clip_threshold
 from ..kernels.rows import span
 from ..language import INT32, INT64, Address, Int, Kernel, Matrix, Real, Vector
-from ..machine import MACHINE
+from ..machine import MACHINE, VECTOR_BYTES
 from ..microkernel import allow, matrix_at, microkernel, submatrix, transposed
 from .arrays import (
     DONE,
@@ -44,7 +44,6 @@ from .arrays import (
 FORWARD, WEIGHT_GRADIENT, INPUT_GRADIENT = 0, 1, 2
 """The operations of `product`."""
 
-VECTOR_BYTES = MACHINE.vector_bits // 8
 TILE_ROWS = MACHINE.tile_rows
 TILE_COLUMNS = MACHINE.tile_columns
 
