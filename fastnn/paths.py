@@ -44,6 +44,9 @@ KEPT_BYTES = min(max(usable_bytes() // KEPT_SHARE, LEAST_KEPT_BYTES), MOST_KEPT_
 """What a program may take of memory between two fits: a small part of what there is. To set
 one up again costs a page fault for every 4 kB of it."""
 
+IDLE_PROGRAMS, IDLE_BYTES = 16, 1 << 18
+"""How many programs any network of their kind may take over, and how large one may be."""
+
 STEPS_AHEAD = 256
 """Steps whose rates are made at once where they can't change in between."""
 
@@ -390,6 +393,37 @@ class CompiledPath(_OfSamples):
             padding[...] = 0
 
 
+class _IdlePrograms:
+    """Small programs for training that no network has, those used last.
+
+    Who trains many small networks of one kind, a new one each time, has them made once: else that
+    takes a third of the time up to the first step. A program knows nothing of a network but its
+    description, and is lent to one at a time.
+    """
+
+    def __init__(self) -> None:
+        self._programs: list[tuple[Hashable, Any]] = []
+
+    def take(self, kind: Hashable, density: float) -> Any | None:
+        """Return a program of this kind that has kernels for so many non-zeros, if there is one."""
+        for entry in reversed(self._programs):
+            if entry[0] == kind and entry[1].has_kernels_for(density):
+                try:
+                    self._programs.remove(entry)
+                except ValueError:  # another thread has it
+                    continue
+                return entry[1]
+        return None
+
+    def put(self, kind: Hashable, program: Any) -> None:
+        """Keep a program in place of the one that has been here longest."""
+        self._programs.append((kind, program))
+        del self._programs[: max(0, len(self._programs) - IDLE_PROGRAMS)]
+
+
+_idle = _IdlePrograms()
+
+
 class Programs:
     """Compiled programs of one network as it is now, kept for the next call.
 
@@ -407,7 +441,8 @@ class Programs:
     ) -> Iterator[Any]:
         """Lend a program that trains on `X`: that of the last fit, if all it depends on is equal.
 
-        The share of non-zeros may be another, if it would have the same kernels chosen.
+        Or an idle one of another network like this. The share of non-zeros may be another, if it
+        would have the same kernels chosen.
         """
         # Of the whole training set, whatever comes first, so the choice of kernels never changes.
         density = _density(X, TRAINING_DENSITY_ROWS)
@@ -415,16 +450,23 @@ class Programs:
         dtype = None if readable is None else X.dtype
         sparse, loss = isinstance(X, SparseRows), network._loss
         clip_norm = network.clip_norm or 0.0
-        kind = batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm
+        kind = (
+            batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm,
+            network.matmul_precision,
+        )  # fmt: skip
+        layers = _described(network)
         before, self._training = self._training, None
         if before is not None and before[0] == kind and before[1].has_kernels_for(density):
             program = before[1]
+        else:
+            program = _idle.take((*kind, network.dtype, tuple(layers)), density)
+        if program is not None:
             program.density = density
-            program.describe(_described(network))
+            program.describe(layers)
         else:
             program = _program(
                 network,
-                _described(network),
+                layers,
                 readable,
                 density,
                 batch_size=batch_size,
@@ -435,7 +477,9 @@ class Programs:
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
-        if program.workspace_bytes <= KEPT_BYTES:
+        if program.workspace_bytes <= IDLE_BYTES:
+            _idle.put((*kind, network.dtype, program.layers), program)
+        elif program.workspace_bytes <= KEPT_BYTES:
             self._training = kind, program
 
     def forget_training(self) -> None:

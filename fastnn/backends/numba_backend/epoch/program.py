@@ -137,9 +137,14 @@ class Program:
         self._laps: list[Laps] | None = None
         self._take(layers)
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, as they were described last."""
+        return self._structure.layers
+
     def describe(self, layers: Sequence[Layer]) -> None:
         """Take the layers as they are now: a user may change their numbers between two calls."""
-        if tuple(layers) != self._structure.layers:
+        if tuple(layers) != self.layers:
             self._take(layers)
 
     def _take(self, layers: Sequence[Layer]) -> None:
