@@ -180,9 +180,12 @@ def test_a_long_step_is_worth_waiting_for(samples, met):
     """Calls of one or two steps: once the caller knows that they are long, it waits for members."""
     shape = (784, 800, 800, 10), 32, samples
     known = {meetings.ALONE_TIME: 1 << 40, meetings.ALONE_STEPS: 1 << 10}  # a second for each
-    together = result(Case(*shape), 2, settings=known)
-    assert met[-1] > 0
-    assert together == result(Case(*shape), 1)
+    alone = result(Case(*shape), 1)
+    for _ in range(100):  # until the others come in time
+        assert result(Case(*shape), 2, settings=known) == alone
+        if met[-1] > 0:
+            return
+    pytest.fail("nobody was waited for")
 
 
 def test_some_steps_are_taken_alone():
