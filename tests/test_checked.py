@@ -391,7 +391,7 @@ class TestEpoch:
         messages["columns"][1, 0, 1, 0] += 8 * LANES
         # long enough for the second member to come
         with pytest.raises(guards.OutOfBoundsError, match=r"transfer\S*: a .*(box|gradient)"):
-            prepare(8000, threads=2)()
+            prepare(100_000, threads=2)()
 
 
 @checked
