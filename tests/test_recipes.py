@@ -75,7 +75,7 @@ def test_the_clock_stands_still_while_answers_are_counted(monkeypatch):
         now[0] += 100
         return 0.5
 
-    watch = recipes.Watch(accuracy)
+    watch = recipes.Stopwatch(accuracy)
     for _ in range(3):
         now[0] += 2
         watch.look()

@@ -1,118 +1,213 @@
-"""The worker's part of ``fastnn bench --suite step``: what each part of a step takes, and does.
+"""The anatomy of a training step: its parts, what each did, and the limit that binds it."""
 
-It trains in short calls, in turn as ever and with laps counted (`epoch/laps.py`), and says how long
-a step took in either, how long each of its parts, what each part did, and what the machine can do.
-"""
-
-import time
 from collections.abc import Sequence
-from statistics import fmean, median
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
-import numpy as np
+from fastnn.bench.cases import Case
+from fastnn.bench.figures import NO_VALUE, Spread, short, spread
+from fastnn.markdown import markdown_table
 
-from fastnn import Network
-from fastnn.backends.numba_backend.epoch.laps import PARTS
-from fastnn.backends.numba_backend.machine import lanes
-from fastnn.bench.counting import COUNTED, Counted, Work, bytes_by_level
-from fastnn.bench.limits import measure_limits, measure_ticks
-from fastnn.bench.samples import SEED, Array
-from fastnn.paths import CompiledPath, reason_for_layers
-from fastnn.processors import cache_bytes
+LEVELS = "L1", "L2", "L3", "memory"
 
-PAIRS = 15
-"""Pairs of calls in a round, without laps and with them."""
-CALL_SECONDS = 0.02
-"""How long a call takes, or less where there are too few samples."""
-
-Key = tuple[int, str]
+LEAST_SHARE = 0.0005
+"""Of a step; what takes less is not shown."""
 
 
-class Dissection:
-    """A network whose steps are taken and timed.
+@dataclass(frozen=True)
+class Bound:
+    """What a part can't be faster than: the limit, and how long it takes at that."""
 
-    Parameters
+    limit: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted of a part of a step.
+
+    Attributes
     ----------
-    network : Network
-        On the Numba backend.
-    X, y : array
-        Samples and labels; their order is drawn anew for each call, as in `fit`.
-    batch_size, threads : int
-        Of the steps.
+    dense, nonzero : float
+        Multiply-adds that the mathematics asks for, all and without those of inputs that are zero.
+    multiply_adds, loads, stores : float
+        Vectors that the kernels multiply, load and store; a number in every lane is a vector.
     """
 
-    def __init__(self, network: Network, X: Array, y: Array, batch_size: int, threads: int) -> None:
-        reason = reason_for_layers(network)
-        if reason is not None:
-            raise ValueError(f"the step of this network is not compiled: {reason}")
-        if network.matmul_precision is not None:
-            raise ValueError(f"nothing is counted of products in {network.matmul_precision}")
-        self.network, self.X, self.y = network, X, y
-        self.batch_size, self.threads = batch_size, threads
-        self.rng = np.random.default_rng(SEED)
-
-    def round(self) -> dict[str, Any]:
-        """Take steps of both kinds; return what they took, part by part, in seconds."""
-        programs, batch_size = self.network._programs, self.batch_size
-        with programs.for_training(self.network, self.X, batch_size, False) as program:
-            path = CompiledPath(self.network, self.X, self.y, program, self.threads)
-            members = program.members(self.threads)
-            steps = self._steps_a_call(path)
-            plain, counted = [], []
-            cycles: list[np.ndarray] = []
-            works: list[list[tuple[int, str, Work]]] = []
-            for _ in range(PAIRS):
-                plain.append(self._seconds_a_step(path, steps))
-                with program.counting_laps() as laps:
-                    counted.append(self._seconds_a_step(path, steps))
-                cycles.append(laps[0].cycles / steps)
-                counter = Counted(program.training.shared[0], program.layers_of(members))
-                works.append(counter.parts())
-        dtype, ticks = self.network.dtype, measure_ticks()
-        each = np.median(cycles, axis=0) / ticks
-        return {
-            "plain": median(plain),
-            "counted": median(counted),
-            "summed": median(float(of_call.sum()) for of_call in cycles) / ticks,
-            "parts": _parts(each, works, self.X.nbytes),
-            "limits": measure_limits(dtype)._asdict(),
-            "lanes": lanes(dtype.itemsize),
-        }
-
-    def _steps_a_call(self, path: CompiledPath) -> int:
-        """Return how many steps a call takes, once all is compiled and has come to the caches."""
-        most = len(self.X) // self.batch_size
-        self._seconds_a_step(path, min(most, 2))
-        return max(1, min(most, int(CALL_SECONDS / self._seconds_a_step(path, min(most, 8)))))
-
-    def _seconds_a_step(self, path: CompiledPath, steps: int) -> float:
-        order = self.rng.permutation(len(self.X))[: steps * self.batch_size]
-        path.start()
-        start = time.perf_counter()
-        path.train(order)
-        return (time.perf_counter() - start) / steps
+    dense: float = 0.0
+    nonzero: float = 0.0
+    multiply_adds: float = 0.0
+    loads: float = 0.0
+    stores: float = 0.0
 
 
-def _parts(
-    seconds: np.ndarray, works: Sequence[list[tuple[int, str, Work]]], samples_bytes: int
-) -> list[dict[str, Any]]:
-    """Return what is known of each part, in the order of the step; work is the mean of all calls.
+COUNTED = tuple(field.name for field in fields(Counts))
+"""The names of what is counted."""
 
-    Shapes: seconds [layers, parts].
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Counts):
+    """A part of a step, and what is counted of it.
+
+    Attributes
+    ----------
+    layer : str
+        The units of the layer, as 784-100.
+    name : str
+        One of `PARTS` in `epoch/laps.py`.
+    seconds : float
+        The median of all calls.
+    bytes : tuple of float
+        Those that come from each of `LEVELS`; of the first one, all that is loaded and stored.
+    bound : Bound or None
+        None where nothing is counted.
     """
-    order = [(number, name) for number, name, _ in works[0]]
-    levels = bytes_by_level([work for *_, work in works[-1]], cache_bytes(), samples_bytes)
-    found: dict[Key, dict[str, Any]] = {}
-    for place, key in enumerate(order):
-        part = found.setdefault(key, dict.fromkeys(COUNTED, 0.0) | {"bytes": [0.0] * 4})
-        for name in COUNTED:
-            part[name] += fmean(getattr(of_call[place][2], name) for of_call in works)
-        part["bytes"] = [a + b for a, b in zip(part["bytes"], levels[place], strict=True)]
-    for layer, part in zip(*np.nonzero(seconds), strict=True):  # what nothing is counted of
-        found.setdefault((int(layer), PARTS[part]), {})
-    times = {(layer, name): float(seconds[layer, PARTS.index(name)]) for layer, name in found}
-    return [
-        {"layer": layer, "name": name, "seconds": times[layer, name], **of}
-        for (layer, name), of in found.items()
-        if times[layer, name] > 0
-    ]
+
+    layer: str
+    name: str
+    seconds: float
+    bytes: tuple[float, ...] = ()
+    bound: Bound | None = None
+
+    @property
+    def share_of_limit(self) -> float | None:
+        """How near the part comes to its limit, 1 where it can't be faster."""
+        return None if self.bound is None else self.bound.seconds / self.seconds
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a step consists of.
+
+    Attributes
+    ----------
+    name : str
+        Network, batch and so on in words.
+    case : Case
+    error : str or None
+        Why there is nothing else.
+    plain, counted : Spread
+        Seconds of a step, as ever and with laps counted.
+    summed : Spread
+        What the laps of a step come to, in seconds by the processor's counter.
+    parts : tuple of Part
+        In the order of the step.
+    limits : dict
+        What the machine can do in a second: `Limits` in `limits.py`.
+    lanes : int
+        Numbers of a vector.
+    """
+
+    name: str
+    case: Case
+    error: str | None = None
+    plain: Spread | None = None
+    counted: Spread | None = None
+    summed: Spread | None = None
+    parts: tuple[Part, ...] = ()
+    limits: dict[str, Any] | None = None
+    lanes: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """The step in a line."""
+        if self.plain is None:
+            return f"no time: {self.error}"
+        step = f"{short(self.plain.median * 1e6)} us a step"
+        if not self.parts:  # the processor's counter stands still
+            return f"{step}; its parts could not be timed"
+        longest = max(self.parts, key=lambda part: part.seconds)
+        return (
+            f"{step}; the longest part is {longest.layer} {longest.name}, "
+            f"{short(longest.seconds * 1e6)} us"
+        )
+
+
+def gathered(name: str, case: Case, found: Sequence[dict[str, Any]]) -> Anatomy:
+    """Make one anatomy of what the worker said in each round."""
+    # what a core can do at its best; what disturbs a round makes it look slower
+    limits = {}
+    for limit, first in found[0]["limits"].items():
+        values = [of_round["limits"][limit] for of_round in found]
+        several = isinstance(first, list)
+        limits[limit] = [max(of) for of in zip(*values, strict=True)] if several else max(values)
+    plain, counted, summed = (
+        spread(of_round[kind] for of_round in found) for kind in ("plain", "counted", "summed")
+    )
+    parts = tuple(_part(case, of_rounds, limits) for of_rounds in _by_part(found))
+    return Anatomy(name, case, None, plain, counted, summed, parts, limits, found[0]["lanes"])
+
+
+def _by_part(found: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return of each part what each round knows."""
+    by_part: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for of_round in found:
+        for part in of_round["parts"]:
+            by_part.setdefault((part["layer"], part["name"]), []).append(part)
+    return list(by_part.values())
+
+
+def _part(case: Case, rounds: Sequence[dict[str, Any]], limits: dict[str, Any]) -> Part:
+    fields = {**rounds[-1], "seconds": median(of["seconds"] for of in rounds)}
+    units = list(pairwise(case.shape))[fields.pop("layer")]
+    part = Part(layer="-".join(map(str, units)), **fields)
+    if part.loads + part.stores == 0:  # nothing is counted
+        return part
+    times = {
+        "FMA": part.multiply_adds / limits["multiply_adds"],
+        "loads": part.loads / limits["loads"],
+        "stores": part.stores / limits["stores"],
+    }
+    for level, nbytes, speed in zip(LEVELS, part.bytes, limits["bandwidth"], strict=True):
+        if level != LEVELS[0]:
+            times[level] = nbytes / speed
+    limit = max(times, key=lambda name: times[name])
+    return replace(part, bytes=tuple(part.bytes), bound=Bound(limit, times[limit]))
+
+
+def as_markdown(anatomy: Anatomy) -> list[str]:
+    """Render an anatomy: a row for every part."""
+    if anatomy.plain is None or anatomy.counted is None or anatomy.summed is None:
+        return []
+    total = sum(part.seconds for part in anatomy.parts)
+    rows = []
+    for part in anatomy.parts:
+        if part.seconds < LEAST_SHARE * total:
+            continue
+        share, bytes_of_levels = part.share_of_limit, [NO_VALUE] * len(LEVELS)
+        if part.bytes:
+            bytes_of_levels = [f"{nbytes / 1e3:,.0f}" for nbytes in part.bytes]
+        rows.append(
+            [
+                f"{part.layer} {part.name}",
+                short(part.seconds * 1e6),
+                f"{part.seconds / total:.1%}",
+                *(
+                    f"{2 * count / 1e6:,.2f}" if count else NO_VALUE
+                    for count in (part.dense, part.nonzero)
+                ),
+                *bytes_of_levels,
+                NO_VALUE if part.bound is None else part.bound.limit,
+                NO_VALUE if share is None else f"{share:.0%}",
+            ]
+        )
+    header = ["part", "us", "share", "Mflop", "without zeros"]
+    header += [f"{level}, kB" for level in LEVELS] + ["bound by", "of the limit"]
+    plain, counted, summed = (s.median for s in (anatomy.plain, anatomy.counted, anatomy.summed))
+    limits = anatomy.limits or {}
+    bandwidth = ", ".join(
+        f"{speed / 1e9:,.0f} from {level}"
+        for level, speed in zip(LEVELS, limits["bandwidth"], strict=True)
+    )
+    note = (
+        f"A step takes {anatomy.plain.median * 1e6:,.1f} us "
+        f"({short(anatomy.plain.lower * 1e6)}-{short(anatomy.plain.upper * 1e6)}), "
+        f"{counted / plain - 1:+.1%} with laps counted, and the laps add up to "
+        f"{summed / counted:.1%} of that. "
+        f"Limits in this run: {2 * anatomy.lanes * limits['multiply_adds'] / 1e9:,.0f} GFLOP/s, "
+        f"{limits['loads'] / 1e9:.2f} G loads and {limits['stores'] / 1e9:.2f} G stores of "
+        f"vectors a second, {bandwidth} GB/s."
+    )
+    return [f"### {anatomy.name}", markdown_table(header, rows), note]

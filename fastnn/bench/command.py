@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn import checks
+from fastnn.bench.anatomy import Anatomy
 from fastnn.bench.cases import INPUTS, PEERS
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
@@ -15,7 +16,6 @@ from fastnn.bench.picture import draw
 from fastnn.bench.races import Race
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
-from fastnn.bench.step import Anatomy
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
 from fastnn.processors import usable
 

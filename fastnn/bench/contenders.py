@@ -461,7 +461,7 @@ def _matmul(case: Case) -> Round:
 
 
 def _step(contender: FastNN) -> Round:
-    from fastnn.bench.anatomy import Dissection  # which needs what compiles
+    from fastnn.bench.dissection import Dissection  # which needs what compiles
 
     case = contender.case
     network, X, y = contender.network, contender.X, contender.y

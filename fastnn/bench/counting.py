@@ -32,9 +32,8 @@ from fastnn.backends.numba_backend.epoch.step import (
     leaves_transposed,
 )
 from fastnn.backends.numba_backend.machine import MACHINE, VECTOR_BYTES
+from fastnn.bench.anatomy import COUNTED, Counts
 
-COUNTED = "dense", "nonzero", "multiply_adds", "loads", "stores"
-"""The numbers of `Work`."""
 WORD = GROUP_SAMPLES
 """Samples that a word has bits of, or units."""
 
@@ -52,24 +51,10 @@ class Touch:
     span: float = 0.0
 
 
-@dataclass
-class Work:
-    """What a part of a step does: multiply-adds of numbers, and vectors.
+@dataclass(frozen=True)
+class Work(Counts):
+    """What a part of a step does, and which operands it touches, in their order."""
 
-    Attributes
-    ----------
-    dense, nonzero : float
-        Multiply-adds that the mathematics asks for, all and without those of inputs that are zero.
-    multiply_adds, loads, stores : float
-        Vectors that the kernels multiply, load and store; a number in every lane is a vector.
-    touched : list of Touch
-    """
-
-    dense: float = 0.0
-    nonzero: float = 0.0
-    multiply_adds: float = 0.0
-    loads: float = 0.0
-    stores: float = 0.0
     touched: list[Touch] = field(default_factory=list)
 
     def __add__(self, other: Work) -> Work:

@@ -17,12 +17,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any, Self
 
+from fastnn.bench.anatomy import Anatomy, gathered
 from fastnn.bench.cases import Case, Comparison
 from fastnn.bench.machine import kept_to, python_path
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
-from fastnn.bench.step import Anatomy, gathered
 
 #: Products in each round of the machine's peak; the best of all counts.
 PEAK_REPEATS = 5

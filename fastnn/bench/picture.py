@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastnn import plotting
+from fastnn.bench.anatomy import Anatomy, Part
 from fastnn.bench.figures import short
-from fastnn.bench.step import Anatomy, Part
 from fastnn.plotting import BLUE, GREY, ORANGE
 
 LIMIT_COLORS = {

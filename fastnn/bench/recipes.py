@@ -102,7 +102,7 @@ class Look(NamedTuple):
     accuracy: float
 
 
-class Watch:
+class Stopwatch:
     """A clock that stands still while the test set is looked at."""
 
     def __init__(self, accuracy: Callable[[], float]) -> None:
@@ -160,7 +160,7 @@ class FastNN:
         return float(np.mean(self.network.predict(self.data.X_test) == self.data.y_test))
 
     def run(self) -> list[Look]:
-        watch = Watch(self.accuracy)
+        watch = Stopwatch(self.accuracy)
         passes = self.recipe.passes(self.data.X, self.data.y, self.seed)
         self.network.fit_blocks(
             lambda: islice(passes, 1),
@@ -231,7 +231,7 @@ class Torch:
         return right / len(y)
 
     def run(self) -> list[Look]:
-        watch = Watch(self.accuracy)
+        watch = Stopwatch(self.accuracy)
         data, batch_size = self.data, self.recipe.batch_size
         rate = self.recipe.schedule(len(data.y))
         whole = len(data.y) // batch_size * batch_size

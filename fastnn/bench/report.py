@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import geometric_mean, median
 from typing import Any
 
-from fastnn.bench import step
+from fastnn.bench import anatomy
 from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.costs import Cost
 from fastnn.bench.figures import NO_VALUE, Spread, short, spread
@@ -122,7 +122,7 @@ class Report:
     results: tuple[Result, ...]
     missing: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
-    anatomies: tuple[step.Anatomy, ...] = ()
+    anatomies: tuple[anatomy.Anatomy, ...] = ()
     races: tuple[Race, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
@@ -170,7 +170,7 @@ def as_markdown(report: Report) -> str:
         parts += _memory(report.results)
     if len(report.results) <= DETAILED_COMPARISONS:
         parts += [part for result in report.results for part in _details(result)]
-    parts += [part for anatomy in report.anatomies for part in step.as_markdown(anatomy)]
+    parts += [part for found in report.anatomies for part in anatomy.as_markdown(found)]
     if report.costs:
         parts += ["### Before and beside the arithmetic", _costs(report.costs)]
     if report.races:
