@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import functools
 import itertools
 import pickle
 import platform
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from test_threads import RESTLESS
 import fastnn
 from fastnn import memory
 from fastnn.backends import load
+from fastnn.backends.description import Rule
 from fastnn.backends.numba_backend.epoch import step
 from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.jit import jit
@@ -580,6 +583,54 @@ def test_rounded_weights_of_a_first_layer_that_skips_zeros_follow_them(optimizer
     one_call_is_many_of_one_step(
         lambda: skipping("numba", optimizer=optimizer, clip_norm=clip_norm), *few_numbers(5 * 16)
     )
+
+
+@pytest.mark.parametrize("density", [0.1, 1.0])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.1])
+def test_weights_are_copied_once_a_step(clip_norm, density):
+    """By the step that moves them; where gradients are clipped, by the next one, as they move last.
+
+    A call begins with copies of all of them, and no layer has more rows than are moved at once.
+    """
+    copied = []
+
+    def noting(integers):
+        """Return a function that stands for an operation, and copies nothing."""
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_float, *[ctypes.c_int64] * integers)
+        return kind(lambda *arguments: copied.append(arguments[1]))
+
+    operations = {"pack_weights": noting(4), "round_weights": noting(3)}
+    case = Case((40, 30, 20, 5), 16, 5 * 16, density=density)
+    dense = [of for of in case.layers if of.kind == "dense"]
+    layers = [replace(of, rule=Rule("momentum")) if of in dense else of for of in case.layers]
+    program = Program(layers, batch_size=16, density=density, clip_norm=clip_norm, bfloat16=True)
+    records = program.training.layers
+    assert (records["round_weights"] != 0).tolist() == [density < 0.2, False, False]
+    for name, function in operations.items():
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        records[name] = np.where(records[name] != 0, address, 0)
+    state = memory.aligned_zeros(len(case.parameters), case.dtype)
+    program.prepare(case.samples, case.labels, case.order, case.parameters, case.rates, [state])()
+    times = 5 if clip_norm else 1 + 5
+    assert sorted(copied) == sorted(records["record"].tolist() * times)
+
+
+def test_a_relu_that_is_subnormal_has_no_derivative_in_the_compiled_epoch():
+    """Where such numbers are zeros, as `docs/numbers.md` has it; elsewhere it is 1."""
+    tiny = 1e-39
+    moved = {}
+    for backend in ("numpy", "numba"):
+        rng = np.random.default_rng(1)
+        layers = [
+            fastnn.Dense(6, 5, 0.1, weights="zeros", biases=lambda _, shape: np.full(shape, tiny)),
+            fastnn.ReLU(),
+            fastnn.Dense(5, 3, 0.1, seed=rng),
+        ]
+        made = fastnn.Network(layers, backend=backend, matmul_precision="bfloat16", seed=1)
+        X, y = data(8, 6)
+        made.fit(X, y, batch_size=8, shuffle=False)
+        moved[backend] = bool(made[0].weights.any())
+    assert moved == {"numpy": True, "numba": platform.machine() not in ("x86_64", "AMD64")}
 
 
 def test_weights_that_a_user_sets_are_those_that_predict():

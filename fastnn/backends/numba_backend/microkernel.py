@@ -165,6 +165,9 @@ class Intrinsic:
 matrix_at = Intrinsic("matrix_at")
 """matrix_at(address, row_stride, column_stride, rows, columns): the matrix at an address."""
 
+nothing = Intrinsic("nothing")
+"""nothing(): a matrix that is not there, at the address 0."""
+
 submatrix = Intrinsic("submatrix")
 """submatrix(matrix, row, column, rows, columns): the part from a row and a column on."""
 

@@ -68,6 +68,12 @@ def matrix_at(context, address, row_stride, column_stride, rows, columns):
 
 
 @_intrinsic
+def nothing(context):
+    integers = (ir.Constant(INT64, 0),) * len(Matrix._fields)
+    return MATRIX_TYPE(), _matrix_from(lambda builder: integers)
+
+
+@_intrinsic
 def submatrix(context, matrix, row, column, rows, columns):
     def generate(builder, address, row_stride, column_stride, _, __, row, column, rows, columns):
         address = builder.add(address, builder.mul(row, row_stride))

@@ -14,10 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import call, operation, record_at
-from ..kernels.rows import integer_at, put_real, real_at, span, square_root
+from ..kernels.rows import put_real, real_at, span, square_root
 from ..kernels.squares import add_squares
 from ..language import Address, Int, Kernel, Matrix, Real
 from ..microkernel import microkernel, shifted, submatrix
+from .layer import chunk_at
 from .optimizers import RATE_BYTES, ROWS_AT_ONCE, penalty_factor
 
 SMALLEST_NORM = 1e-6
@@ -118,8 +119,7 @@ def clip(one, record, parameters, first_state, second_state, rates):
         for chunk in range(part.first_chunk, part.stop_chunk):
             begin, end = part.first_row, part.stop_row
             if part.chunk_units != 0:
-                begin = integer_at(part.chunk_units + 8 * chunk)
-                end = integer_at(part.chunk_units + 8 * (chunk + 1))
+                begin, end = chunk_at(part, chunk)
             squares = 0.0
             for row in range(begin, end, ROWS_AT_ONCE):
                 rows = min(ROWS_AT_ONCE, end - row)

@@ -19,14 +19,9 @@ from __future__ import annotations
 from ..jit import call, jit_part, operation, record_at
 from ..kernels.bfloat16 import load_pairs, matmul_pairs, pack_pairs, update_pairs
 from ..kernels.loading import copy_bytes, sample_at
-from ..kernels.rows import clear, integer_at, transpose
-from ..microkernel import matrix_at, shifted, submatrix, transposed
-
-
-@jit_part
-def nothing():
-    """A matrix that is not there."""
-    return matrix_at(0, 0, 0, 0, 0)
+from ..kernels.rows import clear, transpose
+from ..microkernel import matrix_at, nothing, shifted, submatrix, transposed
+from .layer import chunk_at, rows_of_weights
 
 
 @jit_part
@@ -46,8 +41,7 @@ def pack_weights(one, record, parameters, unit, units):
     """Make copies in bfloat16 of some rows of W, of which the first has an even number."""
     layer = record_at(record, 0)
     rows, pairs = copies_of_weights(layer, unit, units)
-    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.weights.columns)
-    pack_pairs(one, W, rows, pairs)
+    pack_pairs(one, rows_of_weights(layer, parameters, unit, units), rows, pairs)
 
 
 @operation
@@ -107,8 +101,8 @@ def multiply_in_pairs(one, record, parameters, count, training, changed):
     if changed != 0:
         call(layer.pack_weights, one, layer.record, parameters, unit, units)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        first = integer_at(layer.chunk_units + 8 * chunk)
-        words = (integer_at(layer.chunk_units + 8 * (chunk + 1)) - first + 1) // 2
+        first, end = chunk_at(layer, chunk)
+        words = (end - first + 1) // 2
         Z = submatrix(shifted(layer.slots, chunk * layer.slot_bytes), 0, 0, count, columns)
         if words == 0:
             clear(one, Z)

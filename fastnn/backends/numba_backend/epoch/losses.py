@@ -176,19 +176,19 @@ def load_labels(shared, labels, order, start, count):
         put_integer(label, shared.labels + 8 * i)
 
 
-@operation
-def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
-    """Softmax cross-entropy of smoothed labels, of samples with weights, or both.
+@jit_part
+def softmax_of_batch(one, shared, targets, order, start, count, each):
+    """Gradient of the mean softmax cross-entropy; returns the sum of losses and the right answers.
 
-    That without is in `step.loss_gradient`.
+    Unless `each` is None, labels are smoothed where they are to be, and the loss of each sample
+    takes the place of its margin. Else the sum of their logarithms is that of a product.
     """
-    shared = record_at(record, 0)
     load_labels(shared, targets, order, start, count)
     softmax_cross_entropy(
         one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
         shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,
     )  # fmt: skip
-    if shared.smoothing != 0:
+    if each is not None and shared.smoothing != 0:
         real = type(one)
         smooth_labels(
             one / real(count), real(shared.smoothing),
@@ -196,16 +196,32 @@ def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
             submatrix(shared.result, 0, 0, count, shared.output_units),
             shared.result_gradient, shared.labels, shared.predictions, shared.margins,
         )  # fmt: skip
-    loss, correct = 0.0, 0
+    loss, correct, product = 0.0, 0, 1.0
     for i in range(count):
-        margin = shared.margins + i * shared.itemsize
-        put_real(
-            real_at(one, margin) + logarithm(real_at(one, shared.sums + i * shared.itemsize)),
-            margin,
-        )
+        margin, total = shared.margins + i * shared.itemsize, shared.sums + i * shared.itemsize
+        if each is not None:
+            put_real(real_at(one, margin) + logarithm(real_at(one, total)), margin)
+        loss += real_at(one, margin)
+        if each is None:  # one logarithm for dozens of samples
+            product *= real_at(one, total)
+            if product > 1e100:  # a sum is at most the number of classes
+                loss += logarithm(product)
+                product = 1.0
         label = integer_at(shared.labels + 8 * i)
         correct += integer_at(shared.predictions + 8 * i) == label
-        loss += real_at(one, margin)
+    if each is None:
+        loss += logarithm(product)
+    return loss, correct
+
+
+@operation
+def softmax_cross_entropy_of_batch(one, record, targets, order, start, count):
+    """Softmax cross-entropy of smoothed labels, of samples with weights, or both.
+
+    That without is in `step.loss_gradient`.
+    """
+    shared = record_at(record, 0)
+    loss, correct = softmax_of_batch(one, shared, targets, order, start, count, 1)
     if shared.sample_weights != 0:
         loss = weigh(one, shared, shared.margins, order, start, count)
     put_real(loss, shared.batch_loss)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ..jit import operation, record_at
 from ..kernels.bfloat16 import round_rows
-from ..microkernel import shifted, submatrix
-from .in_pairs import nothing
+from ..microkernel import nothing, submatrix
+from .layer import rows_of_weights
 
 
 @operation
@@ -30,7 +30,7 @@ def round_weights(one, record, parameters, count):
     moved = nothing()
     if count != 0:
         moved = submatrix(layer.bits_by_unit, unit, 0, units, (count + 63) // 64)
-    W = submatrix(shifted(layer.weights, parameters), unit, 0, units, layer.weights.columns)
+    W = rows_of_weights(layer, parameters, unit, units)
     copy = submatrix(layer.rounded_weights, unit, 0, units, layer.weights.columns)
     round_rows(one, W, moved, copy)
 

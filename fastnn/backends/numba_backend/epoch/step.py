@@ -36,7 +36,6 @@ from ..kernels.rows import (
     add_column_sums,
     clear,
     integer_at,
-    logarithm,
     nonzero_bits,
     put_integer,
     put_real,
@@ -45,7 +44,6 @@ from ..kernels.rows import (
     transpose,
     turn_bits,
 )
-from ..kernels.softmax import softmax_cross_entropy
 from ..kernels.sparse import backward_by_unit, gather, scatter
 from ..language import MATRIX
 from ..microkernel import shifted, submatrix, transposed
@@ -68,7 +66,8 @@ from .laps import (
     begin_lap,
     lap,
 )
-from .losses import load_labels
+from .layer import chunk_at, rows_of_weights, weights_to_multiply
+from .losses import softmax_of_batch
 from .meetings import (
     END,
     arrive,
@@ -248,12 +247,11 @@ def find_rows(shared, layer, samples, order, start, count, total):
 def load_group(scale, shared, layer, samples, order, start, first, stop):
     """X = scale * samples, and where they are not zero: own units, samples `first` to `stop`."""
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        unit = integer_at(layer.chunk_units + 8 * chunk)
-        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
+        unit, end = chunk_at(layer, chunk)
         load_nonzeros(
             scale, samples + unit * shared.input_itemsize, shared.input_row_bytes,
             order, start + first, shared.input_code,
-            submatrix(layer.inputs, first, unit, stop - first, units),
+            submatrix(layer.inputs, first, unit, stop - first, end - unit),
             submatrix(layer.bits_by_sample, first, chunk * layer.chunk_words, stop - first, 1),
         )  # fmt: skip
 
@@ -278,10 +276,9 @@ def ask_for_samples(shared, layer, unit, units, samples, order, start, count):
 def find_nonzeros(one, layer, count):
     """Note which own inputs of the layer are not zero, sample by sample."""
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        unit = integer_at(layer.chunk_units + 8 * chunk)
-        units = integer_at(layer.chunk_units + 8 * (chunk + 1)) - unit
+        unit, end = chunk_at(layer, chunk)
         nonzero_bits(
-            one, submatrix(layer.inputs, 0, unit, count, units),
+            one, submatrix(layer.inputs, 0, unit, count, end - unit),
             submatrix(layer.bits_by_sample, 0, chunk * layer.chunk_words, count, 1),
         )  # fmt: skip
 
@@ -295,8 +292,8 @@ def turn_nonzeros(layer, first, stop):
     for sample in range(first, stop, GROUP_SAMPLES):
         count = min(GROUP_SAMPLES, stop - sample)
         for chunk in range(layer.first_chunk, layer.stop_chunk):
-            begin = integer_at(layer.chunk_units + 8 * chunk)
-            for unit in range(begin, integer_at(layer.chunk_units + 8 * (chunk + 1)), 64):
+            begin, end = chunk_at(layer, chunk)
+            for unit in range(begin, end, 64):
                 word = chunk * layer.chunk_words + (unit - begin) // 64
                 turn_bits(
                     submatrix(layer.bits_by_sample, sample, word, count, 1),
@@ -317,13 +314,11 @@ def multiply_units(
     samples, order, ahead, ahead_count,
 ):  # fmt: skip
     """Slots = X W for samples `first` to `stop`, one group, input unit by input unit."""
-    weights = shifted(layer.weights, parameters)
-    if layer.round_weights != 0:
-        weights = shifted(layer.rounded_weights, 0)
+    weights = weights_to_multiply(layer, parameters)
     tile = tile_of(stop_column - first_column, layer.scatter_tile, shared.lanes)
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        begin = integer_at(layer.chunk_units + 8 * chunk)
-        end = (integer_at(layer.chunk_units + 8 * (chunk + 1)) + 1) // 2 * 2
+        begin, end = chunk_at(layer, chunk)
+        end = (end + 1) // 2 * 2
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
         clear(one, submatrix(slot, first, first_column, stop - first, stop_column - first_column))
         # all units at once where nothing is asked for, as in prediction
@@ -349,13 +344,10 @@ def multiply_rows(
 ):  # fmt: skip
     """Slots = X W for samples `begin` to `end`, sample by sample or densely."""
     count = end - begin
-    weights = shifted(layer.weights, parameters)
-    if layer.round_weights != 0:
-        weights = shifted(layer.rounded_weights, 0)
+    weights = weights_to_multiply(layer, parameters)
     columns = stop_column - first_column
     for chunk in range(layer.first_chunk, layer.stop_chunk):
-        first = integer_at(layer.chunk_units + 8 * chunk)
-        last = integer_at(layer.chunk_units + 8 * (chunk + 1))
+        first, last = chunk_at(layer, chunk)
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
         Z = submatrix(slot, begin, first_column, count, columns)
         if first == last:
@@ -488,22 +480,7 @@ def loss_gradient(one, shared, targets, order, start, count, padded):
         loss = real_at(0.0, shared.batch_loss)
         correct = integer_at(shared.batch_correct)
     else:
-        load_labels(shared, targets, order, start, count)
-        softmax_cross_entropy(
-            one / type(one)(count), submatrix(shared.result, 0, 0, count, shared.output_units),
-            shared.result_gradient, shared.labels, shared.predictions, shared.margins, shared.sums,
-        )  # fmt: skip
-        # the sum of logarithms as that of a product: one for dozens of samples
-        product = 1.0
-        for i in range(count):
-            loss += real_at(one, shared.margins + i * shared.itemsize)
-            product *= real_at(one, shared.sums + i * shared.itemsize)
-            if product > 1e100:  # a sum is at most the number of classes
-                loss += logarithm(product)
-                product = 1.0
-            label = integer_at(shared.labels + 8 * i)
-            correct += integer_at(shared.predictions + 8 * i) == label
-        loss += logarithm(product)
+        loss, correct = softmax_of_batch(one, shared, targets, order, start, count, None)
     G = shared.result_gradient
     clear(one, submatrix(G, count, 0, padded - count, G.columns))
     return loss, correct
@@ -611,7 +588,7 @@ def update_weights(
 
     In plain SGD the gradient of W is never stored. Another rule has `move`, an operation of
     `optimizers.py`, which takes the gradient some rows at a time; where gradients are clipped, that
-    of `clipping.py`.
+    of `clipping.py`; the weights move at the end of the step then, and nobody copies them here.
     """
     fused = layer.move == 0
     columns = layer.weights.columns
@@ -622,14 +599,14 @@ def update_weights(
     if fused and layer.update_by != BY_SAMPLE:
         chunks = layer.stop_chunk - layer.first_chunk
     for chunk in range(layer.first_chunk, layer.stop_chunk, chunks):
-        begin = integer_at(layer.chunk_units + 8 * chunk)
-        end = integer_at(layer.chunk_units + 8 * (chunk + chunks))
+        begin, _ = chunk_at(layer, chunk)
+        _, end = chunk_at(layer, chunk + chunks - 1)
         squares = 0.0
         for unit in range(begin, end, layer.rows_at_once):
             units = min(layer.rows_at_once, end - unit)
             target = submatrix(layer.gradient_rows, 0, 0, units, columns)
             if fused:
-                target = submatrix(shifted(layer.weights, parameters), unit, 0, units, columns)
+                target = rows_of_weights(layer, parameters, unit, units)
             if layer.update_by == EVERY_NUMBER:
                 first, width = 0, columns
                 if layer.by_outputs != 0:
@@ -686,13 +663,13 @@ def update_weights(
                     layer.move, one, layer.weights_region, rates,
                     parameters, target.address, first_state, second_state, unit, units,
                 )  # fmt: skip
-                if layer.update_by == IN_PAIRS:
+                if layer.update_by == IN_PAIRS and shared.clip == 0:
                     call(layer.pack_weights, one, layer.record, parameters, unit, units)
                 lap(laps, layer, OPTIMIZER)
                 squares += real_at(0.0, layer.squares_of_rows)
         if not fused:
             put_real(squares, layer.squares + 8 * chunk)
-    if layer.round_weights != 0:
+    if layer.round_weights != 0 and shared.clip == 0:
         call(layer.round_weights, one, layer.record, parameters, count if fused else 0)
         lap(laps, layer, PREPARE)
 
