@@ -450,16 +450,14 @@ class Programs:
         dtype = None if readable is None else X.dtype
         sparse, loss = isinstance(X, SparseRows), network._loss
         clip_norm = network.clip_norm or 0.0
-        kind = (
-            batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm,
-            network.matmul_precision,
-        )  # fmt: skip
+        kind = batch_size, dtype, loss.name, loss.label_smoothing, weighted, sparse, clip_norm
+        of_any = *kind, network.dtype, network.matmul_precision
         layers = _described(network)
         before, self._training = self._training, None
         if before is not None and before[0] == kind and before[1].has_kernels_for(density):
             program = before[1]
         else:
-            program = _idle.take((*kind, network.dtype, tuple(layers)), density)
+            program = _idle.take((of_any, tuple(layers)), density)
         if program is not None:
             program.density = density
             program.describe(layers)
@@ -478,7 +476,7 @@ class Programs:
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
         if program.workspace_bytes <= IDLE_BYTES:
-            _idle.put((*kind, network.dtype, program.layers), program)
+            _idle.put((of_any, program.layers), program)
         elif program.workspace_bytes <= KEPT_BYTES:
             self._training = kind, program
 
