@@ -23,7 +23,15 @@ from ..machine import HAS_BFLOAT16, MACHINE
 from ..microkernel import microkernel
 from .loading import ELEMENTS, converted
 from .matmul import BLOCK_COLUMNS, Sums, add_to, strided, write_product
-from .pairs import flushing_denormals, fma_pairs, nearest, paired, rounded, store_rounded
+from .pairs import (
+    above_zero,
+    flushing_denormals,
+    fma_pairs,
+    nearest,
+    paired,
+    rounded,
+    store_rounded,
+)
 
 BLOCK_PAIRS = 512
 """Pairs after which sums go to memory; the same on all machines, as it decides the order of sums.
@@ -103,7 +111,7 @@ def matmul_pairs(
 
     As `matmul`; the inner dimension counts pairs. Numbers below the smallest normal one are zeros,
     as the instruction has them. Where `mask` is not above 0, as the output of a ReLU, C becomes 0;
-    with a mask at the address 0 nowhere.
+    with a mask at the address 0 nowhere. A mask that is such a small number is above 0, as ever.
     """
     add = add_to(k, alpha, C, k.fma_rounded_once)
 
@@ -111,7 +119,7 @@ def matmul_pairs(
         with k.when(mask.address.differs(0)):
             for i, j in itertools.product(range(height), range(columns)):
                 place = mask.row(row + i) + offset + j * k.vector_bytes
-                total[i, j] = k.where(k.load(place) > 0.0, total[i, j], k.zero())
+                total[i, j] = k.where(above_zero(k, k.load(place)), total[i, j], k.zero())
         add(total, height, columns, row, offset, kept)
 
     with flushing_denormals(k):

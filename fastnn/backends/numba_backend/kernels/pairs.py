@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from ..language import INT32, Int, Kernel, Vector
+from ..language import INT32, Condition, Int, Kernel, Vector
 from ..machine import HAS_BFLOAT16
 
 INT16 = ir.IntType(16)
@@ -84,6 +84,16 @@ def fma_pairs(
     a_low, a_high = _unpacked(k, a)
     b_low, b_high = _unpacked(k, b)
     return k.fma(a_low, b_low, k.fma(a_high, b_high, c))
+
+
+def above_zero(k: Kernel, vector: Vector) -> Condition:
+    """Say where a vector is above 0: also denormal numbers where these are taken for zeros.
+
+    Compared as integers, of which those from 1 to infinity are above 0; NaN is beyond.
+    """
+    bits = k.builder.bitcast(vector.code, ir.VectorType(INT32, k.lanes))
+    below = k.builder.sub(bits, _words(k, 1))
+    return Condition(k, k.builder.icmp_unsigned("<", below, _words(k, 0x7F800000)))
 
 
 @contextlib.contextmanager
