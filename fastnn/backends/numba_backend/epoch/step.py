@@ -28,6 +28,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastnn.memory import LINE_BYTES
+
 from ..jit import call, jit, jit_part, operation, record_at
 from ..kernels.loading import copy_bytes, load_nonzeros, load_row, prefetch_rows, sample_at
 from ..kernels.matmul import backward_from_few, matmul, matmul_transposed
@@ -86,6 +88,10 @@ from .sharing import MEMBER
 
 GROUP_SAMPLES = 64
 """Samples that the first layer loads and uses together; as many as a word has bits."""
+
+LINES_AT_ONCE = 64
+"""Cache lines of samples to come that are asked for in one go: of many more, most never come, and
+of fewer, products are cut into more pieces."""
 
 EVERY_NUMBER, BY_UNIT, BY_SAMPLE, ONE_SAMPLE, IN_PAIRS = 0, 1, 2, 3, 4
 """How a layer multiplies: every number, or the non-zeros of each input unit or of each sample; or
@@ -321,14 +327,16 @@ def multiply_units(
         end = (end + 1) // 2 * 2
         slot = shifted(layer.slots, chunk * layer.slot_bytes)
         clear(one, submatrix(slot, first, first_column, stop - first, stop_column - first_column))
-        # all units at once where nothing is asked for, as in prediction
-        block = 64 if ahead_count > 0 else max(end - begin, 1)
+        # a line of each sample; all units at once where nothing is asked for, as in prediction
+        block = max(end - begin, 1)
+        if ahead_count > 0:
+            block = LINE_BYTES // shared.input_itemsize
         for column in range(first_column, stop_column, tile):
             columns = min(tile, stop_column - column)
             for unit in range(begin, end, block):
                 units = min(block, end - unit)
                 if column == first_column:
-                    ask_for_samples(shared, layer, unit, 64, samples, order, ahead, ahead_count)
+                    ask_for_samples(shared, layer, unit, block, samples, order, ahead, ahead_count)
                 scatter(
                     one, submatrix(layer.inputs_by_unit, unit, first, units, stop - first),
                     submatrix(layer.bits_by_unit, unit, first // 64, units, 1),
@@ -369,19 +377,29 @@ def multiply_rows(
             for column in range(first_column, stop_column, tile):
                 width = min(tile, stop_column - column)
                 for unit in range(first, last, units):
-                    if column == first_column:
-                        ask_for_samples(
-                            shared, layer, unit, units, samples, order, ahead, ahead_count
-                        )  # fmt: skip
                     words = (min(units, last - unit) + 63) // 64
-                    later_rows = min(units, count) if layer.rows_ahead != 0 else 0
-                    gather(
-                        one, submatrix(layer.inputs, begin, unit, count, units),
-                        submatrix(bits, 0, (unit - first) // 64, count, words),
-                        submatrix(weights, unit, column, units, width),
-                        submatrix(slot, begin, column, count, width), 1, 0 if unit == first else 1,
-                        submatrix(weights, unit + units, column, later_rows, width),
-                    )  # fmt: skip
+                    asks = column == first_column and ahead_count > 0
+                    group = count
+                    if asks:
+                        lines = (units * shared.input_itemsize + LINE_BYTES - 1) // LINE_BYTES
+                        group = max(LINES_AT_ONCE // lines, 1)
+                    for row in range(0, count, group):
+                        rows = min(group, count - row)
+                        if asks:
+                            ask_for_samples(
+                                shared, layer, unit, units, samples, order,
+                                ahead + row, min(rows, ahead_count - row),
+                            )  # fmt: skip
+                        later = unit + units + row
+                        later_rows = min(units - row, rows) if layer.rows_ahead != 0 else 0
+                        gather(
+                            one, submatrix(layer.inputs, begin + row, unit, rows, units),
+                            submatrix(bits, row, (unit - first) // 64, rows, words),
+                            submatrix(weights, unit, column, units, width),
+                            submatrix(slot, begin + row, column, rows, width),
+                            1, 0 if unit == first else 1,
+                            submatrix(weights, later, column, later_rows, width),
+                        )  # fmt: skip
 
 
 @jit_part
