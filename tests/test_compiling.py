@@ -276,7 +276,7 @@ def test_a_mistake_in_a_kernel_is_not_taken_for_a_change_of_numba(monkeypatch):
         calls_a_faulty_kernel(1)
 
 
-KINDS = np.dtype(np.float32), step.SHARED, step.LAYER, *[INTEGER] * 12
+KINDS = np.dtype(np.float32), step.SHARED, step.LAYER, *[INTEGER] * 13
 
 
 @pytest.mark.parametrize(
