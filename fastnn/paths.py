@@ -7,6 +7,7 @@ see the same batches, and their results are equal up to rounding.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -41,8 +42,8 @@ floats takes a sixth of an epoch, and 2,048 of them as long as some hundred step
 
 KEPT_SHARE, LEAST_KEPT_BYTES, MOST_KEPT_BYTES = 64, 1 << 24, 1 << 28
 KEPT_BYTES = min(max(usable_bytes() // KEPT_SHARE, LEAST_KEPT_BYTES), MOST_KEPT_BYTES)
-"""What a program may take of memory between two fits: a small part of what there is. To set
-one up again costs a page fault for every 4 kB of it."""
+"""What programs of all networks may take of memory between two fits: a small part of what there is.
+To set one up again costs a page fault for every 4 kB of it."""
 
 IDLE_PROGRAMS, IDLE_BYTES = 16, 1 << 18
 """How many programs any network of their kind may take over, and how large one may be."""
@@ -424,6 +425,33 @@ class _IdlePrograms:
 _idle = _IdlePrograms()
 
 
+class _Kept(NamedTuple):
+    """A network's programs, if it is still there, and what the one for training takes."""
+
+    programs: weakref.ref[Programs]
+    nbytes: int
+
+
+_kept: list[_Kept] = []
+"""Networks that keep a program for training, those that were trained last at the end."""
+
+
+def _make_room_for(programs: Programs, nbytes: int) -> None:
+    """Have networks that were trained longest ago forget programs, until there is room."""
+    global _kept
+    keeping, room = [_Kept(weakref.ref(programs), nbytes)], KEPT_BYTES - nbytes
+    for kept in reversed(_kept):
+        other = kept.programs()
+        if other is None or other is programs or other.keeps_none:
+            continue
+        room -= kept.nbytes
+        if room < 0:
+            other.forget_training()
+        else:
+            keeping.append(kept)
+    _kept = keeping[::-1]
+
+
 class Programs:
     """Compiled programs of one network as it is now, kept for the next call.
 
@@ -478,7 +506,13 @@ class Programs:
         if program.workspace_bytes <= IDLE_BYTES:
             _idle.put((of_any, program.layers), program)
         elif program.workspace_bytes <= KEPT_BYTES:
+            _make_room_for(self, program.workspace_bytes)
             self._training = kind, program
+
+    @property
+    def keeps_none(self) -> bool:
+        """Whether there is no program for the next fit."""
+        return self._training is None
 
     def forget_training(self) -> None:
         """Keep no program for the next fit, where none is expected."""

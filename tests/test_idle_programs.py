@@ -132,3 +132,22 @@ def test_not_after_an_exception(idle):
     with pytest.raises(KeyboardInterrupt):
         perceptron(6, 8, 3, backend="numba").fit(X, y, callbacks=interrupted)
     assert not idle
+
+
+def test_all_networks_together_keep_no_more_than_there_is_room_for(made, monkeypatch):
+    X, y = np.zeros((600, 300), np.float32), np.arange(600) % 3
+    networks = [perceptron(300, 200, 3, backend="numba") for _ in range(3)]
+
+    def fitted(number):
+        made.clear()
+        networks[number].fit(X, y, batch_size=600)
+        return len(made)
+
+    assert [fitted(number) for number in (0, 1, 2, 0, 1, 2)] == [1, 1, 1, 0, 0, 0]
+    nbytes = networks[0]._programs._training[1].workspace_bytes
+    monkeypatch.setattr(paths, "KEPT_BYTES", 2 * nbytes)
+    assert fitted(0) == 0  # and 1, trained longest ago, forgets
+    assert [fitted(number) for number in (2, 0, 1)] == [0, 0, 1]
+    assert [network._programs.keeps_none for network in networks] == [False, False, True]
+    del networks[0]  # what is gone takes no room
+    assert [fitted(number) for number in (1, 0, 1)] == [1, 0, 0]
