@@ -72,7 +72,7 @@ class Position:
     ended: bool = False
 
     def next_epoch(self, number: int = 1) -> None:
-        """Stand before the next epoch, or the one so many further."""
+        """Stand before the next epoch, or the one so many further, whose steps are counted."""
         self.epoch += number
         self.done, self.loss, self.correct, self.seconds, self.order = 0, 0.0, 0, 0.0, None
 

@@ -216,10 +216,16 @@ def _remind(of: Any, remembered: _Remembered, network: Network) -> None:
 
 
 class _Segment(NamedTuple):
-    """Samples of an epoch in order, and how many of the epoch come before them."""
+    """Samples in order, [epochs, samples], the first epoch and how many of it come before them."""
 
-    order: Order
+    orders: Order
     offset: int
+    epoch: int
+
+    def by_epoch(self) -> Iterator[_Segment]:
+        """Yield a segment for each epoch."""
+        for number in range(len(self.orders)):
+            yield _Segment(self.orders[number : number + 1], self.offset, self.epoch + number)
 
 
 class _Step(NamedTuple):
@@ -227,6 +233,7 @@ class _Step(NamedTuple):
 
     order: Order
     number: int
+    epoch: int
     begins: bool
 
 
@@ -264,14 +271,17 @@ class Keeper:
         self._piece, self._segments = 0, list[_Segment]()
         self.due = self._due_before_piece = 0.0
 
-    def begin(self, order: Order, offset: int, *, apart: bool) -> None:
-        """Hear that samples come: after those before, unless nobody can go back to these."""
+    def begin(self, orders: Order, offset: int, epoch: int, *, apart: bool) -> None:
+        """Hear that samples come: after those before, unless nobody can go back to these.
+
+        They are [epochs, samples], from this epoch on, of which `offset` samples come before them.
+        """
         if apart:
             self._piece += 1
             self._segments = []
             if time.perf_counter() >= self._due_before_piece:
                 self.due = 0.0
-        self._segments.append(_Segment(order, offset))
+        self._segments.append(_Segment(orders, offset, epoch))
 
     def keep(self) -> None:
         """Make a copy of the network, which has just had a finite loss or begins to train."""
@@ -285,6 +295,7 @@ class Keeper:
             snapshot.take(self._position, self._history.samples_seen, self._piece)
         self._newest = snapshot
         if len(self._segments) > 1:
+            self._segments = self._by_epoch()
             first, _ = self._first_segment(self._base() or snapshot)
             self._segments = self._segments[first:]
         end = time.perf_counter()
@@ -315,7 +326,7 @@ class Keeper:
             return self._gone_back()
 
     def _gone_back(self) -> DivergenceError:
-        position = self._position
+        self._segments = self._by_epoch()
         base = self._base()
         if base is None:  # from no copy there is a way to the last step
             assert self._newest is not None
@@ -329,7 +340,7 @@ class Keeper:
                     "once more, as something in it is random",
                 )
             step, value = bad
-            found = self._diagnosed(base, step, value)
+            found = self._diagnosed(base, step.number, value)
             if found.steps < base.step:
                 # the update before it, if there was one, has spoiled it
                 base = self._older or base
@@ -341,14 +352,12 @@ class Keeper:
             base.restore()
             raise
         self._history.samples_seen = base.samples_seen + self._samples_of(base, found.steps)
-        before = position.step - -(-position.done // self._batch_size)
-        epoch = position.epoch if step > before else position.epoch - 1
-        where = f"epoch {epoch}, step {step}: "
+        where = f"epoch {step.epoch}, step {step.number}: "
         if math.isfinite(value):
             where += "its update has left parameters that are not finite"
         else:
             where += f"the loss is {value}"
-        return self._error(found, epoch, step, where)
+        return self._error(found, step.epoch, step.number, where)
 
     def _error(self, found: _Found, epoch: int, step: int, where: str) -> DivergenceError:
         rate = self._rate(found.layer)
@@ -380,6 +389,9 @@ class Keeper:
         # of truth values it is told in a fifth of the time that `all` takes
         return bool(np.count_nonzero(np.isfinite(vector)) == vector.size)
 
+    def _by_epoch(self) -> list[_Segment]:
+        return [of_epoch for segment in self._segments for of_epoch in segment.by_epoch()]
+
     def _base(self) -> _Snapshot | None:
         """Return the older one of the copies from which steps can be taken once more."""
         for snapshot in (self._older, self._newest):
@@ -394,12 +406,13 @@ class Keeper:
         # those of the segments before it are over
         first, skipped = self._first_segment(base)
         for segment in self._segments[first:]:
-            for start in range(skipped, len(segment.order), size):
+            (order,) = segment.orders
+            for start in range(skipped, len(order), size):
                 if number == total:
                     return
                 number += 1
                 begins = segment.offset + start == 0
-                yield _Step(segment.order[start : start + size], number, begins)
+                yield _Step(order[start : start + size], number, segment.epoch, begins)
             skipped = 0
 
     def _first_segment(self, base: _Snapshot) -> tuple[int, int]:
@@ -407,7 +420,7 @@ class Keeper:
         left = self._position.step - base.step
         for first in range(len(self._segments) - 1, -1, -1):
             segment = self._segments[first]
-            done = len(segment.order)
+            done = segment.orders.size
             if first == len(self._segments) - 1:
                 done = self._position.done - segment.offset
             steps = -(-done // self._batch_size)
@@ -422,7 +435,7 @@ class Keeper:
             return 0
         return sum([len(step.order) for step in self._steps_from(base) if step.number <= until])
 
-    def _repeat(self, base: _Snapshot, until: int | None) -> tuple[int, float] | None:
+    def _repeat(self, base: _Snapshot, until: int | None) -> tuple[_Step, float] | None:
         """Take steps once more, up to number `until` or to one that goes wrong; return that one."""
         base.restore()
         path = self._path
@@ -435,7 +448,7 @@ class Keeper:
                     path.start()
                 loss, _ = path.train(step.order)
                 if not math.isfinite(loss) or (self._was_finite and not self._is_finite()):
-                    return step.number, loss
+                    return step, loss
         return None
 
     def _diagnosed(self, base: _Snapshot, step: int, loss: float) -> _Found:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, losses, optimizers
+from fastnn import backends, checks, losses, optimizers, schedules
 from fastnn.backends import description
 from fastnn.backends.description import PENALTY_FACTOR, RATES
 from fastnn.checks import Array
@@ -93,11 +93,18 @@ class Path(Protocol):
         alone.
         """
 
-    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
-        """Train on epochs in a row; return the sum of losses and right answers of each.
+    @property
+    def takes_epochs(self) -> bool:
+        """Whether several epochs can be one call, in which nothing of the user's own is called.
 
-        `orders` are [epochs, samples], so many that all of it, one call where there is compiled
-        code, takes as long as a call may.
+        It may draw from the generator of the orders, raise, or take any time.
+        """
+
+    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
+        """Train on epochs, [epochs, samples]; return the sum of losses and right answers of each.
+
+        Of more than one only where the path `takes_epochs`; and of as many samples in each call, as
+        what `repeated` returns may be kept.
         """
 
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
@@ -138,10 +145,25 @@ class _OfSamples:
 
     _X: Array | SparseRows
     _y: Array
+    _one_epoch: tuple[Order, Repeated] | None = None
 
     def batch(self, order: Order) -> tuple[Array, Array]:
         """Return these samples and their targets."""
         return self._X[order], self._y[order]
+
+    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
+        """Train on an epoch; return its sum of losses and right answers."""
+        if self._one_epoch is None:
+            order = np.empty(orders.shape[1], np.int64)
+            self._one_epoch = order, self.repeated(order)
+        order, train = self._one_epoch
+        (order[...],) = orders
+        loss, correct = train(1.0)
+        return [loss], [correct]
+
+    def repeated(self, order: Order) -> Repeated:
+        """Return a call that trains on what `order` holds then; see `Path.repeated`."""
+        raise NotImplementedError
 
 
 class LayerPath(_OfSamples):
@@ -194,24 +216,14 @@ class LayerPath(_OfSamples):
 
         return call
 
-    def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
-        """Train on epochs in a row; return the sum of losses and right answers of each."""
-        return _one_by_one(self, orders)
+    @property
+    def takes_epochs(self) -> bool:
+        """Whether several epochs can be one call: layers of the user's own may be called."""
+        return False
 
     def go_over_to(self, X: Array | SparseRows, y: Array) -> None:
         """Take samples without weights from other arrays."""
         self._X, self._y = _by_rows(self._network, X), y
-
-
-def _one_by_one(path: Path, orders: Order) -> tuple[list[float], list[int]]:
-    """Train on epochs by a call, or more, for each."""
-    losses, correct = [], []
-    for order in orders:
-        path.start()
-        of_epoch, answers = path.train(order)
-        losses.append(of_epoch)
-        correct.append(answers)
-    return losses, correct
 
 
 class _Call(NamedTuple):
@@ -296,10 +308,16 @@ class CompiledPath(_OfSamples):
 
         return call
 
+    @property
+    def takes_epochs(self) -> bool:
+        """Whether several epochs can be one call; schedules are called before all of it."""
+        rates = [part.optimizer.learning_rate for part in self._learned]
+        return self._direct and all(map(schedules.is_known, rates))
+
     def train_epochs(self, orders: Order) -> tuple[list[float], list[int]]:
-        """Train on epochs in a row; return the sum of losses and right answers of each."""
-        if not self._direct:
-            return _one_by_one(self, orders)
+        """Train on epochs; return the sum of losses and right answers of each."""
+        if not self.takes_epochs:
+            return super().train_epochs(orders)
         self.start()
         epochs, samples = orders.shape
         rates = _rates(self._learned, epochs * -(-samples // self._batch_size))
@@ -395,11 +413,11 @@ class CompiledPath(_OfSamples):
 
 
 class _IdlePrograms:
-    """Small programs for training that no network has, those used last.
+    """Small programs for training that are left by networks that are gone, the last ones.
 
     Who trains many small networks of one kind, a new one each time, has them made once: else that
     takes a third of the time up to the first step. A program knows nothing of a network but its
-    description, and is lent to one at a time.
+    description. With Dropout, that has a key of its own, and nobody else has use for it.
     """
 
     def __init__(self) -> None:
@@ -418,6 +436,10 @@ class _IdlePrograms:
 
     def put(self, kind: Hashable, program: Any) -> None:
         """Keep a program in place of the one that has been here longest."""
+        if program.workspace_bytes > IDLE_BYTES or any(
+            of.kind == "dropout" for of in program.layers
+        ):
+            return
         self._programs.append((kind, program))
         del self._programs[: max(0, len(self._programs) - IDLE_PROGRAMS)]
 
@@ -462,6 +484,8 @@ class Programs:
     def __init__(self) -> None:
         self._predicting: dict[Hashable, list[Any]] = {}
         self._training: tuple[Hashable, Any] | None = None
+        self._of_any: Hashable = None
+        """What a network of the same layers must share with the one that trained last."""
 
     @contextmanager
     def for_training(
@@ -503,11 +527,16 @@ class Programs:
             )
         yield program
         # Not after an exception: Ctrl-C may leave threads behind that still look at it.
-        if program.workspace_bytes <= IDLE_BYTES:
-            _idle.put((of_any, program.layers), program)
-        elif program.workspace_bytes <= KEPT_BYTES:
+        if program.workspace_bytes > IDLE_BYTES:
+            if program.workspace_bytes > KEPT_BYTES:
+                return
             _make_room_for(self, program.workspace_bytes)
-            self._training = kind, program
+        self._training, self._of_any = (kind, program), of_any
+
+    def __del__(self) -> None:
+        if self._training is not None and _idle is not None:  # it is, where Python ends
+            _, program = self._training
+            _idle.put((self._of_any, program.layers), program)
 
     @property
     def keeps_none(self) -> bool:

@@ -26,6 +26,13 @@ def checked(name: str, value: object) -> Rate:
     return value if callable(value) else checks.real(name, value, minimum=0.0)
 
 
+def is_known(rate: Rate) -> bool:
+    """Say whether what gives the rate is fastnn's own: it draws nothing, and never raises."""
+    if isinstance(rate, WarmUp):
+        return rate in BUILT_IN and is_known(rate.schedule)
+    return not callable(rate) or rate in BUILT_IN
+
+
 def rate_at(name: str, rate: Rate, step: int) -> float:
     """Return the rate in force at `step`; what a schedule gives is checked as a number is."""
     if not callable(rate):

@@ -256,9 +256,8 @@ class Training:
                 if self.writer is not None:
                     self.writer.write(position)
                 while position.epoch <= options.epochs and not position.ended:
-                    epochs = self._epochs_unheard()
-                    if epochs > 1:
-                        self._network_alone(self._run_epochs, path, epochs)
+                    if self._goes_unheard():
+                        self._network_alone(self._run_short_epochs, path)
                         self._stood_back(time.perf_counter())
                     else:
                         self._run_epoch(path)
@@ -310,60 +309,72 @@ class Training:
         if writer is not None and writer.is_due_after_epoch(position):
             writer.write(position)
 
-    def _epochs_unheard(self) -> int:
-        """Return how many of the epochs to come nobody is told of and fit into a stretch."""
+    def _goes_unheard(self) -> bool:
+        """Say whether nobody is told of an epoch, and two of them fit into a stretch."""
         options = self.options
         told = options.progress, self.validation, self.blocks, self.writer
         heard = options.callbacks or options.train_accuracy or any(of is not None for of in told)
-        if heard or not self._has_run:
-            return 0
-        return min(
-            options.epochs + 1 - self.position.epoch,
-            int(STRETCH_SECONDS / self.history.seconds[-1]),
-            MOST_DRAWN // len(self._every),
-        )
+        return self._has_run and not heard and 2 * self.history.seconds[-1] < STRETCH_SECONDS
 
-    def _run_epochs(self, path: Path, epochs: int) -> None:
-        """Run epochs that nobody is told of in one call, and record them.
+    def _run_short_epochs(self, path: Path) -> None:
+        """Run epochs, and record them, for as long as a stretch.
 
         All that `_run_epoch` does takes several times as long as an epoch of a tiny network.
         """
+        end = time.perf_counter() + STRETCH_SECONDS
+        while self.position.epoch <= self.options.epochs and time.perf_counter() < end:
+            epochs = 1
+            if path.takes_epochs:
+                left = self.options.epochs + 1 - self.position.epoch
+                fit = int(STRETCH_SECONDS / self.history.seconds[-1])
+                epochs = max(1, min(left, fit, MOST_DRAWN // len(self._every)))
+            self._run_epochs(path, epochs)
+
+    def _run_epochs(self, path: Path, epochs: int) -> None:
+        """Run epochs that nobody is told of in one call, and record them."""
         rng, position, keeper = self.network._rng, self.position, self._keeper
-        first, undrawn = position.epoch, rng.bit_generator.state
+        first, undrawn = position.epoch, rng.bit_generator.state if epochs > 1 else None
         orders = self._drawn(rng, epochs)
         if keeper is not None:
-            keeper.begin(orders[0], 0, apart=False)
+            keeper.begin(orders[:1], 0, first, apart=False)
             if time.perf_counter() >= keeper.due:
                 keeper.keep()
         start = time.perf_counter()
         losses, correct = path.train_epochs(orders)
         seconds = (time.perf_counter() - start) / epochs
-        last = epochs - 1
-        if keeper is not None:
-            last = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), last)
-            for order in orders[1 : last + 1]:
-                keeper.begin(order, 0, apart=False)
-        self._count(self._samples, last)
-        position.next_epoch(last)
+        finite = epochs
+        if not all(map(math.isfinite, losses)):
+            finite = [math.isfinite(loss) for loss in losses].index(False)
+        last = epochs - 1 if keeper is None else min(finite, epochs - 1)
+        if keeper is not None and last > 0:
+            keeper.begin(orders[1 : last + 1], 0, first + 1, apart=False)
+        if last > 0:
+            self._count(self._samples, epochs=last)
+            position.next_epoch(last)
         self._count(self._samples)
         position.loss, position.correct = losses[last], correct[last]
-        ended = epochs
+
+        def note(start: int, stop: int) -> None:
+            sums = losses[start:stop], correct[start:stop]
+            shares = [self._shares(order) for order in orders[start:stop]]
+            self._note(self._record(*sums, self._samples, seconds, shares))
+
         try:
             if keeper is not None:
                 self._look_at_loss()
                 keeper.check()
         except DivergenceError as error:
-            # What is drawn next does not depend on how many epochs were in the call.
+            # What is in the history, and drawn next, does not depend on how many the call had.
             ended = error.epoch - first
-            rng.bit_generator.state = undrawn
-            self._drawn(rng, ended + 1)
+            note(0, ended)
+            if undrawn is not None:
+                rng.bit_generator.state = undrawn
+                self._drawn(rng, ended + 1)
             raise
-        finally:
-            shares = [self._shares(order) for order in orders[:ended]]
-            sums = losses[:ended], correct[:ended]
-            self._note(self._record(*sums, self._samples, seconds, shares))
-        for number, loss in enumerate(losses):
-            self.watch.loss(f"loss of epoch {first + number}", loss)
+        note(0, finite)
+        if finite < epochs:
+            self.watch.loss(f"loss of epoch {first + finite}", losses[finite])
+            note(finite, epochs)
         position.next_epoch()
 
     def _pieces(self, path: Path) -> Iterable[Order]:
@@ -394,7 +405,7 @@ class Training:
         if keeper is not None:
             # between epochs callbacks may change the network, and blocks go as they come
             apart = bool(self.options.callbacks) or self.blocks is not None
-            keeper.begin(order, offset, apart=apart)
+            keeper.begin(order[np.newaxis], offset, position.epoch, apart=apart)
         batch_size, progress, writer = self._batch_size, self.options.progress, self.writer
         # By the epoch before; the first one begins with a single batch, also where a training goes
         # on that was begun on another machine.

@@ -170,6 +170,13 @@ def at_the_end_of_memory(array: np.ndarray) -> np.ndarray:
     return copy
 
 
+@pytest.fixture
+def programs_handed_on(monkeypatch):
+    """Small programs go from network to network, as they do elsewhere."""
+    monkeypatch.setattr(paths, "IDLE_BYTES", 1 << 18)
+    monkeypatch.setattr(paths, "_idle", paths._IdlePrograms())
+
+
 def bits(network: fastnn.Network) -> bytes:
     """Return all parameters of a network as they lie in memory."""
     return b"".join(array.tobytes() for array in network.get_weights())

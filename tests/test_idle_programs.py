@@ -95,9 +95,28 @@ def test_a_layer_that_was_changed(idle, made):
     network.fit(X, y)
     network[0]._l2 = 0.1
     network.fit(X, y)
+    del network
     made.clear()
     trained(batch_size=32)
-    assert not made
+    assert len(made) == 1
+
+
+def test_a_network_keeps_its_own(made):
+    X, y = samples()
+    networks = [perceptron(6, units, 3, backend="numba") for units in range(1, 30)]
+    for _ in range(2):
+        for network in networks:
+            network.fit(X, y)
+    assert len(made) == len(networks)
+
+
+def test_nobody_has_use_for_the_keys_of_dropout(idle):
+    X, y = samples()
+    network = perceptron(6, 8, 3, backend="numba")
+    network.add(fastnn.Dropout(0.5))
+    network.fit(X, y)
+    del network
+    assert not idle
 
 
 def test_kernels_for_other_samples(idle, made):

@@ -9,6 +9,8 @@ import rounding
 from lives import Counts, compare
 from random_networks import STEPS
 
+pytestmark = pytest.mark.usefixtures("programs_handed_on")
+
 SEED, NETWORKS, PARTS = 2026, 2000, 8
 
 

@@ -19,6 +19,8 @@ import fastnn
 from fastnn import interrupts
 from fastnn.locks import SLOTS, ReadersWriterLock, cached_attribute
 
+pytestmark = pytest.mark.usefixtures("programs_handed_on")
+
 
 def many_kinds(backend: str, seed: int) -> fastnn.Network:
     """Return a network with layers that compute otherwise while they train."""

@@ -386,9 +386,11 @@ def multiply_rows(
                     for row in range(0, count, group):
                         rows = min(group, count - row)
                         if asks:
+                            # the next batch may have more samples than this one
+                            asked = rows if row + group < count else ahead_count - row
                             ask_for_samples(
                                 shared, layer, unit, units, samples, order,
-                                ahead + row, min(rows, ahead_count - row),
+                                ahead + row, min(asked, ahead_count - row),
                             )  # fmt: skip
                         later = unit + units + row
                         later_rows = min(units - row, rows) if layer.rows_ahead != 0 else 0
