@@ -114,10 +114,7 @@ def samples(size: str, dtype: str) -> tuple[Array, Array]:
 
 TRAININGS = (
     *(Training("layers", name, layer=layer) for name, layer in LAYERS.items()),
-    *(
-        Training("optimizers", name, optimizer=optimizer)
-        for name, optimizer in OPTIMIZERS.items()
-    ),
+    *(Training("optimizers", name, optimizer=optimizer) for name, optimizer in OPTIMIZERS.items()),
     *(
         Training("losses", kind.name, loss=kind.name, optimizer=partial(fastnn.SGD, 0.01))
         for kind in losses.BUILT_IN
