@@ -230,6 +230,17 @@ def test_a_contender_that_fails_is_reported_and_the_others_go_on(monkeypatch):
     assert [found.error for found in result.outcomes] == [None, None, "KeyError: 'nobody'"]
 
 
+def test_a_peer_draws_what_dropout_drops_by_itself():
+    dropping = replace(TINY, variant="dropout")
+    workers = [
+        measuring.Worker(replace(dropping, contender=name)) for name in ("torch", "numba", "numpy")
+    ]
+    for worker, loss in zip(workers, (1.03, 1.03, 1.0), strict=True):
+        worker.rounds = [{"result": loss}]
+    assert measuring.disagreement(workers[0], workers[2]) is None
+    assert "1.03" in measuring.disagreement(workers[1], workers[2])
+
+
 def test_a_wrong_loss_gets_no_time():
     workers = [measuring.Worker(TINY), measuring.Worker(replace(TINY, contender="numpy"))]
     for worker, losses in zip(workers, [(1.0, 0.5), (1.0, 0.6)], strict=True):
