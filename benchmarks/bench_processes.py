@@ -1,7 +1,6 @@
 """asv: whole processes, their time, their peak memory, and what they come to."""
 
-from . import Timed as _Timed  # asv takes what has no underscore for a benchmark
-from . import asv_classes
+from . import _Timed, asv_classes
 
 
 class _Process(_Timed):
