@@ -357,6 +357,13 @@ class TestEpoch:
         with pytest.raises(guards.OutOfBoundsError, match=said):
             prepare()()
 
+    def test_the_zeros_that_make_up_a_pair_are_read_alone(self):
+        layers = [description.Dense(20, 5, 0, LANES, 24 * LANES)]
+        program = Program(layers, batch_size=8, input_dtype=FLOAT32, bfloat16=True)
+        parts = {part.name: part.writeable for part in program.training.ranges()}
+        assert parts["'zeros' of shared 0"] is False
+        assert parts["'tails' of shared 0"] is True
+
     def test_parameters_that_lie_elsewhere(self):
         program, prepare = program_of()
         program.training.layers["biases"][0] += 4 * 4096

@@ -2,8 +2,9 @@
 
 `add_arguments` and `run` are the command ``fastnn bench``: every contender trains the same network
 from the same parameters on the same batches, in a process of its own, in interleaved rounds;
-`as_markdown` and `as_json` render the report. `WORKLOADS` is the table of kernels and training
-runs that the asv and pytest-benchmark suites time. Nothing here prints.
+`as_markdown` and `as_json` render the report. `WORKLOADS` is the table of operations, trainings and
+processes that both backends have, for two of its suites, asv and pytest-benchmark. Nothing here
+prints.
 """
 
 from fastnn.bench.command import add_arguments, run

@@ -8,12 +8,13 @@ from typing import Any
 
 from fastnn import checks
 from fastnn.bench.anatomy import Anatomy
-from fastnn.bench.cases import INPUTS, PEERS
+from fastnn.bench.cases import INPUTS, PEERS, Case
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
-from fastnn.bench.measuring import dissect, measure, race
-from fastnn.bench.picture import draw
+from fastnn.bench.measuring import dissect, environment, measure, race
+from fastnn.bench.picture import draw, draw_ratios
 from fastnn.bench.races import Race
+from fastnn.bench.ratios import GROUPS, Ratio, chosen, measure_ratios
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
@@ -22,7 +23,9 @@ from fastnn.processors import usable
 #: What suites look for by themselves, and go without where it is not found.
 OTHER_DATA = "fashion_mnist"
 #: Suites without peers.
-ALONE = ("costs", "step")
+ALONE = ("costs", "step", *GROUPS)
+#: Suites that draw.
+DRAWN = ("step", *GROUPS)
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -107,7 +110,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
     )
-    add("--dtype", "of parameters and inputs (default: float32)", choices=("float32", "float64"))
+    add(
+        "--dtype",
+        "of parameters and inputs (default: float32; in step, operations and trainings both)",
+        choices=("float32", "float64"),
+    )
     add(
         "--rounds",
         "timed rounds, or seeds of a recipe (default: 3 to 10, by suite)",
@@ -116,7 +123,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--plot",
-        "in the suite step, draw the parts into FILE (.png, .svg, .pdf); needs matplotlib",
+        "in the suites step, operations and trainings, draw what was found into FILE (.png, .svg, "
+        ".pdf); needs matplotlib",
         type=Path,
         metavar="FILE",
     )
@@ -155,33 +163,36 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     if suite in ("inputs", "table") and "data" not in options:
         options["data"], found = _data_here()
         notes += found
-    if "plot" in given and suite != "step":
-        raise ValueError(f"--plot: expected the suite step, which draws, got {suite}")
+    if "plot" in given and suite not in DRAWN:
+        raise ValueError(f"--plot: expected one of the suites {', '.join(DRAWN)}, got {suite}")
     if "peers" in given and suite in ALONE:
         raise ValueError(f"--peers: the suite {suite} compares with nobody")
     peers = () if suite in ALONE else given.get("peers", tuple(PEERS))
     missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
+    workloads = chosen(suite, options.get("dtype")) if suite in GROUPS else []
     if usable() == 1 and suite in ("table", "recipes"):
         comparisons = [c for c in comparisons if c.cases[0].threads == 1]
         notes.append("One processor, so threads are not compared.")
     file = given.get("json")
     if file is not None:
         file.touch()  # a path that cannot be written is found out before the work
-    environment = describe_environment()
+    machine = describe_environment()
     results: list[Result] = []
     anatomies: list[Anatomy] = []
     races: list[Race] = []
+    ratios: list[Ratio] = []
 
     def report(*costs: Cost, interrupted: bool = False) -> Report:
         found = Report(
-            environment,
+            machine,
             tuple(results),
             missing,
             costs,
             tuple(anatomies),
             tuple(races),
+            tuple(ratios),
             tuple(notes),
             interrupted,
         )
@@ -203,14 +214,23 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
                 results.append(measure(comparison, rounds))
                 say(f"    {results[-1].verdict}")
             report()
+        if workloads:
+            for ratio in measure_ratios(workloads, rounds, environment(Case("numba"))):
+                ratios.append(ratio)
+                say(f"{len(ratios)}/{len(workloads)} {ratio.name}: {ratio.spread or ratio.error}")
+                report()
         costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
     except KeyboardInterrupt:
-        done = len(results) + len(anatomies) + len(races)
-        notes.append(f"Interrupted after {done} of {len(comparisons)} comparisons.")
+        done = len(results) + len(anatomies) + len(races) + len(ratios)
+        of = len(comparisons) + len(workloads)
+        notes.append(f"Interrupted after {done} of {of} comparisons.")
         costs, interrupted = [], True
-    if "plot" in given and anatomies:
+    if "plot" in given and (anatomies or ratios):
         try:
-            draw(anatomies, given["plot"])
+            if anatomies:
+                draw(anatomies, given["plot"])
+            else:
+                draw_ratios(ratios, given["plot"])
         except OSError as error:  # what was measured is not lost
             notes.append(f"There is no picture: {error}.")
     return report(*costs, interrupted=interrupted)

@@ -164,7 +164,7 @@ def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None
 
 def _import(rounds: int) -> list[Cost]:
     pairs = [
-        [_run(_IMPORT.format(module=module)) for module in ("fastnn", "numpy")]
+        [run_program(_IMPORT.format(module=module)) for module in ("fastnn", "numpy")]
         for _ in range(rounds)
     ]
     values = tuple(1e3 * (ours - theirs) for ours, theirs in pairs)
@@ -189,11 +189,11 @@ def _first_fit_of_a_team(rounds: int) -> list[Cost]:
 def _later(rounds: int, cache: str) -> list[Cost]:
     _first(1, cache)
     pairs = [
-        (_first(1, cache)["first step"], _run(_IMPORT.format(module="numpy")))
+        (_first(1, cache)["first step"], run_program(_IMPORT.format(module="numpy")))
         for _ in range(rounds)
     ]
     before = _compiled(cache)
-    _run(_NETWORK + _ANOTHER_SHAPE, cache=cache)
+    run_program(_NETWORK + _ANOTHER_SHAPE, cache=cache)
     return [
         Cost(
             "first step of a later process over `import numpy`",
@@ -206,7 +206,7 @@ def _later(rounds: int, cache: str) -> list[Cost]:
 
 def _validation(rounds: int, cache: str) -> list[Cost]:
     """What an epoch takes longer for it, over what a prediction of the same samples takes."""
-    times = zip(*_run(_NETWORK + _VALIDATION, rounds, cache=cache), strict=True)
+    times = zip(*run_program(_NETWORK + _VALIDATION, rounds, cache=cache), strict=True)
     values = tuple((validated - plain) / alone for plain, validated, alone in times)
     return [Cost("validation after an epoch over `predict` of its samples", "x", values)]
 
@@ -214,8 +214,8 @@ def _validation(rounds: int, cache: str) -> list[Cost]:
 def _memory(cache: str) -> list[Cost]:
     train = _NETWORK + _TRAINING + _PEAK_MEMORY
     # Once more where everything is compiled, as compiling takes memory of its own.
-    _run(train, cache=cache)
-    training, imported = (_run(program, cache=cache) for program in (train, _PEAK_MEMORY))
+    run_program(train, cache=cache)
+    training, imported = (run_program(program, cache=cache) for program in (train, _PEAK_MEMORY))
     name = "peak memory of training over `import numpy` and the raw pixels"
     return [Cost(name, "MB", ((training - imported - DATA_BYTES) / 1e6,))]
 
@@ -225,7 +225,7 @@ def _first(threads: int, cache: str | None = None) -> dict[str, float]:
     if cache is None:
         with tempfile.TemporaryDirectory() as empty:
             return _first(threads, empty)
-    times: dict[str, float] = _run(_NETWORK + _FIRST, threads, threads=threads, cache=cache)
+    times: dict[str, float] = run_program(_NETWORK + _FIRST, threads, threads=threads, cache=cache)
     return times
 
 
@@ -234,7 +234,9 @@ def _compiled(cache: str) -> set[Path]:
     return {path for path in Path(cache).rglob("*") if path.is_file()}
 
 
-def _run(program: str, *arguments: object, threads: int = 1, cache: str | None = None) -> Any:
+def run_program(
+    program: str, *arguments: object, threads: int = 1, cache: str | None = None
+) -> Any:
     environment = os.environ | {"PYTHONPATH": python_path(), "FASTNN_NUM_THREADS": str(threads)}
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache

@@ -136,6 +136,7 @@ def disagreement(worker: Worker, reference: Worker) -> str | None:
     """Say where a worker's results differ from the reference's, or None where they don't."""
     if reference.error is not None:
         return f"not checked, the NumPy backend failed: {reference.error}"
+    allowed = max(tolerance(worker.case), tolerance(reference.case))
     for number, (ours, theirs) in enumerate(zip(worker.rounds, reference.rounds, strict=True)):
         result, expected = ours["result"], theirs["result"]
         if worker.case.task in ("predict", "row"):
@@ -144,7 +145,7 @@ def disagreement(worker: Worker, reference: Worker) -> str | None:
         elif worker.case.task == "dense":
             if not result <= 1e-5:
                 return f"the layer's output is off by {result:.2g} of its largest value"
-        elif not math.isclose(result, expected, rel_tol=tolerance(reference.case)):
+        elif not math.isclose(result, expected, rel_tol=allowed):
             return f"loss {result:.6g} in round {number}, the NumPy backend has {expected:.6g}"
     return None
 

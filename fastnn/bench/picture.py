@@ -1,4 +1,4 @@
-"""A picture of the parts of a step; matplotlib is imported when first used."""
+"""Pictures of the parts of a step and of ratios; matplotlib is imported when first used."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from fastnn import plotting
 from fastnn.bench.anatomy import Anatomy, Part
 from fastnn.bench.figures import short
+from fastnn.bench.ratios import Ratio
 from fastnn.plotting import BLUE, GREY, ORANGE
 
 LIMIT_COLORS = {
@@ -77,3 +78,46 @@ def _label(part: Part, total: float) -> str:
     label = f"{short(part.seconds * 1e6)}, {part.seconds / total:.0%}"
     share = part.share_of_limit
     return label if share is None else f"{label}; {share:.0%} of the limit"
+
+
+SIZE_COLORS = {"tiny": "#9fc9e8", "small": "#5b9fd3", "medium": BLUE, "large": "#0b2f55"}
+
+
+def draw_ratios(ratios: Sequence[Ratio], path: Path) -> None:
+    """Draw NumPy's time over Numba's: a line for each label, a dot for each size.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    OSError
+        If the file can't be written.
+    """
+    labels = list(dict.fromkeys((ratio.group, ratio.label) for ratio in ratios))
+    dtypes = list(dict.fromkeys(ratio.dtype for ratio in ratios))
+    inches = 3.0 + 4.5 * len(dtypes), 1.4 + 0.2 * len(labels)
+    figure = plotting.new_figure(inches, dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
+    for axes, dtype in zip(panels, dtypes, strict=True):
+        axes.axvline(1, color=GREY, linewidth=1)
+        for size, color in SIZE_COLORS.items():
+            of_size = [ratio for ratio in ratios if (ratio.size, ratio.dtype) == (size, dtype)]
+            dots = [(labels.index((of.group, of.label)), of.spread) for of in of_size if of.spread]
+            places = [place for place, _ in dots]
+            axes.scatter([found.median for _, found in dots], places, s=22, color=color,
+                         label=size, zorder=3)  # fmt: skip
+            axes.hlines(places, [found.lower for _, found in dots],
+                        [found.upper for _, found in dots], color=color, zorder=2)  # fmt: skip
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_title(dtype, fontsize=9, color=GREY)
+        axes.set_xlabel("NumPy's time over Numba's; right of the line Numba is faster", fontsize=8)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(labels)), [label for _, label in labels], fontsize=7.5)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False,
+                  fontsize=8)  # fmt: skip
+    plotting.write(figure, path)

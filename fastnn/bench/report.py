@@ -12,6 +12,7 @@ from fastnn.bench.costs import Cost
 from fastnn.bench.figures import NO_VALUE, Spread, short, spread
 from fastnn.bench.machine import IDLE_LOAD
 from fastnn.bench.races import Race, race_sections
+from fastnn.bench.ratios import Ratio, ratio_sections
 from fastnn.markdown import markdown_table
 
 #: More comparisons than this are shown as a line each, without their tables.
@@ -124,6 +125,7 @@ class Report:
     costs: tuple[Cost, ...] = ()
     anatomies: tuple[anatomy.Anatomy, ...] = ()
     races: tuple[Race, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
 
@@ -144,7 +146,8 @@ class Report:
             for runner in race.runners
             if runner.error is not None
         ]
-        return contenders + costs + steps + runners
+        workloads = [f"{of.name}: {of.error}" for of in self.ratios if of.error is not None]
+        return contenders + costs + steps + runners + workloads
 
 
 def as_json(report: Report) -> str:
@@ -155,6 +158,8 @@ def as_json(report: Report) -> str:
             entry["figures"] = result.figures(outcome)
     for cost, entry in zip(report.costs, document["costs"], strict=True):
         entry["spread"] = spread(cost.values) if cost.values else None
+    for ratio, entry in zip(report.ratios, document["ratios"], strict=True):
+        entry["spread"] = ratio.spread
     return json.dumps(document, indent=2)
 
 
@@ -173,6 +178,8 @@ def as_markdown(report: Report) -> str:
     parts += [part for found in report.anatomies for part in anatomy.as_markdown(found)]
     if report.costs:
         parts += ["### Before and beside the arithmetic", _costs(report.costs)]
+    if report.ratios:
+        parts += ratio_sections(report.ratios)
     if report.races:
         parts += race_sections(report.races)
     if report.failures:

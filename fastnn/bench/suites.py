@@ -27,9 +27,11 @@ SUITES = {
     "bfloat16": "products in bfloat16 on all sides, and over our float32",
     "grid": "60 pairs of network and batch size, or those of the options",
     "step": "the parts of a training step, each beside the limit that binds it",
+    "operations": "every operation of a backend, NumPy over Numba",
+    "trainings": "every layer, optimiser and loss, NumPy over Numba",
     "costs": "first fit, import, validation, memory",
     "recipes": "seconds to 98 % and 99 % of MNIST's test set",
-    "table": "all but quick, grid, step, bfloat16 and recipes; float64, AVX2 and single layers",
+    "table": "default to threads, and costs; float64, AVX2 and single layers",
 }
 """What each is, in a line."""
 
@@ -48,6 +50,8 @@ TAKES = {
     "bfloat16": ("threads",),
     "grid": ("hidden", "batch_size", "dtype", "threads", "input", "data"),
     "step": ONE_NETWORK,
+    "operations": ("dtype",),
+    "trainings": ("dtype",),
     "costs": (),
     "recipes": ("threads",),
     "table": ("data",),
@@ -194,8 +198,8 @@ def _step(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparis
         yield Comparison((Case("numba", task="step", **_network({**options, "dtype": dtype})),))
 
 
-def _costs(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
-    """Nothing to compare: `measure_costs` has what it measures."""
+def _nothing(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """What `measure_costs` and `measure_ratios` measure is no comparison of cases."""
     yield from ()
 
 
@@ -244,7 +248,9 @@ _SUITES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Compari
     "bfloat16": _bfloat16,
     "grid": _grid,
     "step": _step,
-    "costs": _costs,
+    "operations": _nothing,
+    "trainings": _nothing,
+    "costs": _nothing,
     "recipes": _recipes,
     "table": _table,
 }

@@ -67,6 +67,8 @@ TRANSPOSING = 12
 ZEROED = {"dense_rows", "zeros", "tails"}
 """Parts of the workspace that are zero between calls, tails behind what has been copied there; what
 others hold doesn't matter."""
+READ_ONLY = {"zeros"}
+"""Parts of the workspace that are never written."""
 GAP_BYTES = 2 * memory.LINE_BYTES if guards.CHECKED else 0
 """Canaries between the parts of the workspace."""
 ROWS_AHEAD = 4
@@ -616,7 +618,8 @@ class Table:
         address, parts = self.workspace.ctypes.data, []
         for nbytes, fields in self._buffers:
             record, field = fields[0]
-            parts.append(Range(address, address + nbytes, f"{field!r} of {owner(record)}"))
+            whose, writeable = f"{field!r} of {owner(record)}", field not in READ_ONLY
+            parts.append(Range(address, address + nbytes, whose, writeable))
             address += nbytes + GAP_BYTES
         return parts
 

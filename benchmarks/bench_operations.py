@@ -1,0 +1,5 @@
+"""asv: every operation of a backend."""
+
+from . import asv_classes
+
+globals().update(asv_classes("operations"))

@@ -1,0 +1,235 @@
+"""The table of workloads and its faces. Nothing here depends on a time."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from fastnn import backends, bench, layers, losses, optimizers
+from fastnn.backends import numpy_backend
+from fastnn.bench import WORKLOADS, command, machine, ratios, turns
+from fastnn.bench.operations import OPERATIONS, Problem
+from fastnn.bench.processes import PROCESSES
+from fastnn.bench.ratios import Ratio
+from fastnn.bench.trainings import LAYERS, TRAININGS
+
+SIZES = ["tiny", "small", "medium", "large"]
+BY_LABEL = {}
+for _workload in WORKLOADS:
+    BY_LABEL.setdefault(f"{_workload.group}: {_workload.label}", []).append(_workload)
+
+
+@pytest.fixture
+def faces(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    import benchmarks
+
+    return benchmarks
+
+
+def test_every_operation_of_the_protocol_has_workloads():
+    protocol = {
+        name
+        for name, _ in inspect.getmembers(backends.Backend, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    # `prepare` has kernels compiled, and computes nothing: "first step, nothing cached" has it
+    assert {operation.name for operation in OPERATIONS} == protocol - {"prepare"}
+
+
+@pytest.mark.parametrize("name", ["elementwise_forward", "elementwise_backward"])
+def test_every_function_has_workloads(name):
+    functions = [operation.variant for operation in OPERATIONS if operation.name == name]
+    assert sorted(functions) == sorted(numpy_backend.ELEMENTWISE)
+
+
+def test_every_layer_optimiser_and_loss_has_a_training():
+    by_group = {}
+    for training in TRAININGS:
+        by_group.setdefault(training.group, []).append(training)
+    assert set(LAYERS) == {kind.__name__ for kind in layers.BUILT_IN}
+    assert {type(make(3)) for make in LAYERS.values()} == set(layers.BUILT_IN)
+    assert {type(of.optimizer()) for of in by_group["optimizers"]} == set(optimizers.BUILT_IN)
+    assert {of.loss for of in by_group["losses"]} == {kind.name for kind in losses.BUILT_IN}
+
+
+@pytest.mark.parametrize("label", BY_LABEL)
+def test_all_have_all_sizes_and_dtypes(label):
+    found = [(workload.size, workload.dtype) for workload in BY_LABEL[label]]
+    sizes = ["whole"] if label.startswith("processes") else SIZES
+    dtypes = ["float32", "float64"] if "bfloat16" not in label else ["float32"]
+    assert found == [(size, dtype) for size in sizes for dtype in dtypes]
+
+
+def test_names_are_unique():
+    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
+
+
+@pytest.mark.parametrize("label", [name for name in BY_LABEL if not name.startswith("processes")])
+def test_workloads_hold_on_the_backend_asked_for(label, backend):
+    operations = label.startswith("operations")
+    for workload in BY_LABEL[label]:
+        if workload.size == "tiny" or (operations and workload.size == "small"):
+            outcome = workload.outcome(backend)
+            workload.check(outcome)
+            for place, array in enumerate(outcome):
+                wrong = [*outcome[:place], array + 0.125, *outcome[place + 1 :]]
+                with pytest.raises(AssertionError):
+                    workload.check(wrong)
+
+
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda training: training.label)
+def test_every_training_begins_anew(training):
+    if training.label == "Dropout":
+        pytest.skip("of its masks each training draws its own")
+    train = training.problem("tiny", "numba", "float32").call
+    assert train() == train()
+
+
+def test_steps_can_be_taken_again_and_again(backend):
+    for operation in OPERATIONS:
+        if operation.shapes["tiny"] == (64,):
+            problem = operation.problem("tiny", backend, "float32")
+            for _ in range(1_000):
+                problem.call()
+            assert all(np.isfinite(array).all() for array in problem.outcome()), operation.label
+
+
+def test_every_call_clips():
+    clip = next(of for of in OPERATIONS if of.name == "clip_by_global_norm")
+    problem = clip.problem("tiny", "numba", "float32")
+    norms = [np.linalg.norm(problem.outcome()[0]) for _ in range(100)]
+    assert all(norm > after for norm, after in pairwise(norms))
+    assert norms[-1] == pytest.approx(1e-6 / 100, rel=1e-3)
+
+
+def test_processes_say_result_and_memory(backend):
+    first, peak_bytes = PROCESSES[2].run(backend, "float32")
+    assert 2 < first < 3
+    assert peak_bytes is None or peak_bytes > 20_000_000
+    with pytest.raises(RuntimeError, match="abacus"):
+        PROCESSES[0].run("abacus", "float32")
+
+
+def test_asv_has_every_workload(faces):
+    from benchmarks import bench_operations, bench_processes, bench_training
+
+    modules = bench_operations, bench_training, bench_processes
+    classes = [
+        thing
+        for module in modules
+        for name, thing in vars(module).items()
+        if isinstance(thing, type) and not name.startswith("_")
+    ]
+    found = [workload for kind in classes for workload in kind.workloads.values()]
+    assert sorted(w.name for w in found) == sorted(w.name for w in WORKLOADS)
+    for kind in classes:
+        sizes, dtypes, names = kind.params
+        assert list(kind.workloads) == [(size, dtype) for size in sizes for dtype in dtypes]
+        assert names == ["numba", "numpy"]
+    timed = bench_operations.dense_backward()
+    timed.setup("tiny", "float32", "numba")
+    timed.time_call("tiny", "float32", "numba")
+
+
+@dataclass(frozen=True)
+class Off:
+    """A row whose result is off by `error` on Numba."""
+
+    error: float
+    label: str = "off"
+
+    def problem(self, size: str, backend: str, dtype: str) -> Problem:
+        return Problem(lambda: 1.0 + self.error * (backend == "numba"))
+
+    def reference(self, size: str, dtype: str) -> Problem:
+        return Problem(lambda: 1.0)
+
+
+def test_who_computes_something_else_gets_no_time(monkeypatch):
+    monkeypatch.setattr(turns, "ROUND_SECONDS", 1e-6)
+    workload = bench.Workload("operations", Off(0.01), "tiny", "float32", 1e-3)
+    with pytest.raises(AssertionError, match="tolerance"):
+        turns.timed(workload, 2)
+    seconds = turns.timed(replace(workload, row=Off(0.0001)), 2)
+    assert {backend: len(of) for backend, of in seconds.items()} == {"numpy": 2, "numba": 2}
+
+
+def test_backends_are_timed_in_turn(monkeypatch):
+    order = []
+
+    @dataclass(frozen=True)
+    class Noted(Off):
+        def problem(self, size: str, backend: str, dtype: str) -> Problem:
+            return Problem(lambda: order.append(backend) or 1.0)
+
+    monkeypatch.setattr(turns, "ROUND_SECONDS", 0.0)
+    turns.timed(bench.Workload("operations", Noted(0.0), "tiny", "float32", 0.0), 3)
+    assert order[-6:] == ["numpy", "numba"] * 3
+
+
+def test_ratios_come_from_a_process_of_their_own():
+    workloads = [w for w in ratios.chosen("operations", "float64") if w.size == "tiny"][:2]
+    found = list(ratios.measure_ratios(workloads, 3, {"OPENBLAS_NUM_THREADS": "1"}))
+    assert [ratio.label for ratio in found] == [workload.label for workload in workloads]
+    for ratio in found:
+        assert len(ratio.seconds["numpy"]) == len(ratio.seconds["numba"]) == 3
+        assert ratio.spread.lower <= ratio.spread.median <= ratio.spread.upper
+
+
+def test_a_process_that_dies_says_why(monkeypatch):
+    unknown = bench.Workload("operations", Off(0.0), "tiny", "float32", 0.0)
+    with pytest.raises(RuntimeError, match="KeyError: 'operations-off-tiny-float32'"):
+        list(ratios.measure_ratios([unknown], 3, {}))
+
+
+FOUND = (
+    Ratio("layers", "ReLU", "tiny", "float32", {"numpy": (2.0, 4.0, 6.0), "numba": (1, 1, 1)}),
+    Ratio("layers", "ReLU", "large", "float32", {"numpy": (1.0,), "numba": (4.0,)}),
+    Ratio("layers", "Tanh", "large", "float32", {}, "0.5, not 0.25"),
+)
+
+
+def test_ratios_as_markdown_and_json():
+    report = bench.Report(machine.describe_environment(), (), ratios=FOUND)
+    text = bench.as_markdown(report)
+    assert "### layers, float32" in text
+    assert "| layers |             tiny |            large |" in text
+    assert "| ReLU   | 4.00 (3.00-5.00) | 0.25 (0.25-0.25) |" in text
+    assert "| Tanh   |                - |                - |" in text
+    assert "Numba is faster in 1 of 2, 1.00 times in the geometric mean." in text
+    assert "- Tanh, large, float32: 0.5, not 0.25" in text
+    first, _, last = json.loads(bench.as_json(report))["ratios"]
+    assert first["spread"] == [4.0, 3.0, 5.0]
+    assert last["spread"] is None
+
+
+def test_the_command_draws_and_writes(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    asked = []
+
+    def measured(workloads, rounds, environment):
+        asked.extend(workloads)
+        assert environment["OPENBLAS_NUM_THREADS"] == environment["FASTNN_NUM_THREADS"] == "1"
+        yield from FOUND
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure_ratios", measured)
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    picture, file = tmp_path / "ratios.svg", tmp_path / "ratios.json"
+    options = ["--suite", "trainings", "--dtype", "float32", "--plot", str(picture)]
+    report = bench.run(parser.parse_args([*options, "--json", str(file)]))
+    assert {w.group for w in asked} == {"layers", "optimizers", "losses", "prediction"}
+    assert {w.dtype for w in asked} == {"float32"}
+    assert report.ratios == FOUND
+    assert report.notes == (f"Interrupted after 3 of {len(asked)} comparisons.",)
+    assert len(json.loads(file.read_text())["ratios"]) == 3
+    assert picture.read_text().count("<svg") == 1
