@@ -181,7 +181,10 @@ OPERATIONS = (
     *(row for kind in ELEMENTWISE for row in _of_function(kind)),
     Operation("dropout", ACTIVATIONS, lambda d, n, k: (d(n, k), 0.5, SEED, 0), 0),
     Operation(
-        "batch_norm_forward", ACTIVATIONS, lambda d, n, k: (d(n, k), d(k), d(k), EPSILON), 32
+        "batch_norm_forward",
+        ACTIVATIONS,
+        lambda d, n, k: (d(n, k), d(k), d(k), EPSILON),
+        256,  # means are small beside what is summed
     ),
     Operation(
         "batch_norm_backward",

@@ -36,7 +36,13 @@ SUITES = {
 """What each is, in a line."""
 
 #: Timed rounds by suite, unless told.
-ROUNDS = dict.fromkeys(SUITES, 7) | {"quick": 3, "grid": 5, "step": 3, "recipes": 10}
+ROUNDS = dict.fromkeys(SUITES, 7) | {
+    "quick": 3,
+    "grid": 5,
+    "step": 3,
+    "trainings": 3,
+    "recipes": 10,
+}
 
 ONE_NETWORK = ("shape", "hidden", "batch_size", "dtype", "threads", "input", "data")
 #: The options that a suite takes, beside those of all; it chooses by itself what is not here.
