@@ -331,3 +331,21 @@ def test_the_ordinary_way_computes_the_same(tmp_path):
     }
     assert len(printed["here"]) > len(hashlib.sha256().hexdigest())
     assert printed["moved"] == printed["here"]
+
+
+def test_a_user_may_have_compiled_before(tmp_path):
+    """Then Numba knows more registries, and may put into any of them what intrinsics mean."""
+    program = """
+import numpy as np
+from numba import njit
+
+njit(lambda x: x.sum())(np.ones(3))
+import fastnn
+
+network = fastnn.Network([fastnn.Dense(5, 3)], optimizer=fastnn.SGD(0.1), backend="numba")
+network.fit(np.ones((8, 5), np.float32), np.arange(8) % 3)
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+                          text=True, capture_output=True, cwd=ROOT, env=environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr

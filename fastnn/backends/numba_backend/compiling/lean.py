@@ -94,6 +94,11 @@ def _load_few() -> None:
     for name in ("numbers", "rangeobj", "tupleobj"):
         importlib.import_module(f"numba.cpython.{name}")
     importlib.import_module("numba.np.arrayobj")
+    # Where a user's functions were compiled before, Numba may note what intrinsics mean in any of
+    # the registries that it loaded for them, and finds it if it looks there again.
+    target = cpu_target.target_context
+    for registry in [*target._registries]:
+        target.install_registry(registry)
 
 
 class _Collected:

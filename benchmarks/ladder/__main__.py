@@ -1,0 +1,52 @@
+"""``python -m benchmarks.ladder``: the table, or one rung; see the docstring of the package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+LIBRARIES = "OPENBLAS", "MKL", "OMP"
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
+"""Libraries read it when they are imported, which has happened when this file runs."""
+
+
+def main() -> int:
+    """Run; return 1 where a rung is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ladder",
+        description="One training step of 784-100-200-10 on MNIST, made fast in twelve rungs.",
+    )
+    parser.add_argument("rung", nargs="?", type=int, help="one rung alone, by its number")
+    parser.add_argument("--rounds", type=int, default=21, help="in which rungs are timed in turn")
+    parser.add_argument("--plot", metavar="FILE", help="draw the ladder and a roofline")
+    options = parser.parse_args()
+    if not ONE_THREAD.items() <= os.environ.items():
+        command = [sys.executable, "-m", "benchmarks.ladder", *sys.argv[1:]]
+        return subprocess.call(command, env=os.environ | ONE_THREAD)
+
+    from . import rungs
+    from .climbing import WrongRungError
+    from .table import as_markdown, climb
+
+    chosen = [rung for rung in rungs() if options.rung in (None, rung.number)]
+    if not chosen:
+        parser.error(f"rung: there is none of number {options.rung}")
+    if options.rung is not None:
+        print(chosen[0].module.__doc__)
+    try:
+        lines, machine = climb(chosen, options.rounds, lambda said: print(said, file=sys.stderr))
+    except WrongRungError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(as_markdown(lines, machine))
+    if options.plot:
+        from .picture import draw
+
+        draw(lines, machine, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
