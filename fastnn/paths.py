@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -140,7 +141,7 @@ def training_path(
         yield LayerPath(network, X, y, batch_size, weights)
 
 
-class _OfSamples:
+class _OfSamples(ABC):
     """What both paths hold."""
 
     _X: Array | SparseRows
@@ -161,9 +162,9 @@ class _OfSamples:
         loss, correct = train(1.0)
         return [loss], [correct]
 
+    @abstractmethod
     def repeated(self, order: Order) -> Repeated:
         """Return a call that trains on what `order` holds then; see `Path.repeated`."""
-        raise NotImplementedError
 
 
 class LayerPath(_OfSamples):
@@ -484,8 +485,6 @@ class Programs:
     def __init__(self) -> None:
         self._predicting: dict[Hashable, list[Any]] = {}
         self._training: tuple[Hashable, Any] | None = None
-        self._of_any: Hashable = None
-        """What a network of the same layers must share with the one that trained last."""
 
     @contextmanager
     def for_training(
@@ -506,7 +505,7 @@ class Programs:
         of_any = *kind, network.dtype, network.matmul_precision
         layers = _described(network)
         before, self._training = self._training, None
-        if before is not None and before[0] == kind and before[1].has_kernels_for(density):
+        if before is not None and before[0] == of_any and before[1].has_kernels_for(density):
             program = before[1]
         else:
             program = _idle.take((of_any, tuple(layers)), density)
@@ -531,12 +530,12 @@ class Programs:
             if program.workspace_bytes > KEPT_BYTES:
                 return
             _make_room_for(self, program.workspace_bytes)
-        self._training, self._of_any = (kind, program), of_any
+        self._training = of_any, program
 
     def __del__(self) -> None:
         if self._training is not None and _idle is not None:  # it is, where Python ends
-            _, program = self._training
-            _idle.put((self._of_any, program.layers), program)
+            of_any, program = self._training
+            _idle.put((of_any, program.layers), program)
 
     @property
     def keeps_none(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import threading
 import time
@@ -357,9 +356,9 @@ class Training:
 
         def note(start: int, stop: int) -> None:
             sums = losses[start:stop], correct[start:stop]
-            shares: Iterable[Array | None] = itertools.repeat(None)
+            shares: list[Array | None] = [None] * len(sums[0])
             if self.weights is not None:
-                shares = map(self._shares, orders[start:stop])
+                shares = [self._shares(order) for order in orders[start:stop]]
             self._note(self._record(*sums, self._samples, seconds, shares))
 
         try:
@@ -507,14 +506,14 @@ class Training:
         correct: Sequence[int],
         done: int,
         seconds: float,
-        shares: Iterable[Array | None],
+        shares: Sequence[Array | None],
     ) -> dict[str, list[float]]:
         """Return columns of the history, of epochs of so many samples and seconds each.
 
         `losses` and `correct` are their sums; the last of `_shares` are those of all samples.
         """
         record = {
-            "loss": [_mean(loss, done, of) for loss, of in zip(losses, shares, strict=False)],
+            "loss": [_mean(loss, done, of) for loss, of in zip(losses, shares, strict=True)],
             "seconds": [seconds] * len(losses),
             "samples_per_second": [done / seconds] * len(losses),
         }
