@@ -83,7 +83,8 @@ def test_python(page, stage, monkeypatch):
     parsed = document.Document.parse(str(ROOT / page), parser)
     parsed.namespace |= stage[page]() if page in stage else {}
     examples = list(parsed.examples())
-    assert len(examples) == len(re.findall(r"^ *```python$", PAGES[page], re.M))
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```", PAGES[page], re.S | re.M)
+    assert len(examples) == sum(len(re.findall("^ *>>> ", code, re.M)) or 1 for _, code in blocks)
     for example in examples:
         example.evaluate()
 
