@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import doctest
 import inspect
 import re
 
@@ -82,18 +81,3 @@ def test_code_that_is_included_exists(page):
         for part in name.split("."):
             nodes = [node for node in nodes[0].body if getattr(node, "name", None) == part]
             assert nodes, f"{name} is not in {path}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    for block in PYTHON.findall(page.read_text()):
-        if block.startswith(">>>"):
-            example = doctest.DocTestParser().get_doctest(block, names, page.stem, str(page), 0)
-            runner.run(example, clear_globs=False)
-            names.update(example.globs)
-        else:
-            exec(block, names)
-    assert runner.summarize(verbose=False).failed == 0
