@@ -127,7 +127,7 @@ class TestWorkflows:
                 assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
     def test_there_is_one_for_each_task(self):
-        assert [path.stem for path in WORKFLOWS] == ["benchmarks", "release", "tests"]
+        assert [path.stem for path in WORKFLOWS] == ["benchmarks", "docs", "release", "tests"]
 
     def test_benchmarks_are_asked_for_by_the_names_of_suites(self):
         workflow = yaml(ROOT / ".github" / "workflows" / "benchmarks.yml")
