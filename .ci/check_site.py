@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WINDOWS = {"desk": (1280, 900), "phone": (390, 844)}
 FAULTS = """
-const done = arguments[arguments.length - 1];
+const [width, done] = arguments;
 const formulas = [...document.querySelectorAll(".math")];
 const ready = formulas.length ? (async () => {
   while (!window.MathJax?.startup?.promise) await new Promise(turn => setTimeout(turn, 20));
@@ -36,9 +36,9 @@ ready.then(() => {
   for (const error of document.querySelectorAll("mjx-merror"))
     wrong.push(`not understood: ${error.closest(".math").textContent}`);
   const page = document.scrollingElement;
-  if (page.scrollWidth > window.innerWidth) {
+  if (page.scrollWidth > width) {
     const widest = [...document.querySelectorAll("article *")]
-      .filter(element => element.getBoundingClientRect().right > window.innerWidth + 1);
+      .filter(element => element.getBoundingClientRect().right > width + 1);
     wrong.push(`${page.scrollWidth} pixels wide: ${widest[0]?.outerHTML.slice(0, 200)}`);
   }
   done(wrong);
@@ -106,7 +106,7 @@ def seen(site: Path) -> Iterator[str]:
                     if "_static" in path.parts:
                         continue
                     window.get(path.as_uri())
-                    wrong = window.execute_async_script(FAULTS)
+                    wrong = window.execute_async_script(FAULTS, width)
                     wrong += [entry["message"] for entry in window.get_log("browser")]
                     for what in wrong:
                         yield f"{path.relative_to(site)}, {name}: {what}"

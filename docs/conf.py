@@ -29,6 +29,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "repository_links",
+    "signatures",
 ]
 root_doc = "index"
 exclude_patterns = [
@@ -50,7 +51,7 @@ suppress_warnings = ["config.cache"]  # of the gallery's functions, which can't 
 
 autosummary_generate = True
 autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 python_maximum_signature_line_length = 88
@@ -61,7 +62,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_context = {"default_mode": "auto"}
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "start", "from-the-notebooks")}
 html_theme_options = {
     "header_links_before_dropdown": 8,
     "navbar_align": "left",
@@ -95,13 +96,3 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "default_thumb_file": str(HERE / "_static" / "example.svg"),
 }
-
-
-def is_elsewhere(app, kind: str, name: str, member: object, skip: bool, options) -> bool | None:
-    """Leave what scikit-learn's classes hand down to scikit-learn's own reference."""
-    return True if str(getattr(member, "__module__", "")).startswith("sklearn.") else None
-
-
-def setup(app) -> None:
-    """Be an extension of Sphinx."""
-    app.connect("autodoc-skip-member", is_elsewhere)
