@@ -17,7 +17,7 @@ FOLDER = ROOT / "docs" / "backprop"
 PAGES = sorted(FOLDER.glob("*.md"))
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
-INCLUDED = re.compile(r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n```")
+INCLUDED = re.compile(r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n(?::dedent:\n)?```")
 PYTHON = re.compile(r"```python\n(.*?)```", re.S)
 
 KINDS = [
