@@ -1,4 +1,5 @@
-"""Batch normalisation at rising learning rates, and dropout on few samples.
+"""Batch normalisation at rising learning rates, and dropout on few samples
+========================================================================
 
 What to see, first: a network of five layers trains at a rate of 0.1 and breaks
 from 1.0 on; with batch norm behind every hidden layer it trains at each of the
@@ -6,6 +7,8 @@ rates, as the scale of a layer's weights no longer matters to the next. Second:
 784-512-512-10 learns 2,000 digits by heart. With dropout, of a fifth of the
 pixels and half of the hidden units, it does so too, yet no unit can rely on
 another, and it is right on one to two in a hundred more of the unknown digits.
+
+::
 
     python examples/batchnorm_dropout.py             five seeds
     python examples/batchnorm_dropout.py --quick     one seed, two rates, fewer epochs
@@ -79,7 +82,7 @@ def draw(by_rate: dict, rates: list[float], curves: dict, path: str) -> None:
 
 def main() -> None:
     """Train both pairs of networks from every seed."""
-    options = parse_options(__file__, __doc__, seeds=5)
+    options = parse_options(__doc__, seeds=5)
     rates = [0.1, 2.0] if options.quick else [0.1, 0.5, 1.0, 2.0]
     epochs = 25 if options.quick else 40
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)

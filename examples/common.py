@@ -19,7 +19,6 @@ BLUE, ORANGE, GREEN, GREY = "#1f6fb4", "#d9731a", "#2f8f5b", "#5a5a5a"
 
 
 def parse_options(
-    script: str,
     description: str | None,
     *,
     seeds: int | None = None,
@@ -35,7 +34,7 @@ def parse_options(
     )
     parser.add_argument("--quick", action="store_true", help="a small form, done in seconds")
     parser.add_argument(
-        "--output", type=Path, default=Path(script).with_suffix(".png").name, metavar="PNG",
+        "--output", type=Path, default=Path(sys.argv[0]).with_suffix(".png").name, metavar="PNG",
         help="where the picture goes (default: %(default)s)",
     )  # fmt: skip
     if seeds is not None:
@@ -78,7 +77,8 @@ def conclude(claims: Mapping[str, bool]) -> None:
     print()
     for claim, holds in claims.items():
         print(f"[{'x' if holds else ' '}] {claim}")
-    sys.exit(not all(claims.values()))
+    if not all(claims.values()):
+        sys.exit(1)
 
 
 def new_figure(width: float, height: float) -> Figure:

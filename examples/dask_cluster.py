@@ -1,4 +1,5 @@
-"""A sweep on a Dask cluster of several worker processes, one of which is killed on the way.
+"""A sweep on a Dask cluster of several worker processes, one of which is killed on the way
+========================================================================================
 
 What to see: `fastnn sweep --dask ADDRESS` hands each training to a worker and keeps its result as
 soon as it comes. A worker that dies takes no result with it: what it was computing, another one
@@ -8,6 +9,8 @@ scikit-learn is installed, so are the scores of its GridSearchCV over fastnn's e
 
 The cluster here is of this machine, processes of one thread each. On several machines it is
 `dask scheduler` on one and `dask worker ADDRESS` on each, with fastnn installed.
+
+::
 
     python examples/dask_cluster.py             three workers, twelve trainings of five epochs
     python examples/dask_cluster.py --quick     two workers, six trainings of one epoch
@@ -79,7 +82,7 @@ def grid_search(quick: bool) -> np.ndarray:
 
 def main() -> None:
     """Run the sweep on a cluster, then on this machine, and compare."""
-    options = parse_options(__file__, __doc__)
+    options = parse_options(__doc__)
     workers = 2 if options.quick else 3
     with tempfile.TemporaryDirectory() as folder:
         far, near = Path(folder) / "cluster.jsonl", Path(folder) / "here.jsonl"

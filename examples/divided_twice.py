@@ -1,4 +1,5 @@
-"""The regularised network that stopped at 0.71, with its gradient divided once and twice.
+"""The regularised network that stopped at 0.71, with its gradient divided once and twice
+======================================================================================
 
 What to see: the second notebook trains 784-100-200-10 with L2 regularisation for
 30 epochs and ends at a test accuracy of 0.7105. The loss divides the gradient by
@@ -6,6 +7,8 @@ the batch size already; its `Dense_reg` divides by it again. With batches of 32
 that is a learning rate 32 times too small beside a penalty 32 times too large,
 so the network crawls, and how far it gets is luck of the seed. Divided once, the
 same network ends near 0.97.
+
+::
 
     python examples/divided_twice.py             five seeds, 30 epochs
     python examples/divided_twice.py --quick     one seed, 3 epochs
@@ -74,7 +77,7 @@ def draw(curves: dict, path: str) -> None:
 
 def main() -> None:
     """Train both ways from every seed."""
-    options = parse_options(__file__, __doc__, seeds=5)
+    options = parse_options(__doc__, seeds=5)
     epochs = 3 if options.quick else 30
     X, y, X_val, y_val, X_test, y_test = fastnn.load_dataset(flatten=True)
     curves = {division: [] for division in DIVISIONS}

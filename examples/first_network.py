@@ -1,8 +1,11 @@
-"""The network of the notebooks, 784-100-200-10, for 25 epochs of plain SGD.
+"""The network of the notebooks, 784-100-200-10, for 25 epochs of plain SGD
+========================================================================
 
 What to see: training accuracy goes to 1; validation accuracy settles a little above
 0.98 once it is there, after some eighteen epochs. The notebooks report 0.9819,
 0.9803 and 0.9809 from one run each; here is the mean of several.
+
+::
 
     python examples/first_network.py             five seeds, 25 epochs
     python examples/first_network.py --quick     two seeds, 3 epochs
@@ -51,7 +54,7 @@ def draw(histories: list[fastnn.History], path: str) -> None:
 
 def main() -> None:
     """Train from every seed; print a table, draw the curves."""
-    options = parse_options(__file__, __doc__, seeds=5, quick_seeds=2)
+    options = parse_options(__doc__, seeds=5, quick_seeds=2)
     epochs, expected = (3, 0.96) if options.quick else (25, 0.98)
     X, y, X_val, y_val, X_test, y_test = fastnn.load_dataset(flatten=True)
     histories, rows = [], []

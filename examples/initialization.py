@@ -1,10 +1,13 @@
-"""Xavier initialisation against N(0, 0.01), on shallow and on deep networks.
+"""Xavier initialisation against N(0, 0.01), on shallow and on deep networks
+=========================================================================
 
 What to see: weights drawn from N(0, 0.01), the second notebook's choice, shrink
 the signal in every layer. A network of three or four layers recovers; from five
 layers on next to nothing is left of the input at the output, nor of the gradient
 at the input, and after five epochs the network is right on one image in ten, as
 at the start. Xavier weights keep the signal and train at every depth.
+
+::
 
     python examples/initialization.py             five seeds, five epochs each
     python examples/initialization.py --quick     one seed, two depths, two epochs
@@ -70,7 +73,7 @@ def draw(signal: dict, accuracy: dict, depths: list[int], path: str) -> None:
 
 def main() -> None:
     """Train at every depth from both initialisations."""
-    options = parse_options(__file__, __doc__, seeds=5)
+    options = parse_options(__doc__, seeds=5)
     epochs, depths = (2, [3, 5]) if options.quick else (5, [3, 4, 5, 6, 8])
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
     accuracy = {key: [] for key in product(depths, INITIALIZERS)}

@@ -1,8 +1,11 @@
-"""Train on more data than fit into memory, block by block.
+"""Train on more data than fit into memory, block by block
+=======================================================
 
 Samples of ten classes, 128 float32 numbers each, are drawn in blocks of 16 MB, as they would be
 read from files; `Network.fit_blocks` holds one block at a time. After each block, the most memory
 that the process has had so far is noted.
+
+::
 
     python examples/larger_than_memory.py                   4 GB
     python examples/larger_than_memory.py --gigabytes 40    as long as you like
@@ -48,7 +51,7 @@ def peak_megabytes() -> float:
 def main() -> None:
     """Train, print the peak as it goes, draw it and check that it stays."""
     sizes = {"gigabytes": (4.0, 0.2, "of samples to train on")}
-    options = parse_options(__file__, __doc__, sizes=sizes)
+    options = parse_options(__doc__, sizes=sizes)
     count = max(8, math.ceil(options.gigabytes * GIGABYTE / BLOCK_BYTES))
     layers = [fastnn.Dense(WIDTH, 64), fastnn.ReLU(), fastnn.Dense(64, CLASSES)]
     network = fastnn.Network(layers, seed=0)

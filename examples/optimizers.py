@@ -1,4 +1,5 @@
-"""Plain SGD against momentum, RMSprop and Adam, each at the best of its own rates.
+"""Plain SGD against momentum, RMSprop and Adam, each at the best of its own rates
+===============================================================================
 
 What to see: on the notebooks' network of ReLU units a well-chosen rate is worth
 more than the optimiser: all four end close together. Three layers of sigmoid
@@ -8,6 +9,8 @@ Adam, which measure each parameter's gradient by its own size, hardly notice it.
 
 The rate of each is the one with the lowest validation loss on a seed of its own,
 which is not among those that are reported.
+
+::
 
     python examples/optimizers.py             both networks, five seeds
     python examples/optimizers.py --quick     sigmoid alone, one seed, fewer rates
@@ -99,7 +102,7 @@ def draw(kinds: list[str], tuning: dict, losses: dict, path: str) -> None:
 
 def main() -> None:
     """Choose a rate for each optimiser, then train with it from every seed."""
-    options = parse_options(__file__, __doc__, seeds=5)
+    options = parse_options(__doc__, seeds=5)
     kinds = ["sigmoid"] if options.quick else list(NETWORKS)
     grid = {name: rates[1:4] if options.quick else rates for name, rates in RATES.items()}
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)

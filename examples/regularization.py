@@ -1,4 +1,5 @@
-"""L2 regularisation of a network that has far more units than its samples need.
+"""L2 regularisation of a network that has far more units than its samples need
+============================================================================
 
 What to see: 784-512-512-10 holds 670,000 parameters and learns 1,000 digits by
 heart. The penalty alpha * sum(w^2) makes the weights smaller the larger alpha is,
@@ -6,6 +7,8 @@ and narrows the gap between the losses on known and on unknown digits; the best
 validation loss lies at an alpha in between. The validation accuracy hardly moves:
 what the penalty mends is how sure the network is where it is wrong. Too large an
 alpha makes it worse at both.
+
+::
 
     python examples/regularization.py             five seeds, 50 epochs
     python examples/regularization.py --quick     one seed, three alphas, 30 epochs
@@ -82,7 +85,7 @@ def draw(rows: dict, path: str) -> None:
 
 def main() -> None:
     """Train with every alpha from every seed, on other digits for each seed."""
-    options = parse_options(__file__, __doc__, seeds=5)
+    options = parse_options(__doc__, seeds=5)
     epochs = 30 if options.quick else 50
     alphas = [0, 0.001, 0.03] if options.quick else [0, 0.0003, 0.001, 0.003, 0.01, 0.03]
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)

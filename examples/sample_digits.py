@@ -1,8 +1,11 @@
-"""The digits that the other examples learn to read, with their labels.
+"""The digits that the other examples learn to read, with their labels
+===================================================================
 
 What to see: forty training images, four of each digit, under the label that
 they carry. The ten classes are nearly, not exactly, equally frequent, so a
 network that has learned nothing is right about one time in ten.
+
+::
 
     python examples/sample_digits.py
 """
@@ -30,7 +33,7 @@ def draw(X: np.ndarray, y: np.ndarray, path: str) -> None:
 
 def main() -> None:
     """Count the labels of each split and draw a few digits."""
-    options = parse_options(__file__, __doc__)
+    options = parse_options(__doc__)
     X, y, X_val, y_val, X_test, y_test = fastnn.load_dataset()
     draw(X, y, options.output)
 

@@ -1,4 +1,5 @@
-"""Raw, normalised and standardised pixels before a network of tanh units.
+"""Raw, normalised and standardised pixels before a network of tanh units
+======================================================================
 
 What to see: 784-100-50-10 with tanh behind every layer learns one-hot targets
 under squared error from 1,000 digits, one at a time, 35 epochs at a rate of 0.1,
@@ -6,6 +7,8 @@ weights and biases from uniform(-0.5, 0.5). Pixels from 0 to 255 drive the first
 layer's units to -1 or 1, where tanh is flat and learns next to nothing; scaled
 pixels leave it room. The notebook's runs are right on 0.28, 0.79 and 0.72 of the
 test images. Scaling of the test images takes the numbers of the training images.
+
+::
 
     python examples/scaling.py             five seeds of each
     python examples/scaling.py --quick     one seed, 8 epochs
@@ -116,7 +119,7 @@ def draw(
 
 def main() -> None:
     """Train on each scaling from every seed."""
-    options = parse_options(__file__, __doc__, seeds=5)
+    options = parse_options(__doc__, seeds=5)
     epochs = 8 if options.quick else 35
     X, y, _, _, X_test, y_test = fastnn.load_dataset(flatten=True, dtype=np.uint8)
     data = {name: (scaled(X, X)[:SAMPLES], scaled(X_test, X)) for name, scaled in SCALINGS.items()}

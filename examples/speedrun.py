@@ -1,4 +1,5 @@
-"""Train to 98 % or 99 % of right answers on MNIST as fast as possible.
+"""Train to 98 % or 99 % of right answers on MNIST as fast as possible
+===================================================================
 
 The recipes, in `fastnn/bench/recipes.py`, are networks of two hidden layers with batch norm, a
 learning rate that rises and falls within a few epochs, smoothed labels, and images that are moved
@@ -6,6 +7,8 @@ by a pixel. They were chosen as here: trained on 50,000 images, judged by the 10
 for validation. (`fastnn bench --suite recipes` trains on all 60,000, looks at the test set, and has
 PyTorch run the same recipe beside it.) Time is that of training, with the drawing of orders and the
 moving of images, without evaluations, reading of data and compilation.
+
+::
 
     python examples/speedrun.py                  to 98 %, ten seeds
     python examples/speedrun.py --target 99      to 99 %

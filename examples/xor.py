@@ -1,10 +1,13 @@
-"""XOR by a 2-3-1 network of tanh units under squared error, one sample at a time.
+"""XOR by a 2-3-1 network of tanh units under squared error, one sample at a time
+==============================================================================
 
 What to see: 1,000 passes over the four samples, in their order, at a learning
 rate of 0.1. From Xavier weights and zero biases most runs end near an error of
 0.00025, where the notebook's run ends, and answer all four inputs rightly. From
 the notebook's own start, uniform(-0.5, 0.5) for weights and biases, about a third
 of the runs stay on a plateau near 0.28, which some Xavier runs do not leave either.
+
+::
 
     python examples/xor.py             fifty seeds of each
     python examples/xor.py --quick     five seeds of each
@@ -79,7 +82,7 @@ def draw(errors: dict, network: fastnn.Network, path: str) -> None:
 
 def main() -> None:
     """Train from both starts and every seed."""
-    options = parse_options(__file__, __doc__, seeds=50, quick_seeds=5)
+    options = parse_options(__doc__, seeds=50, quick_seeds=5)
     errors = {start: [] for start in STARTS}
     outputs = {start: [] for start in STARTS}
     networks = []

@@ -43,6 +43,16 @@ def yaml(path: Path):
     return pytest.importorskip("yaml").safe_load(path.read_text("utf-8"))
 
 
+def tracked() -> list[str]:
+    """Return the files of the repository."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    if listed.returncode or not listed.stdout:
+        pytest.skip("no clone of the repository")
+    return listed.stdout.splitlines()
+
+
 def required(name: str) -> set[str]:
     """Return the lower bounds of a package, in the dependencies and the extras that users have."""
     if name == "python":
@@ -127,7 +137,7 @@ class TestWorkflows:
                 assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
     def test_there_is_one_for_each_task(self):
-        assert [path.stem for path in WORKFLOWS] == ["benchmarks", "release", "tests"]
+        assert [path.stem for path in WORKFLOWS] == ["benchmarks", "docs", "release", "tests"]
 
     def test_benchmarks_are_asked_for_by_the_names_of_suites(self):
         workflow = yaml(ROOT / ".github" / "workflows" / "benchmarks.yml")
@@ -146,12 +156,7 @@ class TestWorkflows:
 
 class TestRepository:
     def test_top_level(self):
-        listed = subprocess.run(
-            ["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=False
-        )
-        if listed.returncode or not listed.stdout:
-            pytest.skip("no clone of the repository")
-        names = {line.split("/")[0] for line in listed.stdout.splitlines()}
+        names = {name.split("/")[0] for name in tracked()}
         assert names == TOP | {".gitignore"}
 
     @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
@@ -239,11 +244,8 @@ class TestDistributions:
 
     def test_a_sdist_is_the_repository(self, sdist):
         assert {path.name for path in sdist.iterdir()} - {".gitignore", "PKG-INFO"} == TOP
-        for folder in ("fastnn", "tests", ".github", ".ci", "docs", "examples", "benchmarks"):
-            for path in (ROOT / folder).rglob("*"):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    copy = sdist / path.relative_to(ROOT)
-                    assert copy.read_bytes() == path.read_bytes(), copy
+        for name in tracked():
+            assert (sdist / name).read_bytes() == (ROOT / name).read_bytes(), name
 
     def test_the_wheel_of_a_sdist_is_the_same(self, build, sdist, wheel):
         other = build(sdist, "wheel")

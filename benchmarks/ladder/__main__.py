@@ -22,10 +22,25 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=21, help="in which rungs are timed in turn")
     parser.add_argument("--plot", metavar="FILE", help="draw the ladder and a roofline")
     parser.add_argument("--json", metavar="FILE", help="write all figures, and the machine's")
+    parser.add_argument("--assembly", action="store_true",
+                        help="its inner loops as LLVM compiles them, counted")  # fmt: skip
+    parser.add_argument("--cpu", metavar="NAME", help="for which LLVM does so, if not this one")
     options = parser.parse_args()
-    if not ONE_THREAD.items() <= os.environ.items():
+    wanted = dict(ONE_THREAD)
+    if options.cpu is not None:  # all that this one has and that one has not is off
+        wanted |= {"NUMBA_CPU_NAME": options.cpu, "NUMBA_CPU_FEATURES": ""}
+    if not wanted.items() <= os.environ.items():
         command = [sys.executable, "-m", "benchmarks.ladder", *sys.argv[1:]]
-        return subprocess.call(command, env=os.environ | ONE_THREAD)
+        return subprocess.call(command, env=os.environ | wanted)
+
+    if options.assembly:
+        from .assembly import report
+
+        try:
+            print(report(options.rung or 0))
+        except ValueError as error:
+            parser.error(str(error))
+        return 0
 
     from . import rungs
     from .climbing import WrongRungError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,8 +19,10 @@ from .table import Line, Machine
 
 def write(lines: Sequence[Line], machine: Machine, path: str | PathLike[str]) -> None:
     """Write what was found; the caches are those of a core, in bytes."""
+    told = "OPENBLAS_CORETYPE"  # and NumPy multiplies as on that processor
+    environment = describe_environment() | {"caches": cache_bytes(), told: os.environ.get(told)}
     document = {
-        "environment": describe_environment() | {"caches": cache_bytes()},
+        "environment": environment,
         "machine": {"peaks": machine.peaks, "bandwidth": machine.bandwidth},
         "rungs": [
             {

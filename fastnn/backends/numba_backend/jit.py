@@ -146,14 +146,23 @@ def _of_kernel(kernel: Microkernel, element: ir.Type) -> Object | None:
     """Return the object of a kernel, None if it has none, as it is written into what calls it."""
 
     def make() -> Object | None:
-        module, function = _written(kernel, element)
-        if len(function.blocks) == 1:
-            return None
-        used = without_unused_parameters(function)
-        allow_fusing(function)
-        return Object(machine_code(str(module)), (), used)
+        written = kernel_text(kernel, element)
+        return written and Object(machine_code(written[0]), (), written[1])
 
     return _object_of(kernel.name(element), make)
+
+
+def kernel_text(kernel: Microkernel, element: ir.Type) -> tuple[str, tuple[int, ...]] | None:
+    """Return LLVM's text of a kernel that is compiled apart, and the numbers of its parameters.
+
+    None if it has no loops, as it is written into what calls it.
+    """
+    module, function = _written(kernel, element)
+    if len(function.blocks) == 1:
+        return None
+    used = without_unused_parameters(function)
+    allow_fusing(function)
+    return str(module), used
 
 
 def _used_by(kernel: Microkernel, element: ir.Type) -> tuple[int, ...] | None:

@@ -104,7 +104,7 @@ def _widest_vectors() -> int:
     name, features = target_cpu()
     if not is_x86():
         return 128
-    if name == binding.get_host_cpu_name():  # all of its features are listed, or fewer by wish
+    if name == binding.get_host_cpu_name() and features:  # all are listed, or fewer by wish
         listed = features.split(",")
         return 512 if "+avx512f" in listed else 256 if "+avx2" in listed else 128
     # NUMBA_CPU_NAME names one; what it can do LLVM knows, and shows by the registers that it takes

@@ -1,0 +1,130 @@
+"""Look at a built site as its readers will: `python .ci/check_site.py SITE`.
+
+Every link within it must lead to a file, and its anchor be there. In Chromium, where there is one,
+each page is opened on a desk and on a phone: nothing is wrong on the console, pictures are there,
+formulas are set, and no page is wider than the window.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WINDOWS = {"desk": (1280, 900), "phone": (390, 844)}
+FAULTS = """
+const [width, done] = arguments;
+const formulas = [...document.querySelectorAll(".math")];
+const ready = formulas.length ? (async () => {
+  while (!window.MathJax?.startup?.promise) await new Promise(turn => setTimeout(turn, 20));
+  await MathJax.startup.promise;
+})() : Promise.resolve();
+ready.then(() => {
+  const wrong = [];
+  for (const picture of document.images) {
+    picture.loading = "eager";
+    if (picture.complete && !picture.naturalWidth) wrong.push(`no picture ${picture.src}`);
+  }
+  for (const formula of formulas)
+    if (!formula.querySelector("mjx-container")) wrong.push(`not set: ${formula.textContent}`);
+  for (const error of document.querySelectorAll("mjx-merror"))
+    wrong.push(`not understood: ${error.closest(".math").textContent}`);
+  const page = document.scrollingElement;
+  if (page.scrollWidth > width) {
+    const widest = [...document.querySelectorAll("article *")]
+      .filter(element => element.getBoundingClientRect().right > width + 1);
+    wrong.push(`${page.scrollWidth} pixels wide: ${widest[0]?.outerHTML.slice(0, 200)}`);
+  }
+  done(wrong);
+});
+"""
+
+
+class Page(HTMLParser):
+    """The links of a page, and the names that links can lead to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.names = {"", "top"}
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for attribute, value in attrs:
+            if attribute in ("href", "src") and value:
+                self.links.append(value)
+            elif attribute == "id" or (tag == "a" and attribute == "name"):
+                self.names.add(value or "")
+
+
+def broken_links(site: Path) -> Iterator[str]:
+    """Yield what each link that leads nowhere says."""
+    pages = {path: Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            goal = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if goal.is_dir():
+                goal /= "index.html"
+            there = goal.exists() and unquote(parts.fragment) in (
+                pages[goal].names if goal in pages else {unquote(parts.fragment)}
+            )
+            if not there:
+                yield f"{path.relative_to(site)}: nothing at {link}"
+
+
+def seen(site: Path) -> Iterator[str]:
+    """Yield what is wrong with each page in a browser; nothing where there is none."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        print("There is no Chromium with its driver: pages are not looked at.")
+        return
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    with tempfile.TemporaryDirectory() as profile:
+        for option in ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"):
+            options.add_argument(option)
+        service = webdriver.ChromeService(driver, log_output=os.devnull)
+        window = webdriver.Chrome(options=options, service=service)
+        try:
+            for name, (width, height) in WINDOWS.items():
+                size = {"width": width, "height": height, "deviceScaleFactor": 1}
+                size["mobile"] = width < 600
+                window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+                for path in sorted(site.rglob("*.html")):
+                    if "_static" in path.parts:
+                        continue
+                    window.get(path.as_uri())
+                    wrong = window.execute_async_script(FAULTS, width)
+                    wrong += [entry["message"] for entry in window.get_log("browser")]
+                    for what in wrong:
+                        yield f"{path.relative_to(site)}, {name}: {what}"
+        finally:
+            window.quit()
+
+
+def main() -> int:
+    """Print what is wrong; return whether anything is."""
+    site = Path(sys.argv[1]).resolve()
+    count = len(list(site.rglob("*.html")))
+    if not count:
+        print(f"There are no pages in {site}.")
+        return 1
+    wrong = [*broken_links(site), *seen(site)]
+    print(*wrong, f"{count} pages, {len(wrong)} faults", sep="\n")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

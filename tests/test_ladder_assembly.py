@@ -1,0 +1,153 @@
+"""The instructions of the ladder's inner loops: found, counted, and as the pages state them."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from fastnn import guards
+
+pytest.importorskip("numba")
+if guards.CHECKED:
+    pytest.skip("loops of the checked build are others", allow_module_level=True)
+
+from fastnn.backends.numba_backend.machine import is_x86
+
+if not is_x86():
+    pytest.skip("instructions of x86 are counted", allow_module_level=True)
+
+sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
+
+from benchmarks.ladder import assembly
+
+CPU = "znver5"
+"""For which the pages' loops are compiled: that of their table of times."""
+PAGES = sorted((ROOT / "docs" / "ladder").glob("[01][0-9]-*.md"))
+
+
+@functools.cache
+def told(number: int) -> str:
+    command = [sys.executable, "-m", "benchmarks.ladder", str(number), "--assembly", "--cpu", CPU]
+    done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cells(text: str) -> list[list[str]]:
+    """Return the lines of Markdown tables."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()
+            if line.startswith("|")]  # fmt: skip
+
+
+def instructions(text: str) -> list[str]:
+    """Return instructions and labels without comments."""
+    lines = (" ".join(line.partition(";")[0].split()) for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+NESTED = """
+f:
+\t.cfi_startproc
+# %bb.0:                                # %entry
+\tpush\trbx
+.LBB0_1:                                # %outer
+                                        # =>This Loop Header: Depth=1
+                                        #     Child Loop BB0_2 Depth 2
+\txor\teax, eax
+\t.p2align\t4
+.LBB0_2:                                # %inner
+                                        #   Parent Loop BB0_1 Depth=1
+                                        # =>  This Inner Loop Header: Depth=2
+\tvbroadcastss\tzmm3, dword ptr [rdi + 4*rax]
+\tvfmadd231ps\tzmm0, zmm3, zmmword ptr [rsi] # zmm0 = (zmm3 * mem) + zmm0
+\tvfmadd231ps\tzmm1, zmm4, dword ptr [rsi]{1to16}
+\tvmulss\txmm5, xmm5, dword ptr [rdx]
+\tvaddss\txmm6, xmm6, xmm5
+\tprefetcht0\tbyte ptr [rsi + 64]
+\tlea\trsi, [rsi + 64]
+\ttest\trcx, rcx
+\tje\t.LBB0_4
+# %bb.3:                                #   in Loop: Header=BB0_2 Depth=2
+\tvmovaps\tzmmword ptr [r8], zmm0
+\tinc\tqword ptr [r9]
+.LBB0_4:                                #   in Loop: Header=BB0_2 Depth=2
+\tinc\trax
+\tcmp\trax, qword ptr [r10]
+\tjne\t.LBB0_2
+\tjmp\t.LBB0_5
+.LBB0_5:                                #   in Loop: Header=BB0_1 Depth=1
+\tdec\trbx
+\tjne\t.LBB0_1
+# %bb.6:
+\tret
+\t.cfi_endproc
+"""
+
+
+def test_a_loop_is_found_and_counted():
+    (loop,) = assembly.inner_loops(NESTED)
+    labels = [line for line in loop.lines if line.endswith(":")]
+    assert labels == ["BB0_2:", "bb.3:", "BB0_4:"]
+    assert len(loop.instructions) == 14  # without the way out
+    assert loop.products == 3
+    assert loop.numbers == 16 + 16 + 1
+    assert loop.loads == 6  # three floats and the multiplication's, a count, and a bound
+    assert loop.broadcasts == 2
+    assert loop.stores == 2
+    assert loop.other_float == 1
+    assert loop.jumps == 2
+    assert loop.integer == 5  # lea, test, inc, inc, cmp
+
+
+def test_kernels_have_a_loop_for_each_width_of_the_network():
+    """With vectors of 512 bits rows are 7, 13 and 1 of them."""
+    found = {
+        (name.split()[0], products, broadcasts)
+        for name, _, products, _, broadcasts, *_ in cells(told(9)) + cells(told(10))
+    }
+    assert found >= {
+        ("gather", "7 x 16", "1"), ("gather", "13 x 16", "1"), ("gather", "1 x 16", "1"),
+        ("gather", "14 x 16", "2"), ("backward_by_unit", "26 x 16", "1"),
+        ("backward_by_unit", "2 x 16", "1"), ("load_nonzeros", "4 x 16", "0"),
+        ("matmul", "24 x 16", "8"), ("matmul", "8 x 16", "8"),
+        ("backward_from_few", "20 x 16", "10"),
+    }  # fmt: skip
+
+
+def test_what_is_not_compiled_is_refused():
+    with pytest.raises(ValueError, match="5 to 12, got 4"):
+        assembly.report(4)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_shows_what_the_tool_finds(page):
+    """The lines of its table, and the instructions of its excerpts, in their order."""
+    text = page.read_text()
+    stated = re.search(r"^LLVM [\d.]+ for .*$", text, re.MULTILINE)
+    if stated is None:
+        pytest.skip("it shows no assembly")
+    output = told(int(page.name[:2]))
+    if not output.startswith(stated[0]):
+        pytest.skip(f"the page is of {stated[0]}, this is {output.splitlines()[0]}")
+    head, *lines = cells(text[stated.end() :])
+    assert head == assembly.HEAD
+    found = cells(output)
+    wanted = [line for line in lines if len(line) == len(head)]
+    assert len(wanted) > 1
+    assert [line for line in wanted if line not in found and not set(line[0]) <= {"-"}] == []
+
+    excerpts = re.findall(r"^```nasm\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert excerpts
+    loops = [instructions(part) for part in output.split("\n\n")[2:]]
+    for excerpt in map(instructions, excerpts):
+        assert any(_in_order(excerpt, loop) for loop in loops), excerpt
+
+
+def _in_order(some: list[str], all_: list[str]) -> bool:
+    rest = iter(all_)
+    return all(line in rest for line in some)
