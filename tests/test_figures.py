@@ -42,7 +42,7 @@ def test_the_command_draws_all_that_pages_show(tmp_path):
     assert {path.stem for path in FOLDER.glob("*.svg")} == set(NAMES)
     expected = {
         "ladder": {f"{rung.number} {rung.name}" for rung in rungs()},
-        "roofline": {"memory", "L1", "12"},
+        "roofline": {"memory", "L1", "multiply-adds, one core"},
         "data-way": {f"{i} {of.name}" for i, of in enumerate(data_way.passes(), 1)},
         "anatomy": {"784-100 forward", "100-200 backward", "784-100 update"},
         "latency": {"One sum: 4 multiply-adds", "8 sums: 32 multiply-adds"},
