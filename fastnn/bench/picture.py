@@ -1,6 +1,7 @@
 """Pictures of the parts of a step and of ratios; matplotlib is imported when first used."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def draw(anatomies: Sequence[Anatomy], path: Path) -> None:
     panels = figure.subplots(1, max(len(drawn), 1), squeeze=False)[0]
     for axes, anatomy in zip(panels, drawn, strict=False):
         total = sum(part.seconds for part in anatomy.parts)
-        draw_parts(axes, anatomy.parts, lambda part, total=total: _label(part, total))
+        draw_parts(axes, anatomy.parts, partial(_label, total=total))
         axes.set_title(f"{anatomy.name}\n{total * 1e6:,.1f} us a step", fontsize=9, color=GREY)
     limits = limits_of([part for anatomy in drawn for part in anatomy.parts])
     figure.legend(handles=limits, loc="outside lower center", ncols=len(limits), frameon=False,
