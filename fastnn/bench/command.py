@@ -1,7 +1,9 @@
 """``fastnn bench``: its options, and the run."""
 
+import tempfile
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from fastnn.bench.anatomy import Anatomy
 from fastnn.bench.cases import INPUTS, PEERS, Case
 from fastnn.bench.costs import Cost, measure_costs
 from fastnn.bench.machine import describe_environment
-from fastnn.bench.measuring import dissect, environment, measure, race
+from fastnn.bench.measuring import dissect, environment, measure, measure_changes, race
 from fastnn.bench.picture import draw, draw_ratios
 from fastnn.bench.races import Race
 from fastnn.bench.ratios import GROUPS, Ratio, chosen, measure_ratios
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
+from fastnn.bench.trees import WORKTREE, export, is_changed
 from fastnn.processors import usable
 
 #: What suites look for by themselves, and go without where it is not found.
@@ -26,6 +29,10 @@ OTHER_DATA = "fashion_mnist"
 ALONE = ("costs", "step", *GROUPS)
 #: Suites that draw.
 DRAWN = ("step", *GROUPS)
+#: Processes a side that ``--compare`` measures, unless told.
+PROCESSES = 10
+#: With fewer nothing can be told.
+LEAST_PROCESSES = 3
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -54,12 +61,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="SUITE",
         default=SUPPRESS,
         help="what is compared, as below (default: default, or grid where an option has several "
-        "values)",
+        "values; with --compare commits)",
     )
 
     def add(flag: str, text: str, **how: Any) -> None:
         parser.add_argument(flag, default=SUPPRESS, help=text, **how)
 
+    add(
+        "--compare",
+        f"is NEW slower than OLD? Two commits of this checkout, {WORKTREE} for its files as they "
+        "are, or folders that have fastnn in them; the status is 1 if it is",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+    )
     everyone = ",".join(PEERS)
     add(
         "--peers",
@@ -117,7 +131,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--rounds",
-        "timed rounds, or seeds of a recipe (default: 3 to 10, by suite)",
+        "timed rounds, seeds of a recipe, or processes a side for --compare (default: 3 to 10, by "
+        "suite)",
         type=int,
         metavar="N",
     )
@@ -155,7 +170,9 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     """
     say = progress or (lambda line: None)
     given = vars(arguments)
-    options = {name: value for name, value in given.items() if name in TAKES["grid"] + ("shape",)}
+    if "compare" in given:
+        return _compare(given, say)
+    options = _options(given)
     suite = given.get("suite") or ("grid" if _has_several(options) else "default")
     options = _of_suite(suite, options)
     rounds = checks.integer("--rounds", given.get("rounds", ROUNDS[suite]), minimum=1)
@@ -234,6 +251,47 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         except OSError as error:  # what was measured is not lost
             notes.append(f"There is no picture: {error}.")
     return report(*costs, interrupted=interrupted)
+
+
+def _compare(given: dict[str, Any], say: Callable[[str], None]) -> Report:
+    """Measure the subjects of a suite on two states of fastnn."""
+    options = _options(given)
+    suite = given.get("suite") or ("commits" if set(options) <= set(TAKES["commits"]) else "grid")
+    options = _of_suite(suite, options)
+    if suite in (*ALONE, "recipes"):
+        raise ValueError(f"--compare: the suite {suite} can't be measured on two commits")
+    for name in ("peers", "plot"):
+        if name in given:
+            raise ValueError(f"--{name}: not with --compare")
+    processes = checks.integer("--rounds", given.get("rounds", PROCESSES), minimum=LEAST_PROCESSES)
+    comparisons = list(suite_comparisons(suite, (), options))
+    file = given.get("json")
+    if file is not None:
+        file.touch()
+    machine = describe_environment()
+    with tempfile.TemporaryDirectory() as folder:
+        old, new = (
+            export(f"--compare {side}", name, Path(folder, side))
+            for side, name in zip(("OLD", "NEW"), given["compare"], strict=True)
+        )
+        notes = [f"Old is {old.name}: {old.description}\nNew is {new.name}: {new.description}"]
+        if WORKTREE not in given["compare"] and is_changed(Path.cwd()):
+            notes.append(f"The checkout has changes that are no commit; {WORKTREE} names them.")
+        found = Report(machine, (), notes=tuple(notes))
+        try:
+            say("first rounds, which compile")
+            for number, changes in enumerate(measure_changes(comparisons, processes, old, new)):
+                say(f"{number}/{processes} processes a side")
+                found = replace(found, changes=tuple(changes))
+                if file is not None:
+                    file.write_text(as_json(found))
+        except KeyboardInterrupt:
+            found = replace(found, notes=(*notes, "Interrupted before the end."), interrupted=True)
+    return found
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in TAKES["grid"] + ("shape",)}
 
 
 def _has_several(options: dict[str, Any]) -> bool:

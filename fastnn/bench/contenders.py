@@ -80,13 +80,16 @@ class FastNN:
         elif case.variant == "adam":
             optimizer = fastnn.Adam(rate)
         self.optimizer = optimizer
+        rounding: dict[str, Any] = {}
+        if case.matmul_precision is not None:  # an older commit may not know it
+            rounding["matmul_precision"] = case.matmul_precision
         self.network = fastnn.Network(
             [*layers, dense[-1]],
             backend=case.contender,
             dtype=np.dtype(case.dtype),
             optimizer=optimizer,
-            matmul_precision=case.matmul_precision,
             seed=SEED,
+            **rounding,
         )
         self.dense_layers = dense
         for layer, (weights, biases) in zip(dense, self.parameters, strict=True):

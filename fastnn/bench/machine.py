@@ -58,7 +58,6 @@ def chosen(threads: int) -> set[int]:
     return {processor for _, processor in sorted(ranked)[:threads]}
 
 
-def python_path() -> str:
-    """Return where processes that are started find this fastnn first."""
-    package_root = str(Path(__file__).parents[2])
-    return os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+def python_path(root: Path = Path(__file__).parents[2]) -> str:
+    """Return where processes that are started find this fastnn first, or that of another folder."""
+    return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))

@@ -12,20 +12,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Self
 
 from fastnn.bench.anatomy import Anatomy, gathered
 from fastnn.bench.cases import Case, Comparison
+from fastnn.bench.changes import AGAIN, NEW, OLD, SIDES, Change
 from fastnn.bench.machine import kept_to, python_path
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
+from fastnn.bench.trees import Tree
 
 #: Products in each round of the machine's peak; the best of all counts.
 PEAK_REPEATS = 5
+
+#: Timed rounds of each piece of work in a process, when two commits are compared: an even number.
+ROUNDS_OF_A_PROCESS = 8
 
 #: OpenMP and BLAS threads spin on for a while when their work is done. Before a neighbour's round
 #: they get this many seconds to fall asleep.
@@ -62,11 +68,38 @@ def environment(case: Case) -> dict[str, str]:
     return variables | {"XLA_FLAGS": " ".join(xla_flags)}
 
 
-class Worker:
-    """A process that holds one contender and runs a round when told to."""
+_ON_ANOTHER_FASTNN = """
+import sys, types
+from pathlib import Path
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+root, bench = sys.argv[1:]
+import fastnn
+
+assert Path(fastnn.__file__).is_relative_to(root), f"{fastnn.__file__} is not in {root}"
+package = types.ModuleType("fastnn.bench")
+package.__path__ = [bench]
+sys.modules["fastnn.bench"] = fastnn.bench = package
+from fastnn.bench.worker import serve
+
+serve()
+"""
+"""A worker of this fastnn's that measures the one in another folder, whose own it may not have."""
+
+
+class Worker:
+    """A process that holds one contender and runs a round when told to.
+
+    Parameters
+    ----------
+    case : Case
+        The contender, and its work.
+    root : Path, optional
+        The folder with the fastnn that is measured, if it isn't this one. Its kernels are kept
+        beside it.
+    """
+
+    def __init__(self, case: Case, root: Path | None = None) -> None:
+        self.case, self.root = case, root
         self.rounds: list[dict[str, Any]] = []
         self.error: str | None = None
 
@@ -74,15 +107,15 @@ class Worker:
         self.log = tempfile.TemporaryFile("w+", errors="replace")
         with kept_to(self.case.threads):
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastnn.bench.worker"],
+                [sys.executable, *self._program()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.log,
                 text=True,
                 bufsize=1,
-                env=os.environ | environment(self.case) | {"PYTHONPATH": python_path()},
+                env=os.environ | environment(self.case) | self._places(),
             )
-        self._send(json.dumps(asdict(self.case)))
+        self.send(self.case)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -90,10 +123,23 @@ class Worker:
         self.process.communicate()
         self.log.close()
 
-    def _send(self, line: str) -> None:
+    def _program(self) -> list[str]:
+        if self.root is None:
+            return ["-m", "fastnn.bench.worker"]
+        # -P, or the fastnn in the current folder would come before all others
+        return ["-P", "-c", _ON_ANOTHER_FASTNN, str(self.root), str(Path(__file__).parent)]
+
+    def _places(self) -> dict[str, str]:
+        if self.root is None:
+            return {"PYTHONPATH": python_path()}
+        kernels = self.root.with_name(f"{self.root.name}-kernels")
+        return {"PYTHONPATH": python_path(self.root), "NUMBA_CACHE_DIR": str(kernels)}
+
+    def send(self, case: Case | None) -> None:
+        """Have it make a contender, or run a round."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # the answer that does not come will tell
-            self.process.stdin.write(line + "\n")
+            self.process.stdin.write(json.dumps(case and asdict(case)) + "\n")
 
     def receive(self) -> dict[str, Any] | None:
         """Wait for an answer; where none comes, note why and be out of the comparison."""
@@ -108,7 +154,7 @@ class Worker:
     def run_round(self) -> None:
         """Run one round, unless the worker has failed before."""
         if self.error is None:
-            self._send("round")
+            self.send(None)
             if answer := self.receive():
                 self.rounds.append(answer)
 
@@ -222,3 +268,101 @@ def race(comparison: Comparison, seeds: int) -> Race:
 
 def _looks(answer: Iterable[Iterable[float]]) -> tuple[Look, ...]:
     return tuple(Look(*row) for row in answer)
+
+
+def measure_changes(
+    comparisons: Sequence[Comparison], processes: int, old: Tree, new: Tree
+) -> Iterator[list[Change]]:
+    """Measure the subject of each comparison on two states of fastnn, in turn.
+
+    Yields
+    ------
+    list of Change
+        All that is known by then: first what can't be measured, as either state fails or has
+        another loss than the NumPy backend; then after each of so many new processes a side.
+    """
+    roots = {OLD: old.root, AGAIN: old.root, NEW: new.root}
+    errors = {of.name: _fault(of.cases[0], old, new) for of in comparisons}
+    seconds: dict[str, dict[str, list[tuple[float, ...]]]] = {
+        of.name: {side: [] for side in SIDES} for of in comparisons
+    }
+
+    def known() -> list[Change]:
+        return [
+            Change(name, {side: tuple(rows) for side, rows in of.items()}, errors[name])
+            for name, of in seconds.items()
+        ]
+
+    yield known()
+    alike: dict[tuple[int, bool], list[Comparison]] = {}
+    for comparison in comparisons:  # what a process is told before its libraries are imported
+        case = comparison.cases[0]
+        alike.setdefault((case.threads, case.avx2), []).append(comparison)
+    for number in range(processes):
+        turn = number % len(SIDES)
+        order = {side: roots[side] for side in (*SIDES[turn:], *SIDES[:turn])}
+        for group in alike.values():
+            sound = [of for of in group if errors[of.name] is None]
+            for name, found in _in_turn(sound, order):
+                if isinstance(found, str):
+                    errors[name] = found
+                    continue
+                for side, times in found.items():
+                    seconds[name][side].append(times)
+        yield known()
+
+
+def _fault(case: Case, old: Tree, new: Tree) -> str | None:
+    """Say why there is nothing to measure, if so; and have kernels compiled meanwhile."""
+    reference_case = replace(case, contender="numpy")
+    with ExitStack() as stack:
+        reference = stack.enter_context(Worker(reference_case, new.root))
+        sides = {tree: stack.enter_context(Worker(case, tree.root)) for tree in (old, new)}
+        for worker in (reference, *sides.values()):
+            worker.receive()
+            worker.run_round()
+    if reference.error is not None:
+        return f"{new.name}: on the NumPy backend: {reference.error}"
+    for tree, worker in sides.items():
+        if error := worker.error or disagreement(worker, reference):
+            return f"{tree.name}: {error}"
+    return None
+
+
+def _in_turn(
+    comparisons: Sequence[Comparison], roots: Mapping[str, Path]
+) -> Iterator[tuple[str, dict[str, tuple[float, ...]] | str]]:
+    """Yield what each takes on each side in a process of its own, or who failed.
+
+    One round of each is not counted. Then the sides take turns, forwards and backwards: A B C,
+    C B A. What drifts steadily meanwhile is the same for all in two rounds.
+    """
+    if not comparisons:
+        return
+    with ExitStack() as stack:
+        first = comparisons[0].cases[0]
+        workers = {side: stack.enter_context(Worker(first, root)) for side, root in roots.items()}
+        for comparison in comparisons:
+            case = comparison.cases[0]
+            for worker in workers.values():
+                if case is not first:
+                    worker.send(case)
+                worker.receive()
+                worker.rounds.clear()
+            order = list(workers.values())
+            for _ in range(1 + ROUNDS_OF_A_PROCESS):
+                order.reverse()
+                for worker in order:
+                    time.sleep(SETTLING_SECONDS if case.threads > 1 else 0)
+                    worker.run_round()
+            for side, worker in workers.items():
+                if worker.error is not None:
+                    yield comparison.name, f"{side}: {worker.error}"
+                    return
+            yield (
+                comparison.name,
+                {
+                    side: tuple(round["seconds"] for round in worker.rounds[1:])
+                    for side, worker in workers.items()
+                },
+            )

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastnn.bench import anatomy
 from fastnn.bench.cases import LABELS, Case
+from fastnn.bench.changes import Change, change_sections, findings
 from fastnn.bench.costs import Cost
 from fastnn.bench.figures import NO_VALUE, Spread, short, spread
 from fastnn.bench.machine import IDLE_LOAD
@@ -113,7 +114,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """All comparisons of a run, and the machine that ran them.
+    """All comparisons of a suite, or all changes from one commit to another; and the machine.
 
     `missing` are the peers that were not installed; `notes` say what else was left out, and
     `interrupted` whether the rest was.
@@ -128,6 +129,13 @@ class Report:
     ratios: tuple[Ratio, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def regressions(self) -> list[str]:
+        """What has become slower."""
+        pairs = zip(self.changes, findings(self.changes), strict=True)
+        return [of.name for of, found in pairs if found is not None and found.is_regression]
 
     @property
     def failures(self) -> list[str]:
@@ -147,7 +155,8 @@ class Report:
             if runner.error is not None
         ]
         workloads = [f"{of.name}: {of.error}" for of in self.ratios if of.error is not None]
-        return contenders + costs + steps + runners + workloads
+        changes = [f"{of.name}: {of.error}" for of in self.changes if of.error is not None]
+        return contenders + costs + steps + runners + workloads + changes
 
 
 def as_json(report: Report) -> str:
@@ -160,6 +169,8 @@ def as_json(report: Report) -> str:
         entry["spread"] = spread(cost.values) if cost.values else None
     for ratio, entry in zip(report.ratios, document["ratios"], strict=True):
         entry["spread"] = ratio.spread
+    for finding, entry in zip(findings(report.changes), document["changes"], strict=True):
+        entry["finding"] = finding and finding._asdict() | {"verdict": finding.verdict}
     return json.dumps(document, indent=2)
 
 
@@ -182,6 +193,8 @@ def as_markdown(report: Report) -> str:
         parts += ratio_sections(report.ratios)
     if report.races:
         parts += race_sections(report.races)
+    if report.changes:
+        parts += change_sections(report.changes)
     if report.failures:
         parts.append("\n".join(["No time reported:", *(f"- {text}" for text in report.failures)]))
     return "\n\n".join(parts) + "\n"

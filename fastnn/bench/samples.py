@@ -54,6 +54,9 @@ def _drawn(case: Case) -> tuple[Array, Array]:
 def _load(data: str) -> tuple[Array, Array]:
     """Return raw pixels ``[n, units]`` and labels of a training set."""
     import fastnn
+
+    if data == "mnist":
+        return fastnn.load_dataset(flatten=True, dtype=np.uint8)[:2]
     from fastnn import datasets
 
     if datasets.is_name(data):

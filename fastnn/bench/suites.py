@@ -31,6 +31,7 @@ SUITES = {
     "trainings": "every layer, optimiser and loss, NumPy over Numba",
     "costs": "first fit, import, validation, memory",
     "recipes": "seconds to 98 % and 99 % of MNIST's test set",
+    "commits": "what --compare measures unless told: seven trainings and predictions",
     "table": "default to threads, and costs; float64, AVX2 and single layers",
 }
 """What each is, in a line."""
@@ -60,6 +61,7 @@ TAKES = {
     "trainings": ("dtype",),
     "costs": (),
     "recipes": ("threads",),
+    "commits": ("dtype", "threads"),
     "table": ("data",),
 }
 #: Of these a suite may take several values at once.
@@ -106,6 +108,17 @@ BY_COLUMNS_SAMPLES = 20_000
 SMALL = {"shape": (4, 10, 3), "samples": 150, "epochs": 200, "input": "table"}
 SMALL_BATCH_SIZES = (30, 150)
 ROWS = 1_000
+
+#: What a change to fastnn is likely to show in.
+COMMITS: tuple[dict[str, Any], ...] = (
+    {"samples": 12_800},
+    {"samples": 12_800, "dtype": "float64"},
+    {"samples": 12_800, "batch_size": 128, "variant": "batch norm", "input": "uint8"},
+    {"samples": 12_800, "batch_size": 128, "variant": "adam"},
+    {"samples": 2_560, "batch_size": 128, "shape": (784, 512, 512, 10), "input": "random"},
+    {**SMALL, "task": "fit", "batch_size": 30, "epochs": 2_000},
+    {"task": "row", "samples": ROWS},
+)
 
 
 def suite_comparisons(
@@ -224,8 +237,14 @@ def _recipes(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Compa
             yield Comparison(tuple(cases))
 
 
+def _commits(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
+    """The main ways through fastnn, each in rounds of some hundredths of a second."""
+    for work in COMMITS:
+        yield against(peers, **{**work, **options})
+
+
 def _table(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
-    """The table of the README; with one processor, `run` leaves threads out."""
+    """The tables of `docs/measured.md`; with one processor, `run` leaves threads out."""
     yield from _default(peers, {})
     yield against(peers, dtype="float64")
     yield against(peers, avx2=True)
@@ -258,6 +277,7 @@ _SUITES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Compari
     "trainings": _nothing,
     "costs": _nothing,
     "recipes": _recipes,
+    "commits": _commits,
     "table": _table,
 }
 

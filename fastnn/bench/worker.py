@@ -1,7 +1,9 @@
-"""The worker process: one contender, one round for every line that arrives on standard input.
+"""The worker process: one contender at a time, and a round whenever it is told to.
 
-Started by `fastnn.bench.measuring` as ``python -m fastnn.bench.worker``, with the thread counts in
-its environment before any library is imported. It speaks JSON, a line a message.
+Started by `fastnn.bench.measuring` with the thread counts in its environment before any library is
+imported. It speaks JSON, a line a message. This module and those that it needs, `contenders`,
+`cases` and `samples`, use public names of fastnn alone: for ``--compare`` they run on another
+commit's fastnn.
 """
 
 import gc
@@ -13,23 +15,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastnn.bench import contenders, recipes
+from fastnn.bench import contenders
 from fastnn.bench.cases import Case
 
 
 def serve() -> None:
-    """Read a case, make the contender, then time a round whenever asked, until the pipe closes."""
+    """Make the contender of each case that arrives, time a round for each null, until the end."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints belongs to the log, not between the answers
 
     def answer(**message: Any) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
-    work = json.loads(sys.stdin.readline())
-    case = Case(**work | {"shape": tuple(work["shape"])})
-    contender = (recipes if case.task == "recipe" else contenders).prepare(case)
-    answer(ready=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        work = json.loads(line)
+        if work is not None:
+            contender = prepare(Case(**work | {"shape": tuple(work["shape"])}))
+            answer(ready=True)
+            continue
         contender.reset()
         gc.collect()
         forget_peak_memory()
@@ -42,6 +45,15 @@ def serve() -> None:
             peak_bytes=peak_memory(),
             result=contender.judge(outcome),
         )
+
+
+def prepare(case: Case) -> contenders.Round:
+    """Make the contender, and return what its rounds are."""
+    if case.task == "recipe":
+        from fastnn.bench import recipes  # which older commits can't run
+
+        return recipes.prepare(case)
+    return contenders.prepare(case)
 
 
 def forget_peak_memory() -> None:

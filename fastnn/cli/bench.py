@@ -33,4 +33,6 @@ def _run(options: argparse.Namespace) -> int:
     outputs.check((), plot=getattr(options, "plot", None))
     report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
     print(bench.as_markdown(report))
-    return INTERRUPTED if report.interrupted else FAILED if report.failures else 0
+    if report.interrupted:
+        return INTERRUPTED
+    return FAILED if report.failures or report.regressions else 0
