@@ -94,7 +94,7 @@ def test_names_that_the_notebooks_are_led_to():
             assert any(hasattr(home, name) for home in homes), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/trust.md"])
+@pytest.mark.parametrize("page", ["docs/trust.md"])
 def test_tests_that_pages_name_are_there(page):
     """`file.py::Class::test`, or `::test` for one in the file that was named before."""
     found = re.findall(
@@ -111,4 +111,4 @@ def test_tests_that_pages_name_are_there(page):
         for part in path.split("::")[1:]:
             assert re.search(rf"(def|class) {part}\b", text), f"{file}{path}"
         checked += 1
-    assert checked >= 20
+    assert checked >= 40

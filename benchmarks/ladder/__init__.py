@@ -1,9 +1,9 @@
 """The ladder: one training step, made fast in twelve rungs.
 
 ``python -m benchmarks.ladder`` verifies and times them all, from the notebooks' NumPy to the
-package's kernels, and prints a table; with a number it takes that rung alone, and ``--plot FILE``
-draws the table. Read the files in the order of their numbers: each says on top what changed, why
-it should help, and what was tried and lost.
+package's kernels, and prints a table; with a number it takes that rung alone. ``--plot FILE`` draws
+the table, ``--json FILE`` keeps it. Read the files in the order of their numbers: each says on top
+what changed, why it should help, and what was tried and lost.
 
 A rung is a module with
 

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("rung", nargs="?", type=int, help="one rung alone, by its number")
     parser.add_argument("--rounds", type=int, default=21, help="in which rungs are timed in turn")
     parser.add_argument("--plot", metavar="FILE", help="draw the ladder and a roofline")
+    parser.add_argument("--json", metavar="FILE", help="write all figures, and the machine's")
     parser.add_argument("--assembly", action="store_true",
                         help="its inner loops as LLVM compiles them, counted")  # fmt: skip
     parser.add_argument("--cpu", metavar="NAME", help="for which LLVM does so, if not this one")
@@ -56,6 +57,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(as_markdown(lines, machine))
+    if options.json:
+        from .results import write
+
+        write(lines, machine, options.json)
     if options.plot:
         from .picture import draw
 

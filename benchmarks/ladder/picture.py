@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -11,52 +12,104 @@ from fastnn import plotting
 from fastnn.bench.figures import short
 from fastnn.plotting import BLUE, GREY, ORANGE
 
+from .counting import dense_operations
 from .table import Line, Machine
 
 LEVELS = "L1", "L2", "L3", "memory"
+KINDS = (("NumPy", 1, BLUE), ("loops by Numba", 5, ORANGE), ("the package's kernels", 9, "#2e8b57"))
+"""What rungs are written in, from which one on, and how they are drawn."""
 
 
 def draw(lines: Sequence[Line], machine: Machine, path: str | PathLike[str]) -> None:
     """Draw the rungs, and what each computes beside what the machine could do."""
     figure = plotting.new_figure((13, 5.2), dpi=150, layout="constrained")
     ladder, roofline = figure.subplots(1, 2)
-    _draw_ladder(ladder, lines)
-    _draw_roofline(roofline, lines, machine)
-    for axes in (ladder, roofline):
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+    draw_ladder(ladder, lines, machine)
+    draw_roofline(roofline, lines, machine)
+    add_keys(figure, columns=3)
     plotting.write(figure, path)
 
 
-def _draw_ladder(axes, lines: Sequence[Line]) -> None:
-    for place, line in enumerate(lines):
-        axes.barh(place, line.samples_a_second, color=BLUE)
-        label = f" {line.samples_a_second:,.0f}"
-        if line.ratio is not None:
-            label += f"  x {short(line.ratio.median)}"
-        axes.text(line.samples_a_second, place, label, va="center", fontsize=8, color=GREY)
+def add_keys(figure: Any, columns: int) -> None:
+    """Say below a figure what colours are."""
+    from matplotlib.patches import Patch
+
+    keys = [Patch(color=color, label=name) for name, _, color in KINDS]
+    figure.legend(handles=keys, loc="outside lower center", frameon=False, ncols=columns)
+
+
+def color_of(line: Line) -> str:
+    """Return the colour of what the rung is written in."""
+    return [color for _, first, color in KINDS if first <= line.rung.number][-1]
+
+
+def draw_ladder(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
+    """Draw a bar for each rung: how long a step takes, on a logarithmic scale."""
+    microseconds = [1e6 * line.seconds for line in lines]
+    dense, needed = dense_operations(), lines[0].without_zeros
+    for operations, text, side in (
+        (needed, "zeros left out", "right"),
+        (dense, "all products", "left"),
+    ):
+        least = operations / machine.peak / 1e3
+        axes.axvline(least, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(least, len(lines) - 0.4, f" {text}: {short(least)} ", fontsize="small",
+                  color=GREY, ha=side, va="bottom")  # fmt: skip
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    for place, (line, taken) in enumerate(zip(lines, microseconds, strict=True)):
+        axes.barh(place, taken, color=color_of(line))
+        label = (
+            short(taken) if line.ratio is None else f"{short(taken)}  ×{short(line.ratio.median)}"
+        )
+        axes.annotate(label, (taken, place), xytext=(4, 0), textcoords="offset points",
+                      va="center", fontsize="small", bbox=paper)  # fmt: skip
+    axes.set_ylim(-0.6, len(lines) - 0.4)
     axes.set_yticks(range(len(lines)), [f"{of.rung.number} {of.rung.name}" for of in lines])
     axes.set_xscale("log")
-    fastest = max(line.samples_a_second for line in lines)
-    axes.set_xlim(min(line.samples_a_second for line in lines) / 2, 8 * fastest)
-    axes.set_xlabel("samples a second, and how many times the rung below")
+    axes.set_xlim(needed / machine.peak / 2e3, 12 * max(microseconds))
+    axes.set_xlabel("µs a step, × as fast as the rung below;\ndashed: at one core's peak")
+    _finish(axes)
 
 
-def _draw_roofline(axes, lines: Sequence[Line], machine: Machine) -> None:
-    intensities = [line.done / line.nbytes for line in lines]
-    x = np.geomspace(min(intensities) / 4, 64, 200)
+def draw_roofline(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
+    """Draw a point for each rung, by its number, below what memory and multiply-adds allow."""
+    points = [(line.done / line.nbytes, line.done / line.seconds / 1e9) for line in lines]
+    intensities = [x for x, _ in points]
+    x = np.geomspace(min(intensities) / 10, 3 * max(intensities), 200)
     for name, bandwidth in zip(LEVELS, machine.bandwidth, strict=True):
         axes.plot(x, np.minimum(x * bandwidth / 1e9, machine.peak), color=GREY, linewidth=1)
-        axes.text(x[0], x[0] * bandwidth / 1e9, f" {name}", fontsize=8, color=GREY, va="bottom")
-    axes.text(x[-1], machine.peak, "multiply-adds, one core ", fontsize=8, color=GREY, ha="right",
-              va="bottom")  # fmt: skip
-    for line, intensity in zip(lines, intensities, strict=True):
-        speed = line.done / line.seconds / 1e9
-        axes.plot(intensity, speed, "o", color=ORANGE if line.rung.threads > 1 else BLUE)
-        axes.annotate(f"{line.rung.number}", (intensity, speed), xytext=(5, 3),
-                      textcoords="offset points", fontsize=8)  # fmt: skip
+        axes.text(x[0], x[0] * bandwidth / 1e9, f" {name}", fontsize="small", color=GREY,
+                  va="bottom")  # fmt: skip
+    axes.text(x[-1], machine.peak, "multiply-adds, one core ", fontsize="small", color=GREY,
+              ha="right", va="bottom")  # fmt: skip
+    for line, point in zip(lines, points, strict=True):
+        axes.plot(*point, "o", color=color_of(line), markersize=5)
+    for first, numbers in _neighbours(lines, points).items():
+        axes.annotate(", ".join(map(str, numbers)), first, xytext=(6, 0), va="center",
+                      textcoords="offset points", fontsize="small")  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("operations a byte, of those that the rung computes")
+    axes.set_ylim(min(speed for _, speed in points) / 2, 1.7 * machine.peak)
+    axes.set_xlabel("operations a byte,\nof those that the rung computes")
     axes.set_ylabel("GFLOP/s")
+    _finish(axes)
+
+
+def _neighbours(lines: Sequence[Line], points: Sequence[tuple[float, float]]) -> dict:
+    """Return the numbers of rungs whose points would hide each other's, by the one on the right."""
+    groups: list[list[int]] = []
+    for i, point in enumerate(points):
+        near = (of for of in groups if np.ptp(np.log([points[of[0]], point]), axis=0).max() < 0.15)
+        group = next(near, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(i)
+    return {
+        max(points[i] for i in group): [lines[i].rung.number for i in group] for group in groups
+    }
+
+
+def _finish(axes: Any) -> None:
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,9 @@
 """Pictures of the parts of a step and of ratios; matplotlib is imported when first used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastnn import plotting
 from fastnn.bench.anatomy import Anatomy, Part
@@ -34,8 +36,6 @@ def draw(anatomies: Sequence[Anatomy], path: Path) -> None:
     OSError
         If the file can't be written.
     """
-    from matplotlib.patches import Patch
-
     drawn = [anatomy for anatomy in anatomies if anatomy.parts]
     most = max((len(anatomy.parts) for anatomy in drawn), default=1)
     inches = 7.5 * max(len(drawn), 1), 1.6 + 0.27 * most
@@ -43,34 +43,48 @@ def draw(anatomies: Sequence[Anatomy], path: Path) -> None:
     panels = figure.subplots(1, max(len(drawn), 1), squeeze=False)[0]
     for axes, anatomy in zip(panels, drawn, strict=False):
         total = sum(part.seconds for part in anatomy.parts)
-        parts = [part for part in anatomy.parts if part.seconds >= LEAST_SHARE * total]
-        longest = max(part.seconds for part in parts) * 1e6
-        for place, part in enumerate(parts):
-            microseconds = part.seconds * 1e6
-            axes.barh(place, microseconds, color=REST)
-            if part.bound is not None:
-                color = LIMIT_COLORS[part.bound.limit]
-                axes.barh(place, min(part.bound.seconds * 1e6, microseconds), color=color)
-            axes.text(microseconds + longest / 100, place, _label(part, total), va="center",
-                      fontsize=7.5, color=GREY)  # fmt: skip
-        names = [f"{part.layer} {part.name}" for part in parts]
-        axes.set_yticks(range(len(parts)), names, fontsize=8)
-        axes.set_ylim(len(parts) - 0.4, -0.6)
-        axes.set_xlim(0, 1.22 * longest)
-        axes.set_xlabel("microseconds")
+        draw_parts(axes, anatomy.parts, partial(_label, total=total))
         axes.set_title(f"{anatomy.name}\n{total * 1e6:,.1f} us a step", fontsize=9, color=GREY)
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    bound = {part.bound.limit for of in drawn for part in of.parts if part.bound is not None}
+    limits = limits_of([part for anatomy in drawn for part in anatomy.parts])
+    figure.legend(handles=limits, loc="outside lower center", ncols=len(limits), frameon=False,
+                  fontsize="small")  # fmt: skip
+    plotting.write(figure, path)
+
+
+def draw_parts(axes: Any, parts: Sequence[Part], label: Callable[[Part], str]) -> None:
+    """Draw a bar for each part, with the time at its limit, and beside it what `label` says."""
+    total = sum(part.seconds for part in parts)
+    parts = [part for part in parts if part.seconds >= LEAST_SHARE * total]
+    longest = max(part.seconds for part in parts) * 1e6
+    for place, part in enumerate(parts):
+        microseconds = part.seconds * 1e6
+        axes.barh(place, microseconds, color=REST)
+        if part.bound is not None:
+            color = LIMIT_COLORS[part.bound.limit]
+            axes.barh(place, min(part.bound.seconds * 1e6, microseconds), color=color)
+        axes.text(microseconds + longest / 100, place, label(part), va="center", fontsize="small",
+                  color=GREY)  # fmt: skip
+    names = [f"{part.layer} {part.name}" for part in parts]
+    axes.set_yticks(range(len(parts)), names, fontsize="small")
+    axes.set_ylim(len(parts) - 0.4, -0.6)
+    axes.set_xlim(0, 1.22 * longest)
+    axes.set_xlabel("microseconds")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def limits_of(parts: Sequence[Part]) -> list[Any]:
+    """Return the keys to the colours of parts."""
+    from matplotlib.patches import Patch
+
+    bound = {part.bound.limit for part in parts if part.bound is not None}
     keys = [
         Patch(color=color, label=f"at the limit: {name}")
         for name, color in LIMIT_COLORS.items()
         if name in bound
     ]
-    figure.legend(handles=[*keys, Patch(color=REST, label="beyond it")], loc="outside lower center",
-                  ncols=len(keys) + 1, frameon=False, fontsize=8)  # fmt: skip
-    plotting.write(figure, path)
+    return [*keys, Patch(color=REST, label="beyond it")]
 
 
 def _label(part: Part, total: float) -> str:

@@ -244,7 +244,7 @@ def _commits(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Compa
 
 
 def _table(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
-    """The table of the README; with one processor, `run` leaves threads out."""
+    """The tables of `docs/measured.md`; with one processor, `run` leaves threads out."""
     yield from _default(peers, {})
     yield against(peers, dtype="float64")
     yield against(peers, avx2=True)

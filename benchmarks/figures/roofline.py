@@ -1,0 +1,16 @@
+"""What each rung of the ladder computes in a second, beside what the machine allows."""
+
+from benchmarks.ladder.picture import add_keys, draw_roofline
+from benchmarks.ladder.results import read
+from fastnn import plotting
+
+from . import INCHES, LADDER
+
+
+def draw():
+    """Return the figure."""
+    lines, machine, _ = read(LADDER)
+    figure = plotting.new_figure((INCHES, 5.8), layout="constrained")
+    draw_roofline(figure.subplots(), lines, machine)
+    add_keys(figure, columns=2)
+    return figure
