@@ -130,6 +130,7 @@ def test_it_fits_a_telephone_and_follows_the_theme(opened):
     for scheme in ("light", "dark"):
         feature = {"name": "prefers-color-scheme", "value": scheme}
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        opened.refresh()
         colors.append(opened.execute_script("return getComputedStyle(document.body).color"))
         assert opened.execute_script("return document.documentElement.dataset.theme") == scheme
     assert colors[0] != colors[1]
