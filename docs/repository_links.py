@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -47,11 +48,22 @@ def led(text: str, folder: Path, page_folder: Path) -> str:
     return "".join([*parts, LINK.sub(target, text[end:])])
 
 
+def led_notebook(text: str, folder: Path) -> str:
+    """Return a notebook in `folder` with the links of its texts led."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = led("".join(cell["source"]), folder, folder)
+    return json.dumps(notebook)
+
+
 def on_source(app, name: str, content: list[str]) -> None:
     """Lead the links of a page."""
     path = Path(app.env.doc2path(name))
     if path.suffix == ".md":
         content[0] = led(content[0], path.parent, path.parent)
+    elif path.suffix == ".ipynb":
+        content[0] = led_notebook(content[0], path.parent)
 
 
 def on_include(app, path: Path, name: str, content: list[str]) -> None:
