@@ -60,6 +60,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "fastnn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["figures/cache-blocking.html"]  # a page of its own, in a frame of another
 html_copy_source = False
 html_context = {"default_mode": "auto"}
 html_sidebars = {page: [] for page in ("index", "start")}
