@@ -136,6 +136,8 @@ def test_the_page_shows_what_the_tool_finds(page):
         pytest.skip(f"the page is of {stated[0]}, this is {output.splitlines()[0]}")
     head, *lines = cells(text[stated.end() :])
     assert head == assembly.HEAD
+    if page.name.startswith("10"):  # it has the kernels of the rung below as well
+        output += "\n" + told(9)
     found = cells(output)
     wanted = [line for line in lines if len(line) == len(head)]
     assert len(wanted) > 1
@@ -143,7 +145,7 @@ def test_the_page_shows_what_the_tool_finds(page):
 
     excerpts = re.findall(r"^```nasm\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert excerpts
-    loops = [instructions(part) for part in output.split("\n\n")[2:]]
+    loops = [instructions(part) for part in output.split("\n\n")]
     for excerpt in map(instructions, excerpts):
         assert any(_in_order(excerpt, loop) for loop in loops), excerpt
 
