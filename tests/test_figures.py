@@ -48,6 +48,7 @@ def test_the_command_draws_all_that_pages_show(tmp_path):
         "anatomy": {"784-100 forward", "100-200 backward", "784-100 update"},
         "latency": {"One sum: 4 multiply-adds", "8 sums: 32 multiply-adds"},
         "bits": {"28 × 28 pixels", "by sample", "by pixel"},
+        "backprop": {"Dense 784-100", "gradient of weights: 784 × 100", "32 × 784", "ReLU"},
         "differences": {"both sides, float32", "one side, float64", "both sides, float64"},
         "activations": {"function", "derivative", *(kind.__name__ for kind in elementwise)},
         "descent": {f"{name}: loss" for name in descent.OPTIMIZERS},
