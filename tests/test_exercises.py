@@ -228,7 +228,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("number", "wrong", "said"), MISTAKES, ids=lambda of: str(of))
+@pytest.mark.parametrize(
+    ("number", "wrong", "said"),
+    MISTAKES,
+    ids=[f"{number}-{wrong.__name__}" for number, wrong, _ in MISTAKES],
+)
 def test_mistakes_are_caught(number, wrong, said):
     fault = fault_of(EXERCISES[number - 1], wrong)
     assert fault is not None
