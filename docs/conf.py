@@ -85,12 +85,14 @@ PICTURED = "|".join(
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
+    "within_subsection_order": "gallery_pictures.place",
     "filename_pattern": rf"/({PICTURED})\.py$",
     "ignore_pattern": r"^common\.py$",
     "reset_argv": "gallery_pictures.quick_form",
     "image_scrapers": ("gallery_pictures.scrape",),
     "min_reported_time": 1e9,
     "download_all_examples": False,
+    "notebook_extensions": set(),  # a script's page in a notebook would be one cell
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
