@@ -14,8 +14,8 @@ Hints, one at a time:
 3. In the innermost loop, along m, write all 16 products as four assignments of four products each.
    Keep the 16 numbers of X in variables before that loop.
 4. What is left over of rows, and of k, goes through a loop as in exercise 2.
-5. The package keeps a tile of A, 8 rows by 3 vectors, in registers while k runs to its end. Loops in
-   Numba can't say that; in the language of its microkernels it can be said.
+5. The package keeps a tile of A, 8 rows by 3 vectors, in registers while k runs to its end. Numba's
+   loops can't say that; the language of the package's microkernels can.
 
 The solution: `product_panel` in fastnn/backends/numba_backend/layerwise/dense.py, with
 `register_tile` in kernels/matmul.py beside it.
