@@ -63,7 +63,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["figures/cache-blocking.html"]  # a page of its own, in a frame of another
 html_copy_source = False
 html_context = {"default_mode": "auto"}
-html_sidebars = {page: [] for page in ("index", "start")}
+html_sidebars = {page: [] for page in ("index", "start", "exercises")}
 html_theme_options = {
     "header_links_before_dropdown": 8,
     "navbar_align": "left",

@@ -108,6 +108,21 @@ def test_it_is_used_by_its_buttons(opened):
     assert said(opened, "misses") == "0"
 
 
+def test_it_runs_and_stops(opened):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    choose(opened, side=24)
+    press(opened, "run")
+    WebDriverWait(opened, 60).until(lambda _: not said(opened, "done").startswith("0 "))
+    press(opened, "run")
+    assert said(opened, "run") == "Run"
+    done = int(said(opened, "done").partition(" ")[0].replace(",", ""))
+    assert 0 < done <= 24**3
+    # what is shown is where the same touches lead
+    where = "const p = new Product(options()); while (p.done < arguments[0]) p.step(); return p.all"
+    assert said(opened, "misses") == f"{opened.execute_script(where, done):,}"
+
+
 def test_it_needs_no_mouse(opened):
     from selenium.webdriver import Keys
 
