@@ -8,6 +8,13 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+INCLUDED = {
+    "README.md": "start.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/README.md": "suites.md",
+}
+"""Files outside `docs/`, and the pages that include or stand for them."""
 LINK = re.compile(r"\]\((?!\w+:|#|/)([^()\s#]+)(#[^()\s]*)?\)")
 FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.M | re.S)
 
@@ -24,10 +31,8 @@ def led(text: str, folder: Path, page_folder: Path) -> str:
         goal = (folder / path).resolve()
         if not goal.is_relative_to(ROOT):
             return link[0]
-        if goal == ROOT / "README.md":
-            goal = ROOT / "docs" / "start.md"
-        elif goal == ROOT / "CHANGELOG.md":
-            goal = ROOT / "docs" / "changelog.md"
+        if (name := goal.relative_to(ROOT).as_posix()) in INCLUDED:
+            goal = ROOT / "docs" / INCLUDED[name]
         elif goal == ROOT / "examples":
             goal = ROOT / "docs" / "gallery" / "index.rst"
         elif goal.parent == ROOT / "examples" and goal.name != "common.py":

@@ -213,3 +213,10 @@ def test_pytest_benchmark_says_the_same_of_the_machine(monkeypatch):
     told: dict[str, object] = {}
     conftest.pytest_benchmark_update_machine_info(None, told)
     assert set(told["fastnn"]) == set(MACHINE)
+
+
+def test_a_blas_that_was_told_to_be_on_another_processor_says_so(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    assert "OPENBLAS_CORETYPE" not in (plain := machine.blas())
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert machine.blas() == f"{plain} told by OPENBLAS_CORETYPE to be on a Haswell"

@@ -86,10 +86,15 @@ def _size(number: int) -> str:
 
 
 def blas() -> str:
-    """Return the name and version of the library that multiplies matrices for NumPy."""
+    """Return the name and version of the library that multiplies matrices for NumPy.
+
+    And the processor whose kernels it was told to take, as they may not be the fastest here.
+    """
     built_with = np.show_config(mode="dicts")
     blas = built_with.get("Build Dependencies", {}).get("blas", {})
-    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    told = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} told by OPENBLAS_CORETYPE to be on a {told}" if told else name
 
 
 @contextmanager
