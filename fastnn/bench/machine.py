@@ -31,6 +31,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
+        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
     }
 
 

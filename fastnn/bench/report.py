@@ -176,7 +176,7 @@ def as_json(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """Render the report for a terminal or a README."""
-    parts = [_machine(report.environment)]
+    parts = [machine_line(report.environment)]
     if report.missing:
         parts.append(f"Not installed, so not compared: {', '.join(report.missing)}.")
     parts += report.notes
@@ -200,7 +200,8 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def machine_line(environment: dict[str, Any]) -> str:
+    """Return what `describe_environment` found, for a reader."""
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     line = (
         f"{environment['cpu']}, {environment['cores']} cores, {environment['platform']}; "
@@ -209,6 +210,8 @@ def _machine(environment: dict[str, Any]) -> str:
     load = environment["load"]
     if load is not None and load > IDLE_LOAD:
         line += f"\n\nOther programs were running, a load of {load:.1f}: take the figures as rough."
+    if of := environment["openblas_coretype"]:
+        line += f"\n\nOPENBLAS_CORETYPE={of}: OpenBLAS multiplies as on that processor."
     return line
 
 
