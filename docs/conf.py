@@ -60,9 +60,10 @@ html_theme = "pydata_sphinx_theme"
 html_title = "fastnn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["figures/cache-blocking.html"]  # a page of its own, in a frame of another
 html_copy_source = False
 html_context = {"default_mode": "auto"}
-html_sidebars = {page: [] for page in ("index", "start", "from-the-notebooks")}
+html_sidebars = {page: [] for page in ("index", "start", "exercises")}
 html_theme_options = {
     "header_links_before_dropdown": 8,
     "navbar_align": "left",
@@ -84,12 +85,14 @@ PICTURED = "|".join(
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
+    "within_subsection_order": "gallery_pictures.place",
     "filename_pattern": rf"/({PICTURED})\.py$",
     "ignore_pattern": r"^common\.py$",
     "reset_argv": "gallery_pictures.quick_form",
     "image_scrapers": ("gallery_pictures.scrape",),
     "min_reported_time": 1e9,
     "download_all_examples": False,
+    "notebook_extensions": set(),  # a script's page in a notebook would be one cell
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,

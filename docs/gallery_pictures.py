@@ -1,7 +1,8 @@
-"""How sphinx-gallery runs the examples: in their quick form, each drawing one picture."""
+"""How sphinx-gallery shows the examples: in the README's order, each with the picture it draws."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,10 +11,17 @@ from typing import Any
 from sphinx_gallery.scrapers import figure_rst
 
 PICTURE = Path(tempfile.gettempdir()) / "fastnn-gallery.png"
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+ORDER = re.findall(r"^\| `(\w+\.py)` \|", README, re.M)
+
+
+def place(name: str) -> tuple[int, str]:
+    """Return what examples are sorted by: those that the README leaves out come last."""
+    return ORDER.index(name) if name in ORDER else len(ORDER), name
 
 
 def quick_form(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
-    """Return the arguments of an example."""
+    """Return the arguments of an example: its quick form."""
     return ["--quick", "--output", str(PICTURE)]
 
 

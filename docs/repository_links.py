@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+INCLUDED = {
+    "README.md": "start.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/README.md": "suites.md",
+}
+"""Files outside `docs/`, and the pages that include or stand for them."""
 LINK = re.compile(r"\]\((?!\w+:|#|/)([^()\s#]+)(#[^()\s]*)?\)")
 FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.M | re.S)
 
@@ -23,10 +31,8 @@ def led(text: str, folder: Path, page_folder: Path) -> str:
         goal = (folder / path).resolve()
         if not goal.is_relative_to(ROOT):
             return link[0]
-        if goal == ROOT / "README.md":
-            goal = ROOT / "docs" / "start.md"
-        elif goal == ROOT / "CHANGELOG.md":
-            goal = ROOT / "docs" / "changelog.md"
+        if (name := goal.relative_to(ROOT).as_posix()) in INCLUDED:
+            goal = ROOT / "docs" / INCLUDED[name]
         elif goal == ROOT / "examples":
             goal = ROOT / "docs" / "gallery" / "index.rst"
         elif goal.parent == ROOT / "examples" and goal.name != "common.py":
@@ -42,11 +48,22 @@ def led(text: str, folder: Path, page_folder: Path) -> str:
     return "".join([*parts, LINK.sub(target, text[end:])])
 
 
+def led_notebook(text: str, folder: Path) -> str:
+    """Return a notebook in `folder` with the links of its texts led."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = led("".join(cell["source"]), folder, folder)
+    return json.dumps(notebook)
+
+
 def on_source(app, name: str, content: list[str]) -> None:
     """Lead the links of a page."""
     path = Path(app.env.doc2path(name))
     if path.suffix == ".md":
         content[0] = led(content[0], path.parent, path.parent)
+    elif path.suffix == ".ipynb":
+        content[0] = led_notebook(content[0], path.parent)
 
 
 def on_include(app, path: Path, name: str, content: list[str]) -> None:

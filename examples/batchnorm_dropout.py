@@ -1,5 +1,5 @@
-"""Batch normalisation at rising learning rates, and dropout on few samples
-========================================================================
+"""Batch normalisation and dropout
+==================================
 
 What to see, first: a network of five layers trains at a rate of 0.1 and breaks
 from 1.0 on; with batch norm behind every hidden layer it trains at each of the

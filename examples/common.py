@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 Run = TypeVar("Run")
@@ -93,6 +94,8 @@ def tidy(axes: Axes, x: str, y: str, *, title: str = "") -> None:
     axes.set_title(title, fontsize=10, color=GREY)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+    if x == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
 
 

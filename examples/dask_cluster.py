@@ -1,14 +1,18 @@
-"""A sweep on a Dask cluster of several worker processes, one of which is killed on the way
-========================================================================================
+"""A sweep on a Dask cluster
+============================
 
-What to see: `fastnn sweep --dask ADDRESS` hands each training to a worker and keeps its result as
-soon as it comes. A worker that dies takes no result with it: what it was computing, another one
-computes. All results are those of the same sweep on this machine alone, bit for bit. Where
-scikit-learn is installed, so are the scores of its GridSearchCV over fastnn's estimator, under
+The cluster has several worker processes, one of which is killed on the way.
+
+What to see: `fastnn sweep --dask ADDRESS` hands each training to a worker and
+keeps its result as soon as it comes. A worker that dies takes no result with it:
+what it was computing, another one computes. All results are those of the same
+sweep on this machine alone, bit for bit. Where scikit-learn is installed, so are
+the scores of its GridSearchCV over fastnn's estimator, under
 `joblib.parallel_config("dask")`.
 
-The cluster here is of this machine, processes of one thread each. On several machines it is
-`dask scheduler` on one and `dask worker ADDRESS` on each, with fastnn installed.
+The cluster here is of this machine, processes of one thread each. On several
+machines it is `dask scheduler` on one and `dask worker ADDRESS` on each, with
+fastnn installed.
 
 ::
 

@@ -1,12 +1,13 @@
-"""The regularised network that stopped at 0.71, with its gradient divided once and twice
-======================================================================================
+"""The regularised network that stopped at 0.71
+===============================================
 
-What to see: the second notebook trains 784-100-200-10 with L2 regularisation for
-30 epochs and ends at a test accuracy of 0.7105. The loss divides the gradient by
-the batch size already; its `Dense_reg` divides by it again. With batches of 32
-that is a learning rate 32 times too small beside a penalty 32 times too large,
-so the network crawls, and how far it gets is luck of the seed. Divided once, the
-same network ends near 0.97.
+The second notebook trains 784-100-200-10 with L2 regularisation for 30 epochs and
+ends at a test accuracy of 0.7105. The loss divides the gradient by the batch size
+already; its `Dense_reg` divides by it again.
+
+What to see: with batches of 32 that is a learning rate 32 times too small beside
+a penalty 32 times too large, so the network crawls, and how far it gets is luck
+of the seed. Divided once, the same network ends near 0.97.
 
 ::
 

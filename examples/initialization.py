@@ -1,5 +1,5 @@
-"""Xavier initialisation against N(0, 0.01), on shallow and on deep networks
-=========================================================================
+"""Xavier initialisation against N(0, 0.01)
+===========================================
 
 What to see: weights drawn from N(0, 0.01), the second notebook's choice, shrink
 the signal in every layer. A network of three or four layers recovers; from five

@@ -1,17 +1,18 @@
-"""Train on more data than fit into memory, block by block
-=======================================================
+"""Data larger than memory
+==========================
 
-Samples of ten classes, 128 float32 numbers each, are drawn in blocks of 16 MB, as they would be
-read from files; `Network.fit_blocks` holds one block at a time. After each block, the most memory
-that the process has had so far is noted.
+Samples of ten classes, 128 float32 numbers each, are drawn in blocks of 16 MB, as
+they would be read from files; `Network.fit_blocks` holds one block at a time.
+After each block, the most memory that the process has had so far is noted.
+
+What to see: the peak stays where it was after the first blocks, whatever has been
+seen since.
 
 ::
 
     python examples/larger_than_memory.py                   4 GB
     python examples/larger_than_memory.py --gigabytes 40    as long as you like
     python examples/larger_than_memory.py --quick           0.2 GB
-
-What to look for: the peak stays where it was after the first blocks, whatever has been seen since.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Plain SGD against momentum, RMSprop and Adam, each at the best of its own rates
-===============================================================================
+"""SGD, momentum, RMSprop and Adam
+==================================
+
+Each optimiser at the best of its own rates.
 
 What to see: on the notebooks' network of ReLU units a well-chosen rate is worth
 more than the optimiser: all four end close together. Three layers of sigmoid

@@ -1,12 +1,14 @@
-"""L2 regularisation of a network that has far more units than its samples need
-============================================================================
+"""L2 regularisation of a wide network
+======================================
 
-What to see: 784-512-512-10 holds 670,000 parameters and learns 1,000 digits by
-heart. The penalty alpha * sum(w^2) makes the weights smaller the larger alpha is,
-and narrows the gap between the losses on known and on unknown digits; the best
-validation loss lies at an alpha in between. The validation accuracy hardly moves:
-what the penalty mends is how sure the network is where it is wrong. Too large an
-alpha makes it worse at both.
+784-512-512-10 has far more units than its samples need: it holds 670,000
+parameters, and learns 1,000 digits by heart.
+
+What to see: the penalty alpha * sum(w^2) makes the weights smaller the larger
+alpha is, and narrows the gap between the losses on known and on unknown digits;
+the best validation loss lies at an alpha in between. The validation accuracy
+hardly moves: what the penalty mends is how sure the network is where it is wrong.
+Too large an alpha makes it worse at both.
 
 ::
 

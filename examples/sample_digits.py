@@ -1,9 +1,10 @@
-"""The digits that the other examples learn to read, with their labels
-===================================================================
+"""The digits, with their labels
+================================
 
-What to see: forty training images, four of each digit, under the label that
-they carry. The ten classes are nearly, not exactly, equally frequent, so a
-network that has learned nothing is right about one time in ten.
+What to see: forty of the training images from which the other examples learn,
+four of each digit, under the label that they carry. The ten classes are nearly,
+not exactly, equally frequent, so a network that has learned nothing is right
+about one time in ten.
 
 ::
 

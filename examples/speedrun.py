@@ -1,20 +1,21 @@
-"""Train to 98 % or 99 % of right answers on MNIST as fast as possible
-===================================================================
+"""To 98 % and 99 % of right answers, fast
+==========================================
 
-The recipes, in `fastnn/bench/recipes.py`, are networks of two hidden layers with batch norm, a
-learning rate that rises and falls within a few epochs, smoothed labels, and images that are moved
-by a pixel. They were chosen as here: trained on 50,000 images, judged by the 10,000 that are kept
-for validation. (`fastnn bench --suite recipes` trains on all 60,000, looks at the test set, and has
-PyTorch run the same recipe beside it.) Time is that of training, with the drawing of orders and the
-moving of images, without evaluations, reading of data and compilation.
+The recipes, in `fastnn/bench/recipes.py`, are networks of two hidden layers with
+batch norm, a learning rate that rises and falls within a few epochs, smoothed
+labels, and images that are moved by a pixel. They were chosen as here: trained on
+50,000 images, judged by the 10,000 that are kept for validation. (`fastnn bench
+--suite recipes` trains on all 60,000, looks at the test set, and has PyTorch run
+the same recipe beside it.) Time is that of training, with the drawing of orders
+and the moving of images, without evaluations, reading of data and compilation.
+
+What to see: the median time, and that every seed gets there.
 
 ::
 
     python examples/speedrun.py                  to 98 %, ten seeds
     python examples/speedrun.py --target 99      to 99 %
     python examples/speedrun.py --quick          two seeds
-
-What to look for: the median time, and that every seed gets there.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""XOR by a 2-3-1 network of tanh units under squared error, one sample at a time
-==============================================================================
+"""XOR, one sample at a time
+============================
 
-What to see: 1,000 passes over the four samples, in their order, at a learning
-rate of 0.1. From Xavier weights and zero biases most runs end near an error of
+A 2-3-1 network of tanh units learns XOR under squared error, in 1,000 passes over
+the four samples, in their order, at a learning rate of 0.1.
+
+What to see: from Xavier weights and zero biases most runs end near an error of
 0.00025, where the notebook's run ends, and answer all four inputs rightly. From
 the notebook's own start, uniform(-0.5, 0.5) for weights and biases, about a third
-of the runs stay on a plateau near 0.28, which some Xavier runs do not leave either.
+of the runs stay on a plateau near 0.28, which some Xavier runs do not leave
+either.
 
 ::
 

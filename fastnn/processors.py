@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 USUAL_CACHES = 1 << 15, 1 << 20, 1 << 25
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -116,18 +117,34 @@ def cache_bytes() -> tuple[int, int, int]:
 
     One that is shared counts as a whole.
     """
-    found = list(USUAL_CACHES)
+    found = known_caches()
+    first, second, third = (
+        found.get(level, usual) for level, usual in enumerate(USUAL_CACHES, start=1)
+    )
+    return first, second, third
+
+
+def known_caches() -> dict[int, int]:
+    """Return how much the caches of a core hold, of data, by level, as far as the system tells."""
+    found = {}
     for cache in CACHES.glob("index*"):
         try:
             kind, level, size = (
                 (cache / name).read_text().strip() for name in ("type", "level", "size")
             )
             if kind != "Instruction":
-                found[int(level) - 1] = int(size.rstrip("K")) << 10
-        except (OSError, ValueError, IndexError):  # a line of it is not there, or is another
+                found[int(level)] = int(size.rstrip("K")) << 10
+        except (OSError, ValueError):  # a line of it is not there, or is another
             continue
-    first, second, third = found
-    return first, second, third
+    return dict(sorted(found.items()))
+
+
+def governor() -> str | None:
+    """Return by which rule the system chooses the clock's rate; None if it doesn't tell."""
+    try:
+        return GOVERNOR.read_text().strip()
+    except OSError:
+        return None
 
 
 def usable_bytes() -> int:

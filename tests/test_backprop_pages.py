@@ -9,14 +9,15 @@ import re
 import pytest
 from conftest import ROOT
 
-from fastnn import initializers, layers, losses, optimizers, schedules
+import fastnn
+from fastnn import initializers, layers, loss_functions, losses, optimizers, schedules
 from fastnn.backends import Backend, numpy_backend
 
 FOLDER = ROOT / "docs" / "backprop"
 PAGES = sorted(FOLDER.glob("*.md"))
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
-INCLUDED = re.compile(r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n```")
+INCLUDED = re.compile(r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n(?::dedent:\n)?```")
 PYTHON = re.compile(r"```python\n(.*?)```", re.S)
 
 KINDS = [
@@ -62,6 +63,13 @@ def test_all_operations_are_shown():
         function.__name__ for pair in numpy_backend.ELEMENTWISE.values() for function in pair
     }
     assert operations <= shown
+
+
+def test_all_functions_of_losses_are_called():
+    code = "\n".join(PYTHON.findall((FOLDER / "losses.md").read_text()))
+    functions = {name for name in fastnn.__all__ if hasattr(loss_functions, name)}
+    assert len(functions) > 5
+    assert {name for name in functions if f"fastnn.{name}(" not in code} == set()
 
 
 def test_all_initialisers_are_named():

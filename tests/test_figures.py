@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from fastnn import guards
+from fastnn import activations, guards
 
 pytest.importorskip("numba")
 pytest.importorskip("matplotlib")
@@ -19,7 +19,7 @@ if guards.CHECKED:
 
 sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
 
-from benchmarks.figures import FOLDER, LADDER, NAMES, anatomy, bits, data_way, latency
+from benchmarks.figures import FOLDER, LADDER, NAMES, anatomy, bits, data_way, descent, latency
 from benchmarks.ladder import results, rungs, table
 from fastnn.bench.figures import Spread
 
@@ -40,6 +40,7 @@ def test_the_command_draws_all_that_pages_show(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {path.stem for path in tmp_path.iterdir()} == set(NAMES)
     assert {path.stem for path in FOLDER.glob("*.svg")} == set(NAMES)
+    elementwise = [type(make()) for make in activations.BY_NAME.values()]
     expected = {
         "ladder": {f"{rung.number} {rung.name}" for rung in rungs()},
         "roofline": {"memory", "L1", "multiply-adds, one core"},
@@ -47,6 +48,10 @@ def test_the_command_draws_all_that_pages_show(tmp_path):
         "anatomy": {"784-100 forward", "100-200 backward", "784-100 update"},
         "latency": {"One sum: 4 multiply-adds", "8 sums: 32 multiply-adds"},
         "bits": {"28 × 28 pixels", "by sample", "by pixel"},
+        "backprop": {"Dense 784-100", "gradient of weights: 784 × 100", "32 × 784", "ReLU"},
+        "differences": {"both sides, float32", "one side, float64", "both sides, float64"},
+        "activations": {"function", "derivative", *(kind.__name__ for kind in elementwise)},
+        "descent": {f"{name}: loss" for name in descent.OPTIMIZERS},
     }  # fmt: skip
     for name, said in expected.items():
         drawn = texts(tmp_path / f"{name}.svg")

@@ -102,3 +102,11 @@ def test_caches(tmp_path, monkeypatch):
         for name, line in zip(("type", "level", "size"), lines, strict=True):
             (folder / name).write_text(f"{line}\n")
     assert processors.cache_bytes() == (48 << 10, 2 << 20, processors.USUAL_CACHES[2])
+    assert processors.known_caches() == {1: 48 << 10, 2: 2 << 20, 4: 1 << 10}
+
+
+def test_the_governor(tmp_path, monkeypatch):
+    monkeypatch.setattr(processors, "GOVERNOR", tmp_path / "governor")
+    assert processors.governor() is None
+    (tmp_path / "governor").write_text("powersave\n")
+    assert processors.governor() == "powersave"

@@ -128,9 +128,14 @@ class Loop:
 
 
 HEAD = [
-    "loop", "instructions", "products", "loads", "broadcasts", "stores", "other float",
-    "integer", "jumps", "products a load or store",
+    "loop", "all", "products", "loads", "broadcasts", "stores", "float", "integer", "jumps",
+    "ratio",
 ]  # fmt: skip
+LEGEND = """\
+Of one turn. all: its instructions; products: multiply-adds, or multiplications whose sum is an
+instruction of its own, by so many numbers at once; loads: instructions that read memory;
+broadcasts: those of them that put one number into all lanes; float: what else is done with floats
+and masks; integer: with addresses, counts and sets of bits; ratio: products a load or store."""
 
 
 def _width(name: str, operands: str) -> int:
@@ -293,4 +298,4 @@ def report(number: int) -> str:
     head = f"LLVM {version} for {target_cpu()[0]}, vectors of {MACHINE.vector_bits} bits"
     table = markdown_table(HEAD, [loop.row() for loop in loops])
     texts = ("\n".join([f"; {loop.name}", *loop.lines]).expandtabs(4) for loop in loops)
-    return "\n\n".join([head, table, *texts])
+    return "\n\n".join([head, table, LEGEND, *texts])

@@ -5,10 +5,11 @@ What changed: the innermost loop runs along a row of the weights, whose numbers 
 wait for each other, so LLVM makes vectors of them. The input gradient is a dot product of two
 rows, which it may reorder: `fastmath` says so.
 
-Count before you run: a multiply-add of a vector loads two and stores one. A store a cycle is the
-bound: with 8 numbers, LLVM's usual width, 7.1 million / 8 = 890,000 cycles, 200 us and more. It
-takes four vectors in a turn, and what a row leaves of 32 numbers one by one. It is faster than the
-loops below by far, but not than BLAS, whose sums stay in registers.
+Count before you run: a multiply-add of a vector loads two and stores one, so loads are the bound,
+two in a cycle. LLVM takes 64 numbers in a turn, four vectors of 16, then 8, and what is left one by
+one: a row of 100 is 24 loads, all products together 1.57 million, 187 us. But forward each pass
+loads the sums that the pass before it has just stored, which takes 15 cycles: some 40 us more. It
+is faster than the loops below by far, but not than BLAS, whose sums stay in registers.
 
 Tried and lost: units in the outer loop of the update. Each sample then adds to the row to which the
 one before it has just added, and waits until that is stored: 1.1 times as long.

@@ -18,7 +18,7 @@ from .table import Line, Machine
 
 
 def write(lines: Sequence[Line], machine: Machine, path: str | PathLike[str]) -> None:
-    """Write what was found; the caches are those of a core, in bytes."""
+    """Write what was found; the caches are three, in bytes, even where the system tells none."""
     told = "OPENBLAS_CORETYPE"  # and NumPy multiplies as on that processor
     environment = describe_environment() | {"caches": cache_bytes(), told: os.environ.get(told)}
     document = {

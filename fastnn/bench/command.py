@@ -144,6 +144,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
     )
     add("--json", "write all figures to FILE, after each comparison", type=Path, metavar="FILE")
+    add(
+        "--beside",
+        "measure nothing: print the files that --json wrote on several machines side by side",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+    )
 
 
 def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> Report:
@@ -212,6 +219,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
             tuple(ratios),
             tuple(notes),
             interrupted,
+            suite=suite,
         )
         if file is not None:
             file.write_text(as_json(found))
@@ -277,7 +285,7 @@ def _compare(given: dict[str, Any], say: Callable[[str], None]) -> Report:
         notes = [f"Old is {old.name}: {old.description}\nNew is {new.name}: {new.description}"]
         if WORKTREE not in given["compare"] and is_changed(Path.cwd()):
             notes.append(f"The checkout has changes that are no commit; {WORKTREE} names them.")
-        found = Report(machine, (), notes=tuple(notes))
+        found = Report(machine, (), notes=tuple(notes), suite=f"{suite} of two commits")
         try:
             say("first rounds, which compile")
             for number, changes in enumerate(measure_changes(comparisons, processes, old, new)):

@@ -9,30 +9,92 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fastnn.processors import cores, model_name
+import numpy as np
+
+from fastnn import backends
+from fastnn.bench import trees
+from fastnn.processors import cores, governor, known_caches, model_name, usable, usable_bytes
+
+ROOT = Path(__file__).parents[2]
 
 #: Of one processor on average over a minute: what is above is the work of others.
 IDLE_LOAD = 0.3
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return what a reader needs to judge or repeat the figures."""
+    """Return what a reader needs to judge or repeat the figures, None for what nobody tells.
+
+    `commit` is that of the checkout which fastnn comes from; `caches` are in bytes, the first level
+    first; `governor` is the system's rule for the clock's rate.
+    """
     versions = {}
-    for package in ("fastnn", "numpy", "numba", "torch", "jax", "scikit-learn"):
+    for package in ("fastnn", "numpy", "numba", "llvmlite", "torch", "jax", "scikit-learn"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    numba = backends.describe_numba()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": model_name(),
+        "cpu": numba.get("cpu", model_name()),
+        "vectors": numba.get("vectors"),
+        "caches": list(known_caches().values()) or None,
         "cores": os.cpu_count(),
+        "usable": usable(),
+        "governor": governor(),
+        "memory": usable_bytes() or None,
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "commit": trees.commit_of_package(ROOT),
         "versions": versions,
-        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
+        "llvm": numba.get("llvm"),
+        "blas": blas(),
     }
+
+
+def in_words(environment: dict[str, Any]) -> str:
+    """Return in a line what `describe_environment` returned, here or elsewhere."""
+    of = environment
+    usable, cores = of["usable"], of["cores"]
+    hardware = [
+        of["cpu"],
+        of["vectors"] and f"vectors of {of['vectors']}",
+        of["caches"] and f"caches of {', '.join(map(_size, of['caches']))}",
+        f"{cores} cores" if usable == cores else f"{usable} of {cores} cores",
+        of["governor"] and f"governor {of['governor']}",
+        of["memory"] and f"{_size(of['memory'])} of memory",
+        of["platform"],
+    ]
+    commit = {"fastnn": f" ({of['commit']})"} if of["commit"] else {}
+    software = [
+        f"Python {of['python']}",
+        *[f"{name} {number}{commit.get(name, '')}" for name, number in of["versions"].items()],
+        of["llvm"] and f"LLVM {of['llvm']}",
+        f"BLAS {of['blas']}",
+    ]
+    return "; ".join(
+        [*(", ".join(filter(None, part)) for part in (hardware, software)), of["date"]]
+    )
+
+
+def _size(number: int) -> str:
+    for unit, power in (("GiB", 30), ("MiB", 20)):
+        if number >= 1 << power:
+            return f"{number / (1 << power):.3g} {unit}"
+    return f"{number / 1024:.3g} KiB"
+
+
+def blas() -> str:
+    """Return the name and version of the library that multiplies matrices for NumPy.
+
+    And the processor whose kernels it was told to take, as they may not be the fastest here.
+    """
+    built_with = np.show_config(mode="dicts")
+    blas = built_with.get("Build Dependencies", {}).get("blas", {})
+    name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    told = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} told by OPENBLAS_CORETYPE to be on a {told}" if told else name
 
 
 @contextmanager
@@ -59,6 +121,6 @@ def chosen(threads: int) -> set[int]:
     return {processor for _, processor in sorted(ranked)[:threads]}
 
 
-def python_path(root: Path = Path(__file__).parents[2]) -> str:
+def python_path(root: Path = ROOT) -> str:
     """Return where processes that are started find this fastnn first, or that of another folder."""
     return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))

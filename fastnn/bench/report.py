@@ -11,7 +11,7 @@ from fastnn.bench.cases import LABELS, Case
 from fastnn.bench.changes import Change, change_sections, findings
 from fastnn.bench.costs import Cost
 from fastnn.bench.figures import NO_VALUE, Spread, short, spread
-from fastnn.bench.machine import IDLE_LOAD
+from fastnn.bench.machine import IDLE_LOAD, in_words
 from fastnn.bench.races import Race, race_sections
 from fastnn.bench.ratios import Ratio, ratio_sections
 from fastnn.markdown import markdown_table
@@ -130,6 +130,7 @@ class Report:
     notes: tuple[str, ...] = ()
     interrupted: bool = False
     changes: tuple[Change, ...] = ()
+    suite: str = ""
 
     @property
     def regressions(self) -> list[str]:
@@ -169,6 +170,9 @@ def as_json(report: Report) -> str:
         entry["spread"] = spread(cost.values) if cost.values else None
     for ratio, entry in zip(report.ratios, document["ratios"], strict=True):
         entry["spread"] = ratio.spread
+    for race, shown in zip(report.races, document["races"], strict=True):
+        for runner, entry in zip(race.runners, shown["runners"], strict=True):
+            entry["times"] = race.times(runner)
     for finding, entry in zip(findings(report.changes), document["changes"], strict=True):
         entry["finding"] = finding and finding._asdict() | {"verdict": finding.verdict}
     return json.dumps(document, indent=2)
@@ -202,16 +206,10 @@ def as_markdown(report: Report) -> str:
 
 def machine_line(environment: dict[str, Any]) -> str:
     """Return what `describe_environment` found, for a reader."""
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-    line = (
-        f"{environment['cpu']}, {environment['cores']} cores, {environment['platform']}; "
-        f"Python {environment['python']}, {versions}; {environment['date']}"
-    )
+    line = in_words(environment)
     load = environment["load"]
     if load is not None and load > IDLE_LOAD:
         line += f"\n\nOther programs were running, a load of {load:.1f}: take the figures as rough."
-    if of := environment["openblas_coretype"]:
-        line += f"\n\nOPENBLAS_CORETYPE={of}: OpenBLAS multiplies as on that processor."
     return line
 
 

@@ -73,6 +73,17 @@ def commit_of(folder: Path, commit: str = "HEAD") -> str | None:
     )
 
 
+def commit_of_package(root: Path) -> str | None:
+    """Return the commit of the fastnn in a folder, None where it is not from a checkout."""
+    if _git(root, "ls-files", "--error-unmatch", "fastnn/__init__.py") is None:
+        return None  # it is installed, if in a checkout of something else
+    found = _git(root, "rev-parse", "--short", "HEAD")
+    if found is None:
+        return None
+    changed = " with changes" if is_changed(root / "fastnn") else ""
+    return found.decode().strip() + changed
+
+
 def is_changed(folder: Path) -> bool:
     """Whether files of a checkout, below a folder, are not as they were committed."""
     return bool(_git(folder, "status", "--porcelain", "--", "."))

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from fastnn import bench
-from fastnn.cli import outputs
+from fastnn.cli import console, outputs
 from fastnn.cli.arguments import HelpFormatter
 from fastnn.cli.console import FAILED, INTERRUPTED
 
@@ -30,6 +30,11 @@ def add_to(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if (files := getattr(options, "beside", None)) is not None:
+        if others := sorted(set(vars(options)) - {"beside", "run"}):
+            raise ValueError(f"--beside: expected no other option, got --{others[0]}")
+        console.say(bench.beside(files))
+        return 0
     outputs.check((), plot=getattr(options, "plot", None))
     report = bench.run(options, progress=lambda name: print(name, file=sys.stderr))
     print(bench.as_markdown(report))

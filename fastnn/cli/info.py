@@ -8,10 +8,9 @@ import platform
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-
 import fastnn
 from fastnn import backends
+from fastnn.bench.machine import blas
 
 
 def add_to(commands: Any) -> None:
@@ -39,7 +38,7 @@ def _run(_: argparse.Namespace) -> int:
         "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}"
         if hasattr(os, "sched_getaffinity")
         else str(os.cpu_count()),
-        "blas": _blas(),
+        "blas": blas(),
         **backends.describe_numba(),
         "data": os.environ.get("FASTNN_DATA") or "the embedded MNIST",
         **{
@@ -55,13 +54,6 @@ def _run(_: argparse.Namespace) -> int:
 
 
 _RUN_TIME = ("numpy", "numba", "llvmlite", "safetensors", "tqdm")
-
-
-def _blas() -> str:
-    """Return the name and version of the library that multiplies matrices for NumPy."""
-    built_with = np.show_config(mode="dicts")
-    blas = built_with.get("Build Dependencies", {}).get("blas", {})
-    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
 def _version(distribution: str) -> str:

@@ -15,6 +15,7 @@ def describe() -> dict[str, str]:
     """Return facts about CPU, vectors and the cache of compiled kernels, by name."""
     cache = directory()
     return {
+        "llvm": ".".join(map(str, binding.llvm_version_info)),
         "cpu": f"{model_name()} ({binding.get_host_cpu_name()})",
         "vectors": f"{MACHINE.vector_bits} bits",
         "bfloat16": "multiplied by the processor" if HAS_BFLOAT16 else "emulated in float32",
