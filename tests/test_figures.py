@@ -19,7 +19,17 @@ if guards.CHECKED:
 
 sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
 
-from benchmarks.figures import FOLDER, LADDER, NAMES, anatomy, bits, data_way, descent, latency
+from benchmarks.figures import (
+    FOLDER,
+    LADDER,
+    NAMES,
+    anatomy,
+    bits,
+    data_way,
+    descent,
+    latency,
+    tile,
+)
 from benchmarks.ladder import results, rungs, table
 from fastnn.bench.figures import Spread
 
@@ -48,6 +58,7 @@ def test_the_command_draws_all_that_pages_show(tmp_path):
         "anatomy": {"784-100 forward", "100-200 backward", "784-100 update"},
         "latency": {"One sum: 4 multiply-adds", "8 sums: 32 multiply-adds"},
         "bits": {"28 × 28 pixels", "by sample", "by pixel"},
+        "tile": {"+ a8 b3", "24 sums stay in registers", "vectors of a tile"},
         "backprop": {"Dense 784-100", "gradient of weights: 784 × 100", "32 × 784", "ReLU"},
         "differences": {"both sides, float32", "one side, float64", "both sides, float64"},
         "activations": {"function", "derivative", *(kind.__name__ for kind in elementwise)},
@@ -107,6 +118,12 @@ def test_sums_wait_for_themselves(sums):
         assert min(np.diff(own)) >= latency.LATENCY
     # pipelines are full from so many sums on as are under way
     assert len(turns) == 10 * min(sums, latency.SUMS)
+
+
+def test_tiles_fill_the_registers():
+    assert tile.registers(tile.NARROW.tile_rows, tile.NARROW.tile_columns) == 16
+    assert 16 < tile.registers(tile.WIDE.tile_rows, tile.WIDE.tile_columns) <= 32
+    assert tile.loads_a_product(8, 3) == 11 / 24
 
 
 def test_all_matrices_have_their_way():

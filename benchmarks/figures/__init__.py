@@ -16,8 +16,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 LADDER, STEP = FOLDER / "ladder.json", FOLDER / "step.json"
 NAMES = (
-    "ladder", "roofline", "data-way", "anatomy", "latency", "bits", "backprop", "differences",
-    "activations", "descent",
+    "ladder", "roofline", "data-way", "anatomy", "latency", "bits", "tile", "backprop",
+    "differences", "activations", "descent",
 )  # fmt: skip
 INCHES = 4.8
 """How wide a picture is."""

@@ -64,7 +64,7 @@ def aligned(shape, dtype):
 
 
 def step_of(forward, backward):
-    """Return the step that two compiled functions make: nine calls from Python."""
+    """Return the step that two compiled functions make: seven calls from Python."""
 
     def step(state, X, y, rate):
         rate = X.dtype.type(rate)
