@@ -180,7 +180,7 @@ def as_json(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """Render the report for a terminal or a README."""
-    parts = [_machine(report.environment)]
+    parts = [machine_line(report.environment)]
     if report.missing:
         parts.append(f"Not installed, so not compared: {', '.join(report.missing)}.")
     parts += report.notes
@@ -204,7 +204,8 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def machine_line(environment: dict[str, Any]) -> str:
+    """Return what `describe_environment` found, for a reader."""
     line = in_words(environment)
     load = environment["load"]
     if load is not None and load > IDLE_LOAD:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastnn.bench.workloads import WORKLOADS, Workload
@@ -43,12 +43,16 @@ def timed(workload: Workload, rounds: int) -> dict[str, list[float]]:
     """
     for backend in BACKENDS:
         workload.check(workload.outcome(backend))
-    calls = {backend: workload.setup(backend) for backend in BACKENDS}
-    numbers = {backend: _calls_of_a_round(call) for backend, call in calls.items()}
-    seconds: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
+    return in_turn({backend: workload.setup(backend) for backend in BACKENDS}, rounds)
+
+
+def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds that each call takes in each round, in which all have their turn."""
+    numbers = {name: _calls_of_a_round(call) for name, call in calls.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for backend, number in numbers.items():
-            seconds[backend].append(_seconds(calls[backend], number) / number)
+        for name, number in numbers.items():
+            seconds[name].append(_seconds(calls[name], number) / number)
     return seconds
 
 
