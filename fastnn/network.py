@@ -683,6 +683,11 @@ class Network(Sequential):
             and classes can't be written. If `metadata` holds something other than texts.
         OSError
             If the file can't be written.
+
+        Notes
+        -----
+        Of a network with a layer of your own, `numpy.savez(path, *network.get_weights())` keeps the
+        parameters, and `set_weights(numpy.load(path).values())` puts them into a network built anew.
         """
         with self._lock.reading():
             saving.save(self, path)
