@@ -687,7 +687,8 @@ class Network(Sequential):
         Notes
         -----
         Of a network with a layer of your own, `numpy.savez(path, *network.get_weights())` keeps the
-        parameters, and `set_weights(numpy.load(path).values())` puts them into a network built anew.
+        parameters, and `set_weights(numpy.load(path).values())` puts them into a network that has
+        been built anew.
         """
         with self._lock.reading():
             saving.save(self, path)
