@@ -86,10 +86,10 @@ class TestPreparation:
         y = encoding.targets(flowers)
         assert [encoding.target.classes[i] for i in y] == flowers["species"].tolist()
         assert notes[0] == "target: species, 3 classes: iris, rose, tulip, wild"
-        assert (
-            "2 columns of numbers (height (cm), petals; standardised) and 1 of categories (colour): 5"
-            in (notes[1])
+        told = (
+            "2 columns of numbers (height (cm), petals; standardised) and 1 of categories (colour)"
         )
+        assert f"{told}: 5 in all" in notes[1]
 
     def test_numbers_with_a_text_among_them_are_told(self, houses):
         houses["rooms"] = np.where(np.arange(len(houses)) % 7, np.arange(len(houses)) % 5, -1)
