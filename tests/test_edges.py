@@ -1,8 +1,10 @@
-"""`python -m benchmarks.edges`: who computes something else gets no value."""
+"""`python -m benchmarks.edges`: who computes something else gets no value, and the page and the
+command tell of the same work."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +20,8 @@ import fastnn
 from benchmarks.edges import EDGES, __main__, by_hand, found, networks, programs, small, tasks
 from fastnn.bench import turns
 
+SHOWN_IN_PART = "once", "operations"
+PAGE = (ROOT / "docs" / "where-numpy-wins.md").read_text("utf-8")
 SMALL_TASKS = [
     (edge, work)
     for edge in ("rows", "steps", "lines")
@@ -191,3 +195,21 @@ def test_the_command_runs(tmp_path):
     wrong = subprocess.run([*command[:3], "dance"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "no edge dance" in wrong.stderr
+
+
+def rows_of(text: str) -> list[str]:
+    """Return what is in the first cell of each row of a table."""
+    tables = re.findall(r"^\|.+\n\|[ :|-]+\n((?:\|.+\n)+)", text, re.M)
+    return [line.split("|")[1].strip() for table in tables for line in table.splitlines()]
+
+
+def test_page_and_command_tell_of_the_same():
+    sections = dict(re.findall(r"^## [^\n]*\(`([\w-]+)`\)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
+    assert sections.keys() == EDGES.keys()
+    for name, text in sections.items():
+        told, works = rows_of(text), EDGES[name].works
+        assert told, name
+        if name in SHOWN_IN_PART:
+            assert set(told) <= set(works), name
+        else:
+            assert told == list(works), name

@@ -11,6 +11,8 @@ from fastnn.markdown import markdown_table
 
 from .tasks import Task
 
+NUMPY = "fastnn's NumPy backend"
+
 
 @dataclass(frozen=True)
 class Found:

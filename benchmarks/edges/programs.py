@@ -9,22 +9,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from inspect import getsource
 from statistics import median
 from typing import Any, NamedTuple
 
 from fastnn.bench.cases import LABELS, PEERS, Case
 from fastnn.bench.costs import run_program
 from fastnn.bench.measuring import tolerance
+from fastnn.bench.worker import peak_memory
 
-from .found import Edge, Found
+from .found import NUMPY, Edge, Found
 
-_IMPORT = """
+_IMPORT = f"""
 import json, sys, time
+from contextlib import suppress
+from pathlib import Path
+
+{getsource(peak_memory)}
 start = time.perf_counter()
 __import__(sys.argv[1])
-seconds = time.perf_counter() - start
-from fastnn.bench.worker import peak_memory
-print(json.dumps([seconds, peak_memory()]))
+print(json.dumps([time.perf_counter() - start, peak_memory()]))
 """
 MODULES = ("fastnn", "numpy", "sklearn.neural_network", "jax", "torch")
 
@@ -54,7 +58,6 @@ print(json.dumps([seconds, loss, peak_memory()]))
 """
 
 COLD = "fastnn, nothing cached"
-NUMPY = "fastnn's NumPy backend"
 NAMES = {"fastnn": "numba", COLD: "numba", NUMPY: "numpy"} | {
     LABELS[name]: name for name in ("torch", "jax", "sklearn")
 }
