@@ -137,6 +137,12 @@ def test_a_wrong_contender_has_a_line_and_no_number(monkeypatch, capsys):
     assert "No value: work: c: off by 1 of it." in printed
 
 
+def test_where_fastnn_is_wrong_nobody_is_compared():
+    of = found.Found("work", {found.NUMPY: (1.0, 1.0), "b": (2.0, 2.0)}, errors={"fastnn": "off"})
+    edge = found.Edge("rows", "Why?", ("work",), lambda rounds: iter([of]))
+    assert "| work |      - |                      - | - |" in found.as_markdown(edge, [of])
+
+
 def test_a_wrong_program_is_refused(monkeypatch):
     right = programs._Run(1.0, 0.5, 100.0)
 
@@ -159,6 +165,15 @@ def test_from_how_many_epochs_compiling_pays():
     assert programs._equal((few, many), (1, 2_000), "fastnn") == pytest.approx(500, abs=1)
     slower = replace(many, values={"fastnn": [9.0], programs.NUMPY: [7.0]})
     assert programs._equal((few, slower), (1, 2_000), "fastnn") is None
+    size, (_, numbers) = next(iter(programs.SIZES.items()))
+    named = [
+        replace(of, work=programs._in_words(size, epochs))
+        for of, epochs in zip((few, many), numbers, strict=True)
+    ]
+    (line,) = programs._notes(named)
+    assert re.fullmatch(
+        f"- {size}: compiled epochs pay from [\\d,]+ epochs with kernels cached.", line
+    )
 
 
 def test_the_reference_is_that_of_the_numpy_backend():

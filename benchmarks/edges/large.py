@@ -13,7 +13,7 @@ from .found import NUMPY, Edge, Found
 
 NAMES = {"numba": "fastnn", "numpy": NUMPY}
 
-WIDE, ONE_LAYER = (784, 2048, 2048, 10), (784, 4096, 10)
+NARROWER, WIDE, ONE_LAYER = (784, 512, 512, 10), (784, 2048, 2048, 10), (784, 4096, 10)
 
 
 def of_comparison(comparison: Comparison, rounds: int, missing: tuple[str, ...]) -> Found:
@@ -52,7 +52,9 @@ EDGES = (
         (
             {"shape": WIDE, "batch_size": 512, "samples": 2_048},
             {"shape": WIDE, "batch_size": 2_048, "samples": 4_096},
-            {"shape": WIDE, "batch_size": 2_048, "samples": 4_096, "dtype": "float64"},
+            {"shape": NARROWER, "batch_size": 128, "samples": 4_096, "dtype": "float64"},
+            {"shape": WIDE, "batch_size": 512, "samples": 1_024, "dtype": "float64"},
+            {"shape": WIDE, "batch_size": 2_048, "samples": 2_048, "dtype": "float64"},
             {"shape": ONE_LAYER, "batch_size": 2_048, "samples": 8_192},
             {"shape": ONE_LAYER, "batch_size": 8_192, "samples": 8_192},
         ),
@@ -62,9 +64,10 @@ EDGES = (
         "wide-predictions",
         "10,000 rows of dense input are predicted at once.",
         (
-            {"task": "predict", "shape": (784, 512, 512, 10), "samples": 10_000},
+            {"task": "predict", "shape": NARROWER, "samples": 10_000},
             {"task": "predict", "shape": WIDE, "samples": 10_000},
             {"task": "predict", "shape": ONE_LAYER, "samples": 10_000},
+            {"task": "predict", "shape": WIDE, "samples": 10_000, "dtype": "float64"},
         ),
         ("torch", "jax"),
     ),
@@ -78,7 +81,7 @@ EDGES = (
                 "samples": max(2_048, batch_size),
                 "matmul_precision": "bfloat16",
             }
-            for shape, batch_size in (((784, 512, 512, 10), 512), (WIDE, 512), (WIDE, 2_048))
+            for shape, batch_size in ((NARROWER, 512), (WIDE, 512), (WIDE, 2_048))
         ),
         PRECISION_PEERS,
     ),
