@@ -2,14 +2,15 @@
 
 import pytest
 
-from . import BACKENDS, WORKLOADS, Workload
+import fastnn
+from fastnn.bench import WORKLOADS, Workload
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", fastnn.available_backends())
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_workload(benchmark, workload: Workload, backend: str) -> None:
     workload.check(workload.outcome(backend))
-    benchmark.group = workload.name
+    benchmark.group, benchmark.name = workload.name, backend
     call = workload.setup(backend)
     if workload.group == "processes":
         result = benchmark.pedantic(call, rounds=3)

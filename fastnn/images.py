@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks
+from fastnn import checks, extras
 from fastnn.checks import Array
 from fastnn.layers import Rescaling, keeps_width
 
@@ -374,5 +374,5 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError('reading pictures needs Pillow: pip install "fastnn[images]"') from None
+        raise ImportError(f"reading pictures needs Pillow: {extras.install('images')}") from None
     return Image

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy.typing as npt
 
-from fastnn import checks, hints, samples, training
+from fastnn import checks, extras, hints, samples, training
 from fastnn.callbacks import Callback
 from fastnn.checks import Array
 from fastnn.network import Network
@@ -240,7 +240,7 @@ def on_cluster(
         from distributed import Client, as_completed
     except ImportError:
         raise ImportError(
-            "--dask: expected distributed to be installed: pip install 'fastnn[dask]'"
+            f"--dask: expected distributed to be installed: {extras.install('dask')}"
         ) from None
     # a client that is refused because of this would not go away for a minute
     if not re.fullmatch(r"((tcp|tls|ucx|wss?)://)?[^\s/]+:\d+", address):

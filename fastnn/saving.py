@@ -256,7 +256,9 @@ def _described(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
 def _architecture(layer: Layer, shared: Optimizer | None) -> dict[str, Any]:
     if layer not in layers.BUILT_IN or layer._only_python:
         raise TypeError(
-            f"can't save {layer!r}: only fastnn's own layers can be built again from a file"
+            f"can't save {layer!r}: only fastnn's own layers can be built again from a file; "
+            "numpy.savez(path, *network.get_weights()) keeps the parameters, and "
+            "set_weights(numpy.load(path).values()) puts them into a network built anew"
         )
     described: dict[str, Any] = {"type": type(layer).__name__}
     described |= {name: getattr(layer, name) for name in layer._arguments}

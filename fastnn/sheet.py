@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, images, plotting
+from fastnn import checks, extras, images, plotting
 from fastnn.checks import Array
 from fastnn.plotting import BLUE, GREY, ORANGE
 
@@ -116,7 +116,7 @@ def draw(
     try:
         import matplotlib.figure  # noqa: F401 - before anything is predicted
     except ImportError:
-        raise ImportError('drawing needs matplotlib: pip install "fastnn[plot]"') from None
+        raise ImportError(f"drawing needs matplotlib: {extras.install('plot')}") from None
     network._loss.check_logits("sheet")
     height, width = X.shape[1:]
     inputs = images.input_width(network)

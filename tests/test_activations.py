@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -127,6 +128,22 @@ class TestOwn:
         network = Network([Dense(3, 2), Activation(np.sin, np.cos)])
         with pytest.raises(TypeError, match=r"can't save Activation\(sin, cos\)"):
             network.save(tmp_path / "model")
+
+    def test_the_refusal_says_how_to_keep_the_parameters(self, tmp_path):
+        def built(seed):
+            layers = [
+                layer for _ in range(6) for layer in (Dense(3, 3), Activation(np.sin, np.cos))
+            ]
+            return Network(layers, seed=seed)
+
+        network, path = built(0), tmp_path / "weights.npz"
+        with pytest.raises(TypeError) as caught:
+            network.fit(np.eye(3), np.arange(3), checkpoint=tmp_path / "training")
+        saving, loading = re.findall(r"(?:numpy\.save|set_weights).*?\)+(?= )", str(caught.value))
+        eval(saving, {"numpy": np, "path": path, "network": network})
+        again = built(1)
+        eval(f"again.{loading}", {"numpy": np, "path": path, "again": again})
+        np.testing.assert_array_equal(again(np.eye(3)), network(np.eye(3)))
 
 
 @pytest.mark.parametrize("squashing", [Sigmoid, Tanh])

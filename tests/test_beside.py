@@ -207,6 +207,8 @@ def test_reports_of_different_suites_are_refused(tmp_path, capsys):
 
 
 def test_pytest_benchmark_says_the_same_of_the_machine(monkeypatch):
+    for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
+        monkeypatch.setenv(f"{name}_NUM_THREADS", "1")  # or it would, for all tests that follow
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks import conftest
 

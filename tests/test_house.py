@@ -17,6 +17,7 @@ FLOORS = [
         "checks",
         "compilations",
         "guards",
+        "extras",
         "interrupts",
         "locks",
         "markdown",

@@ -206,5 +206,5 @@ def test_without_onnx(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "fastnn.interchange.onnx", raising=False)
     monkeypatch.delattr("fastnn.interchange.onnx", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install .fastnn\[onnx\]"):
+    with pytest.raises(ImportError, match="pip install onnx"):
         Network([Dense(4, 3)]).to_onnx(tmp_path / "none.onnx")

@@ -375,5 +375,5 @@ def test_without_pytorch(monkeypatch):
     monkeypatch.delitem(sys.modules, "fastnn.interchange.torch", raising=False)
     monkeypatch.delattr("fastnn.interchange.torch", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"pip install .fastnn\[torch\]"):
+    with pytest.raises(ImportError, match="pip install torch"):
         Network([Dense(4, 3)]).to_torch()

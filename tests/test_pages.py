@@ -22,7 +22,7 @@ from conftest import ROOT
 from test_datasets import arrays, write_emnist  # noqa: F401
 
 import fastnn
-from fastnn import cli, tables
+from fastnn import cli, extras, tables
 
 SOURCES = (*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("docs/**/*.md"))
 PAGES = {
@@ -101,6 +101,8 @@ def test_shell(page):
         "fastnn train --hiden 100",
         "fastnn dance",
         "pip install '.[plots]'",
+        "pip install --upgrade 'fastnn[plot]'",
+        "pip install fastnn",
         "python -m benchmarks.lader",
         "pytest tests/test_absent.py",
         "frobnicate",
@@ -110,13 +112,17 @@ def test_wrong_commands_are_found(line):
     assert fault_of(line)
 
 
+APART_FROM = re.compile(r"""(?:&&|\|)(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")
+"""What parts a command from the next, outside of quotes."""
+
+
 def commands(text: str) -> list[str]:
     """Return the commands in the blocks of shell, without comments."""
     found = []
     for block in re.findall(r"^ *```sh\n(.*?)```", text, re.S | re.M):
         for line in block.replace("\\\n", " ").splitlines():
             code = re.sub(r"(^|\s)#.*", "", line)
-            found += [part for part in re.split(r"&&|\|", code) if part.strip()]
+            found += [part for part in APART_FROM.split(code) if part.strip()]
     return found
 
 
@@ -155,13 +161,31 @@ def refusal(arguments: list[str]) -> str | None:
 
 def absent_extra(wanted: list[str]) -> str | None:
     """Return what is wrong with what `pip` is asked for, or None."""
+    if any(re.match("fastnn\\b", word) for word in wanted):
+        return "on the index, fastnn is another project"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for word in wanted:
-        if extras := re.fullmatch(r"(?:\.|fastnn)\[(.+)\]", word):
-            absent = set(extras[1].split(",")) - set(project["optional-dependencies"])
+        if wished := re.fullmatch(r"\.\[(.+)\]", word):
+            absent = set(wished[1].split(",")) - set(project["optional-dependencies"])
             if absent:
                 return f"there is no extra {absent}"
     return None
+
+
+def test_nothing_installs_the_fastnn_of_the_index():
+    """Another project has the name there, so neither pages nor messages may say it to pip."""
+    code = (path.read_text("utf-8") for path in (ROOT / "fastnn").rglob("*.py"))
+    said = re.compile(r"pip install[^`&\n]*?\bfastnn\b(?!\.)|['\"`]fastnn\[")
+    texts = [*PAGES.values(), *code]
+    wrong = [found[0] for text in texts for found in said.finditer(text)]
+    assert wrong == ["pip install fastnn"]  # of docs/releasing.md, which explains it
+
+
+def test_messages_name_the_libraries_of_the_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra, libraries in extras.LIBRARIES.items():
+        wanted = [word.split(">=")[0] for word in project["optional-dependencies"][extra]]
+        assert libraries.split() == wanted
 
 
 def test_reference_has_every_public_name():

@@ -952,4 +952,4 @@ def test_an_error_says_how_to_get_scikit_learn():
     code = "import sys; sys.modules['sklearn'] = None; import fastnn.sklearn"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode != 0
-    assert "pip install 'fastnn[sklearn]'" in run.stderr
+    assert "pip install scikit-learn" in run.stderr

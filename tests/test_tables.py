@@ -645,7 +645,7 @@ def test_pandas_is_named_where_it_is_missing(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     assert cli.main(["train", "--csv", str(tmp_path / "t.csv"), "--target", "a"]) == 2
-    assert "tables need pandas: pip install 'fastnn[tables]'" in capsys.readouterr().err
+    assert "tables need pandas: pip install pandas pyarrow" in capsys.readouterr().err
 
 
 class TestCommands:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -28,10 +30,17 @@ for _workload in WORKLOADS:
 
 @pytest.fixture
 def faces(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
-    import benchmarks
+    """As asv imports it; it sets variables for all that is imported later."""
+    threads = [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN")]
+    for name in threads:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import over_commits
+    import over_commits.operations
+    import over_commits.processes
+    import over_commits.trainings
 
-    return benchmarks
+    return over_commits
 
 
 def test_every_operation_of_the_protocol_has_workloads():
@@ -119,14 +128,12 @@ def test_processes_say_result_and_memory(backend):
 
 
 def test_asv_has_every_workload(faces):
-    from benchmarks import bench_operations, bench_processes, bench_training
-
-    modules = bench_operations, bench_training, bench_processes
+    modules = faces.operations, faces.trainings, faces.processes
     classes = [
         thing
         for module in modules
         for name, thing in vars(module).items()
-        if isinstance(thing, type) and not name.startswith("_")
+        if hasattr(thing, "time_call") and not name.startswith("_")
     ]
     found = [workload for kind in classes for workload in kind.workloads.values()]
     assert sorted(w.name for w in found) == sorted(w.name for w in WORKLOADS)
@@ -134,9 +141,45 @@ def test_asv_has_every_workload(faces):
         sizes, dtypes, names = kind.params
         assert list(kind.workloads) == [(size, dtype) for size in sizes for dtype in dtypes]
         assert names == ["numba", "numpy"]
-    timed = bench_operations.dense_backward()
+    timed = faces.operations.dense_backward()
     timed.setup("tiny", "float32", "numba")
     timed.time_call("tiny", "float32", "numba")
+
+
+def test_pages_of_asv_name_what_they_show(faces):
+    shown = {
+        (function.pretty_name, getattr(function, "unit", "seconds"))
+        for module in (faces.operations, faces.trainings, faces.processes)
+        for thing in vars(module).values()
+        if isinstance(thing, type)
+        for name, function in vars(thing).items()
+        if name.startswith(("time_", "track_"))
+    }
+    assert ("elementwise_forward relu", "seconds") in shown
+    assert ("layers: ReLU", "seconds") in shown
+    assert ("epoch of MNIST: peak memory", "bytes") in shown
+    assert ("epoch of MNIST: share of right answers", "share of right answers") in shown
+    labels = {(workload.group, workload.label) for workload in WORKLOADS}
+    assert len(shown) == len(labels) + 4 + 3  # memory of four processes, results of three
+
+
+def test_asv_imports_with_what_fastnn_needs():
+    """It imports every file of the folder, in an environment that has nothing else."""
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "for name in ('pytest', 'sklearn', 'matplotlib', 'scipy', 'pandas'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.path.insert(0, 'benchmarks')\n"
+        "import over_commits\n"
+        "for module in pkgutil.iter_modules(over_commits.__path__):\n"
+        "    print(importlib.import_module(f'over_commits.{module.name}').__name__)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert run.stdout.split() == [
+        f"over_commits.{of}" for of in ("operations", "processes", "trainings")
+    ]
 
 
 @dataclass(frozen=True)

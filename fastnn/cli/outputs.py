@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from importlib import util
 from pathlib import Path
 
+from fastnn import extras
+
 
 def check(inputs: Iterable[Path | None], **outputs: Path | None) -> None:
     """Refuse before the training what would fail after it, or overwrite what it reads or writes."""
@@ -29,9 +31,7 @@ def check_picture(option: str, path: Path) -> None:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"{option}: expected a .png, .svg or .pdf file, got {path}")
     if util.find_spec("matplotlib") is None:
-        raise ValueError(
-            f"{option}: expected matplotlib to be installed: pip install 'fastnn[plot]'"
-        )
+        raise ValueError(f"{option}: expected matplotlib to be installed: {extras.install('plot')}")
 
 
 def check_file(option: str, path: Path) -> None:

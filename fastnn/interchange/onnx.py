@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn import checks, saving
+from fastnn import checks, extras, saving
 from fastnn.interchange.records import Described, described, row, said
 from fastnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 
 try:
     from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 except ImportError:
-    raise ImportError('writing ONNX files needs onnx: pip install "fastnn[onnx]"') from None
+    raise ImportError(f"writing ONNX files needs onnx: {extras.install('onnx')}") from None
 
 if TYPE_CHECKING:
     from fastnn.network import Network

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks
+from fastnn import checks, extras
 from fastnn.checks import Array
 from fastnn.interchange.records import Described, described, row, said, said_by
 from fastnn.layers import Dense, Layer, Rescaling
@@ -27,7 +27,7 @@ try:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.utils.multiclass import unique_labels
 except ImportError:
-    raise ImportError('scikit-learn is needed: pip install "fastnn[sklearn]"') from None
+    raise ImportError(f"scikit-learn is needed: {extras.install('sklearn')}") from None
 
 if TYPE_CHECKING:
     from fastnn.network import Network

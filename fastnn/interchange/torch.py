@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from fastnn import extras
 from fastnn.dropout import Dropout
 from fastnn.interchange import state_dict
 from fastnn.interchange.records import Described, described, row, said, said_by
@@ -19,7 +20,7 @@ try:
     from torch import nn
     from torch.nn.utils import parametrize
 except ImportError:
-    raise ImportError('PyTorch is needed: pip install "fastnn[torch]"') from None
+    raise ImportError(f"PyTorch is needed: {extras.install('torch')}") from None
 
 if TYPE_CHECKING:
     from fastnn.network import Network

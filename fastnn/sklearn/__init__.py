@@ -6,10 +6,12 @@ takes the place of `from sklearn.neural_network import MLPClassifier`. `docs/sci
 what is the same, and what there is beyond it.
 """
 
+from fastnn import extras
+
 try:
     import sklearn as _  # noqa: F401
 except ImportError:
-    raise ImportError("fastnn.sklearn needs scikit-learn: pip install 'fastnn[sklearn]'") from None
+    raise ImportError(f"fastnn.sklearn needs scikit-learn: {extras.install('sklearn')}") from None
 
 from fastnn.sklearn.classifier import MLPClassifier
 from fastnn.sklearn.regressor import MLPRegressor

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks
+from fastnn import checks, extras
 
 Frame = Any
 """A `pandas.DataFrame`."""
@@ -156,5 +156,5 @@ def load_pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise ImportError("tables need pandas: pip install 'fastnn[tables]'") from None
+        raise ImportError(f"tables need pandas: {extras.install('tables')}") from None
     return pandas

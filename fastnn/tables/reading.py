@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from fastnn import checks, unpacking
+from fastnn import checks, extras, unpacking
 from fastnn.tables import cells
 from fastnn.tables.cells import Frame
 from fastnn.tables.encoding import Encoding
@@ -210,7 +210,7 @@ def _of_parquet(name: str) -> Frame:
     try:
         import pyarrow
     except ImportError as error:
-        needed = "reading Parquet needs pyarrow: pip install 'fastnn[tables]'"
+        needed = f"reading Parquet needs pyarrow: {extras.install('tables')}"
         raise ImportError(needed) from error
     expected = f"{name}: expected a Parquet file"
     try:

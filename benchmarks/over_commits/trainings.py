@@ -1,4 +1,4 @@
-"""asv: trainings with every layer, optimiser and loss, and predictions."""
+"""Trainings with every layer, optimiser and loss, and predictions."""
 
 from . import asv_classes
 

@@ -1,4 +1,4 @@
-"""asv: every operation of a backend."""
+"""Every operation of a backend."""
 
 from . import asv_classes
 

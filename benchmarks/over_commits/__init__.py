@@ -1,0 +1,70 @@
+"""The table `fastnn.bench.WORKLOADS` as asv takes it.
+
+Everything in this folder is imported by asv, in an environment that has fastnn and what it needs.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+# before NumPy is imported, which reads them then
+for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+
+import fastnn  # noqa: E402
+from fastnn.bench import WORKLOADS, Workload  # noqa: E402
+
+BACKENDS = fastnn.available_backends()
+
+
+class Timed:
+    """A workload by size and dtype, with a value for each backend.
+
+    It is made and checked in `setup`, so that compilation and errors stay out of the time.
+    """
+
+    param_names = ("size", "dtype", "backend")
+    workloads: dict[tuple[str, str], Workload]
+
+    def setup(self, size: str, dtype: str, backend: str) -> None:
+        workload = self.workloads[size, dtype]
+        workload.check(workload.outcome(backend))
+        self.call = workload.setup(backend)
+
+
+def asv_classes(*groups: str, base: type[Timed] = Timed) -> dict[str, type]:
+    """Return a class for each label of the groups, by a name in Python."""
+    by_label: dict[str, list[Workload]] = {}
+    for workload in WORKLOADS:
+        if workload.group in groups:
+            label = workload.label if len(groups) == 1 else f"{workload.group}: {workload.label}"
+            by_label.setdefault(label, []).append(workload)
+    by_name = {re.sub(r"\W+", "_", label): label for label in by_label}
+    return {
+        name: type(name, (base,), _attributes(label, by_label[label]))
+        for name, label in by_name.items()
+    }
+
+
+def named(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Say how pages of asv call a benchmark, and what else it asks a benchmark for."""
+
+    def told(function: Callable[..., Any]) -> Callable[..., Any]:
+        vars(function).update(attributes, pretty_name=name)
+        return function
+
+    return told
+
+
+def _attributes(label: str, workloads: list[Workload]) -> dict[str, Any]:
+    @named(label)
+    def time_call(self: Timed, size: str, dtype: str, backend: str) -> None:
+        self.call()
+
+    sizes, dtypes = (dict.fromkeys(getattr(w, of) for w in workloads) for of in ("size", "dtype"))
+    return {
+        "params": (list(sizes), list(dtypes), list(BACKENDS)),
+        "workloads": {(w.size, w.dtype): w for w in workloads},
+        "time_call": time_call,
+    }

@@ -1,0 +1,33 @@
+"""Whole processes: their time, their peak memory, and what they come to."""
+
+from typing import Any
+
+from . import Timed, asv_classes, named
+
+
+class Process(Timed):
+    timeout = 600
+    number, repeat, warmup_time = 1, 3, 0
+
+
+def _tracked(label: str, what: str) -> dict[str, Any]:
+    """Return benchmarks of numbers that are no times."""
+
+    @named(f"{label}: peak memory", unit="bytes")
+    def track_peak_memory(self: Process, size: str, dtype: str, backend: str) -> float:
+        peak_bytes = self.workloads[size, dtype].row.run(backend, dtype).peak_bytes
+        return float("nan") if peak_bytes is None else peak_bytes
+
+    @named(f"{label}: {what}", unit=what)
+    def track_result(self: Process, size: str, dtype: str, backend: str) -> float:
+        return self.call()
+
+    tracked = {"track_peak_memory": track_peak_memory}
+    return tracked | ({"track_result": track_result} if what else {})
+
+
+for _name, _class in asv_classes("processes", base=Process).items():
+    _row = next(iter(_class.workloads.values())).row
+    for _attribute, _function in _tracked(_row.label, _row.result).items():
+        setattr(_class, _attribute, _function)
+    globals()[_name] = _class
