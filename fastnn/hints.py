@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.checks import Array
+from fastnn.datasets import LEAST_PIXELS
 from fastnn.layers import Dense, Layer
 from fastnn.normalization import BatchNorm
 
@@ -28,9 +29,6 @@ OFTEN = 0.1
 
 SAMPLES = 128
 """How many at most, evenly spaced, stand for all of them."""
-
-LEAST_PIXELS = 64
-"""Columns of what is taken for images; a table of counts and ages may hold such numbers as well."""
 
 EXPECTED = 10
 """How many samples of a class there are to be on average, before one without any is strange."""
