@@ -7,8 +7,8 @@ from typing import Any
 for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
     os.environ.setdefault(f"{_name}_NUM_THREADS", "1")
 
-from fastnn.bench.machine import describe_environment  # noqa: E402
+from fastnn.bench.machine import blas, describe_environment  # noqa: E402
 
 
 def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
-    machine_info["fastnn"] = describe_environment()
+    machine_info["fastnn"] = describe_environment() | {"blas": blas()}

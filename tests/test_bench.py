@@ -21,6 +21,7 @@ from fastnn.bench import (
     costs,
     machine,
     measuring,
+    ratios,
     report,
     samples,
     suites,
@@ -259,6 +260,34 @@ def test_threads_and_instructions_are_fixed_for_every_library():
     assert "max_isa=AVX2" in variables["XLA_FLAGS"]
 
 
+def test_openblas_chooses_its_kernels_in_every_process_that_is_measured(monkeypatch):
+    told = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    for name in told:
+        monkeypatch.setenv(name, "Prescott")
+    monkeypatch.setenv("SOMETHING_ELSE", "stays")
+    variables = measuring.environment(TINY)
+    assert not set(told) & set(variables)
+    assert variables["SOMETHING_ELSE"] == "stays"
+    assert measuring.environment(replace(TINY, avx2=True))["OPENBLAS_CORETYPE"] == "Haswell"
+    started = []
+
+    def popen(*arguments, env, **others):
+        started.append(env)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring.subprocess, "Popen", popen)
+    worker = measuring.Worker(TINY)
+    with pytest.raises(KeyboardInterrupt):
+        worker.__enter__()
+    worker.log.close()
+    with pytest.raises(KeyboardInterrupt):
+        list(ratios.measure_ratios([], 1, variables))
+    with pytest.raises(KeyboardInterrupt):
+        costs.run_program("print(1)")
+    assert len(started) == 3
+    assert not any(set(told) & set(env) for env in started)
+
+
 def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("not on this system")
@@ -397,6 +426,31 @@ def test_report_as_json_and_markdown():
     assert "all: faster than every peer in 2 of 2, 2.50 times" in text
     assert whole.failures == ["tiny: jax: loss 3 in epoch 1"] * 2
     assert "- tiny: jax: loss 3 in epoch 1" in text
+
+
+def test_the_mean_is_of_comparisons_that_all_peers_ran():
+    ours, slow = outcome([9.0, 1.0, 1.0]), outcome([9.0, 8.0, 8.0], contender="torch")
+    fast = outcome([9.0, 2.0, 2.0], contender="jax")
+    refused = replace(fast, error="loss 3 in epoch 1")
+    found = [
+        report.Result(name, 2, others, 1.0)
+        for name, others in (
+            ("both", (ours, slow, fast)),
+            ("one", (ours, slow)),
+            ("refused", (ours, slow, refused)),
+            ("nobody", (ours,)),
+        )
+    ]
+    (lines,) = report._won(found)
+    assert "all: faster than every peer in 1 of 1, 2.00 times" in lines
+    assert "each peer has a time for (PyTorch eager, JAX lax.scan); 2 comparisons without" in lines
+    assert "left out" not in report._won(found[:1])[0]
+    assert "8.00 times" in report._won(found[1:])[0]  # where JAX has none, all is alike
+    apart = [report.Result("jax", 2, (ours, fast), 1.0), found[1]]
+    assert report._won(apart) == [
+        "No comparison has a time of each peer: JAX lax.scan, PyTorch eager."
+    ]
+    assert report._won(found[3:]) == []
 
 
 @pytest.mark.parametrize(

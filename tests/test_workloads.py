@@ -17,6 +17,8 @@ from conftest import ROOT
 from fastnn import backends, bench, layers, losses, optimizers
 from fastnn.backends import numpy_backend
 from fastnn.bench import WORKLOADS, command, machine, ratios, turns
+from fastnn.bench.cases import Case
+from fastnn.bench.measuring import environment
 from fastnn.bench.operations import OPERATIONS, Problem
 from fastnn.bench.processes import PROCESSES
 from fastnn.bench.ratios import Ratio
@@ -220,7 +222,7 @@ def test_backends_are_timed_in_turn(monkeypatch):
 
 def test_ratios_come_from_a_process_of_their_own():
     workloads = [w for w in ratios.chosen("operations", "float64") if w.size == "tiny"][:2]
-    found = list(ratios.measure_ratios(workloads, 3, {"OPENBLAS_NUM_THREADS": "1"}))
+    found = list(ratios.measure_ratios(workloads, 3, environment(Case("numba"))))
     assert [ratio.label for ratio in found] == [workload.label for workload in workloads]
     for ratio in found:
         assert len(ratio.seconds["numpy"]) == len(ratio.seconds["numba"]) == 3
@@ -230,7 +232,7 @@ def test_ratios_come_from_a_process_of_their_own():
 def test_a_process_that_dies_says_why(monkeypatch):
     unknown = bench.Workload("operations", Off(0.0), "tiny", "float32", 0.0)
     with pytest.raises(RuntimeError, match="KeyError: 'operations-off-tiny-float32'"):
-        list(ratios.measure_ratios([unknown], 3, {}))
+        list(ratios.measure_ratios([unknown], 3, environment(Case("numba"))))
 
 
 FOUND = (

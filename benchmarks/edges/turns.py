@@ -36,7 +36,7 @@ def in_a_process(edge: str, work: str, rounds: int) -> Found:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.edges.turns", edge, work,
              str(rounds)],
-            env=os.environ | variables, capture_output=True, text=True,
+            env=variables, capture_output=True, text=True,
         )  # fmt: skip
     if done.returncode:
         *_, last = done.stderr.strip().splitlines() or [f"status {done.returncode}"]

@@ -5,7 +5,6 @@ what it computed against the NumPy backend before it says how long it took.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastnn.bench.machine import kept_to, python_path
+from fastnn.bench.machine import inherited, kept_to, python_path
 from fastnn.processors import usable
 
 _IMPORT = """
@@ -237,7 +236,7 @@ def _compiled(cache: str) -> set[Path]:
 def run_program(
     program: str, *arguments: object, threads: int = 1, cache: str | None = None
 ) -> Any:
-    environment = os.environ | {"PYTHONPATH": python_path(), "FASTNN_NUM_THREADS": str(threads)}
+    environment = inherited() | {"PYTHONPATH": python_path(), "FASTNN_NUM_THREADS": str(threads)}
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports compile once, not every time

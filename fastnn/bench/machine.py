@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +17,9 @@ from fastnn.processors import cores, governor, known_caches, model_name, usable,
 
 ROOT = Path(__file__).parents[2]
 
+#: What has OpenBLAS take other kernels, or other block sizes, than it would choose by itself.
+CHOSEN_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
 #: Of one processor on average over a minute: what is above is the work of others.
 IDLE_LOAD = 0.3
 
@@ -25,7 +28,7 @@ def describe_environment() -> dict[str, Any]:
     """Return what a reader needs to judge or repeat the figures, None for what nobody tells.
 
     `commit` is that of the checkout which fastnn comes from; `caches` are in bytes, the first level
-    first; `governor` is the system's rule for the clock's rate.
+    first; `governor` is the system's rule for the clock's rate; `blas` is that of the workers.
     """
     versions = {}
     for package in ("fastnn", "numpy", "numba", "llvmlite", "torch", "jax", "scikit-learn"):
@@ -49,7 +52,7 @@ def describe_environment() -> dict[str, Any]:
         "commit": trees.commit_of_package(ROOT),
         "versions": versions,
         "llvm": numba.get("llvm"),
-        "blas": blas(),
+        "blas": blas(inherited()),
     }
 
 
@@ -85,15 +88,21 @@ def _size(number: int) -> str:
     return f"{number / 1024:.3g} KiB"
 
 
-def blas() -> str:
+def inherited() -> dict[str, str]:
+    """Return the environment that workers start from: this one, with OpenBLAS free to choose."""
+    return {name: value for name, value in os.environ.items() if name not in CHOSEN_KERNELS}
+
+
+def blas(variables: Mapping[str, str] = os.environ) -> str:
     """Return the name and version of the library that multiplies matrices for NumPy.
 
-    And the processor whose kernels it was told to take, as they may not be the fastest here.
+    And the processor whose kernels the variables tell it to take, as they may not be the fastest
+    here.
     """
     built_with = np.show_config(mode="dicts")
     blas = built_with.get("Build Dependencies", {}).get("blas", {})
     name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
-    told = os.environ.get("OPENBLAS_CORETYPE")
+    told = variables.get("OPENBLAS_CORETYPE")
     return f"{name} told by OPENBLAS_CORETYPE to be on a {told}" if told else name
 
 

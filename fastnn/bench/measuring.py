@@ -7,7 +7,6 @@ is compared is the ratio within a round.
 
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any, Self
 from fastnn.bench.anatomy import Anatomy, gathered
 from fastnn.bench.cases import Case, Comparison
 from fastnn.bench.changes import AGAIN, NEW, OLD, SIDES, Change
-from fastnn.bench.machine import kept_to, python_path
+from fastnn.bench.machine import inherited, kept_to, python_path
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
@@ -39,7 +38,10 @@ SETTLING_SECONDS = 0.25
 
 
 def environment(case: Case) -> dict[str, str]:
-    """Return the variables that fix threads and instructions, which libraries read on import."""
+    """Return a worker's variables.
+
+    Some fix threads and instructions, which libraries read on import; the rest is inherited.
+    """
     threads = str(case.threads)
     variables = dict.fromkeys(
         (
@@ -65,7 +67,7 @@ def environment(case: Case) -> dict[str, str]:
             "NUMBA_CPU_NAME": "haswell",
             "FASTNN_VECTOR_BITS": "256",
         }
-    return variables | {"XLA_FLAGS": " ".join(xla_flags)}
+    return inherited() | variables | {"XLA_FLAGS": " ".join(xla_flags)}
 
 
 _ON_ANOTHER_FASTNN = """
@@ -113,7 +115,7 @@ class Worker:
                 stderr=self.log,
                 text=True,
                 bufsize=1,
-                env=os.environ | environment(self.case) | self._places(),
+                env=environment(self.case) | self._places(),
             )
         self.send(self.case)
         return self

@@ -1,7 +1,6 @@
 """NumPy's time over Numba's, workload by workload, both in one process in interleaved rounds."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -72,7 +71,7 @@ def measure_ratios(
     rounds : int
         In which both are timed, one after the other.
     environment : dict
-        The variables that have libraries take one thread.
+        The variables of that process, which have libraries take one thread.
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         with kept_to(1):
@@ -83,7 +82,7 @@ def measure_ratios(
                 stderr=log,
                 text=True,
                 bufsize=1,
-                env=os.environ | environment | {"PYTHONPATH": python_path()},
+                env=environment | {"PYTHONPATH": python_path()},
             )
         assert process.stdin is not None
         assert process.stdout is not None

@@ -139,6 +139,12 @@ class Report:
         return [of.name for of, found in pairs if found is not None and found.is_regression]
 
     @property
+    def hidden(self) -> list[str]:
+        """What may have become slower or not, for all that can be told."""
+        pairs = zip(self.changes, findings(self.changes), strict=True)
+        return [of.name for of, found in pairs if found is not None and found.is_hidden]
+
+    @property
     def failures(self) -> list[str]:
         """Every contender without a time, and every cost, and why."""
         contenders = [
@@ -175,6 +181,7 @@ def as_json(report: Report) -> str:
             entry["times"] = race.times(runner)
     for finding, entry in zip(findings(report.changes), document["changes"], strict=True):
         entry["finding"] = finding and finding._asdict() | {"verdict": finding.verdict}
+    document["failures"] = report.failures
     return json.dumps(document, indent=2)
 
 
@@ -206,11 +213,15 @@ def as_markdown(report: Report) -> str:
 
 def machine_line(environment: dict[str, Any]) -> str:
     """Return what `describe_environment` found, for a reader."""
-    line = in_words(environment)
+    return "\n\n".join(filter(None, (in_words(environment), load_warning(environment))))
+
+
+def load_warning(environment: dict[str, Any]) -> str | None:
+    """Return what a reader must know of other programs, None if there was nothing to speak of."""
     load = environment["load"]
-    if load is not None and load > IDLE_LOAD:
-        line += f"\n\nOther programs were running, a load of {load:.1f}: take the figures as rough."
-    return line
+    if load is None or load <= IDLE_LOAD:
+        return None
+    return f"Other programs were running, a load of {load:.1f}: take the figures as rough."
 
 
 def _costs(costs: Sequence[Cost]) -> str:
@@ -328,14 +339,21 @@ def _apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def _won(results: Sequence[Result]) -> list[str]:
     """In how many comparisons the subject was faster than all peers, by input where there are more.
 
-    The geometric mean is of the times of the fastest peer of each over the subject's.
+    The geometric mean is of the times of the fastest peer of each over the subject's. Only what all
+    peers of the run have a time for counts: where the fastest can't run, the fastest of the others
+    is easily beaten.
     """
     by_input: dict[str, list[float]] = {}
-    for result in results:
-        if (fastest := result.fastest_peer) is not None:
+    timed = [_timed_peers(result) for result in results]
+    everyone = {name: None for names in timed for name in names}
+    for result, names in zip(results, timed, strict=True):
+        if (fastest := result.fastest_peer) is not None and len(names) == len(everyone):
             by_input.setdefault(result.subject.case.form, []).append(fastest[1].median)
-    if not by_input:
+    if not everyone:
         return []
+    labels = ", ".join(LABELS[name] for name in everyone)
+    if not by_input:
+        return [f"No comparison has a time of each peer: {labels}."]
     groups = [("all", [ratio for ratios in by_input.values() for ratio in ratios])]
     if len(by_input) > 1:
         groups += [(form, ratios) for form, ratios in by_input.items() if len(ratios) > 1]
@@ -345,7 +363,21 @@ def _won(results: Sequence[Result]) -> list[str]:
         f"({min(ratios):.2f} to {max(ratios):.2f})."
         for name, ratios in groups
     ]
+    unlike = sum(0 < len(names) < len(everyone) for names in timed)
+    if unlike:
+        counted = f"Counted is what each peer has a time for ({labels})"
+        lines.append(
+            f"{counted}; {unlike} comparison{'s' if unlike > 1 else ''} without some left out."
+        )
     return ["\n".join(f"- {line}" for line in lines)]
+
+
+def _timed_peers(result: Result) -> list[str]:
+    """Return the peers that have a time relative to the subject's, each once."""
+    peers = [o for o in result.outcomes if o.case.is_peer]
+    return list(
+        dict.fromkeys(o.case.contender for o in peers if "time_ratio" in (result.figures(o) or {}))
+    )
 
 
 def _beside_numpy(result: Result) -> list[str]:
