@@ -308,8 +308,8 @@ class MeanSquaredError(Loss):
                 return checks.labels(name, y, batch=batch, classes=outputs)
             except ValueError as error:
                 raise ValueError(
-                    f"{error}; real targets of {outputs} outputs are of shape [{batch}, {outputs}], "
-                    f"those of one output of shape [{batch}]"
+                    f"{error}; real targets are of shape [{batch}, {outputs}] here, and [{batch}] "
+                    "where there is one output"
                 ) from None
         if y.shape == (batch,):
             y = y[:, np.newaxis]

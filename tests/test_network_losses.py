@@ -186,7 +186,7 @@ class TestSquaredError:
             (
                 np.full(6, 0.5),
                 ValueError,
-                r"y: expected whole class ids, got 0.5.*; real targets of",
+                r"y: expected whole class ids, got 0.5.*; real targets are",
             ),
             (np.full((6, 3), "a"), TypeError, "y: expected an array of real numbers"),
         ],
