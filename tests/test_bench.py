@@ -38,6 +38,7 @@ from fastnn.bench.cases import (
 )
 
 EVERYONE = [name for names in PEERS.values() for name in names]
+GRID_ENDS = ((1, "float"), (512, "random"))
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
 
 
@@ -251,6 +252,123 @@ def test_a_wrong_loss_gets_no_time():
     workers[0].rounds[1]["result"] = math.nan
     assert "nan" in measuring.disagreement(workers[0], workers[1])
     assert measuring.disagreement(workers[1], workers[1]) is None
+
+
+def of_four_steps(contender: str, case: Case) -> measuring.Worker:
+    """Return a worker that has the right loss, and whatever its first steps come to."""
+    steps = contenders.CHECKED_STEPS * case.batch_size
+    worker = measuring.Worker(
+        replace(case, contender=contender, samples=min(case.samples, steps), threads=1)
+    )
+    moved = contenders.prepare(worker.case).moved()
+    worker.rounds = [{"result": 1.0, "moved": moved}]
+    return worker
+
+
+ROWS = {
+    found.name: found.cases[0]
+    for suite in ("variants", "bfloat16", "small", "threads", "grid", "commits")
+    for found in suites.suite_comparisons(suite, (), {})
+    if found.cases[0].trains
+    # a batch of 512 moves parameters the least, and one of 1 the most; the largest takes too long
+    and (suite != "grid" or (found.cases[0].batch_size, found.cases[0].input) in GRID_ENDS)
+    and (found.cases[0].shape[1], found.cases[0].batch_size) != (2048, 512)
+}
+
+
+@pytest.mark.parametrize("case", ROWS.values(), ids=ROWS)
+def test_a_wrong_learning_rate_gets_no_time(case, monkeypatch):
+    reference = of_four_steps("numpy", case)
+    assert measuring.disagreement(of_four_steps("numba", case), reference) is None
+    right = Case.learning_rate.fget
+    for factor in (0.9, 1.1, 1e-9):
+        with monkeypatch.context() as planted:
+            wrong = property(lambda case, factor=factor: factor * right(case))
+            planted.setattr(Case, "learning_rate", wrong)
+            worker = of_four_steps("numba", case)
+        assert "the first steps move dense layer" in measuring.disagreement(worker, reference)
+
+
+def test_a_float32_product_stands_beside_a_rounded_reference():
+    (case,) = [
+        case for name, case in ROWS.items() if "512-512-10, batch 512" in name and "bf" in name
+    ]
+    reference = of_four_steps("numpy", case)
+    plain = of_four_steps("numba", replace(case, matmul_precision=None))
+    assert measuring.disagreement(plain, reference) is None
+
+
+def test_biases_that_stay_get_no_time():
+    case = replace(TINY, contender="numpy")
+    reference, worker = of_four_steps("numpy", case), of_four_steps("numba", case)
+    worker.rounds[0]["moved"][1][-4:] = [0.0] * 4
+    assert "dense layer 2" in measuring.disagreement(worker, reference)
+    worker.rounds[0]["moved"][1][-4:] = [math.nan] * 4
+    assert "dense layer 2" in measuring.disagreement(worker, reference)
+
+
+@pytest.mark.parametrize("contender", LABELS)
+@pytest.mark.parametrize("work", [{}, {"task": "fit"}, {"variant": "dropout"}, {"input": "table"}])
+def test_every_contender_takes_the_same_first_steps(contender, work):
+    pytest.importorskip(next((of for of, names in PEERS.items() if contender in names), "numpy"))
+    if contender == "torch.compile":
+        pytest.skip("takes a compiler, and half a minute")
+    if "variant" in work and contender in ("jax", "sklearn"):
+        pytest.skip("has no dropout")
+    case = replace(TINY, **work)
+    reference = of_four_steps("numpy", case)
+    assert measuring.disagreement(of_four_steps(contender, case), reference) is None
+
+
+def test_first_steps_are_taken_once_and_leave_no_trace():
+    with measuring.Worker(replace(TINY, contender="numpy", task="fit")) as worker:
+        worker.receive()
+        for _ in range(2):
+            worker.run_round()
+    first, second = worker.rounds
+    assert [len(layer) for layer in first["moved"]] == [6 * 5 + 5, 5 * 4 + 4, 4 * 3 + 3]
+    assert second["moved"] is None
+    assert first["result"] == second["result"]
+
+
+@pytest.mark.parametrize("contender", LABELS)
+def test_chunks_have_the_same_answers(contender):
+    pytest.importorskip(next((of for of, names in PEERS.items() if contender in names), "numpy"))
+    if contender == "torch.compile":
+        pytest.skip("takes a compiler, and half a minute")
+    case = replace(TINY, contender=contender, task="predict")
+    X, y = samples.load_samples(case)
+    made = contenders.CONTENDERS[contender](case, X, y, samples.initial_parameters(case))
+    whole = made.predict(64)
+    assert whole.shape == (64,)
+    for rows in (16, 10):  # the last chunk is smaller than the others
+        np.testing.assert_array_equal(made.predict(rows), whole)
+
+
+def test_predictions_keep_the_fastest_chunks(monkeypatch):
+    asked, seconds = [], {64: 3.0, 32: 1.0, 16: 2.0}
+
+    class Noting:
+        def predict(self, rows):
+            asked.append(rows)
+            clock[0] += seconds[rows]
+
+    clock = [0.0]
+    monkeypatch.setattr(contenders, "CHUNKS", (100, 64, 32, 16))
+    monkeypatch.setattr(contenders.time, "perf_counter", lambda: clock[0])
+    for contender, kept in (("jax", 32), ("numba", 64)):
+        asked.clear()
+        prediction = contenders.Prediction(Noting(), replace(TINY, contender=contender))
+        prediction.settle()
+        prediction.run()
+        assert asked == [64]  # the first round, which compiles
+        prediction.settle()
+        assert set(asked) == ({64} if contender == "numba" else {64, 32, 16})
+        asked.clear()
+        for _ in range(2):
+            prediction.run()
+            prediction.settle()
+        assert asked == [kept] * 2
 
 
 def test_threads_and_instructions_are_fixed_for_every_library():
