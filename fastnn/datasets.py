@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -283,6 +284,13 @@ def iterate_minibatches(
     return _minibatches(inputs, targets, batchsize, order)
 
 
+LEAST_PIXELS = 64
+"""Columns of what is taken for images; a table of counts and ages may hold such numbers too."""
+
+SCALES = 10
+"""Columns are of one scale if none is narrower than so many times all of them together."""
+
+
 def normalize(
     values: ArrayLike, reference: ArrayLike | None = None, *, axis: int | None = None
 ) -> NDArray[Any]:
@@ -313,11 +321,15 @@ def normalize(
         axis 0, if there is no table of as many columns.
     TypeError
         If an array does not hold real numbers, or numbers wider than float64.
+
+    Warns
+    -----
+    UserWarning
+        If a table of pandas or polars has columns of different scales, and `axis` is None.
     """
     if axis is not None:
-        return _by_column(normalize, values, reference, axis)
-    array, low, high = _limits(values, reference)[1:]
-    return _moved_and_scaled(array, low, high - low)
+        return _by_column(_normalized, values, reference, axis)
+    return _normalized(*_all_together("normalize", values, reference))
 
 
 def standardize(
@@ -345,10 +357,26 @@ def standardize(
     ------
     ValueError, TypeError
         As `normalize`.
+
+    Warns
+    -----
+    UserWarning
+        As `normalize`.
     """
     if axis is not None:
-        return _by_column(standardize, values, reference, axis)
-    of, array, low, high = _limits(values, reference)
+        return _by_column(_standardized, values, reference, axis)
+    return _standardized(*_all_together("standardize", values, reference))
+
+
+def _normalized(name: str, array: NDArray[Any], of: NDArray[Any]) -> NDArray[Any]:
+    """Return an array scaled by the limits of another, which is called `name`."""
+    low, high = _limits(name, of)
+    return _moved_and_scaled(array, low, high - low)
+
+
+def _standardized(name: str, array: NDArray[Any], of: NDArray[Any]) -> NDArray[Any]:
+    """Return an array scaled by mean and deviation of another, which is called `name`."""
+    low, high = _limits(name, of)
     if low == high:  # whose mean, rounded, may be another
         return _moved_and_scaled(array, low, 0.0)
     mean = sum(float(chunk.sum()) for chunk in _chunks(of)) / of.size
@@ -358,7 +386,7 @@ def standardize(
 
 
 def _by_column(
-    scaled: Callable[[ArrayLike, ArrayLike | None], NDArray[Any]],
+    scaled: Callable[[str, NDArray[Any], NDArray[Any]], NDArray[Any]],
     values: ArrayLike,
     reference: ArrayLike | None,
     axis: int,
@@ -367,25 +395,76 @@ def _by_column(
     if axis != 0:
         raise ValueError(f"axis: expected None or 0, got {axis!r}")
     table = checks.matrix("values", values)
-    of = table
+    name, source, of = "values", values, table
     if reference is not None:
-        of = checks.matrix("reference", reference, units=table.shape[1])
-    columns = [scaled(table[:, j], of[:, j]) for j in range(table.shape[1])]
+        name, source = "reference", reference
+        of = checks.matrix(name, reference, units=table.shape[1])
+    called = _names_of_columns(source) or [""] * table.shape[1]
+    columns = [
+        scaled(f"{name}, column {j}{of_name}", table[:, j], of[:, j])
+        for j, of_name in enumerate(called)
+    ]
     return np.stack(columns, axis=1)
 
 
-def _limits(
-    values: ArrayLike, reference: ArrayLike | None
-) -> tuple[NDArray[Any], NDArray[Any], float, float]:
-    """Return the reference and the values as arrays, and the limits of the reference."""
+def _names_of_columns(table: object) -> list[str]:
+    """Return what to say behind the numbers of a table's columns, nothing if they have no names."""
+    names = getattr(table, "columns", None)
+    return [f" ({checks.short(repr(name))})" for name in names] if names is not None else []
+
+
+def _all_together(
+    method: str, values: ArrayLike, reference: ArrayLike | None
+) -> tuple[str, NDArray[Any], NDArray[Any]]:
+    """Return what the reference is called, the values and the reference.
+
+    Warn of a table with names for columns that should not be scaled by the same numbers.
+    """
     array = checks.filled("values", values)
-    name, of = "values", array
+    name, source, of = "values", values, array
     if reference is not None:
-        name, of = "reference", checks.filled("reference", reference)
+        name, source, of = "reference", reference, checks.filled("reference", reference)
+    called = _names_of_columns(source) or _names_of_columns(values)
+    if (
+        of.ndim == 2
+        and len(called) == of.shape[1] > 1
+        and np.isfinite(of).all()
+        and not _may_be_pixels(of)
+    ):
+        ranges = of.max(axis=0).astype(np.float64) - of.min(axis=0)
+        whole = float(of.max()) - float(of.min())
+        narrow = (ranges > 0) & (SCALES * ranges < whole)
+        if narrow.any():
+            j = int(narrow.argmax())
+            warnings.warn(
+                f"axis: expected 0 for a table whose columns are of different scales, got None, "
+                f"which scales all by the same numbers; column {j}{called[j]} spans "
+                f"{ranges[j]:.3g}, all columns {whole:.3g}. Write {method}(..., axis=0)",
+                UserWarning,
+                stacklevel=3,
+            )
+    return name, array, of
+
+
+def _may_be_pixels(of: NDArray[Any]) -> bool:
+    """Say whether a table may be of images, many of whose pixels are dark, but of one scale."""
+    return of.shape[1] >= LEAST_PIXELS and bool(of.min() == 0 and of.max() <= 255)
+
+
+def _limits(name: str, of: NDArray[Any]) -> tuple[float, float]:
+    """Return the least and the largest of numbers, if all are finite."""
     low, high = float(of.min()), float(of.max())
-    if not math.isfinite(low) or not math.isfinite(high - low):
-        raise ValueError(f"{name}: expected a finite range, got values from {low} to {high}")
-    return of, array, low, high
+    if math.isfinite(low) and math.isfinite(high - low):
+        return low, high
+    wrong = ~np.isfinite(of)
+    if wrong.any():
+        at = np.argwhere(wrong)[0]
+        place = f"row {at[0]}" if of.ndim == 1 else f"place {tuple(at.tolist())}"
+        raise ValueError(
+            f"{name}: expected a finite range, got {of[tuple(at)]} in {place}; fill in or leave "
+            "out such values"
+        )
+    raise ValueError(f"{name}: expected a finite range, got values from {low} to {high}")
 
 
 def _moved_and_scaled(values: NDArray[Any], shift: float, scale: float) -> NDArray[Any]:

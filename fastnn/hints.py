@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.checks import Array
+from fastnn.datasets import LEAST_PIXELS
 from fastnn.layers import Dense, Layer
 from fastnn.normalization import BatchNorm
 
@@ -28,9 +29,6 @@ OFTEN = 0.1
 
 SAMPLES = 128
 """How many at most, evenly spaced, stand for all of them."""
-
-LEAST_PIXELS = 64
-"""Columns of what is taken for images; a table of counts and ages may hold such numbers as well."""
 
 EXPECTED = 10
 """How many samples of a class there are to be on average, before one without any is strange."""
@@ -218,6 +216,42 @@ class Watch:
             if where := _non_finite(values, self._dtype, names, rows):
                 return f"{data} holds numbers too large for {self._dtype} {where}; scale them"
         return None
+
+
+def has_nan(output: Array) -> bool:
+    """Say whether there is NaN in outputs, at the least cost: NumPy takes NaN for the largest."""
+    return math.isnan(output.item(output.argmax()))
+
+
+def rows_with_nan(output: Array, start: int) -> list[int]:
+    """Return the numbers of the rows with NaN, where the first has the number `start`."""
+    return [start + int(row) for row in np.flatnonzero(np.isnan(output).any(axis=1))]
+
+
+def warn_of_nan(
+    dtype: np.dtype[Any], X: Array, names: Names, rows: Sequence[int], *, data_alone: bool = False
+) -> None:
+    """Warn of inputs `X`, or of a network, whose outputs for `rows` are NaN.
+
+    A class comes of NaN as well, and looks like any other. `data_alone`: not of the network.
+    """
+    first = np.array(rows[:1])
+    if where := _non_finite(X[first], X.dtype, names, first):
+        reason = f"X: expected finite numbers, got NaN or infinity {where}"
+        remedy = "; fill in or leave out such values"
+    elif where := _non_finite(X[first], dtype, names, first):
+        reason = f"X: expected numbers within {dtype}, got larger ones {where}"
+        remedy = "; scale them"
+    elif data_alone:
+        return
+    else:
+        reason = f"expected a network whose outputs are numbers, got NaN first in row {rows[0]}"
+        remedy = "; its training may have diverged"
+    warn(
+        f"{reason}; the outputs of {len(rows):,} of {len(X):,} rows are NaN, and answers to them "
+        f"say nothing{remedy}",
+        RuntimeWarning,
+    )
 
 
 def _large_excerpt(values: Array) -> Array | None:

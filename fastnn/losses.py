@@ -92,7 +92,7 @@ class Loss(ABC):
     def weighted_gradient(
         self, backend: Backend, output: Array, targets: Array, weights: Array | None
     ) -> Array:
-        """Return the gradient of the weighted mean Σ_n w_n L_n / Σ_n w_n; of `total` as above.
+        """Return the gradient of the weighted mean Σ_n v_n L_n / Σ_n v_n; of `total` as above.
 
         Where all weights are 0 there is none.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,6 +17,7 @@ from fastnn import (
     checkpoints,
     checks,
     fitting,
+    hints,
     losses,
     optimizers,
     paths,
@@ -297,9 +299,25 @@ class Network(Sequential):
         ------
         ValueError, TypeError
             As `forward`.
+
+        Warns
+        -----
+        RuntimeWarning
+            If answers are classes and outputs NaN, as of NaN in `X`; it names the first such row.
         """
+        answers: list[Array] = []
+        start, lost = 0, []
         with self._lock.reading(), self._quiet():
-            return np.concatenate([self._loss.answers(output) for output in self._outputs(X)])
+            for output in self._outputs(X):
+                answer = self._loss.answers(output)
+                if answer.dtype.kind == "i" and hints.has_nan(output):  # other answers are NaN
+                    lost += hints.rows_with_nan(output, start)
+                answers.append(answer)
+                start += len(output)
+        if lost:
+            names = hints.names_of_columns(X)
+            hints.warn_of_nan(self._dtype, samples.inputs(self, X), names, lost)
+        return np.concatenate(answers)
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return probabilities [n, outputs] for each row of `X` [n, input_units].
@@ -339,24 +357,35 @@ class Network(Sequential):
         ------
         ValueError, TypeError
             As `forward`, and if `y` does not hold a target for each row, in range if a class id.
+
+        Warns
+        -----
+        RuntimeWarning
+            If outputs are NaN because of `X`; it names the first such row.
         """
+        names = hints.names_of_columns(X)
         X, y = samples.checked(self, X, y)
         weights = samples.weights(self, sample_weight, len(y))
         backend = backends.load(self._backend_name)
         classes = samples.has_classes(self, X, y)
-        loss, correct, start = 0.0, 0, 0
+        loss, correct, start, lost = 0.0, 0, 0, []
         with self._lock.reading(), self._quiet():
             for output in self._outputs(X):
                 rows = slice(start, start + len(output))
                 targets = y[rows]
-                loss += self._loss.total(
+                total = self._loss.total(
                     backend, output, targets, None if weights is None else weights[rows]
                 )
+                if math.isnan(total):
+                    lost += hints.rows_with_nan(output, start)
+                loss += total
                 if classes:
                     correct += self._loss.right_answers(output, targets)
                 start += len(output)
             loss = float(loss / (len(y) if weights is None else weights.sum()))
             loss += propagation.penalty(self._layers)
+        if lost and not self._fitting:  # a training warns of its losses itself
+            hints.warn_of_nan(self._dtype, X, names, lost, data_alone=True)
         return Evaluation(loss, correct / len(y) if classes else None)
 
     # Training

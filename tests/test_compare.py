@@ -30,6 +30,7 @@ from fastnn.bench.changes import (
     Change,
     Finding,
     findings,
+    student_bound,
 )
 from fastnn.bench.trees import Tree
 
@@ -111,6 +112,28 @@ def test_without_noise_all_is_told():
     assert [told(ratio).verdict for ratio in (0.5, 1.0, 1.04, 1.06)] == [NO_SLOWER] * 3 + [SLOWER]
 
 
+def test_skewed_noise_is_no_change():
+    """Rounds that others disturb take longer, and none takes less."""
+    rng = np.random.default_rng(0)
+    disturbed = np.exp(rng.exponential(0.1, (200, len(SIDES), PROCESSES, ROUNDS)))
+    changes = [
+        Change("", {side: tuple(map(tuple, of)) for side, of in zip(SIDES, row, strict=True)})
+        for row in disturbed
+    ]
+    found = findings(changes)
+    logs = np.log([of.ratio for of in found])
+    # the median of new over the mean of both old ones would be 0.007 too small
+    assert abs(logs.mean()) < 3 * logs.std() / np.sqrt(len(logs)) < 0.0035
+    assert np.mean([of.lower <= 1 <= of.upper for of in found]) >= 0.97
+
+
+def test_the_bounds_of_few_processes_are_those_of_student():
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in range(1, 60):
+        expected = stats.t.ppf(0.995, freedom)
+        assert student_bound(freedom) == pytest.approx(expected, rel=6e-3)
+
+
 def test_what_drifts_steadily_falls_out():
     start, step = 1.0, 1.01  # a round takes longer than the one before it, by as much
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -146,6 +169,8 @@ def test_of_the_same_noise_a_verdict_says_what_it_knows():
     assert Finding(1.0, 1 / 1.063, 1.063, 1.0).verdict == "can't tell: noise of 6.3 %"
     assert not Finding(1.03, 1.01, 1.049, 1.0).is_regression
     assert Finding(1.04, 1.01, 1.07, 1.0).is_regression
+    hidden = (1.06, 1.051, 1.07), (1.04, 1.01, 1.07), (1.0, 0.99, 1.049), (1.0, 0.94, 1.06)
+    assert [Finding(*of, 1.0).is_hidden for of in hidden] == [False, False, False, True]
 
 
 # The checkout
@@ -350,14 +375,24 @@ def test_options_that_contradict_are_refused(checkout, options, message):
         bench.run(parse("--compare", "HEAD~1", "HEAD", *options))
 
 
-@pytest.mark.parametrize(("slowdown", "status"), [(0.0, 0), (0.1, 1)])
-def test_the_command_says_what_it_found(checkout, tmp_path, monkeypatch, capsys, slowdown, status):
+@pytest.mark.parametrize(
+    ("slowdown", "noise", "verdict", "status"),
+    [
+        (0.0, QUIET, NO_SLOWER, 0),
+        (0.1, QUIET, SLOWER, 1),
+        (0.0, LOUD, "can't tell: noise of", 3),
+    ],
+    ids=["no slower", "slower", "hidden"],
+)
+def test_the_command_says_what_it_found(
+    checkout, tmp_path, monkeypatch, capsys, slowdown, noise, verdict, status
+):
     asked = []
 
     def changes(comparisons, processes, old, new):
         asked.append((len(comparisons), processes, old.description, new.description))
         yield []
-        yield measured(np.random.default_rng(0), slowdown, QUIET)[:1]
+        yield measured(np.random.default_rng(0), slowdown, noise)[:1]
 
     monkeypatch.setattr(command, "measure_changes", changes)
     (checkout / "fastnn" / "__init__.py").write_text("3")
@@ -371,7 +406,7 @@ def test_the_command_says_what_it_found(checkout, tmp_path, monkeypatch, capsys,
     text = capsys.readouterr().out
     assert f"Old is HEAD~1: {old}\nNew is HEAD: {new}" in text
     assert "The checkout has changes that are no commit; WORKTREE names them." in text
-    assert (SLOWER if slowdown else NO_SLOWER) in text
+    assert verdict in text
     [change] = json.loads(file.read_text())["changes"]
     assert change["finding"]["lower"] <= 1 + slowdown <= change["finding"]["upper"]
 

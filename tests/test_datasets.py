@@ -700,7 +700,7 @@ class TestScaling:
             ((["a"],), TypeError, "^values: expected an array of real numbers"),
             (([1j],), TypeError, "^values: expected an array of real numbers"),
             (([1.0], ["a"]), TypeError, "^reference: expected an array of real numbers"),
-            (([1.0, np.nan],), ValueError, "^values: expected a finite range, got .* nan"),
+            (([1.0, np.nan],), ValueError, "^values: expected a finite range, got nan in row 1"),
             (([1.0], [0.0, np.inf]), ValueError, "^reference: expected a finite range"),
             (([-1.7e308, 1.7e308],), ValueError, "^values: expected a finite range"),
             ((np.ones(2, np.longdouble),), TypeError, "^values: expected .*float32 or float64"),

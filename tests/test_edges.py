@@ -1,8 +1,10 @@
-"""`python -m benchmarks.edges`: who computes something else gets no value."""
+"""`python -m benchmarks.edges`: who computes something else gets no value, and the page and the
+command tell of the same work."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +20,8 @@ import fastnn
 from benchmarks.edges import EDGES, __main__, by_hand, found, networks, programs, small, tasks
 from fastnn.bench import turns
 
+SHOWN_IN_PART = "once", "operations"
+PAGE = (ROOT / "docs" / "where-numpy-wins.md").read_text("utf-8")
 SMALL_TASKS = [
     (edge, work)
     for edge in ("rows", "steps", "lines")
@@ -133,6 +137,12 @@ def test_a_wrong_contender_has_a_line_and_no_number(monkeypatch, capsys):
     assert "No value: work: c: off by 1 of it." in printed
 
 
+def test_where_fastnn_is_wrong_nobody_is_compared():
+    of = found.Found("work", {found.NUMPY: (1.0, 1.0), "b": (2.0, 2.0)}, errors={"fastnn": "off"})
+    edge = found.Edge("rows", "Why?", ("work",), lambda rounds: iter([of]))
+    assert "| work |      - |                      - | - |" in found.as_markdown(edge, [of])
+
+
 def test_a_wrong_program_is_refused(monkeypatch):
     right = programs._Run(1.0, 0.5, 100.0)
 
@@ -155,6 +165,15 @@ def test_from_how_many_epochs_compiling_pays():
     assert programs._equal((few, many), (1, 2_000), "fastnn") == pytest.approx(500, abs=1)
     slower = replace(many, values={"fastnn": [9.0], programs.NUMPY: [7.0]})
     assert programs._equal((few, slower), (1, 2_000), "fastnn") is None
+    size, (_, numbers) = next(iter(programs.SIZES.items()))
+    named = [
+        replace(of, work=programs._in_words(size, epochs))
+        for of, epochs in zip((few, many), numbers, strict=True)
+    ]
+    (line,) = programs._notes(named)
+    assert re.fullmatch(
+        f"- {size}: compiled epochs pay from [\\d,]+ epochs with kernels cached.", line
+    )
 
 
 def test_the_reference_is_that_of_the_numpy_backend():
@@ -191,3 +210,21 @@ def test_the_command_runs(tmp_path):
     wrong = subprocess.run([*command[:3], "dance"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "no edge dance" in wrong.stderr
+
+
+def rows_of(text: str) -> list[str]:
+    """Return what is in the first cell of each row of a table."""
+    tables = re.findall(r"^\|.+\n\|[ :|-]+\n((?:\|.+\n)+)", text, re.M)
+    return [line.split("|")[1].strip() for table in tables for line in table.splitlines()]
+
+
+def test_page_and_command_tell_of_the_same():
+    sections = dict(re.findall(r"^## [^\n]*\(`([\w-]+)`\)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
+    assert sections.keys() == EDGES.keys()
+    for name, text in sections.items():
+        told, works = rows_of(text), EDGES[name].works
+        assert told, name
+        if name in SHOWN_IN_PART:
+            assert set(told) <= set(works), name
+        else:
+            assert told == list(works), name

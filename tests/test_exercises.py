@@ -308,6 +308,31 @@ def test_a_share_of_speed_is_measured(exercise, monkeypatch):
     assert 0 < share.lower <= share.median <= share.upper
 
 
+@pytest.mark.parametrize("exercise", EXERCISES, ids=TITLES)
+def test_a_race_goes_through_many_batches(exercise, monkeypatch):
+    """So that no processor learns a batch by heart, and what is no sample stays in its cache."""
+    monkeypatch.setattr(racing, "ROUND_SECONDS", 1e-4)
+    monkeypatch.setattr(racing, "ROUNDS", racing.BATCHES)
+    monkeypatch.setattr(racing, "TRIES", 1)
+    names = list(exercise.made(exercise.timed, np.random.default_rng(0)))
+    calls = {name: [] for name in names}
+
+    def looking(*arguments):
+        for name, of in zip(names, arguments, strict=True):
+            calls[name].append((id(of), of.tobytes(), (of == 0).tobytes()))
+        exercise.reference(*arguments)
+
+    racing.share_of_speed(exercise, looking)
+    for name, seen in calls.items():
+        arrays, contents, zeros = (len(set(of)) for of in zip(*seen[: racing.BATCHES], strict=True))
+        if name in exercise.samples:
+            assert arrays == contents == racing.BATCHES
+        else:
+            assert arrays == 1
+        if name == "X" and exercise.number in (3, 4):  # what a branch asks
+            assert zeros == racing.BATCHES
+
+
 def test_what_is_noisy_is_measured_again(monkeypatch):
     spreads = [Spread(1.0, 0.8, 1.4), Spread(0.9, 0.8, 1.0), Spread(0.8, 0.79, 0.82)]
     left = iter(spreads)

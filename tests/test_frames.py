@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastnn import Dense, Network, ReLU
+from fastnn import Dense, Network, ReLU, normalize, standardize
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -122,3 +122,48 @@ def test_a_table_by_columns_says_nothing_of_overflow():
     with np.errstate(all="raise"):
         history = network.fit(X, [0, 1], on_divergence="ignore", batch_size=1)
     assert not np.isfinite(history.loss).any()
+
+
+class TestScaling:
+    """Of tables whose columns have names; arrays may be images, which have one scale."""
+
+    @pytest.fixture
+    def frame(self):
+        pandas = pytest.importorskip("pandas")
+        return pandas.DataFrame({"age": [31.0, 50, 27, 64], "year": [2001, 1999.5, 2020, 2010]})
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    def test_columns_of_other_scales_are_told(self, function, frame):
+        told = (
+            rf"axis: expected 0 .*column 0 \('age'\) spans 37, .*{function.__name__}\(..., axis=0"
+        )
+        with pytest.warns(UserWarning, match=told) as caught:
+            function(frame)
+        assert [warning.filename for warning in caught] == [__file__]
+        with pytest.warns(UserWarning, match=told):
+            function(frame.to_numpy(), frame)
+        with pytest.warns(UserWarning, match=told):
+            function(frame, frame.to_numpy())
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    def test_others_are_not(self, function, frame, rng):
+        function(frame, axis=0)
+        function(frame.to_numpy())
+        function(frame[["age"]])
+        function(frame - frame.mean())
+        function(type(frame)(rng.integers(0, 256, (9, 64)) * (np.arange(64) % 2)))
+        function(type(frame)({"constant": [1.0, 1.0], "other": [0.0, 90.0]}))
+
+    @pytest.mark.parametrize("function", [normalize, standardize])
+    def test_the_column_of_a_missing_value_is_named(self, function, frame):
+        lacking = frame.copy()
+        lacking.loc[2, "year"] = np.nan
+        told = r"^values, column 1 \('year'\): expected a finite range, got nan in row 2; fill in"
+        with pytest.raises(ValueError, match=told):
+            function(lacking, axis=0)
+        with pytest.raises(ValueError, match=told.replace("values", "reference")):
+            function(frame, lacking, axis=0)
+        with pytest.raises(ValueError, match=r"^values, column 1: expected .* in row 2"):
+            function(lacking.to_numpy(), axis=0)
+        with pytest.raises(ValueError, match=r"^values: expected .* got nan in place \(2, 1\)"):
+            function(lacking)

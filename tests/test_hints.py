@@ -313,3 +313,56 @@ def test_counts_are_not_to_be_standardised(rng):
     """What Poisson's loss would refuse."""
     X = rng.normal(size=(50, 3))
     fastnn.Network([fastnn.Dense(3, 1)], loss="poisson").fit(X, rng.integers(20, 50, 50))
+
+
+class TestNaNInPredictions:
+    """Of rows few and many, which take different kernels."""
+
+    @pytest.mark.parametrize("count", [1, 7, 6000])
+    @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
+    def test_the_row_and_the_column_are_named(self, count, loss, rng):
+        network = Network([Dense(4, 5), Dense(5, 3)], loss=loss, seed=0)
+        X = rng.normal(size=(count, 4))
+        network.predict(X)
+        X[-1, 2] = np.nan
+        told = (
+            rf"X: expected finite numbers, got NaN or infinity in column 2, in row {count - 1}; "
+            rf"the outputs of 1 of {count:,} rows are NaN"
+        )
+        with pytest.warns(RuntimeWarning, match=told) as caught:
+            network.predict(X)
+        assert [warning.filename for warning in caught] == [__file__]
+        with pytest.warns(RuntimeWarning, match=told):
+            network.evaluate(X, rng.integers(0, 2, (count, 3) if "binary" in loss else count))
+
+    def test_the_column_of_a_table_is_named(self, rng):
+        pandas = pytest.importorskip("pandas")
+        table = pandas.DataFrame(rng.normal(size=(9, 2)), columns=["age", "weight"])
+        table.loc[3:, "weight"] = np.nan
+        network = Network([Dense(2, 3)], seed=0)
+        told = r"in column 1 \('weight'\), in row 3; the outputs of 6 of 9 rows"
+        with pytest.warns(RuntimeWarning, match=told):
+            network.predict(table)
+
+    def test_a_network_of_nan_is_told_from_data(self, rng):
+        network = Network([Dense(4, 3)], seed=0)
+        network.set_weights([np.full((4, 3), np.nan), np.zeros(3)])
+        X = rng.normal(size=(3, 4))
+        with pytest.warns(RuntimeWarning, match="expected a network whose outputs are numbers"):
+            network.predict(X)
+        assert np.isnan(network.evaluate(X, np.arange(3)).loss)  # which tells by itself
+
+    def test_numbers_too_large_for_the_dtype(self):
+        network = Network([Dense(2, 2)], seed=0)
+        network.set_weights([np.array([[1, 1], [-1, -1]]), np.zeros(2)])
+        with pytest.warns(RuntimeWarning, match="X: expected numbers within float32, got larger"):
+            network.predict([[1e300, 1e300]])
+
+    def test_infinity_that_gives_an_answer_is_none(self):
+        network = Network([Dense(1, 2)], seed=0)
+        network.set_weights([np.array([[1, -1]]), np.zeros(2)])
+        np.testing.assert_array_equal(network.predict([[np.inf], [-np.inf]]), [0, 1])
+
+    def test_answers_that_are_nan_themselves_tell(self):
+        network = Network([Dense(1, 1)], loss="mse", seed=0)
+        assert np.isnan(network.predict([[np.nan]])).all()

@@ -11,6 +11,8 @@ from fastnn.markdown import markdown_table
 
 from .tasks import Task
 
+SUBJECT, NUMPY = "fastnn", "fastnn's NumPy backend"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -21,7 +23,7 @@ class Found:
     work : str
         In words.
     values : mapping
-        Of each contender that computed what it should, a value a round; fastnn is the first.
+        Of each contender that computed what it should, a value a round.
     unit : {"s", "MB"}
     errors : mapping
         Of each other one, why it has none.
@@ -37,10 +39,9 @@ class Found:
 
     def ratio(self, contender: str) -> Spread | None:
         """Return how many times as much it took as fastnn in the same round; None if unknown."""
-        subject = next((name for name in self.values if name.startswith("fastnn")), None)
-        if subject is None or contender not in self.values:
+        if not {SUBJECT, contender} <= self.values.keys():
             return None
-        pairs = zip(self.values[contender], self.values[subject], strict=True)
+        pairs = zip(self.values[contender], self.values[SUBJECT], strict=True)
         return spread(theirs / ours for theirs, ours in pairs)
 
 
@@ -78,11 +79,10 @@ class Edge:
 def as_markdown(edge: Edge, found: Sequence[Found]) -> str:
     """Return an edge as a section: a row for each work, a column for each contender."""
     shown = [of for of in found if edge.shown(of)]
-    first = next((name for of in found for name in of.values if name.startswith("fastnn")), "")
-    others = dict.fromkeys(name for of in shown for name in of.values if name != first)
+    others = dict.fromkeys(name for of in shown for name in of.values if name != SUBJECT)
     rows = []
     for of in shown:
-        ours = of.values.get(first)
+        ours = of.values.get(SUBJECT)
         rows.append([
             of.work,
             NO_VALUE if ours is None else in_words(spread(ours).median, of.unit),
@@ -90,7 +90,7 @@ def as_markdown(edge: Edge, found: Sequence[Found]) -> str:
         ])  # fmt: skip
     parts = [f"## {edge.name}", edge.question]
     if rows:
-        parts.append(markdown_table(["work", first, *others], rows))
+        parts.append(markdown_table(["work", SUBJECT, *others], rows))
     parts += edge.notes(found)
     if missing := dict.fromkeys(name for of in found for name in of.missing):
         parts.append(f"Not installed, so left out: {', '.join(missing)}.")

@@ -9,20 +9,28 @@ from typing import Any
 from fastnn.bench.cases import PEERS, PRECISION_PEERS, Comparison, against
 from fastnn.bench.measuring import measure
 
-from .found import Edge, Found
+from .found import NUMPY, Edge, Found
 
-WIDE, ONE_LAYER = (784, 2048, 2048, 10), (784, 4096, 10)
+NAMES = {"numba": "fastnn", "numpy": NUMPY}
+
+NARROWER, WIDE, ONE_LAYER = (784, 512, 512, 10), (784, 2048, 2048, 10), (784, 4096, 10)
 
 
 def of_comparison(comparison: Comparison, rounds: int, missing: tuple[str, ...]) -> Found:
     """Measure as `fastnn bench` does: a process for each contender, rounds in turn."""
     outcomes = measure(comparison, rounds).outcomes
+    names = {o: NAMES.get(o.case.contender, o.label) for o in outcomes}
     return Found(
-        comparison.name,
-        {o.label: o.seconds[1:] for o in outcomes if o.error is None},
-        errors={o.label: o.error for o in outcomes if o.error is not None},
+        work_of(comparison),
+        {name: o.seconds[1:] for o, name in names.items() if o.error is None},
+        errors={name: o.error for o, name in names.items() if o.error is not None},
         missing=missing,
     )
+
+
+def work_of(comparison: Comparison) -> str:
+    """Return what sets it apart from others here: all have one thread and random input."""
+    return comparison.name.removesuffix(", random input, 1 thread")
 
 
 def _edge(name: str, question: str, works: tuple[dict[str, Any], ...], of: tuple[str, ...]) -> Edge:
@@ -34,7 +42,7 @@ def _edge(name: str, question: str, works: tuple[dict[str, Any], ...], of: tuple
         for comparison in comparisons:
             yield of_comparison(comparison, rounds, missing)
 
-    return Edge(name, question, tuple(c.name for c in comparisons), found, rounds=5)
+    return Edge(name, question, tuple(map(work_of, comparisons)), found, rounds=3)
 
 
 EDGES = (
@@ -44,9 +52,11 @@ EDGES = (
         (
             {"shape": WIDE, "batch_size": 512, "samples": 2_048},
             {"shape": WIDE, "batch_size": 2_048, "samples": 4_096},
-            {"shape": WIDE, "batch_size": 2_048, "samples": 4_096, "dtype": "float64"},
+            {"shape": NARROWER, "batch_size": 128, "samples": 4_096, "dtype": "float64"},
+            {"shape": WIDE, "batch_size": 512, "samples": 1_024, "dtype": "float64"},
+            {"shape": WIDE, "batch_size": 2_048, "samples": 2_048, "dtype": "float64"},
             {"shape": ONE_LAYER, "batch_size": 2_048, "samples": 8_192},
-            {"shape": ONE_LAYER, "batch_size": 8_192, "samples": 16_384},
+            {"shape": ONE_LAYER, "batch_size": 8_192, "samples": 8_192},
         ),
         ("torch", "jax"),
     ),
@@ -54,9 +64,10 @@ EDGES = (
         "wide-predictions",
         "10,000 rows of dense input are predicted at once.",
         (
-            {"task": "predict", "shape": (784, 512, 512, 10), "samples": 10_000},
+            {"task": "predict", "shape": NARROWER, "samples": 10_000},
             {"task": "predict", "shape": WIDE, "samples": 10_000},
             {"task": "predict", "shape": ONE_LAYER, "samples": 10_000},
+            {"task": "predict", "shape": WIDE, "samples": 10_000, "dtype": "float64"},
         ),
         ("torch", "jax"),
     ),
@@ -67,10 +78,10 @@ EDGES = (
             {
                 "shape": shape,
                 "batch_size": batch_size,
-                "samples": 4 * batch_size,
+                "samples": max(2_048, batch_size),
                 "matmul_precision": "bfloat16",
             }
-            for shape, batch_size in (((784, 512, 512, 10), 512), (WIDE, 512), (WIDE, 2_048))
+            for shape, batch_size in ((NARROWER, 512), (WIDE, 512), (WIDE, 2_048))
         ),
         PRECISION_PEERS,
     ),

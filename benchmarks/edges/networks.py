@@ -13,6 +13,7 @@ from fastnn.bench.samples import SEED
 from fastnn.checks import Array
 
 from . import by_hand, in_jax
+from .found import NUMPY
 from .small import BY_HAND, dense_layers
 from .tasks import Task
 from .turns import in_turns
@@ -90,7 +91,7 @@ def _own_layer(hidden: int, batch_size: int, count: int) -> Task:
         {
             "fastnn": fit("numba"),
             BY_HAND: numpy,
-            "fastnn's NumPy backend": fit("numpy"),
+            NUMPY: fit("numpy"),
             "PyTorch eager": torch,
             JAX: jax,
         },
@@ -171,6 +172,6 @@ EDGES = (
             f"{of[4]} epochs": partial(_many, *of)
             for of in MANY
         },
-        rounds=5,
+        rounds=3,
     ),
 )

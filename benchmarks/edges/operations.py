@@ -8,9 +8,7 @@ from fastnn.bench.cases import Case
 from fastnn.bench.measuring import environment
 from fastnn.bench.ratios import chosen, measure_ratios
 
-from .found import Edge, Found
-
-NUMPY = "fastnn's NumPy backend"
+from .found import NUMPY, Edge, Found
 
 
 def _measure(rounds: int) -> Iterator[Found]:

@@ -14,6 +14,7 @@ from fastnn.bench.samples import SEED
 from fastnn.checks import Array
 
 from . import by_hand
+from .found import NUMPY
 from .tasks import Task
 from .turns import in_turns
 
@@ -49,7 +50,7 @@ def _prediction(units: tuple[int, ...], rows: int) -> Task:
         {
             "fastnn": lambda: partial(network(units).predict, X),
             BY_HAND: lambda: lambda: by_hand.outputs(layers, X).argmax(axis=1),
-            "fastnn's NumPy backend": lambda: partial(network(units, "numpy").predict, X),
+            NUMPY: lambda: partial(network(units, "numpy").predict, X),
         },
         BY_HAND,
         tolerance=0,
@@ -66,7 +67,7 @@ def _step(units: tuple[int, ...], batch_size: int) -> Task:
         {
             "fastnn": of("numba"),
             BY_HAND: lambda: partial(by_hand.step, dense_layers(network(units)), X, y, RATE),
-            "fastnn's NumPy backend": of("numpy"),
+            NUMPY: of("numpy"),
         },
         BY_HAND,
         tolerance=1e-4,
@@ -121,7 +122,7 @@ EDGES = (
         "rows",
         "A few rows are predicted by `network.predict`, or by three lines that check nothing.",
         {
-            f"{_named(units)}, {rows} row{'s' if rows > 1 else ''}": partial(
+            f"{_named(units)}, {rows:,} row{'s' if rows > 1 else ''}": partial(
                 _prediction, units, rows
             )
             for units, numbers in (

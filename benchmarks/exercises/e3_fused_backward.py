@@ -25,6 +25,8 @@ Hints, one at a time:
 4. A dot product is one sum, which waits for itself; `fastmath={"contract", "reassoc", "nsz"}`
    allows LLVM to split it.
 5. Where X[n, k] is 0 there is nothing to do for this n and k, but to write a zero.
+6. That is so at every other number, in no order, so the guess at a condition is wrong at every
+   other one. List the samples of k first, without a branch: exercise 4 says how.
 
 The solution: `backward` in benchmarks/ladder/r08_skipping_zeros.py, in two walks in r06; with sums
 in registers `backward_by_unit` in fastnn/backends/numba_backend/kernels/sparse.py.

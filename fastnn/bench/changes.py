@@ -69,7 +69,7 @@ class Finding(NamedTuple):
             return SLOWER
         if self.upper < 1 + REGRESSION:
             return NO_SLOWER
-        if self.lower > 1:
+        if not self.is_hidden:
             return PERHAPS
         return f"can't tell: noise of {self.noise:.1%}".replace("%", " %")
 
@@ -83,6 +83,11 @@ class Finding(NamedTuple):
         """Whether it is slower for certain, and by 5 % for all that is known."""
         return self.lower > 1 and self.upper >= 1 + REGRESSION
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether noise hides if it is slower."""
+        return self.lower <= 1 and self.upper >= 1 + REGRESSION
+
 
 def findings(changes: Sequence[Change]) -> list[Finding | None]:
     """Return what comes of each change, None where nothing was measured.
@@ -90,9 +95,13 @@ def findings(changes: Sequence[Change]) -> list[Finding | None]:
     Notes
     -----
     The logarithm of a ratio is taken between neighbours: of two rounds in opposite order, so that
-    what drifts steadily falls out. Its value is the median of all. Pairs of the same processes are
-    not independent, since memory lies as it lies for all of a process's life; so the standard error
-    is found by bootstrap over processes. Bounds are by Student's t, as there are few of them.
+    what drifts steadily falls out. New is compared with each of the old ones, and the finding is
+    the mean of the two medians. Over the mean of both old ones it would be biased where noise is
+    skewed, as that mean isn't distributed like one of them.
+
+    Pairs of the same processes are not independent, since memory lies as it lies for all of a
+    process's life; so the standard error is found by bootstrap over processes. Bounds are by
+    Student's t, as there are few of them.
 
     Then the control is asked. Where old over old strays farther than its own standard errors
     explain, in the root mean square over all changes, bounds are wider by that factor; and none is
@@ -102,41 +111,43 @@ def findings(changes: Sequence[Change]) -> list[Finding | None]:
     if not measured:
         return [None] * len(changes)
     pairs = [_log_ratios(change) for change in measured]
-    news = [_estimate(new) for new, _ in pairs]
+    news = [_estimate(*new) for new, _ in pairs]
     controls = [_estimate(control) for _, control in pairs]
     strayed = [(value / error) ** 2 for value, error in controls if error > 0]
     wider = max(1.0, float(np.sqrt(np.mean(strayed)))) if strayed else 1.0
     found = {}
-    for change, (new, error), (control, _), (ratios, _) in zip(
-        measured, news, controls, pairs, strict=True
-    ):
-        within = max(_student(len(ratios) - 1) * wider * error, abs(control))
+    for change, (new, error), (control, _) in zip(measured, news, controls, strict=True):
+        freedom = len(change.seconds[OLD]) - 1
+        within = max(student_bound(freedom) * wider * error, abs(control))
         bounds = new, new - within, new + within, control
         found[id(change)] = Finding(*(float(np.exp(bound)) for bound in bounds))
     return [found.get(id(change)) for change in changes]
 
 
-def _log_ratios(change: Change) -> tuple[Array, Array]:
-    """Return log new over old and log old over old, ``[processes, pairs of rounds]`` each."""
+def _log_ratios(change: Change) -> tuple[tuple[Array, Array], Array]:
+    """Return log new over either old, and log old over old.
+
+    Each is ``[processes, pairs of rounds]``.
+    """
     logs = {side: np.log(np.array(of)) for side, of in change.seconds.items()}
     old, again, new = (logs[side].reshape(len(logs[side]), -1, 2).mean(axis=2) for side in SIDES)
-    return new - (old + again) / 2, again - old
+    return (new - old, new - again), again - old
 
 
-def _estimate(log_ratios: Array) -> tuple[float, float]:
-    """Return the median and its standard error, by bootstrap over rows."""
-    rows = len(log_ratios)
+def _estimate(*log_ratios: Array) -> tuple[float, float]:
+    """Return the mean of the medians and its standard error, by bootstrap over rows."""
+    rows = len(log_ratios[0])
     drawn = np.random.default_rng(0).integers(rows, size=(RESAMPLES, rows))
-    medians = np.median(log_ratios[drawn].reshape(RESAMPLES, -1), axis=1)
+    medians = [np.median(of[drawn].reshape(RESAMPLES, -1), axis=1) for of in log_ratios]
     # of as many rows as were drawn from, the spread is too small by this factor
-    error = float(medians.std()) * np.sqrt(rows / max(rows - 1, 1))
-    return float(np.median(log_ratios)), float(error)
+    error = float(np.mean(medians, axis=0).std()) * np.sqrt(rows / max(rows - 1, 1))
+    return float(np.mean([np.median(of) for of in log_ratios])), float(error)
 
 
-def _student(freedom: int) -> float:
+def student_bound(freedom: int) -> float:
     """Return what 99 % of Student's t are within, by the expansion of Cornish and Fisher."""
-    if freedom < 3:
-        return {1: 63.657, 2: 9.925}.get(freedom, np.inf)
+    if freedom < 5:  # where the expansion is off by a hundredth and more
+        return {1: 63.657, 2: 9.925, 3: 5.841, 4: 4.604}.get(freedom, np.inf)
     n, z = freedom, _Z
     terms = (
         z,

@@ -70,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--compare",
         f"is NEW slower than OLD? Two commits of this checkout, {WORKTREE} for its files as they "
-        "are, or folders that have fastnn in them; the status is 1 if it is",
+        "are, or folders that have fastnn in them; the status is 1 if it is, 3 if noise hides it",
         nargs=2,
         metavar=("OLD", "NEW"),
     )

@@ -139,6 +139,12 @@ class Report:
         return [of.name for of, found in pairs if found is not None and found.is_regression]
 
     @property
+    def hidden(self) -> list[str]:
+        """What may have become slower or not, for all that can be told."""
+        pairs = zip(self.changes, findings(self.changes), strict=True)
+        return [of.name for of, found in pairs if found is not None and found.is_hidden]
+
+    @property
     def failures(self) -> list[str]:
         """Every contender without a time, and every cost, and why."""
         contenders = [

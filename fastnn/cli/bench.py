@@ -9,7 +9,7 @@ from typing import Any
 from fastnn import bench
 from fastnn.cli import console, outputs
 from fastnn.cli.arguments import HelpFormatter
-from fastnn.cli.console import FAILED, INTERRUPTED
+from fastnn.cli.console import FAILED, INTERRUPTED, UNDECIDED
 
 
 class _Formatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -40,4 +40,6 @@ def _run(options: argparse.Namespace) -> int:
     print(bench.as_markdown(report))
     if report.interrupted:
         return INTERRUPTED
-    return FAILED if report.failures or report.regressions else 0
+    if report.failures or report.regressions:
+        return FAILED
+    return UNDECIDED if report.hidden else 0

@@ -9,6 +9,9 @@ from fastnn import checks
 
 DIVERGED = FAILED = 1
 
+UNDECIDED = 3
+"""The exit status of a comparison in which nothing is known to be slower, and noise hides some."""
+
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended: 128 + SIGINT."""
 

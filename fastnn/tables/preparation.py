@@ -23,6 +23,9 @@ MOST_CATEGORIES = 100
 MOST_INTEGER_CLASSES = 20
 """Whole numbers of more different values are a quantity, not classes."""
 
+MOST_NUMBERS = 10
+"""Columns of numbers that are named."""
+
 MISSING = ("mean", "median", "drop")
 
 TASKS = ("classification", "regression")
@@ -131,11 +134,15 @@ def prepare(
     notes.insert(0, f"target: {of_target}")
     kinds = []
     if len(texts) < len(names):
-        kinds.append(f"{len(names) - len(texts)} columns of numbers (standardised)")
+        listed = checks.listed((name for name in names if name not in texts), MOST_NUMBERS)
+        kinds.append(f"{len(names) - len(texts)} columns of numbers ({listed}; standardised)")
     if texts:
         listed = checks.listed(name for name in names if name in texts)
         kinds.append(f"{len(texts)} of categories ({listed})")
     notes.insert(1, f"inputs: {' and '.join(kinds)}: {encoding.width} in all")
+    doubtful = {name: _not_a_number(frame[name]) for name in names if name in texts - categorical}
+    if said := checks.listed({name: f"(not {text!r})" for name, text in doubtful.items() if text}):
+        notes.insert(2, f"of categories, though most of their texts are numbers: {said}")
     return Prepared(encoding, tuple(of for part in parts for of in (X[part], y[part])), notes)
 
 
@@ -157,6 +164,13 @@ def _check_no_numbers(column: Any, name: str, otherwise: str) -> None:
             f"{otherwise})"
         )
         cells.refuse(wrong, name, expected, column)
+
+
+def _not_a_number(column: Any) -> str:
+    """Return a text among others most of which are numbers, "" if there is none."""
+    texts = [text for text in cells.categories(column) if text not in ("True", "False")]
+    others = [text for text in texts if not cells.as_number(text)]
+    return checks.short(others[0]) if 0 < len(others) < len(texts) / 2 else ""
 
 
 def _check_usable(frame: Frame, names: Sequence[str], texts: set[str]) -> None:
