@@ -8,7 +8,7 @@ import math
 import os
 import struct
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +242,43 @@ def test_a_peer_draws_what_dropout_drops_by_itself():
         worker.rounds = [{"result": loss}]
     assert measuring.disagreement(workers[0], workers[2]) is None
     assert "1.03" in measuring.disagreement(workers[1], workers[2])
+
+
+def test_turns_are_taken_in_another_order_in_each_round(monkeypatch):
+    taken = []
+
+    class Noting(measuring.Worker):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def receive(self):
+            pass
+
+        def run_round(self):
+            taken.append(self.case.contender)
+            numbers = {"seconds": len(taken), "cpu_seconds": 1.0, "result": 1.0}
+            self.rounds.append(numbers | {"peak_bytes": None, "moved": None})
+
+    monkeypatch.setattr(measuring, "Worker", Noting)
+    names = ["numba", "numpy", "torch", "jax", "sklearn"]
+    cases = tuple(replace(TINY, contender=name) for name in names)
+    result = measuring.measure(Comparison(cases), rounds=7)
+    together = [name for at, name in enumerate(taken) if at == 0 or taken[at - 1] != name]
+    assert taken.count("peak") == 8 * measuring.PEAK_REPEATS
+    for name in names:
+        assert taken.count(name) == 8
+        before = {a for a, b in pairwise(together) if b == name}
+        assert len(before) > 2, f"{name} comes after {before}"
+    assert [found.case.contender for found in result.outcomes] == names
+    for found in result.outcomes:  # each has its own times
+        places = [at for at, name in enumerate(taken, 1) if name == found.case.contender]
+        assert list(found.seconds) == places
+    first, taken[:] = list(taken), []
+    measuring.measure(Comparison(cases), rounds=7)
+    assert taken == first
 
 
 def test_a_wrong_loss_gets_no_time():
@@ -517,7 +554,9 @@ def test_missing_peers_are_reported(monkeypatch, tmp_path):
     assert found.missing == ("torch", "jax")
     assert compared == ["numba", "numpy"]
     assert "Not installed, so not compared: torch, jax." in bench.as_markdown(found)
-    assert json.loads(file.read_text())["missing"] == ["torch", "jax"]
+    document = json.loads(file.read_text())
+    assert document["missing"] == ["torch", "jax"]
+    assert "load_at_end" in document["environment"]
 
 
 def test_report_as_json_and_markdown():

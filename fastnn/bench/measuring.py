@@ -1,12 +1,13 @@
 """Interleaved rounds over worker processes, and the check of every result before its time counts.
 
 A machine that is shared or changes its clock moves by more between two minutes than contenders
-differ. So all contenders of a comparison are alive at once, rounds run A B C A B C ..., and what
-is compared is the ratio within a round.
+differ. So all contenders of a comparison are alive at once and take turns, in each round in another
+order, and what is compared is the ratio within a round.
 """
 
 import json
 import math
+import random
 import subprocess
 import sys
 import tempfile
@@ -239,7 +240,12 @@ def disagreement(worker: Worker, reference: Worker) -> str | None:
 
 
 def measure(comparison: Comparison, rounds: int) -> Result:
-    """Run a comparison: one warm-up round each, which compiles, then `rounds` timed ones."""
+    """Run a comparison: one warm-up round each, which compiles, then `rounds` timed ones.
+
+    The order is drawn anew in each round, always alike: who comes first after another program finds
+    caches, and perhaps a clock, as that one leaves them.
+    """
+    draws = random.Random(0)
     subject = comparison.cases[0]
     peak_case = replace(subject, contender="peak", task="matmul")
     settling = SETTLING_SECONDS if any(case.threads > 1 for case in comparison.cases) else 0
@@ -249,9 +255,12 @@ def measure(comparison: Comparison, rounds: int) -> Result:
         for worker in (*workers, peak):
             worker.receive()
         for _ in range(1 + rounds):
-            for worker in (*workers, *[peak] * PEAK_REPEATS):
-                time.sleep(settling)
-                worker.run_round()
+            turns = [*workers, peak]
+            draws.shuffle(turns)
+            for worker in turns:
+                for _ in range(PEAK_REPEATS if worker is peak else 1):
+                    time.sleep(settling)
+                    worker.run_round()
     if peak.error is not None:
         raise RuntimeError(f"the matrix product failed: {peak.error}")
     reference = next(worker for worker in workers if worker.case.contender == "numpy")
