@@ -147,9 +147,45 @@ def test_comparisons_side_by_side(tmp_path, capsys):
     assert "|one:torch|2.00(2.00-2.00)|1.00(1.00-1.00)|" in ratios
     assert "|two:torch|8.00(8.00-8.00)|2.00(2.00-2.00)|" in ratios
     assert "|three:torch|-|1.00(1.00-1.00)|" in ratios
-    assert "|geometricmeanof2|4.00|1.41|" in ratios
+    assert "|geometricmeanof2:torch|4.00|1.41|" in ratios
     wrong = written(tmp_path, "wrong", results=(result("one", 2, 4, 8, error="loss 3"),))
-    assert "one: torch" not in printed(capsys, wrong)
+    assert "| one: torch" not in printed(capsys, wrong)
+
+
+def test_each_contender_has_a_mean(tmp_path, capsys):
+    def result(name: str, torch: float, jax: float) -> report.Result:
+        times = {"numba": 1, "torch": torch, "jax": jax}
+        outcomes = tuple(outcome(of, 9, *[seconds] * 3) for of, seconds in times.items())
+        return report.Result(name, 3, outcomes, 1.0)
+
+    rows = result("one", 2, 8), result("two", 8, 32)
+    lines = printed(capsys, written(tmp_path, "a", results=rows)).replace(" ", "").splitlines()
+    assert [line for line in lines if "mean" in line] == [
+        "|geometricmeanof2:torch|4.00|",
+        "|geometricmeanof2:jax|16.0|",
+    ]
+
+
+def test_what_a_report_warns_of_is_told_beside_others(tmp_path, capsys):
+    wrong = report.Result("one", 3, (outcome("numba", error="loss 3"),), 1.0)
+    file = written(
+        tmp_path,
+        "laptop",
+        environment=MACHINE | {"load": 2.5},
+        results=(wrong,),
+        missing=("jax",),
+        notes=("One processor, so threads are not compared.", "Interrupted after 1 of 2."),
+    )
+    lines = printed(capsys, file, written(tmp_path, "server")).splitlines()
+    start = lines.index(f"- laptop: {machine.in_words(MACHINE)}")
+    assert lines[start + 1 : start + 7] == [
+        "  - Other programs were running, a load of 2.5: take the figures as rough.",
+        "  - Not installed: jax.",
+        "  - One processor, so threads are not compared.",
+        "  - Interrupted after 1 of 2.",
+        "  - No time reported: one: numba: loss 3",
+        f"- server: {machine.in_words(MACHINE)}",
+    ]
 
 
 def test_all_other_figures_side_by_side(tmp_path, capsys):
@@ -183,7 +219,7 @@ def test_all_other_figures_side_by_side(tmp_path, capsys):
     assert "|step:784-100forward|2.00|" in lines
     assert "|98%:fastnn|4.00(3.00-5.00)|" in lines
     assert "|fit|1.000(1.000-1.000)|" in lines
-    assert "Tanh" not in text
+    assert "| Tanh" not in text
     assert "| memory" not in text
 
 

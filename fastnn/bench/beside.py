@@ -9,16 +9,21 @@ from typing import Any, NamedTuple
 from fastnn.bench.cases import LABELS
 from fastnn.bench.figures import NO_VALUE, Spread, short, spread
 from fastnn.bench.machine import in_words
+from fastnn.bench.report import load_warning
 from fastnn.markdown import markdown_table
 
 
 class _Cell(NamedTuple):
-    """What one report says in one row of a table; only of ratios there is a mean."""
+    """What one report says in one row of a table; only of ratios there is a mean.
+
+    `of` is whose ratio it is, as the mean is of rows of one contender.
+    """
 
     table: str
     row: str
     shown: str
     ratio: float | None = None
+    of: str = ""
 
 
 def beside(paths: Sequence[Path]) -> str:
@@ -33,7 +38,7 @@ def beside(paths: Sequence[Path]) -> str:
     Returns
     -------
     str
-        Markdown: the machines, then a table for each kind of figure.
+        Markdown: the machines, with what to know of each run, then a table for each kind of figure.
 
     Raises
     ------
@@ -56,6 +61,7 @@ def beside(paths: Sequence[Path]) -> str:
     for path, document in documents.items():
         try:
             machines.append(f"- {names[path]}: {in_words(document['environment'])}")
+            machines += [f"  - {line}" for line in _caveats(document)]
             for cell in _cells(document):
                 tables.setdefault(cell.table, {}).setdefault(cell.row, {})[names[path]] = cell
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -81,20 +87,34 @@ def _no_report(path: Path) -> ValueError:
 
 
 def _table(rows: dict[str, dict[str, _Cell]], names: Sequence[str]) -> str:
-    """Return a table, with the mean of the ratios that all have below it."""
+    """Return a table, with each contender's mean of the ratios that all have below it."""
     shown = [
         [row, *[cells[name].shown if name in cells else NO_VALUE for name in names]]
         for row, cells in rows.items()
     ]
-    ratios = [
-        [cells[name].ratio for name in names]
-        for cells in rows.values()
-        if all(name in cells and cells[name].ratio for name in names)
-    ]
-    if len(ratios) > 1:
-        means = [short(geometric_mean(of)) for of in zip(*ratios, strict=True)]
-        shown.append([f"geometric mean of {len(ratios)}", *means])
+    ratios: dict[str, list[list[float]]] = {}
+    for cells in rows.values():
+        found = [cells[name].ratio for name in names if name in cells]
+        known = [ratio for ratio in found if ratio]
+        if len(known) == len(names):
+            ratios.setdefault(cells[names[0]].of, []).append(known)
+    for contender, of_rows in ratios.items():
+        if len(of_rows) > 1:
+            means = [short(geometric_mean(of)) for of in zip(*of_rows, strict=True)]
+            row = f"geometric mean of {len(of_rows)}: {contender}".removesuffix(": ")
+            shown.append([row, *means])
     return markdown_table(["", *names], shown)
+
+
+def _caveats(document: dict[str, Any]) -> Iterator[str]:
+    """Return what a reader of the report alone is told beside its tables."""
+    if warning := load_warning(document["environment"]):
+        yield warning
+    if document["missing"]:
+        yield f"Not installed: {', '.join(document['missing'])}."
+    yield from (line for note in document["notes"] for line in note.splitlines())
+    # a file of an earlier fastnn has no such entry
+    yield from (f"No time reported: {text}" for text in document.get("failures", ()))
 
 
 def _cells(document: dict[str, Any]) -> Iterator[_Cell]:
@@ -107,7 +127,8 @@ def _cells(document: dict[str, Any]) -> Iterator[_Cell]:
         for outcome in others:
             if (figures := outcome["figures"]) and "time_ratio" in figures:
                 row = f"{result['name']}: {outcome['label']}"
-                yield _ratio(f"time over {subject_name}", row, figures["time_ratio"])
+                table = f"time over {subject_name}"
+                yield _ratio(table, row, figures["time_ratio"], outcome["label"])
     for ratio in document["ratios"]:
         if ratio["spread"]:
             title = f"NumPy's time over Numba's: {ratio['group']}, {ratio['dtype']}"
@@ -132,6 +153,6 @@ def _cells(document: dict[str, Any]) -> Iterator[_Cell]:
             yield _Cell("time of the new one over the old", change["name"], shown)
 
 
-def _ratio(table: str, row: str, found: Sequence[float]) -> _Cell:
+def _ratio(table: str, row: str, found: Sequence[float], of: str = "") -> _Cell:
     ratio = Spread(*found)
-    return _Cell(table, row, str(ratio), ratio.median)
+    return _Cell(table, row, str(ratio), ratio.median, of)

@@ -181,6 +181,7 @@ def as_json(report: Report) -> str:
             entry["times"] = race.times(runner)
     for finding, entry in zip(findings(report.changes), document["changes"], strict=True):
         entry["finding"] = finding and finding._asdict() | {"verdict": finding.verdict}
+    document["failures"] = report.failures
     return json.dumps(document, indent=2)
 
 
@@ -212,11 +213,15 @@ def as_markdown(report: Report) -> str:
 
 def machine_line(environment: dict[str, Any]) -> str:
     """Return what `describe_environment` found, for a reader."""
-    line = in_words(environment)
+    return "\n\n".join(filter(None, (in_words(environment), load_warning(environment))))
+
+
+def load_warning(environment: dict[str, Any]) -> str | None:
+    """Return what a reader must know of other programs, None if there was nothing to speak of."""
     load = environment["load"]
-    if load is not None and load > IDLE_LOAD:
-        line += f"\n\nOther programs were running, a load of {load:.1f}: take the figures as rough."
-    return line
+    if load is None or load <= IDLE_LOAD:
+        return None
+    return f"Other programs were running, a load of {load:.1f}: take the figures as rough."
 
 
 def _costs(costs: Sequence[Cost]) -> str:
