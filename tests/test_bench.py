@@ -296,10 +296,25 @@ def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
     # two processors of each of two cores: a core for each thread, as long as there are cores
+    monkeypatch.setattr(machine, "PROCESSORS", Path("none"))
     monkeypatch.setattr(machine.processors, "cores", lambda: [{4, 5}, {6, 7}])
     assert machine.chosen(2) == {4, 6}
     assert machine.chosen(3) == {4, 5, 6}
     assert machine.chosen(9) == {4, 5, 6, 7}
+
+
+@pytest.mark.parametrize("file", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_workers_are_kept_to_the_fastest_processors(monkeypatch, tmp_path, file):
+    for processor, speed in enumerate((446, 446, 1024, 871)):
+        path = tmp_path / f"cpu{processor}" / file
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{speed}\n")
+    monkeypatch.setattr(machine, "PROCESSORS", tmp_path)
+    monkeypatch.setattr(machine.processors, "cores", lambda: [{0}, {1}, {2}, {3}])
+    assert [machine.chosen(threads) for threads in (1, 2, 3)] == [{2}, {2, 3}, {0, 2, 3}]
+    # a core of its own comes before a fast one
+    monkeypatch.setattr(machine.processors, "cores", lambda: [{0}, {2, 3}])
+    assert machine.chosen(2) == {0, 2}
 
 
 def test_peak_memory_is_that_of_a_round():

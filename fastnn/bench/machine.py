@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,8 @@ ROOT = Path(fastnn.__file__).parents[1]
 
 #: What has OpenBLAS take other kernels, or other block sizes, than it would choose by itself.
 CHOSEN_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+PROCESSORS = Path("/sys/devices/system/cpu")
 
 #: Of one processor on average over a minute: what is above is the work of others.
 IDLE_LOAD = 0.3
@@ -126,13 +128,24 @@ def kept_to(threads: int) -> Iterator[None]:
 
 
 def chosen(threads: int) -> set[int]:
-    """Return so many of the processors that this process may use, each on a core of its own."""
+    """Return so many of the processors that this process may use, each on a core of its own.
+
+    The fastest come first: of many chips for telephones and laptops the lowest are slow.
+    """
     ranked = [
-        (rank, processor)
+        (rank, -_speed(processor), processor)
         for core in processors.cores()
         for rank, processor in enumerate(sorted(core))
     ]
-    return {processor for _, processor in sorted(ranked)[:threads]}
+    return {processor for *_, processor in sorted(ranked)[:threads]}
+
+
+def _speed(processor: int) -> int:
+    """Return how fast a processor is beside others of this machine, 0 if the system won't tell."""
+    for file in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):  # the first on Arm
+        with suppress(OSError, ValueError):
+            return int((PROCESSORS / f"cpu{processor}" / file).read_text())
+    return 0
 
 
 def python_path(root: Path = ROOT) -> str:
