@@ -304,7 +304,13 @@ class MeanSquaredError(Loss):
     ) -> Array:
         y = checks.numeric(name, y)
         if y.ndim == 1 and outputs > 1:
-            return checks.labels(name, y, batch=batch, classes=outputs)
+            try:
+                return checks.labels(name, y, batch=batch, classes=outputs)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; real targets are of shape [{batch}, {outputs}] here, and [{batch}] "
+                    "where there is one output"
+                ) from None
         if y.shape == (batch,):
             y = y[:, np.newaxis]
         with np.errstate(over="ignore"):  # infinite targets give an infinite loss, which tells

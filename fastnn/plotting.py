@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastnn import saving
+from fastnn import extras, saving
 
 if TYPE_CHECKING:
     from fastnn.training import History
@@ -36,9 +36,9 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
     """
     if not history:
         raise ValueError("history: expected at least one epoch, got none")
+    figure = new_figure((9, 3.6), dpi=150, layout="constrained")
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure((9, 3.6), dpi=150, layout="constrained")
     epochs = range(1, len(history) + 1)
     running = "training (running)"
     panels = {
@@ -73,6 +73,14 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
     return figure
 
 
+def check_installed() -> None:
+    """Raise an ImportError that says how to install matplotlib, unless it is there."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise ImportError(f"drawing needs matplotlib: {extras.install('plot')}") from None
+
+
 def new_figure(inches: tuple[float, float], **options: Any) -> Any:
     """Return an empty figure of such a width and height.
 
@@ -83,6 +91,7 @@ def new_figure(inches: tuple[float, float], **options: Any) -> Any:
     ImportError
         If matplotlib is not installed.
     """
+    check_installed()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

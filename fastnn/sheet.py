@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks, extras, images, plotting
+from fastnn import checks, images, plotting
 from fastnn.checks import Array
 from fastnn.plotting import BLUE, GREY, ORANGE
 
@@ -113,10 +113,7 @@ def draw(
     ImportError
         If matplotlib is not installed.
     """
-    try:
-        import matplotlib.figure  # noqa: F401 - before anything is predicted
-    except ImportError:
-        raise ImportError(f"drawing needs matplotlib: {extras.install('plot')}") from None
+    plotting.check_installed()  # before anything is predicted
     network._loss.check_logits("sheet")
     height, width = X.shape[1:]
     inputs = images.input_width(network)

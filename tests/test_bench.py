@@ -8,7 +8,7 @@ import math
 import os
 import struct
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ from fastnn.bench.cases import (
 )
 
 EVERYONE = [name for names in PEERS.values() for name in names]
+GRID_ENDS = ((1, "float"), (512, "random"))
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
 
 
@@ -243,6 +244,43 @@ def test_a_peer_draws_what_dropout_drops_by_itself():
     assert "1.03" in measuring.disagreement(workers[1], workers[2])
 
 
+def test_turns_are_taken_in_another_order_in_each_round(monkeypatch):
+    taken = []
+
+    class Noting(measuring.Worker):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def receive(self):
+            pass
+
+        def run_round(self):
+            taken.append(self.case.contender)
+            numbers = {"seconds": len(taken), "cpu_seconds": 1.0, "result": 1.0}
+            self.rounds.append(numbers | {"peak_bytes": None, "moved": None})
+
+    monkeypatch.setattr(measuring, "Worker", Noting)
+    names = ["numba", "numpy", "torch", "jax", "sklearn"]
+    cases = tuple(replace(TINY, contender=name) for name in names)
+    result = measuring.measure(Comparison(cases), rounds=7)
+    together = [name for at, name in enumerate(taken) if at == 0 or taken[at - 1] != name]
+    assert taken.count("peak") == 8 * measuring.PEAK_REPEATS
+    for name in names:
+        assert taken.count(name) == 8
+        before = {a for a, b in pairwise(together) if b == name}
+        assert len(before) > 2, f"{name} comes after {before}"
+    assert [found.case.contender for found in result.outcomes] == names
+    for found in result.outcomes:  # each has its own times
+        places = [at for at, name in enumerate(taken, 1) if name == found.case.contender]
+        assert list(found.seconds) == places
+    first, taken[:] = list(taken), []
+    measuring.measure(Comparison(cases), rounds=7)
+    assert taken == first
+
+
 def test_a_wrong_loss_gets_no_time():
     workers = [measuring.Worker(TINY), measuring.Worker(replace(TINY, contender="numpy"))]
     for worker, losses in zip(workers, [(1.0, 0.5), (1.0, 0.6)], strict=True):
@@ -251,6 +289,123 @@ def test_a_wrong_loss_gets_no_time():
     workers[0].rounds[1]["result"] = math.nan
     assert "nan" in measuring.disagreement(workers[0], workers[1])
     assert measuring.disagreement(workers[1], workers[1]) is None
+
+
+def of_four_steps(contender: str, case: Case) -> measuring.Worker:
+    """Return a worker that has the right loss, and whatever its first steps come to."""
+    steps = contenders.CHECKED_STEPS * case.batch_size
+    worker = measuring.Worker(
+        replace(case, contender=contender, samples=min(case.samples, steps), threads=1)
+    )
+    moved = contenders.prepare(worker.case).moved()
+    worker.rounds = [{"result": 1.0, "moved": moved}]
+    return worker
+
+
+ROWS = {
+    found.name: found.cases[0]
+    for suite in ("variants", "bfloat16", "small", "threads", "grid", "commits")
+    for found in suites.suite_comparisons(suite, (), {})
+    if found.cases[0].trains
+    # a batch of 512 moves parameters the least, and one of 1 the most; the largest takes too long
+    and (suite != "grid" or (found.cases[0].batch_size, found.cases[0].input) in GRID_ENDS)
+    and (found.cases[0].shape[1], found.cases[0].batch_size) != (2048, 512)
+}
+
+
+@pytest.mark.parametrize("case", ROWS.values(), ids=ROWS)
+def test_a_wrong_learning_rate_gets_no_time(case, monkeypatch):
+    reference = of_four_steps("numpy", case)
+    assert measuring.disagreement(of_four_steps("numba", case), reference) is None
+    right = Case.learning_rate.fget
+    for factor in (0.9, 1.1, 1e-9):
+        with monkeypatch.context() as planted:
+            wrong = property(lambda case, factor=factor: factor * right(case))
+            planted.setattr(Case, "learning_rate", wrong)
+            worker = of_four_steps("numba", case)
+        assert "the first steps move dense layer" in measuring.disagreement(worker, reference)
+
+
+def test_a_float32_product_stands_beside_a_rounded_reference():
+    (case,) = [
+        case for name, case in ROWS.items() if "512-512-10, batch 512" in name and "bf" in name
+    ]
+    reference = of_four_steps("numpy", case)
+    plain = of_four_steps("numba", replace(case, matmul_precision=None))
+    assert measuring.disagreement(plain, reference) is None
+
+
+def test_biases_that_stay_get_no_time():
+    case = replace(TINY, contender="numpy")
+    reference, worker = of_four_steps("numpy", case), of_four_steps("numba", case)
+    worker.rounds[0]["moved"][1][-4:] = [0.0] * 4
+    assert "dense layer 2" in measuring.disagreement(worker, reference)
+    worker.rounds[0]["moved"][1][-4:] = [math.nan] * 4
+    assert "dense layer 2" in measuring.disagreement(worker, reference)
+
+
+@pytest.mark.parametrize("contender", LABELS)
+@pytest.mark.parametrize("work", [{}, {"task": "fit"}, {"variant": "dropout"}, {"input": "table"}])
+def test_every_contender_takes_the_same_first_steps(contender, work):
+    pytest.importorskip(next((of for of, names in PEERS.items() if contender in names), "numpy"))
+    if contender == "torch.compile":
+        pytest.skip("takes a compiler, and half a minute")
+    if "variant" in work and contender in ("jax", "sklearn"):
+        pytest.skip("has no dropout")
+    case = replace(TINY, **work)
+    reference = of_four_steps("numpy", case)
+    assert measuring.disagreement(of_four_steps(contender, case), reference) is None
+
+
+def test_first_steps_are_taken_once_and_leave_no_trace():
+    with measuring.Worker(replace(TINY, contender="numpy", task="fit")) as worker:
+        worker.receive()
+        for _ in range(2):
+            worker.run_round()
+    first, second = worker.rounds
+    assert [len(layer) for layer in first["moved"]] == [6 * 5 + 5, 5 * 4 + 4, 4 * 3 + 3]
+    assert second["moved"] is None
+    assert first["result"] == second["result"]
+
+
+@pytest.mark.parametrize("contender", LABELS)
+def test_chunks_have_the_same_answers(contender):
+    pytest.importorskip(next((of for of, names in PEERS.items() if contender in names), "numpy"))
+    if contender == "torch.compile":
+        pytest.skip("takes a compiler, and half a minute")
+    case = replace(TINY, contender=contender, task="predict")
+    X, y = samples.load_samples(case)
+    made = contenders.CONTENDERS[contender](case, X, y, samples.initial_parameters(case))
+    whole = made.predict(64)
+    assert whole.shape == (64,)
+    for rows in (16, 10):  # the last chunk is smaller than the others
+        np.testing.assert_array_equal(made.predict(rows), whole)
+
+
+def test_predictions_keep_the_fastest_chunks(monkeypatch):
+    asked, seconds = [], {64: 3.0, 32: 1.0, 16: 2.0}
+
+    class Noting:
+        def predict(self, rows):
+            asked.append(rows)
+            clock[0] += seconds[rows]
+
+    clock = [0.0]
+    monkeypatch.setattr(contenders, "CHUNKS", (100, 64, 32, 16))
+    monkeypatch.setattr(contenders.time, "perf_counter", lambda: clock[0])
+    for contender, kept in (("jax", 32), ("numba", 64)):
+        asked.clear()
+        prediction = contenders.Prediction(Noting(), replace(TINY, contender=contender))
+        prediction.settle()
+        prediction.run()
+        assert asked == [64]  # the first round, which compiles
+        prediction.settle()
+        assert set(asked) == ({64} if contender == "numba" else {64, 32, 16})
+        asked.clear()
+        for _ in range(2):
+            prediction.run()
+            prediction.settle()
+        assert asked == [kept] * 2
 
 
 def test_threads_and_instructions_are_fixed_for_every_library():
@@ -427,7 +582,9 @@ def test_missing_peers_are_reported(monkeypatch, tmp_path):
     assert found.missing == ("torch", "jax")
     assert compared == ["numba", "numpy"]
     assert "Not installed, so not compared: torch, jax." in bench.as_markdown(found)
-    assert json.loads(file.read_text())["missing"] == ["torch", "jax"]
+    document = json.loads(file.read_text())
+    assert document["missing"] == ["torch", "jax"]
+    assert "load_at_end" in document["environment"]
 
 
 def test_report_as_json_and_markdown():

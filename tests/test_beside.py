@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 
@@ -36,6 +37,9 @@ MACHINE = {
     "versions": {"fastnn": "0.1.0", "numpy": "2.0.0"},
     "llvm": "20.1.8",
     "blas": "openblas 1.2",
+    "command": ["fastnn", "bench"],
+    "variables": {"OMP_NUM_THREADS": "1"},
+    "affinity": [0, 3],
 }
 UNKNOWN = MACHINE | dict.fromkeys(("vectors", "caches", "governor", "memory", "commit", "llvm"))
 ONE = Case("numba", shape=(6, 5, 3), batch_size=4, samples=64, input="random")
@@ -68,6 +72,27 @@ def test_a_machine_in_words():
         "an abacus, 8 cores, wood; Python 3.11.7, fastnn 0.1.0, numpy 2.0.0, BLAS openblas 1.2; "
         "2026-01-02"
     )
+
+
+def test_the_commit_is_told_without_an_installed_fastnn():
+    told = machine.in_words(MACHINE | {"versions": {"numpy": "2.0.0"}})
+    assert "Python 3.11.7, fastnn (abc1234 with changes), numpy 2.0.0, LLVM" in told
+
+
+def test_a_run_is_described_as_it_was_started(monkeypatch):
+    monkeypatch.setattr(machine.sys, "argv", ["/home/me/bin/fastnn", "bench", "--rounds", "2"])
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("MY_NAME", "me")
+    monkeypatch.setattr(machine, "version", lambda package: f"1 of {package}")
+    found = machine.describe_environment()
+    assert found["command"] == ["fastnn", "bench", "--rounds", "2"]
+    assert found["variables"]["MKL_NUM_THREADS"] == "3"
+    assert found["variables"]["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "MY_NAME" not in found["variables"]
+    assert found["versions"]["jaxlib"] == "1 of jaxlib"
+    if hasattr(os, "sched_getaffinity"):
+        assert set(found["affinity"]) == os.sched_getaffinity(0)
 
 
 def test_this_machine():

@@ -485,3 +485,13 @@ def test_what_can_not_be_written_is_refused_before_training(option, capsys):
     output = capsys.readouterr()
     assert message in output.err
     assert "epoch" not in output.out + output.err
+
+
+def test_a_table_without_its_option(capsys):
+    for file in ("houses.csv", "old houses.parquet"):
+        with pytest.raises(SystemExit):
+            main(["train", file])
+        assert "a table is given by --csv FILE or --parquet FILE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "mnist"])
+    assert "--csv FILE" not in capsys.readouterr().err.partition("unrecognized")[2]

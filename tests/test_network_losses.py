@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -182,7 +183,11 @@ class TestSquaredError:
             (np.zeros((6, 3, 1)), ValueError, r"y: expected shape \(6, 3\)"),
             (np.zeros(5, int), ValueError, "y: expected 6 class ids"),
             (np.full(6, 3), ValueError, "y: expected class ids from 0 to 2, got 3"),
-            (np.full(6, 0.5), ValueError, "y: expected whole class ids, got 0.5"),
+            (
+                np.full(6, 0.5),
+                ValueError,
+                r"y: expected whole class ids, got 0.5.*; real targets are",
+            ),
             (np.full((6, 3), "a"), TypeError, "y: expected an array of real numbers"),
         ],
     )
@@ -450,3 +455,12 @@ def test_losses_are_added_up_in_float64(backend):
     y = np.zeros((128, 1), np.float32)
     assert network.evaluate(X, y).loss == (1e8 + 127) / 128
     assert network.train_step(X, y) == (1e8 + 127) / 128
+
+
+def test_learning_curves_without_matplotlib(blobs, monkeypatch):
+    history = perceptron(4, 3).fit(*blobs)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.ticker", None)
+    with pytest.raises(ImportError, match="drawing needs matplotlib: pip install matplotlib"):
+        history.plot()

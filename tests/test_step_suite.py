@@ -17,7 +17,17 @@ import pytest
 
 import fastnn
 from fastnn import bench
-from fastnn.bench import anatomy, command, contenders, figures, measuring, picture, report, suites
+from fastnn.bench import (
+    anatomy,
+    command,
+    contenders,
+    figures,
+    machine,
+    measuring,
+    picture,
+    report,
+    suites,
+)
 from fastnn.bench.cases import Case, Comparison
 from fastnn.cli import main
 
@@ -307,8 +317,7 @@ def test_an_anatomy_adds_up(short):
 
 def test_an_anatomy_is_shown_and_drawn(short, tmp_path):
     found = [dissected(dtype=dtype) for dtype in ("float32", "float64")]
-    whole = report.Report({"versions": {}, "load": None, "cpu": "", "cores": 1, "platform": "",
-                           "python": "", "date": ""}, (), anatomies=tuple(found))  # fmt: skip
+    whole = report.Report(machine.describe_environment(), (), anatomies=tuple(found))
     text = bench.as_markdown(whole)
     assert "### a step" in text
     assert "20-12 forward" in text

@@ -12,7 +12,7 @@ from fastnn import checks
 from fastnn.bench.anatomy import Anatomy
 from fastnn.bench.cases import INPUTS, PEERS, Case
 from fastnn.bench.costs import Cost, measure_costs
-from fastnn.bench.machine import describe_environment
+from fastnn.bench.machine import describe_environment, load
 from fastnn.bench.measuring import dissect, environment, measure, measure_changes, race
 from fastnn.bench.picture import draw, draw_ratios
 from fastnn.bench.races import Race
@@ -210,7 +210,7 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
 
     def report(*costs: Cost, interrupted: bool = False) -> Report:
         found = Report(
-            machine,
+            machine | {"load_at_end": load()},
             tuple(results),
             missing,
             costs,
@@ -290,7 +290,11 @@ def _compare(given: dict[str, Any], say: Callable[[str], None]) -> Report:
             say("first rounds, which compile")
             for number, changes in enumerate(measure_changes(comparisons, processes, old, new)):
                 say(f"{number}/{processes} processes a side")
-                found = replace(found, changes=tuple(changes))
+                found = replace(
+                    found,
+                    environment=machine | {"load_at_end": load()},
+                    changes=tuple(changes),
+                )
                 if file is not None:
                     file.write_text(as_json(found))
         except KeyboardInterrupt:

@@ -7,9 +7,11 @@ to the initial parameters, so that no round depends on how many there were befor
 """
 
 import copy
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -25,6 +27,15 @@ from fastnn.bench.samples import (
     reference_classes,
 )
 
+#: Rows a call that a prediction of many is tried in, beside all of them at once.
+CHUNKS = (1_000, 500, 250)
+#: Calls of which the fastest tells how long such a prediction takes.
+TRIES = 3
+
+#: Steps after which parameters are compared with the NumPy backend's, and how many of each array.
+CHECKED_STEPS = 4
+CHECKED_NUMBERS = 1_000
+
 
 class Contender(Protocol):
     """What a worker calls; each method but `reset` is one round, or a part of one."""
@@ -38,8 +49,11 @@ class Contender(Protocol):
     def fit(self) -> float:
         """Train all epochs of the case and return the mean loss of the last one."""
 
-    def predict(self) -> Array:
-        """Return the class id of every sample."""
+    def first_steps(self, count: int) -> Parameters:
+        """Take so many steps from the initial parameters and return what has become of them."""
+
+    def predict(self, rows: int) -> Array:
+        """Return the class id of every sample, so many rows a call."""
 
     def answer(self, row: Array) -> Array:
         """Return the class id of one sample, ``[1, input units]``, that comes from NumPy."""
@@ -118,14 +132,33 @@ class FastNN:
     def fit(self) -> float:
         return self.train(self.case.epochs)
 
-    def predict(self) -> Array:
-        return self.network.predict(self.X)
+    def first_steps(self, count: int) -> Parameters:
+        self.reset()
+        rows, case = slice(count * self.case.batch_size), self.case
+        self.network.fit(
+            self.X[rows],
+            self.y[rows],
+            batch_size=case.batch_size,
+            threads=case.threads,
+            shuffle=False,
+        )
+        return [(layer.weights, layer.biases) for layer in self.dense_layers]
+
+    def predict(self, rows: int) -> Array:
+        return in_chunks(self.network.predict, self.X, rows)
 
     def answer(self, row: Array) -> Array:
         return self.network.predict(row)
 
     def dense(self, X: Array) -> Callable[[], Array]:
         return lambda: self.dense_layers[0].forward(X)
+
+
+def in_chunks(classes: Callable[[Array], Array], X: Array, rows: int) -> Array:
+    """Return the class ids of all samples, found in so many rows a call."""
+    if rows >= len(X):
+        return classes(X)
+    return np.concatenate([classes(X[at : at + rows]) for at in range(0, len(X), rows)])
 
 
 def torch_rounding(torch: Any, matmul_precision: str | None) -> Callable[[], Any]:
@@ -202,9 +235,17 @@ class TorchEager:
                 self.step(x, y)
         return self.train()
 
-    def predict(self) -> Array:
+    def first_steps(self, count: int) -> Parameters:
+        self.reset()
+        for x, y in self.batches[:count]:
+            self.step(x, y)
+        linear = [layer for layer in self.model if isinstance(layer, self.torch.nn.Linear)]
+        return [(of.weight.detach().numpy().T, of.bias.detach().numpy()) for of in linear]
+
+    def predict(self, rows: int) -> Array:
         with self.torch.inference_mode():
-            classes: Array = self.logits(self.X).argmax(1).numpy()
+            found = [self.logits(x).argmax(1) for x in self.X.split(rows)]
+            classes: Array = self.torch.cat(found).numpy()
         return classes
 
     def answer(self, row: Array) -> Array:
@@ -249,7 +290,8 @@ class TorchCompiled(TorchEager):
 
         compiled = torch.compile(step)
         self.step = lambda x, y: compiled(weights, x, y)  # type: ignore[method-assign]
-        self.logits = torch.compile(self.logits)  # type: ignore[method-assign]
+        # for each number of rows by itself, which is faster than for any number
+        self.logits = torch.compile(self.logits, dynamic=False)  # type: ignore[method-assign]
 
     def train(self) -> float:
         with self.torch.no_grad():
@@ -258,6 +300,10 @@ class TorchCompiled(TorchEager):
     def fit(self) -> float:
         with self.torch.no_grad():
             return super().fit()
+
+    def first_steps(self, count: int) -> Parameters:
+        with self.torch.no_grad():
+            return super().first_steps(count)
 
 
 class JaxScan:
@@ -304,9 +350,21 @@ class JaxScan:
             )
             return parameters, losses[-1]
 
+        def classes(parameters: Any, X: Any) -> Any:
+            return logits(parameters, X).argmax(1)
+
+        def chunks(parameters: Any, X: Any, rows: int) -> Any:
+            if rows >= len(X):
+                return classes(parameters, X)
+            whole = len(X) // rows * rows
+            of_chunks = X[:whole].reshape(-1, rows, X.shape[1])
+            found = jax.lax.map(lambda x: classes(parameters, x), of_chunks).reshape(-1)
+            return jnp.concatenate([found, classes(parameters, X[whole:])])
+
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.epochs = jax.jit(epochs, donate_argnums=0)
-        self.classes = jax.jit(lambda parameters, X: logits(parameters, X).argmax(1))
+        self.classes = jax.jit(classes)
+        self.chunks = jax.jit(chunks, static_argnums=2)
         self.X, self.y = jnp.asarray(X), jnp.asarray(y.astype(np.int32))
         if case.trains:
             self.X = self.X.reshape(-1, case.batch_size, case.shape[0])
@@ -323,8 +381,12 @@ class JaxScan:
         self.parameters, loss = self.epochs(self.parameters, self.X, self.y)
         return float(loss)
 
-    def predict(self) -> Array:
-        return np.asarray(self.classes(self.parameters, self.X))
+    def first_steps(self, count: int) -> Parameters:
+        parameters, _ = self.epoch(self.copied(), self.X[:count], self.y[:count])
+        return [(np.asarray(weights), np.asarray(biases)) for weights, biases in parameters]
+
+    def predict(self, rows: int) -> Array:
+        return np.asarray(self.chunks(self.parameters, self.X, rows))
 
     def answer(self, row: Array) -> Array:
         return np.asarray(self.classes(self.parameters, row))
@@ -391,8 +453,14 @@ class ScikitLearn:
         self.model.fit(self.X, self.y)
         return float(self.model.loss_)
 
-    def predict(self) -> Array:
-        return self.answer(self.X)
+    def first_steps(self, count: int) -> Parameters:
+        self.reset()
+        rows = slice(count * self.model.batch_size)
+        self.model.partial_fit(self.X[rows], self.y[rows])
+        return list(zip(self.model.coefs_, self.model.intercepts_, strict=True))
+
+    def predict(self, rows: int) -> Array:
+        return in_chunks(self.answer, self.X, rows)
 
     def answer(self, row: Array) -> Array:
         classes: Array = self.model.predict(row)
@@ -422,11 +490,14 @@ class Round(NamedTuple):
         What `run` returned as the one number that is checked: the mean loss of an epoch, the share
         of wrongly predicted class ids, the largest error of a layer's output, or nothing of
         interest for the matrix product; of steps that are taken to pieces, all that was found.
+    moved : callable, optional
+        How far the first steps move some numbers of each layer, what is checked beside the loss.
     """
 
     reset: Callable[[], object]
     run: Callable[[], Any]
     judge: Callable[[Any], Any]
+    moved: Callable[[], list[list[float]]] | None = None
 
 
 def prepare(case: Case) -> Round:
@@ -435,10 +506,18 @@ def prepare(case: Case) -> Round:
         return _matmul(case)
     (X, y), parameters = load_samples(case), initial_parameters(case)
     contender = CONTENDERS[case.contender](case, X, y, parameters)
-    if case.task == "train":
-        return Round(contender.reset, contender.train, float)
-    if case.task == "fit":
-        return Round(contender.reset, contender.fit, float)
+    if case.task in ("train", "fit"):
+        train = contender.train if case.task == "train" else contender.fit
+
+        def moved() -> list[list[float]]:
+            checked = contender
+            if case.variant == "dropout":  # masks are everyone's own, so without them
+                plain = replace(case, variant="plain")
+                checked = CONTENDERS[case.contender](plain, X, y, parameters)
+            steps = min(CHECKED_STEPS, case.samples // case.batch_size)
+            return _differences(checked.first_steps(steps), parameters)
+
+        return Round(contender.reset, train, float, moved)
     if case.task == "step":
         return _step(cast(FastNN, contender))
     if case.task == "dense":
@@ -449,9 +528,55 @@ def prepare(case: Case) -> Round:
         return float(np.mean(np.ravel(classes) != expected))
 
     if case.task == "predict":
-        return Round(lambda: None, contender.predict, share_of_wrong)
+        prediction = Prediction(contender, case)
+        return Round(prediction.settle, prediction.run, share_of_wrong)
     rows = np.split(X, len(X))
     return Round(lambda: None, lambda: [contender.answer(row) for row in rows], share_of_wrong)
+
+
+class Prediction:
+    """The prediction of all samples, in as many rows a call as are fastest.
+
+    Small chunks stay in the caches from layer to layer. fastnn's Numba backend cuts its own. The
+    first round takes all at once; before the second one, while no clock runs, each size is tried.
+    """
+
+    def __init__(self, contender: Contender, case: Case) -> None:
+        self.contender, self.rows, self.rounds = contender, case.samples, 0
+        self.sizes = [case.samples]
+        if case.contender != "numba":
+            self.sizes += [rows for rows in CHUNKS if rows < case.samples]
+
+    def settle(self) -> None:
+        self.rounds += 1
+        if self.rounds == 2 and len(self.sizes) > 1:
+            self.rows = min(self.sizes, key=self._seconds)
+
+    def run(self) -> Array:
+        return self.contender.predict(self.rows)
+
+    def _seconds(self, rows: int) -> float:
+        self.contender.predict(rows)  # which may compile
+        times = []
+        for _ in range(TRIES):
+            start = time.perf_counter()
+            self.contender.predict(rows)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+
+def _differences(after: Parameters, before: Parameters) -> list[list[float]]:
+    """Return how far numbers of each layer have moved, the same ones for every contender."""
+    rng = np.random.default_rng(SEED)
+    found = []
+    for arrays in zip(after, before, strict=True):
+        moved = []
+        for new, old in zip(*arrays, strict=True):
+            flat = (new.astype(np.float64) - old).ravel()
+            few = flat.size <= CHECKED_NUMBERS
+            moved.append(flat if few else flat[rng.integers(flat.size, size=CHECKED_NUMBERS)])
+        found.append(np.concatenate(moved).tolist())
+    return found
 
 
 def _matmul(case: Case) -> Round:

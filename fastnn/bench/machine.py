@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -14,12 +15,15 @@ import numpy as np
 import fastnn
 from fastnn import backends, processors
 from fastnn.bench import trees
+from fastnn.bench.threads import THREAD_VARIABLES
 
 #: Of the fastnn that is measured: asv has this file measure that of another commit.
 ROOT = Path(fastnn.__file__).parents[1]
 
 #: What has OpenBLAS take other kernels, or other block sizes, than it would choose by itself.
 CHOSEN_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+PACKAGES = ("fastnn", "numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "scikit-learn")
 
 PROCESSORS = Path("/sys/devices/system/cpu")
 
@@ -31,10 +35,12 @@ def describe_environment() -> dict[str, Any]:
     """Return what a reader needs to judge or repeat the figures, None for what nobody tells.
 
     `commit` is that of the checkout which fastnn comes from; `caches` are in bytes, the first level
-    first; `governor` is the system's rule for the clock's rate; `blas` is that of the workers.
+    first; `governor` is the system's rule for the clock's rate; `blas` is that of the workers;
+    `command` is the command line and `variables` are those that size thread pools, of which workers
+    set their own; `affinity` are the processors that this process may run on.
     """
     versions = {}
-    for package in ("fastnn", "numpy", "numba", "llvmlite", "torch", "jax", "scikit-learn"):
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -49,14 +55,27 @@ def describe_environment() -> dict[str, Any]:
         "usable": processors.usable(),
         "governor": processors.governor(),
         "memory": processors.usable_bytes() or None,
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "load": load(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "commit": trees.commit_of_package(ROOT),
         "versions": versions,
         "llvm": numba.get("llvm"),
         "blas": blas(inherited()),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name in THREAD_VARIABLES
+            or name.startswith(("OPENBLAS_", "XLA_FLAGS", "GOMP_", "KMP_"))
+        },
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
     }
+
+
+def load() -> float | None:
+    """Return how many processes wanted a processor on average over the last minute, if known."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 
 def in_words(environment: dict[str, Any]) -> str:
@@ -72,10 +91,13 @@ def in_words(environment: dict[str, Any]) -> str:
         of["memory"] and f"{_size(of['memory'])} of memory",
         of["platform"],
     ]
-    commit = {"fastnn": f" ({of['commit']})"} if of["commit"] else {}
+    versions = dict(of["versions"])
+    if of["commit"]:  # also where fastnn is not installed, but found by a path
+        versions = {"fastnn": "", **versions}
+        versions["fastnn"] = f"{versions['fastnn']} ({of['commit']})".lstrip()
     software = [
         f"Python {of['python']}",
-        *[f"{name} {number}{commit.get(name, '')}" for name, number in of["versions"].items()],
+        *[f"{name} {number}" for name, number in versions.items()],
         of["llvm"] and f"LLVM {of['llvm']}",
         f"BLAS {of['blas']}",
     ]

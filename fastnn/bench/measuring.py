@@ -1,12 +1,13 @@
 """Interleaved rounds over worker processes, and the check of every result before its time counts.
 
 A machine that is shared or changes its clock moves by more between two minutes than contenders
-differ. So all contenders of a comparison are alive at once, rounds run A B C A B C ..., and what
-is compared is the ratio within a round.
+differ. So all contenders of a comparison are alive at once and take turns, in each round in another
+order, and what is compared is the ratio within a round.
 """
 
 import json
 import math
+import random
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from fastnn.bench.anatomy import Anatomy, gathered
 from fastnn.bench.cases import Case, Comparison
@@ -157,7 +160,8 @@ def tolerance(case: Case) -> float:
     Correct programs sum in different orders. A unit whose input is within rounding of zero is then
     on in one program and off in another, and the difference is no longer small: moving the initial
     weights by 1e-6 in exact arithmetic moves the first epoch's loss by 5e-4. In float64 hardly any
-    input comes so close to zero. A learning rate that is wrong by a tenth moves that loss by 3 %.
+    input comes so close to zero. How much a wrong learning rate moves a loss depends on the data;
+    `movement_tolerance` is what finds one.
     Peers draw dropout masks of their own, which moves the mean loss of an epoch by a few percent.
     Adam steps as far along a gradient that is all rounding as along any other.
     Numbers that differ in their last bit may be rounded to two bfloat16, which are 2^-8 of them
@@ -170,10 +174,47 @@ def tolerance(case: Case) -> float:
     return exact + rounded
 
 
+def movement_tolerance(case: Case) -> tuple[float, float]:
+    """How far the first steps may be off: along the right way, and in all, as shares of its length.
+
+    A learning rate that is wrong by a tenth goes along it 6 to 10 % less or more, on any data. In
+    so few steps a unit that is on in one program and off in another changes a tenth of a percent.
+    Products in bfloat16 round operands by up to 2^-9 of them, which is several percent of a
+    gradient where samples all but cancel; it points anywhere, so that little of it is along the
+    way.
+    """
+    if case.matmul_precision is not None:
+        return 1e-2, 1e-1
+    return (1e-2, 1e-2) if case.dtype == "float32" else (1e-6, 1e-6)
+
+
+def misled(worker: Worker, reference: Worker) -> str | None:
+    """Say how a worker's first steps differ from the reference's, or None where they don't."""
+    found_by, expected_by = worker.rounds[0].get("moved"), reference.rounds[0].get("moved")
+    if expected_by is None:
+        return None
+    assert found_by is not None, "both have the same task, whose steps are checked"
+    allowed = [movement_tolerance(of.case) for of in (worker, reference)]
+    along, in_all = (max(of) for of in zip(*allowed, strict=True))
+    for number, (ours, theirs) in enumerate(zip(found_by, expected_by, strict=True), 1):
+        found, expected = np.array(ours), np.array(theirs)
+        length = np.linalg.norm(expected)
+        way = found @ expected / length**2
+        off = np.linalg.norm(found - expected) / length
+        if not (abs(way - 1) <= along and off <= in_all):
+            return (
+                f"the first steps move dense layer {number} {way:.3g} times as far as the NumPy "
+                f"backend's, and are off by {off:.2g} of its way"
+            )
+    return None
+
+
 def disagreement(worker: Worker, reference: Worker) -> str | None:
     """Say where a worker's results differ from the reference's, or None where they don't."""
     if reference.error is not None:
         return f"not checked, the NumPy backend failed: {reference.error}"
+    if error := misled(worker, reference):
+        return error
     allowed = max(tolerance(worker.case), tolerance(reference.case))
     for number, (ours, theirs) in enumerate(zip(worker.rounds, reference.rounds, strict=True)):
         result, expected = ours["result"], theirs["result"]
@@ -189,7 +230,12 @@ def disagreement(worker: Worker, reference: Worker) -> str | None:
 
 
 def measure(comparison: Comparison, rounds: int) -> Result:
-    """Run a comparison: one warm-up round each, which compiles, then `rounds` timed ones."""
+    """Run a comparison: one warm-up round each, which compiles, then `rounds` timed ones.
+
+    The order is drawn anew in each round, always alike: who comes first after another program finds
+    caches, and perhaps a clock, as that one leaves them.
+    """
+    draws = random.Random(0)
     subject = comparison.cases[0]
     peak_case = replace(subject, contender="peak", task="matmul")
     settling = SETTLING_SECONDS if any(case.threads > 1 for case in comparison.cases) else 0
@@ -199,9 +245,12 @@ def measure(comparison: Comparison, rounds: int) -> Result:
         for worker in (*workers, peak):
             worker.receive()
         for _ in range(1 + rounds):
-            for worker in (*workers, *[peak] * PEAK_REPEATS):
-                time.sleep(settling)
-                worker.run_round()
+            turns = [*workers, peak]
+            draws.shuffle(turns)
+            for worker in turns:
+                for _ in range(PEAK_REPEATS if worker is peak else 1):
+                    time.sleep(settling)
+                    worker.run_round()
     if peak.error is not None:
         raise RuntimeError(f"the matrix product failed: {peak.error}")
     reference = next(worker for worker in workers if worker.case.contender == "numpy")

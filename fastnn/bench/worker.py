@@ -30,6 +30,7 @@ def serve() -> None:
         work = json.loads(line)
         if work is not None:
             contender = prepare(Case(**work | {"shape": tuple(work["shape"])}))
+            checked = contender.moved is None
             answer(ready=True)
             continue
         contender.reset()
@@ -43,7 +44,9 @@ def serve() -> None:
             cpu_seconds=cpu_seconds,
             peak_bytes=peak_memory(),
             result=contender.judge(outcome),
+            moved=None if checked or contender.moved is None else contender.moved(),
         )
+        checked = True
 
 
 def prepare(case: Case) -> contenders.Round:

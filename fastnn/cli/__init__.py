@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import fastnn
 from fastnn.cli import bench, console, evaluate, info, page, predict, show, sweep, train
@@ -33,8 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says where a table belongs that no option takes."""
+
+    def error(self, message: str) -> NoReturn:
+        if re.match(r"unrecognized arguments: .*\.(csv|tsv|parquet)\b", message):
+            message += "; a table is given by --csv FILE or --parquet FILE, and --target COLUMN"
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastnn",
         description="Train multi-layer perceptrons on a CPU, fast. "
         "With no option, `fastnn train` learns MNIST with a 784-100-200-10 network.",

@@ -22,7 +22,8 @@ def add_to(commands: Any) -> None:
         "evaluate",
         help="report the test accuracy of a saved network",
         description="Read a network that `fastnn train --save` wrote, or Network.save, "
-        "and report its loss and accuracy on the test images, or on all rows of a table.",
+        "and report its loss and accuracy on the test images, or on all rows of a table, which "
+        "should be other rows than those it was trained on.",
         formatter_class=HelpFormatter,
     )
     arguments.add_model(parser)
