@@ -21,12 +21,12 @@ from fastnn.bench import (
     costs,
     machine,
     measuring,
+    memory,
     ratios,
     report,
     samples,
     suites,
 )
-from fastnn.bench import worker as worker_process
 from fastnn.bench.cases import (
     LABELS,
     PEERS,
@@ -454,7 +454,7 @@ def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
     # two processors of each of two cores: a core for each thread, as long as there are cores
-    monkeypatch.setattr(machine, "cores", lambda: [{4, 5}, {6, 7}])
+    monkeypatch.setattr(machine.processors, "cores", lambda: [{4, 5}, {6, 7}])
     assert machine.chosen(2) == {4, 6}
     assert machine.chosen(3) == {4, 5, 6}
     assert machine.chosen(9) == {4, 5, 6, 7}
@@ -463,12 +463,25 @@ def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
 def test_peak_memory_is_that_of_a_round():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("not on this system")
-    worker_process.forget_peak_memory()
-    before = worker_process.peak_memory()
+    memory.forget_peak_memory()
+    before = memory.peak_memory()
     np.ones(5_000_000)  # more than what C's allocator may have kept for it
-    assert worker_process.peak_memory() >= before + 30_000_000
-    worker_process.forget_peak_memory()
-    assert worker_process.peak_memory() < before + 30_000_000
+    assert memory.peak_memory() >= before + 30_000_000
+    memory.forget_peak_memory()
+    assert memory.peak_memory() < before + 30_000_000
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("freebsd14", 1024), ("darwin", 1)])
+def test_peak_memory_where_linux_does_not_tell_it(monkeypatch, tmp_path, system, unit):
+    resource = pytest.importorskip("resource")
+
+    class Usage:
+        ru_maxrss = 300_000
+
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
+    monkeypatch.setattr(memory.sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda who: Usage)
+    assert memory.peak_memory() == 300_000 * unit
 
 
 def test_a_grid_of_the_users_own(monkeypatch, tmp_path):

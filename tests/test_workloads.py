@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -160,9 +161,69 @@ def test_pages_of_asv_name_what_they_show(faces):
     assert ("elementwise_forward relu", "seconds") in shown
     assert ("layers: ReLU", "seconds") in shown
     assert ("epoch of MNIST: peak memory", "bytes") in shown
-    assert ("epoch of MNIST: share of right answers", "share of right answers") in shown
+    assert ("epoch of MNIST: share of wrong answers", "share of wrong answers") in shown
     labels = {(workload.group, workload.label) for workload in WORKLOADS}
     assert len(shown) == len(labels) + 4 + 3  # memory of four processes, results of three
+
+
+def test_what_asv_tracks_is_worse_where_it_is_more(faces):
+    epoch, step = faces.processes.epoch_of_MNIST(), faces.processes.first_step()
+    epoch.call, step.call = (lambda: 0.75), (lambda: 2.5)
+    assert epoch.track_result("whole", "float32", "numpy") == 0.25
+    assert step.track_result("whole", "float32", "numpy") == 2.5
+
+
+def test_asv_keeps_results_by_what_is_computed(faces):
+    def version(workload, **changes) -> str:
+        return faces._version([replace(workload, row=replace(workload.row, **changes))])
+
+    of = {name: label[1] for name, label in BY_LABEL.items()}  # small, float32 or float64
+    step = of["operations: sgd_step"]
+    plain = version(step)
+    assert plain == version(step, epsilons=9)
+    assert plain != version(step, shapes=step.row.shapes | {step.size: (3_000,)})
+    assert plain != version(step, arguments=lambda d, n: (d(n), d(n), 0.5))
+    training, prediction = of["optimizers: sgd"], of["prediction: predict_proba one row"]
+    assert version(training) != version(training, optimizer=lambda: optimizers.SGD(0.2))
+    assert version(training) != version(training, layer=LAYERS["Tanh"])
+    assert version(prediction) != version(prediction, rows=2)
+    process = of["processes: first step"]
+    assert version(process) != version(process, program="result = 1.0")
+    versions = [faces._version(workloads) for workloads in BY_LABEL.values()]
+    assert len(set(versions)) == len(versions)
+    assert faces.operations.sgd_step.version == faces._version(BY_LABEL["operations: sgd_step"])
+
+
+def test_asv_times_its_own_table_on_the_fastnn_that_is_installed(tmp_path):
+    """Of an earlier commit, say, which has another table, or none."""
+    package = tmp_path / "fastnn"
+    (package / "bench").mkdir(parents=True)
+    (package / "bench" / "__init__.py").write_text("raise AssertionError('the table of another')")
+    for path in (ROOT / "fastnn").iterdir():
+        if path.name not in ("bench", "__pycache__"):
+            (package / path.name).symlink_to(path)
+    program = (
+        "import sys\n"
+        "sys.path.insert(0, 'benchmarks')\n"
+        "import fastnn, over_commits.operations, over_commits.processes\n"
+        "from fastnn.bench import machine\n"
+        "step = over_commits.operations.sgd_step()\n"
+        "step.setup('tiny', 'float32', 'numpy')\n"
+        "step.time_call('tiny', 'float32', 'numpy')\n"
+        "started = getattr(over_commits.processes, 'import')()\n"
+        "started.setup('whole', 'float32', 'numpy')\n"
+        "started.track_peak_memory('whole', 'float32', 'numpy')\n"
+        "print(fastnn.__file__, machine.ROOT, sep='\\n')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.split() == [str(package / "__init__.py"), str(tmp_path)]
 
 
 def test_asv_imports_with_what_fastnn_needs():

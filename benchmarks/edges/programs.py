@@ -13,19 +13,16 @@ from inspect import getsource
 from statistics import median
 from typing import Any, NamedTuple
 
+from fastnn.bench import memory
 from fastnn.bench.cases import LABELS, PEERS, Case
 from fastnn.bench.costs import run_program
 from fastnn.bench.measuring import tolerance
-from fastnn.bench.worker import peak_memory
 
 from .found import NUMPY, Edge, Found
 
 _IMPORT = f"""
-import json, sys, time
-from contextlib import suppress
-from pathlib import Path
-
-{getsource(peak_memory)}
+import json, time
+{getsource(memory)}
 start = time.perf_counter()
 __import__(sys.argv[1])
 print(json.dumps([time.perf_counter() - start, peak_memory()]))
@@ -49,7 +46,8 @@ _ONCE = """
 import json, sys, time
 start = time.perf_counter()
 from fastnn.bench.cases import Case
-from fastnn.bench.worker import peak_memory, prepare
+from fastnn.bench.memory import peak_memory
+from fastnn.bench.worker import prepare
 case = json.loads(sys.argv[1])
 work = prepare(Case(**case | {"shape": tuple(case["shape"])}))
 loss = work.judge(work.run())

@@ -1,11 +1,16 @@
 """The table `fastnn.bench.WORKLOADS` as asv takes it.
 
+It is that of the checkout which these files are in: so the same work is timed on every commit.
 Everything in this folder is imported by asv, in an environment that has fastnn and what it needs.
 """
 
+import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # before NumPy is imported, which reads them then
@@ -13,7 +18,14 @@ for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 
 import fastnn  # noqa: E402
-from fastnn.bench import WORKLOADS, Workload  # noqa: E402
+
+_CHECKOUT = Path(__file__).parents[2] / "fastnn"
+if Path(fastnn.__file__).parent != _CHECKOUT:  # its own table is another one, or none
+    _package = ModuleType("fastnn.bench")
+    _package.__path__ = [str(_CHECKOUT / "bench")]
+    sys.modules["fastnn.bench"] = fastnn.bench = _package
+
+from fastnn.bench.workloads import WORKLOADS, Workload  # noqa: E402
 
 BACKENDS = fastnn.available_backends()
 
@@ -57,6 +69,12 @@ def named(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callab
     return told
 
 
+def _version(workloads: list[Workload]) -> str:
+    """Return what asv keeps results by, which change with the work and not with this code."""
+    text = "\n".join(workload.description for workload in workloads)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _attributes(label: str, workloads: list[Workload]) -> dict[str, Any]:
     @named(label)
     def time_call(self: Timed, size: str, dtype: str, backend: str) -> None:
@@ -66,5 +84,6 @@ def _attributes(label: str, workloads: list[Workload]) -> dict[str, Any]:
     return {
         "params": (list(sizes), list(dtypes), list(BACKENDS)),
         "workloads": {(w.size, w.dtype): w for w in workloads},
+        "version": _version(workloads),
         "time_call": time_call,
     }

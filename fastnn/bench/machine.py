@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import backends
+import fastnn
+from fastnn import backends, processors
 from fastnn.bench import trees
-from fastnn.processors import cores, governor, known_caches, model_name, usable, usable_bytes
 
-ROOT = Path(__file__).parents[2]
+#: Of the fastnn that is measured: asv has this file measure that of another commit.
+ROOT = Path(fastnn.__file__).parents[1]
 
 #: What has OpenBLAS take other kernels, or other block sizes, than it would choose by itself.
 CHOSEN_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -44,13 +45,13 @@ def describe_environment() -> dict[str, Any]:
     numba = backends.describe_numba()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": numba.get("cpu", model_name()),
+        "cpu": numba.get("cpu", processors.model_name()),
         "vectors": numba.get("vectors"),
-        "caches": list(known_caches().values()) or None,
+        "caches": list(processors.known_caches().values()) or None,
         "cores": os.cpu_count(),
-        "usable": usable(),
-        "governor": governor(),
-        "memory": usable_bytes() or None,
+        "usable": processors.usable(),
+        "governor": processors.governor(),
+        "memory": processors.usable_bytes() or None,
         "load": load(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -146,7 +147,11 @@ def kept_to(threads: int) -> Iterator[None]:
 
 def chosen(threads: int) -> set[int]:
     """Return so many of the processors that this process may use, each on a core of its own."""
-    ranked = [(rank, processor) for core in cores() for rank, processor in enumerate(sorted(core))]
+    ranked = [
+        (rank, processor)
+        for core in processors.cores()
+        for rank, processor in enumerate(sorted(core))
+    ]
     return {processor for _, processor in sorted(ranked)[:threads]}
 
 

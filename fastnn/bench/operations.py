@@ -111,6 +111,11 @@ class Operation:
         """The operation and its variant."""
         return f"{self.name} {self.variant}".rstrip()
 
+    def describe(self, size: str) -> str:
+        """Return the shapes of a size, and the arguments of the smallest in words."""
+        arguments = self.arguments(Draw(DTYPES[0]), *self.shapes["tiny"])
+        return f"{self.shapes[size]}, {[_in_words(argument) for argument in arguments]}"
+
     def problem(self, size: str, backend: str, dtype: str) -> Problem:
         """Return the operation on `backend`, with arguments of its own."""
         return self._of(backend, self.arguments(Draw(dtype), *self.shapes[size]))
@@ -122,6 +127,14 @@ class Operation:
 
     def _of(self, backend: str, arguments: tuple[Any, ...]) -> Problem:
         return Problem(partial(getattr(backends.load(backend), self.name), *arguments), arguments)
+
+
+def _in_words(argument: Any) -> str:
+    if isinstance(argument, list):
+        return repr([_in_words(part) for part in argument])
+    if isinstance(argument, np.ndarray):
+        return f"{argument.dtype}{argument.shape}"
+    return repr(argument)
 
 
 def _in_float64(argument: Any) -> Any:

@@ -3,11 +3,13 @@
 Each program is given a backend and a dtype, and prints a number to be checked and its peak memory.
 """
 
+import inspect
 import tempfile
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from fastnn.bench import memory
 from fastnn.bench.costs import run_program
 from fastnn.bench.operations import Problem
 
@@ -41,8 +43,8 @@ trained.fit(X, y, shuffle=False)
 result = trained.evaluate(X_test, y_test).accuracy
 """
 
-_END = """
-from fastnn.bench.worker import peak_memory
+_END = f"""
+{inspect.getsource(memory)}
 print(json.dumps([float(result), peak_memory()]))
 """
 
@@ -70,6 +72,10 @@ class Process:
             return Answer(*run_program(program, backend, dtype))
         with tempfile.TemporaryDirectory() as cache:
             return Answer(*run_program(program, backend, dtype, cache=cache))
+
+    def describe(self, size: str) -> str:
+        """Return all that makes the row."""
+        return repr((self, _START, _END))
 
     def problem(self, size: str, backend: str, dtype: str) -> Problem:
         """Return the run; of its result alone is known what it must be."""

@@ -81,6 +81,10 @@ class Training:
             seed=SEED,
         )
 
+    def describe(self, size: str) -> str:
+        """Return all that makes the row, in words."""
+        return f"{self.layer(4)!r}, {self.optimizer()!r}, {self.loss}, {NETWORKS[size]}"
+
     def problem(self, size: str, backend: str, dtype: str) -> Problem:
         """Return a training from the same parameters in each call; its result is the mean loss."""
         case = Case(backend, dtype=dtype, **NETWORKS[size])
@@ -128,6 +132,10 @@ class Prediction:
 
     label: str
     rows: int | None
+
+    def describe(self, size: str) -> str:
+        """Return all that makes the row, in words."""
+        return f"{self.rows} rows, {NETWORKS[size]}"
 
     def problem(self, size: str, backend: str, dtype: str) -> Problem:
         """Return the prediction by a network as it was drawn."""

@@ -2,8 +2,8 @@
 
 Started by `fastnn.bench.measuring` with the thread counts in its environment before any library is
 imported. It speaks JSON, a line a message. This module and those that it needs, `contenders`,
-`cases` and `samples`, use public names of fastnn alone: for ``--compare`` they run on another
-commit's fastnn.
+`cases`, `samples` and `memory`, use public names of fastnn alone: for ``--compare`` they run on
+another commit's fastnn.
 """
 
 import gc
@@ -11,12 +11,11 @@ import json
 import os
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from fastnn.bench import contenders
 from fastnn.bench.cases import Case
+from fastnn.bench.memory import forget_peak_memory, peak_memory
 
 
 def serve() -> None:
@@ -58,25 +57,6 @@ def prepare(case: Case) -> contenders.Round:
 
         return recipes.prepare(case)
     return contenders.prepare(case)
-
-
-def forget_peak_memory() -> None:
-    """Have the peak be that of what follows, where the system can; elsewhere it stays."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int | None:
-    """Return the most bytes of memory that this process has held, None where nobody knows."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # not on this system
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, which is left
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Row(Protocol):
     @property
     def label(self) -> str: ...
 
+    def describe(self, size: str) -> str: ...
+
     def problem(self, size: str, backend: str, dtype: str) -> Problem: ...
 
     def reference(self, size: str, dtype: str) -> Problem: ...
@@ -62,6 +64,11 @@ class Workload:
     def name(self) -> str:
         """The label, the size and the dtype, unique in the table."""
         return f"{self.group}-{self.label}-{self.size}-{self.dtype}"
+
+    @property
+    def description(self) -> str:
+        """What is computed: work of the same description has times that may be compared."""
+        return f"{self.name}: {self.row.describe(self.size)}"
 
     def setup(self, backend: str) -> Callable[[], Any]:
         """Return the call to time."""
