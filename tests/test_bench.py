@@ -147,6 +147,9 @@ def test_workers_of_both_backends_agree(task):
     cases = [replace(TINY, task=task, contender=name) for name in ("numba", "numpy")]
     result = measuring.measure(Comparison(tuple(cases)), rounds=2)
     assert [found.error for found in result.outcomes] == [None, None]
+    # fewer samples than the smallest chunk
+    rows = 64 if task == "predict" else None
+    assert [found.rows_a_call for found in result.outcomes] == [rows, rows]
     ours, theirs = (found.results for found in result.outcomes)
     assert len(ours) == 3
     # errors of a layer's output are rounding, and no two backends round alike
@@ -260,7 +263,7 @@ def test_turns_are_taken_in_another_order_in_each_round(monkeypatch):
         def run_round(self):
             taken.append(self.case.contender)
             numbers = {"seconds": len(taken), "cpu_seconds": 1.0, "result": 1.0}
-            self.rounds.append(numbers | {"peak_bytes": None, "moved": None})
+            self.rounds.append(numbers | dict.fromkeys(("peak_bytes", "moved", "rows_a_call")))
 
     monkeypatch.setattr(measuring, "Worker", Noting)
     names = ["numba", "numpy", "torch", "jax", "sklearn"]

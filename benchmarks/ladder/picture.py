@@ -72,7 +72,11 @@ def draw_ladder(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
 
 
 def draw_roofline(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
-    """Draw a point for each rung, by its number, below what memory and multiply-adds allow."""
+    """Draw a point for each rung, by its number, below what memory and multiply-adds allow.
+
+    Its bytes are those that a cache of no size avoids, as `bytes_of_step` counts them; what kernels
+    load again from the first-level cache is not among them.
+    """
     points = [(line.done / line.nbytes, line.done / line.seconds / 1e9) for line in lines]
     intensities = [x for x, _ in points]
     x = np.geomspace(min(intensities) / 10, 3 * max(intensities), 200)
@@ -90,7 +94,9 @@ def draw_roofline(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(min(speed for _, speed in points) / 2, 1.7 * machine.peak)
-    axes.set_xlabel("operations a byte,\nof those that the rung computes")
+    axes.set_xlabel(
+        "operations over bytes, each operand once a pass;\nwithout zeros from rung 8 on"
+    )
     axes.set_ylabel("GFLOP/s")
     _finish(axes)
 

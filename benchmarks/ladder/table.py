@@ -19,7 +19,7 @@ from .climbing import BATCH_SIZE, STEPS, Climber, initial_layers, reference_step
 from .counting import bytes_of_step, dense_operations, needed
 
 SKIPPING_FROM = 8
-"""The rung from which on zeros are not computed with."""
+"""The rung from which on most zeros are not computed with."""
 PICTURES = 2 * BATCH_SIZE * 784 * 100
 """Operations for the gradient of the pictures, which rungs 1 and 2 compute as well."""
 TRAINED = 1500
@@ -57,7 +57,7 @@ class Line:
 
     @property
     def done(self) -> float:
-        """Operations that the rung computes."""
+        """Operations that the rung needs; kernels multiply some zeros besides."""
         if self.rung.number >= SKIPPING_FROM:
             return self.without_zeros
         return dense_operations() + (PICTURES if self.rung.number <= 2 else 0)

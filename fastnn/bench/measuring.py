@@ -263,6 +263,7 @@ def measure(comparison: Comparison, rounds: int) -> Result:
             cpu_seconds=tuple(round["cpu_seconds"] for round in worker.rounds),
             results=tuple(round["result"] for round in worker.rounds),
             peak_bytes=tuple(round["peak_bytes"] for round in worker.rounds),
+            rows_a_call=worker.rounds[-1]["rows_a_call"] if worker.rounds else None,
         )
         for worker in workers
     ]
