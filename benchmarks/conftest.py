@@ -1,11 +1,13 @@
 """pytest-benchmark: one thread, and of the machine what `fastnn bench --json` says of it."""
 
 import os
+import runpy
+from pathlib import Path
 from typing import Any
 
-# before NumPy is imported, which reads them then
-for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
-    os.environ.setdefault(f"{_name}_NUM_THREADS", "1")
+_THREADS = Path(__file__).parents[1] / "fastnn" / "bench" / "threads.py"
+for _name in runpy.run_path(str(_THREADS))["THREAD_VARIABLES"]:  # before NumPy is imported
+    os.environ.setdefault(_name, "1")
 
 from fastnn.bench.machine import blas, describe_environment  # noqa: E402
 

@@ -147,6 +147,9 @@ def test_workers_of_both_backends_agree(task):
     cases = [replace(TINY, task=task, contender=name) for name in ("numba", "numpy")]
     result = measuring.measure(Comparison(tuple(cases)), rounds=2)
     assert [found.error for found in result.outcomes] == [None, None]
+    # fewer samples than the smallest chunk
+    rows = 64 if task == "predict" else None
+    assert [found.rows_a_call for found in result.outcomes] == [rows, rows]
     ours, theirs = (found.results for found in result.outcomes)
     assert len(ours) == 3
     # errors of a layer's output are rounding, and no two backends round alike
@@ -260,7 +263,7 @@ def test_turns_are_taken_in_another_order_in_each_round(monkeypatch):
         def run_round(self):
             taken.append(self.case.contender)
             numbers = {"seconds": len(taken), "cpu_seconds": 1.0, "result": 1.0}
-            self.rounds.append(numbers | {"peak_bytes": None, "moved": None})
+            self.rounds.append(numbers | dict.fromkeys(("peak_bytes", "moved", "rows_a_call")))
 
     monkeypatch.setattr(measuring, "Worker", Noting)
     names = ["numba", "numpy", "torch", "jax", "sklearn"]
@@ -451,10 +454,25 @@ def test_workers_are_kept_to_as_many_processors_as_threads(monkeypatch):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
     # two processors of each of two cores: a core for each thread, as long as there are cores
+    monkeypatch.setattr(machine, "PROCESSORS", Path("none"))
     monkeypatch.setattr(machine.processors, "cores", lambda: [{4, 5}, {6, 7}])
     assert machine.chosen(2) == {4, 6}
     assert machine.chosen(3) == {4, 5, 6}
     assert machine.chosen(9) == {4, 5, 6, 7}
+
+
+@pytest.mark.parametrize("file", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_workers_are_kept_to_the_fastest_processors(monkeypatch, tmp_path, file):
+    for processor, speed in enumerate((446, 446, 1024, 871)):
+        path = tmp_path / f"cpu{processor}" / file
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{speed}\n")
+    monkeypatch.setattr(machine, "PROCESSORS", tmp_path)
+    monkeypatch.setattr(machine.processors, "cores", lambda: [{0}, {1}, {2}, {3}])
+    assert [machine.chosen(threads) for threads in (1, 2, 3)] == [{2}, {2, 3}, {0, 2, 3}]
+    # a core of its own comes before a fast one
+    monkeypatch.setattr(machine.processors, "cores", lambda: [{0}, {2, 3}])
+    assert machine.chosen(2) == {0, 2}
 
 
 def test_peak_memory_is_that_of_a_round():

@@ -19,6 +19,7 @@ from fastnn.bench.costs import Cost
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.ratios import Ratio
 from fastnn.bench.recipes import RECIPES, Look
+from fastnn.bench.threads import THREAD_VARIABLES
 
 MACHINE = {
     "date": "2026-01-02",
@@ -268,8 +269,8 @@ def test_reports_of_different_suites_are_refused(tmp_path, capsys):
 
 
 def test_pytest_benchmark_says_the_same_of_the_machine(monkeypatch):
-    for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
-        monkeypatch.setenv(f"{name}_NUM_THREADS", "1")  # or it would, for all tests that follow
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "1")  # or it would, for all tests that follow
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks import conftest
 

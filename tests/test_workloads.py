@@ -23,6 +23,7 @@ from fastnn.bench.measuring import environment
 from fastnn.bench.operations import OPERATIONS, Problem
 from fastnn.bench.processes import PROCESSES
 from fastnn.bench.ratios import Ratio
+from fastnn.bench.threads import THREAD_VARIABLES
 from fastnn.bench.trainings import LAYERS, TRAININGS
 
 SIZES = ["tiny", "small", "medium", "large"]
@@ -34,8 +35,7 @@ for _workload in WORKLOADS:
 @pytest.fixture
 def faces(monkeypatch):
     """As asv imports it; it sets variables for all that is imported later."""
-    threads = [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN")]
-    for name in threads:
+    for name in THREAD_VARIABLES:
         monkeypatch.setenv(name, "1")
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import over_commits
@@ -224,6 +224,28 @@ def test_asv_times_its_own_table_on_the_fastnn_that_is_installed(tmp_path):
         text=True,
     )
     assert run.stdout.split() == [str(package / "__init__.py"), str(tmp_path)]
+
+
+@pytest.mark.parametrize("file", ["over_commits/__init__.py", "conftest.py"])
+def test_every_library_has_one_thread_before_numpy_is_imported(file):
+    program = (
+        "import os, runpy, sys\n"
+        "sys.modules['numpy'] = None\n"
+        "try:\n"
+        "    runpy.run_path(sys.argv[1])\n"
+        "except ImportError:\n"
+        "    print(*sorted(name for name, value in os.environ.items() if value == '1'))\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "benchmarks" / file)],
+        env=kept,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {"OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"} < set(THREAD_VARIABLES)
+    assert set(THREAD_VARIABLES) <= set(run.stdout.split())
 
 
 def test_asv_imports_with_what_fastnn_needs():

@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 
-LIBRARIES = "OPENBLAS", "MKL", "OMP"
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
+from fastnn.bench.threads import BLAS_VARIABLES
+
+ONE_THREAD = dict.fromkeys(BLAS_VARIABLES, "1")
 """Libraries read it when they are imported, which has happened when this file runs."""
 
 

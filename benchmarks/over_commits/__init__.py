@@ -7,19 +7,19 @@ Everything in this folder is imported by asv, in an environment that has fastnn 
 import hashlib
 import os
 import re
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# before NumPy is imported, which reads them then
-for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "FASTNN"):
-    os.environ[f"{_name}_NUM_THREADS"] = "1"
+_CHECKOUT = Path(__file__).parents[2] / "fastnn"
+for _name in runpy.run_path(str(_CHECKOUT / "bench" / "threads.py"))["THREAD_VARIABLES"]:
+    os.environ[_name] = "1"  # before NumPy is imported
 
 import fastnn  # noqa: E402
 
-_CHECKOUT = Path(__file__).parents[2] / "fastnn"
 if Path(fastnn.__file__).parent != _CHECKOUT:  # its own table is another one, or none
     _package = ModuleType("fastnn.bench")
     _package.__path__ = [str(_CHECKOUT / "bench")]

@@ -492,12 +492,15 @@ class Round(NamedTuple):
         interest for the matrix product; of steps that are taken to pieces, all that was found.
     moved : callable, optional
         How far the first steps move some numbers of each layer, what is checked beside the loss.
+    rows_a_call : callable, optional
+        How many samples the prediction of all takes in a call.
     """
 
     reset: Callable[[], object]
     run: Callable[[], Any]
     judge: Callable[[Any], Any]
     moved: Callable[[], list[list[float]]] | None = None
+    rows_a_call: Callable[[], int] | None = None
 
 
 def prepare(case: Case) -> Round:
@@ -529,7 +532,12 @@ def prepare(case: Case) -> Round:
 
     if case.task == "predict":
         prediction = Prediction(contender, case)
-        return Round(prediction.settle, prediction.run, share_of_wrong)
+        return Round(
+            prediction.settle,
+            prediction.run,
+            share_of_wrong,
+            rows_a_call=lambda: prediction.rows,
+        )
     rows = np.split(X, len(X))
     return Round(lambda: None, lambda: [contender.answer(row) for row in rows], share_of_wrong)
 

@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import fastnn
 from fastnn import backends, processors
 from fastnn.bench import trees
+from fastnn.bench.threads import THREAD_VARIABLES
 
 #: Of the fastnn that is measured: asv has this file measure that of another commit.
 ROOT = Path(fastnn.__file__).parents[1]
@@ -23,6 +24,8 @@ ROOT = Path(fastnn.__file__).parents[1]
 CHOSEN_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 PACKAGES = ("fastnn", "numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "scikit-learn")
+
+PROCESSORS = Path("/sys/devices/system/cpu")
 
 #: Of one processor on average over a minute: what is above is the work of others.
 IDLE_LOAD = 0.3
@@ -63,7 +66,8 @@ def describe_environment() -> dict[str, Any]:
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())
-            if "NUM_THREADS" in name or name.startswith(("OPENBLAS_", "XLA_FLAGS", "GOMP_", "KMP_"))
+            if name in THREAD_VARIABLES
+            or name.startswith(("OPENBLAS_", "XLA_FLAGS", "GOMP_", "KMP_"))
         },
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
     }
@@ -146,13 +150,24 @@ def kept_to(threads: int) -> Iterator[None]:
 
 
 def chosen(threads: int) -> set[int]:
-    """Return so many of the processors that this process may use, each on a core of its own."""
+    """Return so many of the processors that this process may use, each on a core of its own.
+
+    The fastest come first: of many chips for telephones and laptops the lowest are slow.
+    """
     ranked = [
-        (rank, processor)
+        (rank, -_speed(processor), processor)
         for core in processors.cores()
         for rank, processor in enumerate(sorted(core))
     ]
-    return {processor for _, processor in sorted(ranked)[:threads]}
+    return {processor for *_, processor in sorted(ranked)[:threads]}
+
+
+def _speed(processor: int) -> int:
+    """Return how fast a processor is beside others of this machine, 0 if the system won't tell."""
+    for file in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):  # the first on Arm
+        with suppress(OSError, ValueError):
+            return int((PROCESSORS / f"cpu{processor}" / file).read_text())
+    return 0
 
 
 def python_path(root: Path = ROOT) -> str:

@@ -27,6 +27,7 @@ from fastnn.bench.machine import inherited, kept_to, python_path
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.recipes import RECIPES, Look
 from fastnn.bench.report import Outcome, Result
+from fastnn.bench.threads import THREAD_VARIABLES
 from fastnn.bench.trees import Tree
 
 #: Products in each round of the machine's peak; the best of all counts.
@@ -46,18 +47,7 @@ def environment(case: Case) -> dict[str, str]:
     Some fix threads and instructions, which libraries read on import; the rest is inherited.
     """
     threads = str(case.threads)
-    variables = dict.fromkeys(
-        (
-            "OMP_NUM_THREADS",
-            "OPENBLAS_NUM_THREADS",
-            "MKL_NUM_THREADS",
-            "VECLIB_MAXIMUM_THREADS",
-            "NUMBA_NUM_THREADS",
-            "FASTNN_NUM_THREADS",
-            "NPROC",  # the size of XLA's thread pool
-        ),
-        threads,
-    )
+    variables = dict.fromkeys(THREAD_VARIABLES, threads)
     xla_flags = [f"--xla_cpu_multi_thread_eigen={str(case.threads > 1).lower()}"]
     if case.avx2:
         xla_flags.append("--xla_cpu_max_isa=AVX2")
@@ -273,6 +263,7 @@ def measure(comparison: Comparison, rounds: int) -> Result:
             cpu_seconds=tuple(round["cpu_seconds"] for round in worker.rounds),
             results=tuple(round["result"] for round in worker.rounds),
             peak_bytes=tuple(round["peak_bytes"] for round in worker.rounds),
+            rows_a_call=worker.rounds[-1]["rows_a_call"] if worker.rounds else None,
         )
         for worker in workers
     ]

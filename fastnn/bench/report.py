@@ -26,7 +26,8 @@ class Outcome:
 
     `error` says why there is no time to report: the worker failed, or its results were wrong.
     `results` are mean losses of epochs, shares of wrong predictions, or largest errors.
-    `peak_bytes` are the most memory that the process held in each round.
+    `peak_bytes` are the most memory that the process held in each round. `rows_a_call` is how many
+    samples a prediction of all took at a time, in the end.
     """
 
     case: Case
@@ -36,6 +37,7 @@ class Outcome:
     cpu_seconds: tuple[float, ...]
     results: tuple[float, ...]
     peak_bytes: tuple[int | None, ...] = ()
+    rows_a_call: int | None = None
 
 
 @dataclass(frozen=True)

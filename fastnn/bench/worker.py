@@ -44,6 +44,7 @@ def serve() -> None:
             cpu_seconds=cpu_seconds,
             peak_bytes=peak_memory(),
             result=contender.judge(outcome),
+            rows_a_call=contender.rows_a_call and contender.rows_a_call(),
             moved=None if checked or contender.moved is None else contender.moved(),
         )
         checked = True
