@@ -18,7 +18,7 @@ import numpy as np
 
 from fastnn import images, layers, saving
 from fastnn.checks import Array
-from fastnn.interchange.records import said, said_by
+from fastnn.interchange.records import row, said, said_by
 from fastnn.normalization import factors_and_addends
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def write(network: Network, path: str | PathLike[str], name: str = "") -> None:
         If the network does not take 784 inputs, has no dense layer, or holds a number that is not
         finite.
     TypeError
-        If a layer is not one of fastnn's own, the page has no formula for it, or the outputs are no
+        If a layer is not one of fastnn's own, the page can't compute it, or the outputs are no
         logits.
     OSError
         If the page can't be written.
@@ -91,7 +91,7 @@ def steps(network: Network) -> list[Step]:
     Raises
     ------
     TypeError
-        If a layer is not one of fastnn's own.
+        If a layer is not one of fastnn's own, or none that the page can compute.
     """
     found: list[Step] = []
     for layer in network:
@@ -100,7 +100,7 @@ def steps(network: Network) -> list[Step]:
         described = layer._describe(0)
         if described is None:
             continue
-        step = _STEPS[described.kind](layer, described)
+        step = row(_STEPS, described.kind, layer, "a page")(layer, described)
         if step is None:
             continue
         step["layers"] = [type(layer).__name__]

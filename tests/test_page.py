@@ -189,6 +189,16 @@ def test_a_function_without_a_formula_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_layer_without_a_step_is_refused(tmp_path, monkeypatch):
+    network = fastnn.Network([fastnn.Dense(784, 10), fastnn.BatchNorm(10)])
+    monkeypatch.delitem(page._STEPS, "batch_norm")
+    with pytest.raises(
+        TypeError, match=r"can't write BatchNorm\(10, .*\) into a page: expected one of dense, "
+    ):
+        page.write(network, tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["mouse", "touch"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_drawn_digits(opened, reader, width, kind, tmp_path):
