@@ -4,6 +4,7 @@ Each is measured in processes of its own, those that are compared in turn, and e
 what it computed against the NumPy backend before it says how long it took.
 """
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastnn.bench import memory
 from fastnn.bench.machine import inherited, kept_to, python_path
 from fastnn.processors import usable
 
@@ -99,15 +101,11 @@ history = network(*MNIST).fit(X, y, epochs=2, validation_data=(X_val, y_val))
 assert history.val_accuracy[-1] > 0.9, history.val_accuracy
 """
 
-# Of the status where there is one: what `getrusage` says may be of the process that started this.
-_PEAK_MEMORY = """
-import json, re, resource, sys
+_PEAK_MEMORY = f"""
+{inspect.getsource(memory)}
+import json
 import numpy
-try:
-    peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
-except (OSError, TypeError):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps(int(peak) * (1 if sys.platform == "darwin" else 1024)))
+print(json.dumps(peak_memory()))
 """
 
 DATA_BYTES = 70_000 * 784
