@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import ROOT, perceptron
 
 import fastnn
 from fastnn import cli, tables
@@ -711,6 +711,16 @@ class TestCommands:
         head, row = self.run(capsys, "predict", model, "-").splitlines()
         assert head.split() == ["price"]
         assert 250_000 < float(row.split()[-1]) < 400_000
+
+    def test_the_table_that_comes_with_the_repository(self, capsys):
+        datasets = pytest.importorskip("sklearn.datasets")
+        table, iris = ROOT / "examples" / "flowers.csv", datasets.load_iris()
+        frame = pandas.read_csv(table)
+        assert [name.replace("_", " ") + " (cm)" for name in list(frame)[:4]] == iris.feature_names
+        np.testing.assert_array_equal(frame.iloc[:, :4], iris.data)
+        assert frame["species"].tolist() == iris.target_names[iris.target].tolist()
+        printed = self.run(capsys, "train", "--csv", table, "--target", "species")
+        assert float(re.search(r"^test accuracy (.*)$", printed, re.M)[1]) > 0.85
 
     def test_going_on_from_a_checkpoint(self, flowers, tmp_path, capsys):
         table, file = tmp_path / "flowers.csv", tmp_path / "checkpoint"

@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
         "softmax cross-entropy, minibatches) on the embedded MNIST or on IDX files of your own; or "
         "on a table, also by squared error.",
         epilog="examples: fastnn train --hidden 300 100 --epochs 10 --plot curves.png "
-        "--save model.safetensors; fastnn train --csv flowers.csv --target species",
+        "--save model.safetensors; fastnn train --csv examples/flowers.csv --target species",
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
