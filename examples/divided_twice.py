@@ -47,7 +47,7 @@ DIVISIONS = {
 
 
 def build(division: str, seed: int) -> fastnn.Network:
-    """Return the notebook's network, from weights that are N(0, 0.01) as there."""
+    """Return the notebook's network, from normal weights of deviation 0.01 as there."""
     options = {**DIVISIONS[division], "weights": initializers.normal(0.01)}
     network = fastnn.Network(seed=seed)
     network.add(fastnn.Dense(784, 100, **options))

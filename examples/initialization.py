@@ -1,7 +1,7 @@
-"""Xavier initialisation against N(0, 0.01)
-===========================================
+"""Xavier initialisation against a deviation of 0.01
+====================================================
 
-What to see: weights drawn from N(0, 0.01), the second notebook's choice, shrink
+What to see: normal weights of deviation 0.01, the second notebook's choice, shrink
 the signal in every layer. A network of three or four layers recovers; from five
 layers on next to nothing is left of the input at the output, nor of the gradient
 at the input, and after five epochs the network is right on one image in ten, as
@@ -33,8 +33,8 @@ from common import (
 import fastnn
 from fastnn import initializers
 
-INITIALIZERS = {"Xavier": "xavier_normal", "N(0, 0.01)": initializers.normal(0.01)}
-COLORS = {"Xavier": BLUE, "N(0, 0.01)": ORANGE}
+INITIALIZERS = {"Xavier": "xavier_normal", "deviation 0.01": initializers.normal(0.01)}
+COLORS = {"Xavier": BLUE, "deviation 0.01": ORANGE}
 CHANCE = 0.12
 """What a network that calls every image a one stays below."""
 
@@ -96,11 +96,11 @@ def main() -> None:
     deep = [depth for depth in depths if depth >= 5]
     conclude(
         {
-            "from 5 layers on, N(0, 0.01) stays at one image in ten on every seed": all(
-                max(accuracy[depth, "N(0, 0.01)"]) < CHANCE for depth in deep
+            "from 5 layers on, a deviation of 0.01 stays at one image in ten on every seed": all(
+                max(accuracy[depth, "deviation 0.01"]) < CHANCE for depth in deep
             ),
-            "N(0, 0.01) still trains 3 layers on every seed": (
-                min(accuracy[3, "N(0, 0.01)"]) > 0.9
+            "a deviation of 0.01 still trains 3 layers on every seed": (
+                min(accuracy[3, "deviation 0.01"]) > 0.9
             ),
             "Xavier's mean accuracy is above 0.95 at every depth": all(
                 np.mean(accuracy[depth, "Xavier"]) > 0.95 for depth in depths
