@@ -108,6 +108,7 @@ class TestSupportedVersions:
         hooks = yaml(ROOT / ".pre-commit-config.yaml")["repos"]
         versions = {Path(hook["repo"]).name: hook["rev"].removeprefix("v") for hook in hooks}
         assert PROJECT["optional-dependencies"]["lint"] == [
+            f"check-jsonschema=={versions['check-jsonschema']}",
             f"mypy=={versions['mirrors-mypy']}",
             f"ruff=={versions['ruff-pre-commit']}",
         ]
