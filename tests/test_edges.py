@@ -4,6 +4,7 @@ command tell of the same work."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,8 @@ sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
 
 import fastnn
 from benchmarks.edges import EDGES, __main__, by_hand, found, networks, programs, small, tasks
-from fastnn.bench import turns
+from benchmarks.edges.turns import in_a_process
+from fastnn.bench import rounds
 
 SHOWN_IN_PART = "once", "operations"
 PAGE = (ROOT / "docs" / "where-numpy-wins.md").read_text("utf-8")
@@ -32,7 +34,7 @@ SMALL_TASKS = [
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(turns, "ROUND_SECONDS", 1e-6)
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 1e-6)
 
 
 @pytest.mark.parametrize(("edge", "work"), SMALL_TASKS)
@@ -124,6 +126,15 @@ def test_a_library_that_is_missing_is_left_out(quick):
     assert "Not installed, so left out: absent." in text
 
 
+def test_work_that_is_about_a_missing_library_is_left_out(tmp_path, monkeypatch):
+    (tmp_path / "sklearn.py").write_text("raise ModuleNotFoundError('no', name='sklearn')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    of = in_a_process("lbfgs", "iris, 10 hidden units", 1)
+    assert (of.values, of.errors, of.missing) == ({}, {}, ("sklearn",))
+    text = found.as_markdown(EDGES["lbfgs"], [of])
+    assert "Not installed, so left out: sklearn." in text
+
+
 def test_a_wrong_contender_has_a_line_and_no_number(monkeypatch, capsys):
     of = found.Found(
         "work", {"fastnn": (2e-6, 4e-6), "b": (1e-6, 1e-6)}, errors={"c": "off by 1 of it"}
@@ -156,6 +167,28 @@ def test_a_wrong_program_is_refused(monkeypatch):
     assert seconds.errors == {"PyTorch eager": "loss 0.6, the NumPy backend has 0.5"}
     for of in (seconds, memory):
         assert of.values.keys() == programs.NAMES.keys() - {"PyTorch eager"}
+
+
+def test_every_program_has_run_before_one_is_timed(monkeypatch):
+    """Its files are read then, and what Python and fastnn compile is kept."""
+    ran = []
+
+    def run(case, label):
+        ran.append((case.shape, case.epochs, label))
+        return programs._Run(1.0, 0.5, 100.0)
+
+    monkeypatch.setattr(programs, "_run", run)
+    monkeypatch.setattr(programs, "find_spec", lambda module: True)
+    list(programs._once(2))
+    everyone = set(programs.NAMES)
+    for size, (work, numbers) in programs.SIZES.items():
+        shape = programs.Case("numba", **work).shape
+        of_size = [(epochs, label) for of, epochs, label in ran if of == shape]
+        names = everyone - {"scikit-learn"} if size == programs.TINY else everyone
+        first, timed = of_size[: len(names) - 1], of_size[len(names) - 1 :]
+        assert {label for _, label in first} == names - {programs.COLD}
+        assert {epochs for epochs, _ in first} == {1}
+        assert sorted(timed) == sorted([(of, label) for of in numbers for label in names] * 2)
 
 
 def test_from_how_many_epochs_compiling_pays():

@@ -17,7 +17,7 @@ from conftest import ROOT
 
 from fastnn import backends, bench, layers, losses, optimizers
 from fastnn.backends import numpy_backend
-from fastnn.bench import WORKLOADS, command, machine, ratios, turns
+from fastnn.bench import WORKLOADS, command, machine, ratios, rounds, turns
 from fastnn.bench.cases import Case
 from fastnn.bench.measuring import environment
 from fastnn.bench.operations import OPERATIONS, Problem
@@ -282,7 +282,7 @@ class Off:
 
 
 def test_who_computes_something_else_gets_no_time(monkeypatch):
-    monkeypatch.setattr(turns, "ROUND_SECONDS", 1e-6)
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 1e-6)
     workload = bench.Workload("operations", Off(0.01), "tiny", "float32", 1e-3)
     with pytest.raises(AssertionError, match="tolerance"):
         turns.timed(workload, 2)
@@ -298,9 +298,29 @@ def test_backends_are_timed_in_turn(monkeypatch):
         def problem(self, size: str, backend: str, dtype: str) -> Problem:
             return Problem(lambda: order.append(backend) or 1.0)
 
-    monkeypatch.setattr(turns, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
     turns.timed(bench.Workload("operations", Noted(0.0), "tiny", "float32", 0.0), 3)
     assert order[-6:] == ["numpy", "numba"] * 3
+
+
+def test_a_first_call_that_takes_long_makes_no_round_short(monkeypatch):
+    """Nor does one that something else disturbs: a round has as many calls as others need."""
+    clock, taken = [0.0], []
+
+    def call(name: str, slow: tuple[int, ...]) -> None:
+        number = taken.count(name)
+        taken.append(name)
+        clock[0] += 5.0 if number in slow else 0.25
+
+    monkeypatch.setattr(rounds.time, "perf_counter", lambda: clock[0])
+    calls = {
+        "steady": lambda: call("steady", ()),
+        "slow at first": lambda: call("slow at first", (0,)),
+        "disturbed": lambda: call("disturbed", (1,)),
+    }
+    found = rounds.in_turn(calls, 3, least=2.0)
+    assert found == {name: [0.25] * 3 for name in calls}
+    assert taken[-24:] == [name for name in calls for _ in range(8)]
 
 
 def test_ratios_come_from_a_process_of_their_own():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.bench.turns import in_turn
+from fastnn.bench.rounds import in_turn
 
 CHECKED_CALLS = 3
 """Of each contender, before others of its kind are timed."""

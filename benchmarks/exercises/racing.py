@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.bench.figures import Spread, spread
+from fastnn.bench.rounds import Call, in_turn
 from fastnn.memory import aligned_zeros
 
 from .tasks import Exercise
@@ -24,8 +24,6 @@ TRIES = 4
 BATCHES = 20
 """Of samples, in turn: of a single one a processor would learn by heart where each branch goes."""
 SLOWLY = np.float32(1e-6)
-
-Call = Callable[[], Any]
 
 
 def share_of_speed(exercise: Exercise, function: Callable[..., Any]) -> Spread:
@@ -64,26 +62,6 @@ def _at_line(value: Any) -> Any:
 
 
 def _measure(own: Call, reference: Call) -> Spread:
-    counts = [_calls_of_a_round(call) for call in (own, reference)]
-    shares = []
-    for _ in range(ROUNDS):
-        taken = [
-            _seconds(call, count) / count
-            for call, count in zip((own, reference), counts, strict=True)
-        ]
-        shares.append(taken[1] / taken[0])
-    return spread(shares)
-
-
-def _calls_of_a_round(call: Call) -> int:
-    count = 1
-    while _seconds(call, count) < ROUND_SECONDS:
-        count *= 2
-    return count
-
-
-def _seconds(call: Call, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return time.perf_counter() - start
+    seconds = in_turn({"own": own, "reference": reference}, ROUNDS, ROUND_SECONDS)
+    pairs = zip(seconds["reference"], seconds["own"], strict=True)
+    return spread(theirs / ours for theirs, ours in pairs)

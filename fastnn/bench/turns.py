@@ -7,16 +7,12 @@ workload and a number of rounds, a line each time, and answers with what it meas
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastnn.bench.rounds import in_turn
 from fastnn.bench.workloads import WORKLOADS, Workload
 
 BACKENDS = ("numpy", "numba")
-
-ROUND_SECONDS = 0.002
-"""A round of each backend takes so long at least: as many calls as that needs."""
 
 
 def serve() -> None:
@@ -44,30 +40,6 @@ def timed(workload: Workload, rounds: int) -> dict[str, list[float]]:
     for backend in BACKENDS:
         workload.check(workload.outcome(backend))
     return in_turn({backend: workload.setup(backend) for backend in BACKENDS}, rounds)
-
-
-def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds that each call takes in each round, in which all have their turn."""
-    numbers = {name: _calls_of_a_round(call) for name, call in calls.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, number in numbers.items():
-            seconds[name].append(_seconds(calls[name], number) / number)
-    return seconds
-
-
-def _calls_of_a_round(call: Callable[[], Any]) -> int:
-    number = 1
-    while _seconds(call, number) < ROUND_SECONDS:
-        number *= 2
-    return number
-
-
-def _seconds(call: Callable[[], Any], number: int) -> float:
-    start = time.perf_counter()
-    for _ in range(number):
-        call()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
