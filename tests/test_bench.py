@@ -20,6 +20,7 @@ from fastnn.bench import (
     command,
     contenders,
     costs,
+    figures,
     machine,
     measuring,
     memory,
@@ -37,6 +38,7 @@ from fastnn.bench.cases import (
     Comparison,
     against,
 )
+from fastnn.bench.threads import THREAD_VARIABLES
 
 EVERYONE = [name for names in PEERS.values() for name in names]
 GRID_ENDS = ((1, "float"), (512, "random"))
@@ -419,6 +421,15 @@ def test_threads_and_instructions_are_fixed_for_every_library():
     assert "max_isa=AVX2" in variables["XLA_FLAGS"]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_libraries_of_a_program_have_its_threads_whatever_the_shell_says(monkeypatch, threads):
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "7")
+    program = "import json, os, sys; print(json.dumps([os.environ[of] for of in sys.argv[1:]]))"
+    told = costs.run_program(program, *THREAD_VARIABLES, threads=threads)
+    assert told == [str(threads)] * len(THREAD_VARIABLES)
+
+
 def test_openblas_chooses_its_kernels_in_every_process_that_is_measured(monkeypatch):
     told = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
     for name in told:
@@ -590,6 +601,26 @@ def test_missing_peers_are_reported(monkeypatch, tmp_path):
     document = json.loads(file.read_text())
     assert document["missing"] == ["torch", "jax"]
     assert "load_at_end" in document["environment"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (12345.6, "12,346"),
+        (99.96, "100.0"),
+        (9.876, "9.88"),
+        (-0.5, "-0.50"),
+        (0.1, "0.10"),
+        (0.01184, "0.012"),
+        (0.00304, "0.003"),
+        (-0.0625, "-0.062"),
+        (0.0, "0.00"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+    ],
+)
+def test_numbers_are_short_and_tell_something(value, shown):
+    assert figures.short(value) == shown
 
 
 def test_report_as_json_and_markdown():

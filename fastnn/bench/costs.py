@@ -16,6 +16,7 @@ from typing import Any
 
 from fastnn.bench import memory
 from fastnn.bench.machine import inherited, kept_to, python_path
+from fastnn.bench.threads import THREAD_VARIABLES
 from fastnn.processors import usable
 
 _IMPORT = """
@@ -238,7 +239,17 @@ def _compiled(cache: str) -> set[Path]:
 def run_program(
     program: str, *arguments: object, threads: int = 1, cache: str | None = None
 ) -> Any:
-    environment = inherited() | {"PYTHONPATH": python_path(), "FASTNN_NUM_THREADS": str(threads)}
+    """Run a program in a process of its own; return what it prints, which is JSON.
+
+    All libraries have so many threads there, and the process as many processors.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails, with the last line that it says.
+    """
+    variables = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": python_path()}
+    environment = inherited() | variables
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports compile once, not every time

@@ -34,8 +34,10 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def short(value: float) -> str:
-    """Write a number with three digits at least."""
+    """Write a number with three digits at least, or where it begins with zeros two behind them."""
     if not math.isfinite(value):
         return str(value)
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
     decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{decimals}f}"
