@@ -145,6 +145,38 @@ def test_a_race_of_one():
     assert min(first[-1].accuracy, second[-1].accuracy) > 0.975
 
 
+def test_who_runs_first_changes_from_seed_to_seed(monkeypatch):
+    ran = []
+
+    class Noting(measuring.Worker):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def receive(self):
+            pass
+
+        def run_round(self):
+            ran.append(self.case.contender)
+            self.rounds.append({"result": [(len(ran), 0.5)]})
+
+    monkeypatch.setattr(measuring, "Worker", Noting)
+    names = ["numba", "torch", "torch.compile"]
+    comparison = Comparison(tuple(replace(CASE, contender=name) for name in names))
+    race = measuring.race(comparison, 10)
+    turns = [ran[at : at + 3] for at in range(0, 30, 3)]
+    assert all(sorted(turn) == names for turn in turns)
+    assert {turn[0] for turn in turns} == set(names)
+    for runner, name in zip(race.runners, names, strict=True):  # each has its own runs
+        places = [at for at, of in enumerate(ran, 1) if of == name]
+        assert [look.seconds for (look,) in runner.runs] == places
+    first, ran[:] = list(ran), []
+    measuring.race(comparison, 10)
+    assert ran == first
+
+
 def test_who_fails_in_a_race_is_reported(monkeypatch):
     monkeypatch.setitem(LABELS, "nobody", "nobody")
     race = measuring.race(Comparison((replace(CASE, contender="nobody"),)), 1)

@@ -284,7 +284,8 @@ def dissect(comparison: Comparison, rounds: int) -> Anatomy:
 
 
 def race(comparison: Comparison, seeds: int) -> Race:
-    """Have all run a recipe, seed by seed in turn."""
+    """Have all run a recipe, seed by seed in turn, in an order that is drawn for each seed."""
+    draws = random.Random(0)
     case = comparison.cases[0]
     settling = SETTLING_SECONDS if case.threads > 1 else 0
     with ExitStack() as stack:
@@ -292,7 +293,9 @@ def race(comparison: Comparison, seeds: int) -> Race:
         for worker in workers:
             worker.receive()
         for _ in range(seeds):
-            for worker in workers:
+            turns = list(workers)
+            draws.shuffle(turns)
+            for worker in turns:
                 time.sleep(settling)
                 worker.run_round()
     runners = [
