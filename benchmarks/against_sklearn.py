@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -87,7 +88,8 @@ def timed(kind: type, X: np.ndarray, y: np.ndarray, **options: Any) -> tuple[flo
 def compare(name: str, rounds: int, options: dict[str, Any]) -> str:
     load, own, their = DATA[name]
     X, X_test, y, y_test = load()
-    timed(own, X[:300], y[:300], max_iter=1)
+    for kind in (own, their):  # what a first fit sets up is not in the times of either
+        timed(kind, X[:300], y[:300], max_iter=1)
     ratios, seconds = [], []
     for _ in range(rounds):
         time_of_their, theirs = timed(their, X, y, **options)
@@ -113,17 +115,25 @@ def first_fit(module: str, cache: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", nargs="*", default=["MNIST", "digits", "iris", "table"])
+    names = [*dict.fromkeys(re.match(r"\w+", name)[0] for name in DATA)]
+    parser.add_argument(
+        "data", nargs="*", metavar="DATA", help=f"of {', '.join(names)}; by default all"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-iter", type=int, help="epochs, by default those of the estimators")
     options = parser.parse_args()
+    if unknown := set(options.data) - set(names):
+        parser.error(f"DATA: expected some of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+    for flag, number in (("--rounds", options.rounds), ("--max-iter", options.max_iter)):
+        if number is not None and number < 1:
+            parser.error(f"{flag}: expected 1 or more, got {number}")
     given = {} if options.max_iter is None else {"max_iter": options.max_iter}
     blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     print(f"BLAS on {max(blas, default=1)} threads, {options.rounds} rounds\n")
     print("| data | training set | epochs | s | ratio | from-to | score | scikit-learn's |")
     print("| --- | --- | --- | ---: | ---: | --- | ---: | ---: |")
     for name in DATA:
-        if name.startswith(tuple(options.data)):
+        if name.startswith(tuple(options.data or names)):
             print(compare(name, options.rounds, given), flush=True)
     with tempfile.TemporaryDirectory() as cache:
         print("\nA first fit in a new process, one epoch of iris:")

@@ -153,6 +153,17 @@ def test_the_command(tmp_path):
     assert done.stdout.startswith("3. In place")
     assert "| 3 in place |" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
-    refused = subprocess.run([*command[:3], "99"], text=True, capture_output=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["99"], "there is none of number 99"),
+        (["3", "--rounds", "0"], "--rounds: expected 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_be_climbed_is_refused(arguments, said):
+    command = [sys.executable, "-m", "benchmarks.ladder", *arguments]
+    refused = subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
     assert refused.returncode == 2
-    assert "there is none of number 99" in refused.stderr
+    assert said in refused.stderr

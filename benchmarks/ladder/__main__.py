@@ -27,6 +27,8 @@ def main() -> int:
                         help="its inner loops as LLVM compiles them, counted")  # fmt: skip
     parser.add_argument("--cpu", metavar="NAME", help="for which LLVM does so, if not this one")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds: expected 1 or more, got {options.rounds}")
     wanted = dict(ONE_THREAD)
     if options.cpu is not None:  # all that this one has and that one has not is off
         wanted |= {"NUMBA_CPU_NAME": options.cpu, "NUMBA_CPU_FEATURES": ""}
