@@ -1,10 +1,12 @@
-"""`fastnn predict`: pictures and CSV rows into a network, and its probabilities as a table."""
+"""`fastnn predict`: pictures and CSV rows into a network, and its answers as a table or CSV."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,17 +98,89 @@ def finite(outputs: Array) -> Array:
     return outputs
 
 
-def table(names: Sequence[str], answers: Array, probabilities: Array) -> str:
-    """Return a line for each row: its name, its answer, and the probability of each output.
+@dataclass(frozen=True)
+class Answers:
+    """What a network answers for each of several inputs, to be shown or written.
 
-    Of several yes or no, which have a row of answers, those that are yes are named.
+    Parameters
+    ----------
+    source
+        What an input is, such as "row".
+    inputs
+        The name or number of each.
+    name
+        Of what is answered.
+    said
+        The answers: texts, or numbers.
+    classes, probabilities
+        Where there are probabilities [inputs, classes]: of what.
     """
-    outputs = range(probabilities.shape[1])
-    rows = [["", "answer", *map(str, outputs)]]
-    for name, answer, row in zip(names, answers, probabilities, strict=True):
-        said = str(answer) if answer.ndim == 0 else ",".join(map(str, answer.nonzero()[0])) or "-"
-        rows.append([name, said, *(f"{p:.4f}" for p in row)])
-    return aligned(rows)
+
+    source: str
+    inputs: Sequence[str]
+    name: str
+    said: Sequence[str] | Sequence[float]
+    classes: Sequence[str] = ()
+    probabilities: Array | None = None
+
+    @classmethod
+    def of_rows(cls, name: str, said: Sequence[str] | Sequence[float], *options: Any) -> Answers:
+        """Return answers for the rows of a table, which are numbered from 1."""
+        return cls("row", [str(i) for i in range(1, len(said) + 1)], name, said, *options)
+
+    @classmethod
+    def of_network(cls, network: Network, X: Array, pictures: Sequence[str] | None) -> Answers:
+        """Return what a network says of pictures, or of rows, and the probability of each output.
+
+        Of several yes or no, which have a row of answers, those that are yes are named.
+        """
+        probabilities = finite(network.predict_proba(X))
+        said = [_said(answer) for answer in network.predict(X)]
+        outputs = [str(i) for i in range(probabilities.shape[1])]
+        if pictures is None:
+            return cls.of_rows("answer", said, outputs, probabilities)
+        return cls("picture", pictures, "answer", said, outputs, probabilities)
+
+    def as_text(self) -> str:
+        """Return a line for each input, numbers to a few digits."""
+        label = "row " if self.source == "row" else ""
+        said = [answer if isinstance(answer, str) else f"{answer:.6g}" for answer in self.said]
+        rows = [["", self.name, *self.classes]]
+        for name, answer, p in zip(self.inputs, said, self._probabilities(), strict=True):
+            rows.append([label + name, answer, *(f"{x:.4f}" for x in p)])
+        return aligned(rows)
+
+    def as_csv(self, beside: Mapping[str, Sequence[str]]) -> str:
+        """Return a first line of names and a line for each input, numbers to all digits.
+
+        Parameters
+        ----------
+        beside
+            More columns of the inputs, such as an id, by their names. One called as `source` stands
+            in its place, and those called as columns of answers are left out.
+        """
+        answered = [self.name, *(f"probability_{name}" for name in self.classes)]
+        columns = {self.source: self.inputs, **beside}
+        for name in answered:
+            columns.pop(name, None)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*columns, *answered])
+        for *cells, answer, p in zip(
+            *columns.values(), self.said, self._probabilities(), strict=True
+        ):
+            writer.writerow([*cells, answer, *map(str, p)])
+        return text.getvalue()
+
+    def _probabilities(self) -> Iterable[Sequence[float]]:
+        """Return those of each input, none where there are none."""
+        return [()] * len(self.said) if self.probabilities is None else self.probabilities
+
+
+def _said(answer: Array) -> str:
+    if answer.ndim == 0:
+        return str(answer)
+    return ",".join(map(str, answer.nonzero()[0])) or "-"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -330,8 +330,10 @@ class TestNetworks:
             page.write(net, tmp_path / "page.html")
 
     def test_table(self):
-        probabilities = np.array([[0.9, 0.2], [0.8, 0.7], [0.1, 0.3]])
-        text = prediction.table(["a", "b", "c"], (probabilities > 0.5).astype(int), probabilities)
+        net = perceptron(2, 2, loss="binary_cross_entropy")
+        net.set_weights([np.eye(2), np.zeros(2)])
+        logits = np.log([[9, 1 / 4], [4, 7 / 3], [1 / 9, 3 / 7]])
+        text = prediction.Answers.of_network(net, logits, ["a", "b", "c"]).as_text()
         assert text.splitlines() == [
             "   answer       0       1",
             "a       0  0.9000  0.2000",

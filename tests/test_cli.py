@@ -127,6 +127,11 @@ def test_predict(tmp_path, reader, backend):
         p = reader.predict_proba(read_picture(tmp_path / name).reshape(1, -1))[0]
         # printed to four places
         np.testing.assert_allclose([float(text) for text in probabilities], p, rtol=0, atol=6e-5)
+    done = run("predict", model, "3.png", "7.png", "--output", "a.csv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "2 answers in a.csv\n"), done.stderr
+    head, *rows = ((tmp_path / "a.csv").read_text()).splitlines()
+    assert head == "picture,answer," + ",".join(f"probability_{i}" for i in range(10))
+    assert [row.split(",")[:2] for row in rows] == [["3.png", "3"], ["7.png", "7"]]
     rows = "\n".join(",".join(["0"] * 783 + [str(i)]) for i in range(2))
     done = run("predict", model, "-", input=rows, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

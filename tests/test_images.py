@@ -203,11 +203,36 @@ def test_csv_rows():
     np.testing.assert_array_equal(marked, [[1.5, 2], [3, 4]])
 
 
-def test_table():
-    probabilities = np.array([[0.25, 0.75], [0.99996, 0.00004]])
-    text = prediction.table(["a.png", "longer.png"], np.array([1, 0]), probabilities)
-    assert text.splitlines() == [
+PROBABILITIES = np.array([[0.25, 0.75], [0.99996, 0.00004]])
+
+
+def test_answers_as_text():
+    answers = prediction.Answers(
+        "picture", ["a.png", "longer.png"], "answer", ["1", "0"], ["0", "1"], PROBABILITIES
+    )
+    assert answers.as_text().splitlines() == [
         "            answer       0       1",
         "a.png            1  0.2500  0.7500",
         "longer.png       0  1.0000  0.0000",
     ]
+    answers = prediction.Answers.of_rows("price", [1234567.25, 0.5])
+    assert answers.as_text().splitlines() == [
+        "             price",
+        "row 1  1.23457e+06",
+        "row 2          0.5",
+    ]
+
+
+def test_answers_as_csv():
+    answers = prediction.Answers.of_rows("kind", ["b", "a,c"], ["a,c", "b"], PROBABILITIES)
+    assert answers.as_csv({"id": ["007", '8"'], "kind": ["?", "?"]}).splitlines() == [
+        'row,id,kind,"probability_a,c",probability_b',
+        "1,007,b,0.25,0.75",
+        '2,"8""","a,c",0.99996,4e-05',
+    ]
+    assert answers.as_csv({"row": ["x", "y"]}).splitlines()[1:] == [
+        "x,b,0.25,0.75",
+        'y,"a,c",0.99996,4e-05',
+    ]
+    answers = prediction.Answers.of_rows("row", [1234567.25, 1 / 3])
+    assert answers.as_csv({}) == "row\n1234567.25\n0.3333333333333333\n"

@@ -694,6 +694,50 @@ class TestCommands:
         p = [float(row.split()[-1]) for row in rows]
         np.testing.assert_allclose(p, network.predict_proba(X)[:, -1], rtol=0, atol=6e-5)
 
+    def test_answers_in_a_file(self, flowers, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        encoding = prepared(flowers, "species").encoding
+        network = perceptron(encoding.width, 3, seed=0)
+        network.metadata[tables.ENTRY] = encoding.as_text()
+        network.save("model")
+        ids = [f"{i:03}" if i else "NA" for i in range(N)]
+        pandas.DataFrame({"id": ids, **flowers}).to_csv("new.csv", index=False)
+        printed = self.run(capsys, "predict", "model", "new.csv", "--output", "answers.csv")
+        assert printed == "240 answers in answers.csv\n"
+        answers = pandas.read_csv("answers.csv", dtype={"id": str}, keep_default_na=False)
+        classes = list(encoding.target.classes)
+        assert list(answers) == ["row", "id", "species", *(f"probability_{c}" for c in classes)]
+        assert answers["row"].tolist() == list(range(1, N + 1))
+        assert answers["id"].tolist() == ["", *ids[1:]]
+        X = encoding.inputs(flowers)
+        assert answers["species"].tolist() == [classes[i] for i in network.predict(X)]
+        p = answers.iloc[:, 3:].to_numpy(np.float32)
+        np.testing.assert_array_equal(p, network.predict_proba(X))
+        pandas.DataFrame({"day": pandas.Timestamp("2026-01-02"), **flowers}).to_parquet("p.parquet")
+        self.run(capsys, "predict", "model", "p.parquet", "--output", "answers.csv")
+        assert pandas.read_csv("answers.csv")["day"][0] == "2026-01-02 00:00:00"
+
+    def test_the_file_of_answers_is_none_that_is_read(self, flowers, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        network = perceptron(2, 3, seed=0)
+        network.save("model")
+        (tmp_path / "new.csv").write_text("1,2\n3,4\n")
+        (tmp_path / "link.csv").symlink_to("new.csv")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        for output in ("new.csv", "../" + tmp_path.name + "/new.csv", "link.csv", "model"):
+            assert cli.main(["predict", "model", "new.csv", "--output", output]) == 2
+            assert f"--output: expected a file of its own, got {output}" in capsys.readouterr().err
+        assert cli.main(["predict", "model", "new.csv", "--output", "none/a.csv"]) == 2
+        assert "--output: expected a file in an existing dir" in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert (
+            self.run(capsys, "predict", "model", "new.csv", "--output", "a") == "2 answers in a\n"
+        )
+        lines = (tmp_path / "a").read_text().splitlines()
+        assert lines[0] == "row,answer,probability_0,probability_1,probability_2"
+        p = network.predict_proba([[1, 2], [3, 4]])
+        assert lines[2].split(",") == ["2", str(p[1].argmax()), *map(str, p[1])]
+
     def test_a_quantity(self, houses, tmp_path, capsys, monkeypatch):
         table, model = tmp_path / "houses.csv", tmp_path / "model"
         houses.loc[5, "area"] = np.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def _check_no_preparation(options: argparse.Namespace) -> None:
             )
 
 
-def table_of(options: argparse.Namespace, texts: Iterable[str] = ()) -> Any:
+def table_of(options: argparse.Namespace, texts: Container[str] = ()) -> Any:
     """Return the table that was asked for, None if none was; `texts` as `tables.read` has it."""
     path = options.csv or options.parquet
     if path is None:

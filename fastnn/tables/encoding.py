@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +86,15 @@ class Encoding:
         return [column.name for column in self.columns]
 
     @property
-    def texts(self) -> list[str]:
-        """The columns of categories or classes.
+    def texts(self) -> Container[str]:
+        """All columns but those of numbers that the network takes or answers.
 
         `read` needs them: a file in which all categories look like numbers is not to be read as one
-        of numbers, if '01' and '1' are two categories.
+        of numbers, if '01' and '1' are two categories. Of other columns, such as ids, the same is
+        true where they are written beside answers.
         """
         columns = (*self.columns, self.target)
-        return [column.name for column in columns if isinstance(column, Category | Classes)]
+        return _AllBut(frozenset(c.name for c in columns if isinstance(c, Number | Quantity)))
 
     @property
     def width(self) -> int:
@@ -118,6 +119,18 @@ class Encoding:
             start += column.width
         return X
 
+    def others(self, frame: Frame) -> dict[str, list[str]]:
+        """Return the columns that the network neither takes nor answers, such as an id, as texts.
+
+        Missing values are empty ones.
+        """
+        known = {*self.names, self.target.name}
+        return {
+            name: frame[name].astype(object).where(frame[name].notna(), "").map(str).tolist()
+            for name in frame.columns
+            if name not in known
+        }
+
     def with_target(self, frame: Frame) -> Frame:
         """Return the rows that have a target.
 
@@ -139,6 +152,16 @@ class Encoding:
         """
         _check_columns(frame, [self.target.name])
         return self.target.encoded(frame[self.target.name])
+
+
+@dataclass(frozen=True)
+class _AllBut(Container[str]):
+    """What holds every name but some."""
+
+    names: frozenset[str]
+
+    def __contains__(self, name: object) -> bool:
+        return name not in self.names
 
 
 def _check_columns(frame: Frame, names: Sequence[str]) -> None:

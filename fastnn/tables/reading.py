@@ -10,7 +10,7 @@ import shlex
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ def read(
     source: str | os.PathLike[str] | TextIO,
     *,
     parquet: bool | None = None,
-    texts: Iterable[str] = (),
+    texts: Container[str] = (),
 ) -> Frame:
     """Return the table in a file of CSV or Parquet.
 
@@ -259,10 +259,9 @@ def _check_size(name: str) -> None:
         raise ValueError(f"{rows:,} rows of {of.num_columns:,} columns, which take {refusal}")
 
 
-def _of_csv(content: bytes, name: str, texts: Iterable[str]) -> Frame:
+def _of_csv(content: bytes, name: str, texts: Container[str]) -> Frame:
     """Return the table in a file of CSV, of which pandas reads the bytes as they are."""
     pandas = cells.load_pandas()
-    texts = set(texts)
     with _in_utf8(name, content), _as_table(name, _CSV_FILE):
         separator, content = _separated(content)
         header, row = _first_lines(content, separator)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fastnn import checks, prediction
 from fastnn.checks import Array
+from fastnn.prediction import Answers
 from fastnn.tables import cells
 
 if TYPE_CHECKING:
@@ -53,12 +54,11 @@ class Classes:
             f"accuracy of {baseline:.4f}",
         ]
 
-    def predictions(self, network: Network, X: Array) -> str:
-        """Return a line for each row: the likeliest class, and the probability of each."""
-        rows = [["", self.name, *self.classes]]
-        for number, p in enumerate(prediction.finite(network.predict_proba(X)), 1):
-            rows.append([f"row {number}", self.classes[p.argmax()], *(f"{x:.4f}" for x in p)])
-        return prediction.aligned(rows)
+    def predictions(self, network: Network, X: Array) -> Answers:
+        """Return for each row the likeliest class, and the probability of each."""
+        probabilities = prediction.finite(network.predict_proba(X))
+        said = [self.classes[i] for i in probabilities.argmax(axis=1)]
+        return Answers.of_rows(self.name, said, self.classes, probabilities)
 
     def __str__(self) -> str:
         shown = checks.listed(self.classes, 10)
@@ -104,11 +104,10 @@ class Quantity:
             f"{_r_squared(y, self.mean):.4f}, {_errors(y, self.mean)}",
         ]
 
-    def predictions(self, network: Network, X: Array) -> str:
-        """Return a line for each row: the answer in the unit of the target."""
+    def predictions(self, network: Network, X: Array) -> Answers:
+        """Return the answer for each row, in the unit of the target."""
         answers = self.decoded(prediction.finite(network.predict(X))[:, 0])
-        rows = [[f"row {number}", f"{p:.6g}"] for number, p in enumerate(answers, 1)]
-        return prediction.aligned([["", self.name], *rows])
+        return Answers.of_rows(self.name, answers.tolist())
 
     def __str__(self) -> str:
         name = checks.short(self.name)
