@@ -21,16 +21,17 @@ WINDOWS = {"desk": (1280, 900), "phone": (390, 844)}
 FAULTS = """
 const [width, done] = arguments;
 const formulas = [...document.querySelectorAll(".math")];
-const ready = formulas.length ? (async () => {
+const formulasAreSet = async () => {
+  if (!formulas.length) return;
   while (!window.MathJax?.startup?.promise) await new Promise(turn => setTimeout(turn, 20));
   await MathJax.startup.promise;
-})() : Promise.resolve();
-ready.then(() => {
-  const wrong = [];
-  for (const picture of document.images) {
-    picture.loading = "eager";
-    if (picture.complete && !picture.naturalWidth) wrong.push(`no picture ${picture.src}`);
-  }
+};
+const wrong = [];
+const picture = async image => {
+  image.loading = "eager";  // those far below are not asked for by themselves
+  await image.decode().catch(() => wrong.push(`no picture ${image.src}`));
+};
+Promise.all([formulasAreSet(), ...[...document.images].map(picture)]).then(() => {
   for (const formula of formulas)
     if (!formula.querySelector("mjx-container")) wrong.push(`not set: ${formula.textContent}`);
   for (const error of document.querySelectorAll("mjx-merror"))

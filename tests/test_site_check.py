@@ -10,6 +10,7 @@ from test_page import CHROMIUM, DRIVER
 
 PIXEL = "<svg xmlns='http://www.w3.org/2000/svg' width='1' height='1'/>"
 PAGE = '<!doctype html><meta name="viewport" content="width=device-width"><article>{}</article>'
+FAR_BELOW = '<div style="height: 99999px"></div>'
 MATHJAX = """<script>
 window.MathJax = {startup: {promise: Promise.resolve()}};
 </script>"""
@@ -54,6 +55,8 @@ def test_links_that_lead_nowhere(check, site, link):
     [
         ('<img src="pixel.svg">', None),
         ('<img src="gone.svg">', "no picture"),
+        (f'{FAR_BELOW}<img src="pixel.svg" loading="lazy">', None),
+        (f'{FAR_BELOW}<img src="gone.svg" loading="lazy">', "no picture"),
         ('<div style="width: 380px">wide</div>', None),
         ('<div style="width: 800px">wider than a phone</div>', "wide: <div"),
         (f'{MATHJAX}<span class="math"><mjx-container></mjx-container></span>', None),
