@@ -70,7 +70,7 @@ def test_the_command_draws_all_that_pages_show(tmp_path):
         assert all(any(text in of for of in drawn) for text in said), name
 
 
-def test_pages_show_what_is_there():
+def test_pages_show_what_is_there_and_leave_nothing_out():
     shown = {
         (page, name)
         for page in [ROOT / "README.md", *DOCS.rglob("*.md")]
@@ -79,6 +79,8 @@ def test_pages_show_what_is_there():
     }
     for page, name in shown:
         assert (page.parent / name).is_file(), f"{page.name} shows {name}"
+    pictures = {path.name for path in FOLDER.iterdir() if path.suffix in (".svg", ".html")}
+    assert pictures == {name.rpartition("/")[2] for _, name in shown}
 
 
 def test_a_name_that_is_none_is_refused():
@@ -106,6 +108,26 @@ def test_the_page_of_the_ladder_has_the_table_that_is_drawn(monkeypatch):
     said = (DOCS / "ladder" / "index.md").read_text("utf-8")
     for line in table.as_markdown(lines, machine).splitlines():
         assert line in said
+
+
+def test_pages_of_rungs_tell_of_the_same_run():
+    """Their own row, where NumPy multiplies as OpenBLAS chooses by itself, and those beside it."""
+    lines, machine, _ = results.read(LADDER)
+    of_run = [row_of(line) for line in table.as_markdown(lines, machine).splitlines()[2:]]
+    measured = {cells[0]: set(cells) for cells in of_run if cells}
+    for rung in rungs():
+        (page,) = (DOCS / "ladder").glob(f"{rung.number:02}-*.md")
+        name, told = f"{rung.number} {rung.name}", []
+        for first, *cells in filter(None, map(row_of, page.read_text("utf-8").splitlines())):
+            if (of := name if first == "its kernels for AVX-512" else first) in measured:
+                assert set(cells) <= measured[of], page.name
+                told.append(of)
+        assert name in told, page.name
+
+
+def row_of(line: str) -> list[str]:
+    """Return the cells of a line of a table; of another one, none."""
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
 @pytest.mark.parametrize("sums", [1, 3, 8, 11])
