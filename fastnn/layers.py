@@ -9,6 +9,7 @@ and `grad_output` already divided by it, so gradients of parameters are sums.
 from __future__ import annotations
 
 import copy
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -367,6 +368,11 @@ class LiveView:
         layer._parameters.assign(self.name, value)
 
 
+USUAL_RATE = float("0.1")
+"""The learning rate of a layer that is given none. No other object: so it is told from 0.1 that
+somebody has written, which a network's optimiser is not to replace without a word."""
+
+
 class ParametricLayer(Layer):
     """A layer that has parameters: what it says of them, and when they take a step."""
 
@@ -374,6 +380,8 @@ class ParametricLayer(Layer):
     """The last arrays of the vector, where they are no parameters."""
     _decaying: str | None = None
     """The parameters that an optimiser with weight decay shrinks."""
+    _chosen: bool = False
+    """Whether learning rate or optimiser were given to this layer, by themselves."""
 
     def __init__(
         self,
@@ -384,6 +392,14 @@ class ParametricLayer(Layer):
         optimizer: Optimizer | str | None = None,
     ) -> None:
         own = SGD(learning_rate) if optimizer is None else optimizer
+        given = learning_rate is not USUAL_RATE
+        if given and optimizer is not None:
+            warnings.warn(
+                f"learning_rate: expected none beside optimizer={optimizer!r}, which has a rate of "
+                f"its own, got {learning_rate!r}, which is not used",
+                stacklevel=3,
+            )
+        self._chosen = given or optimizer is not None
         self._parameters = LayerParameters(
             shapes,
             initializers,
@@ -400,7 +416,12 @@ class ParametricLayer(Layer):
 
     @optimizer.setter
     def optimizer(self, value: Optimizer | str) -> None:
-        optimizer = optimizers.checked("optimizer", value)
+        self._take(optimizers.checked("optimizer", value))
+        self._chosen = True
+
+    def _take(self, optimizer: Optimizer) -> None:
+        """Be moved by an optimiser that is not chosen for this layer alone."""
+        self._chosen = False
         if optimizer is self.optimizer:
             return
         network = None if self._network is None else self._network()
@@ -425,6 +446,7 @@ class ParametricLayer(Layer):
         optimizer = copy.copy(self.optimizer)
         optimizer.learning_rate = value
         self._parameters.optimizer = optimizer
+        self._chosen = True
 
     @property
     def steps(self) -> int:
@@ -529,10 +551,12 @@ class Dense(ParametricLayer):
         The widths of X and Y.
     learning_rate
         Short for `optimizer=SGD(learning_rate)`: a number or a schedule (see
-        `fastnn.schedules`). Not used where there is an `optimizer`.
+        `fastnn.schedules`). Not used where there is an `optimizer`, nor in a network that has one:
+        `Network(optimizer=...)` replaces it, and warns. `network[0].learning_rate = 0.1` gives the
+        layer a rate of its own afterwards.
     optimizer
         What moves the parameters, or its name, such as "adam"; `Network(optimizer=...)` replaces
-        it.
+        it, and warns.
     l2
         The factor α of the penalty α Σ W², on weights alone, which the layer
         adds to the loss of every batch; 0 for none.
@@ -559,6 +583,11 @@ class Dense(ParametricLayer):
     TypeError
         If an argument is of the wrong kind.
 
+    Warns
+    -----
+    UserWarning
+        If there is a `learning_rate` beside an `optimizer`.
+
     Notes
     -----
     With G = dL/dY: dL/dX = G Wᵀ, dL/dW = Xᵀ G + 2 α W, dL/db = Σ_n G_n. Used
@@ -574,7 +603,7 @@ class Dense(ParametricLayer):
         self,
         input_units: int,
         output_units: int,
-        learning_rate: Rate = 0.1,
+        learning_rate: Rate = USUAL_RATE,
         *,
         optimizer: Optimizer | str | None = None,
         l2: float = 0.0,

@@ -107,8 +107,10 @@ class Network(Sequential):
     optimizer
         Where given it serves all layers, also those added later, and replaces
         what they had. One optimiser can serve many layers, as its state
-        belongs to their parameters. "sgd", "momentum", "nesterov", "rmsprop", "adam" and
-        "adamw" stand for those of that name, with the rates that they have by default.
+        belongs to their parameters. `network[0].learning_rate = 0.01` afterwards gives a layer a
+        rate of its own, and `network[0].optimizer = SGD(0.1)` an optimiser. "sgd",
+        "momentum", "nesterov", "rmsprop", "adam" and "adamw" stand for those of that name, with the
+        rates that they have by default.
     clip_norm
         Where given, above 0: gradients whose norm is larger are multiplied by what brings it down
         to this, before each step. The norm is √Σ g² over the gradients of all parameters of the
@@ -142,6 +144,12 @@ class Network(Sequential):
     TypeError
         If `dtype` is another, something in `layers` is not a `Layer`, or
         `optimizer` no `Optimizer`.
+
+    Warns
+    -----
+    UserWarning
+        If there is an `optimizer`, and a layer that it serves was given a learning rate or an
+        optimiser.
 
     Notes
     -----

@@ -11,7 +11,7 @@ from fastnn import checks
 from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Shape, zeros
-from fastnn.layers import BUILT_IN, LiveView, ParametricLayer, cast
+from fastnn.layers import BUILT_IN, USUAL_RATE, LiveView, ParametricLayer, cast
 from fastnn.optimizers import Optimizer
 from fastnn.parameters import NamedVector
 from fastnn.schedules import Rate
@@ -33,7 +33,7 @@ class BatchNorm(ParametricLayer):
     learning_rate
         Short for `optimizer=SGD(learning_rate)`, as in `Dense`.
     optimizer
-        What moves scale and shift; `Network(optimizer=...)` replaces it.
+        What moves scale and shift; `Network(optimizer=...)` replaces it, and warns.
     momentum
         How much of the running statistics each batch leaves, from 0 to 1.
     epsilon
@@ -69,7 +69,7 @@ class BatchNorm(ParametricLayer):
     def __init__(
         self,
         units: int,
-        learning_rate: Rate = 0.1,
+        learning_rate: Rate = USUAL_RATE,
         *,
         optimizer: Optimizer | None = None,
         momentum: float = 0.9,

@@ -310,7 +310,7 @@ def _made(description: dict[str, Any], shared: Optimizer | None) -> Layer:
     layer: Layer = kind(**{name: description[name] for name in kind._arguments})
     if isinstance(layer, ParametricLayer) and "optimizer" in description:
         own = _built_optimizer(description["optimizer"])
-        layer.optimizer = optimizers.checked("optimizer", own or shared)
+        layer._take(optimizers.checked("optimizer", own or shared))
     return layer
 
 

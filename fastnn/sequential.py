@@ -10,7 +10,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import activations, backends, checks, optimizers, paths
+from fastnn import activations, backends, checks, hints, optimizers, paths
 from fastnn.checks import Array
 from fastnn.layers import Layer, ParametricLayer, keeps_width
 from fastnn.locks import ReadersWriterLock
@@ -105,6 +105,12 @@ class Sequential(Sequence[Layer]):
             If it is not a `Layer`.
         RuntimeError
             While `fit` runs.
+
+        Warns
+        -----
+        UserWarning
+            If the layer was given a learning rate or an optimiser, and the network has one that
+            replaces it.
         """
         with self._lock.writing():
             self._refuse_in_training("take in a layer")
@@ -143,7 +149,7 @@ class Sequential(Sequence[Layer]):
         optimizer = optimizers.checked("optimizer", value)
         with self._lock.writing():
             for layer in self._learned():
-                layer.optimizer = optimizer
+                layer._take(optimizer)
             self._optimizer = optimizer
 
     @property
@@ -207,11 +213,13 @@ class Sequential(Sequence[Layer]):
                     f"got {layer!r}"
                 )
             width = _width_after(layer, width)
+        if self._optimizer is not None:
+            _warn_of_replaced(layers, self._optimizer, len(self._layers))
         for layer in layers:
             layer._draw(self._rng)  # an initialiser of a user's may raise
         for layer in layers:
             if isinstance(layer, ParametricLayer) and self._optimizer is not None:
-                layer.optimizer = self._optimizer
+                layer._take(self._optimizer)
             layer._join(self._dtype)
             layer._network = weakref.ref(self)
             layer._backend_name = self._backend_name
@@ -254,6 +262,31 @@ class Sequential(Sequence[Layer]):
             if not keeps_width(layer):
                 return layer.output_units
         return None
+
+
+def _warn_of_replaced(layers: Sequence[Layer], optimizer: Optimizer, first: int) -> None:
+    """Warn of what layers have been given to learn by, where a network's optimiser replaces it.
+
+    `first` is the place that the first one will have in the network.
+    """
+    replaced = {
+        place: layer
+        for place, layer in enumerate(layers, first)
+        if isinstance(layer, ParametricLayer)
+        and layer._chosen
+        and layer._learning() not in (f"{optimizer=}", f"learning_rate={optimizer.learning_rate!r}")
+    }
+    if not replaced:
+        return
+    (place, layer), *others = replaced.items()
+    name, _, value = layer._learning().partition("=")
+    likewise = checks.listed([f"layers[{other}]" for other, _ in others])
+    hints.warn(
+        f"layers[{place}]: {name}={value} is not used{f' (likewise {likewise})' * bool(others)}, "
+        f"as the network's optimizer, {optimizer!r}, serves all layers; leave it out, or write "
+        f"network[{place}].{name} = {value} when the layer is in the network",
+        UserWarning,
+    )
 
 
 def _instead(layer: object) -> str:

@@ -420,13 +420,68 @@ class TestState:
 
 class TestOfANetwork:
     def test_serves_all_layers(self, optimizer):
-        network = Network([Dense(5, 4, 0.3), ReLU()], optimizer=optimizer)
-        network.add(Dense(4, 3, optimizer=RMSprop()))
+        network = Network([Dense(5, 4), ReLU()], optimizer=optimizer)
+        network.add(Dense(4, 3))
         assert network[0].optimizer is network[2].optimizer is network.optimizer is optimizer
         network.optimizer = other = SGD(0.5)
         assert network[0].optimizer is network[2].optimizer is network.optimizer is other
         network.add(Dense(3, 2))
         assert network[3].optimizer is other
+
+    def test_warns_of_what_it_replaces(self):
+        told = r"^layers\[1\]: learning_rate=0.1 is not used \(likewise layers\[2\]\), as .* Adam\("
+        with pytest.warns(
+            UserWarning, match=told + r".*write network\[1\].learning_rate = 0.1"
+        ) as w:
+            network = Network(
+                [Dense(5, 5), Dense(5, 4, learning_rate=0.1), BatchNorm(4, 0.3)], optimizer=Adam()
+            )
+        assert [warning.filename for warning in w] == [__file__]
+        assert network[1].optimizer is network[2].optimizer is network.optimizer
+        told = (
+            r"^layers\[3\]: optimizer=RMSprop.* is not .*write network\[3\].optimizer = RMSprop\("
+        )
+        with pytest.warns(UserWarning, match=told):
+            network.add(Dense(4, 4, optimizer=RMSprop()))
+        layer = Dense(4, 3)
+        layer.learning_rate = 0.5
+        with pytest.warns(UserWarning, match=r"^layers\[4\]: learning_rate=0.5 is not used, as"):
+            network.add(layer)
+        assert layer.learning_rate == 0.001
+
+    def test_says_nothing_of_what_it_does_not_replace(self):
+        Network([Dense(5, 4, 0.3), Dense(4, 3, optimizer=SGD())])  # which has none
+        Network([Dense(5, 4, 0.001), Dense(4, 3, optimizer=Adam())], optimizer="adam")
+        Network([Dense(5, 4, 0.25)], optimizer=SGD(0.25))
+        network = Network([Dense(5, 4, 0.3)])
+        network.optimizer = Adam()  # in so many words
+        Network([copy.deepcopy(network[0])], optimizer=SGD(0.2))
+
+    def test_rates_of_layers_beside_it(self, rng, tmp_path, backend):
+        X, y = samples(rng)
+        network = deep(Adam(0.01), backend=backend)
+        network[0].learning_rate = 0.1
+        assert network[2].learning_rate == network.optimizer.learning_rate == 0.01
+        before = parameters(network)
+        network.train_step(X, y)
+        moved = [np.abs(a - b).max() for a, b in zip(parameters(network), before, strict=True)]
+        np.testing.assert_allclose(moved, [0.1] * 2 + [0.01] * (len(moved) - 2), rtol=1e-3)
+        network.save(tmp_path / "model")
+        again = fastnn.load(tmp_path / "model")
+        assert again[0].learning_rate == 0.1
+        assert again[2].optimizer is again.optimizer
+        Network([copy.deepcopy(again[2])], optimizer=SGD(0.2))  # whose rate is no choice of its own
+
+    def test_a_rate_beside_an_optimizer_of_the_layer(self):
+        told = (
+            r"^learning_rate: expected none beside optimizer='adam', .*, got 0.1, which is not used"
+        )
+        with pytest.warns(UserWarning, match=told) as w:
+            layer = Dense(5, 4, 0.1, optimizer="adam")
+        assert w[0].filename == __file__
+        assert layer.learning_rate == 0.001
+        with pytest.warns(UserWarning, match="^learning_rate: expected none beside"):
+            BatchNorm(4, 0.1, optimizer=Adam())
 
     def test_none_leaves_layers_theirs(self):
         network = Network([Dense(5, 4, 0.3), Dense(4, 3, optimizer=Adam())])
