@@ -411,7 +411,7 @@ def test_the_command_says_what_it_found(
     assert change["finding"]["lower"] <= 1 + slowdown <= change["finding"]["upper"]
 
 
-def test_a_network_of_ones_own_and_an_interrupt(checkout, monkeypatch, capsys):
+def test_a_network_of_ones_own_and_an_interrupt(checkout, monkeypatch, tmp_path):
     asked = []
 
     def changes(comparisons, processes, old, new):
@@ -421,10 +421,13 @@ def test_a_network_of_ones_own_and_an_interrupt(checkout, monkeypatch, capsys):
 
     monkeypatch.setattr(command, "measure_changes", changes)
     options = ["--hidden", "64", "--batch-size", "16", "64", "--input", "table"]
+    file = tmp_path / "found.json"
+    options += ["--json", str(file)]
     found = bench.run(parse("--compare", "HEAD~1", "WORKTREE", *options))
     assert [(case.shape, case.batch_size) for case in asked] == [
         ((100, 64, 10), 16),
         ((100, 64, 10), 64),
     ]
     assert found.interrupted
+    assert json.loads(file.read_text())["interrupted"]
     assert "Interrupted before the end." in bench.as_markdown(found)

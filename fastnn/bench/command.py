@@ -2,25 +2,26 @@
 
 import tempfile
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastnn import checks
 from fastnn.bench.anatomy import Anatomy
-from fastnn.bench.cases import INPUTS, PEERS, Case
-from fastnn.bench.costs import Cost, measure_costs
+from fastnn.bench.cases import INPUTS, PEERS, Case, Comparison
+from fastnn.bench.costs import measure_costs
 from fastnn.bench.machine import describe_environment, load
 from fastnn.bench.measuring import dissect, environment, measure, measure_changes, race
 from fastnn.bench.picture import draw, draw_ratios
 from fastnn.bench.races import Race
-from fastnn.bench.ratios import GROUPS, Ratio, chosen, measure_ratios
+from fastnn.bench.ratios import GROUPS, chosen, measure_ratios
 from fastnn.bench.report import Report, Result, as_json
 from fastnn.bench.samples import described
 from fastnn.bench.suites import ROUNDS, SUITES, TAKES, TAKES_SEVERAL, suite_comparisons
 from fastnn.bench.trees import WORKTREE, export, is_changed
+from fastnn.bench.workloads import Workload
 from fastnn.processors import usable
 
 #: What suites look for by themselves, and go without where it is not found.
@@ -179,6 +180,36 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     given = vars(arguments)
     if "compare" in given:
         return _compare(given, say)
+    plan = _planned(given)
+    file = _writable(given)
+    found = begun = Report(
+        describe_environment(), (), plan.missing, notes=plan.notes, suite=plan.suite
+    )
+    try:
+        for found in _growing(begun, plan, say):
+            _write(found, file)
+    except KeyboardInterrupt:
+        of = len(plan.comparisons) + len(plan.workloads)
+        note = f"Interrupted after {_done(found)} of {of} comparisons."
+        found = replace(found, notes=(*found.notes, note), interrupted=True)
+    if "plot" in given:
+        found = _drawn(found, given["plot"])
+    return _write(found, file)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be measured, and what is to be said of what is not."""
+
+    suite: str
+    rounds: int
+    comparisons: list[Comparison]
+    workloads: list[Workload]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _planned(given: dict[str, Any]) -> _Plan:
     options = _options(given)
     suite = given.get("suite") or ("grid" if _has_several(options) else "default")
     options = _of_suite(suite, options)
@@ -195,70 +226,73 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
     missing = tuple(peer for peer in peers if find_spec(peer) is None)
     contenders = [name for peer in peers if peer not in missing for name in PEERS[peer]]
     comparisons = list(suite_comparisons(suite, contenders, options))
-    workloads = chosen(suite, options.get("dtype")) if suite in GROUPS else []
     if usable() == 1 and suite in ("table", "recipes"):
         comparisons = [c for c in comparisons if c.cases[0].threads == 1]
         notes.append("One processor, so threads are not compared.")
-    file = given.get("json")
-    if file is not None:
-        file.touch()  # a path that cannot be written is found out before the work
-    machine = describe_environment()
-    results: list[Result] = []
-    anatomies: list[Anatomy] = []
-    races: list[Race] = []
-    ratios: list[Ratio] = []
+    workloads = chosen(suite, options.get("dtype")) if suite in GROUPS else []
+    return _Plan(suite, rounds, comparisons, workloads, missing, tuple(notes))
 
-    def report(*costs: Cost, interrupted: bool = False) -> Report:
-        found = Report(
-            machine | {"load_at_end": load()},
-            tuple(results),
-            missing,
-            costs,
-            tuple(anatomies),
-            tuple(races),
-            tuple(ratios),
-            tuple(notes),
-            interrupted,
-            suite=suite,
-        )
-        if file is not None:
-            file.write_text(as_json(found))
-        return found
 
-    interrupted = False
+def _growing(found: Report, plan: _Plan, say: Callable[[str], None]) -> Iterator[Report]:
+    """Measure; yield the report after each comparison, with all that is known by then."""
+    number = len(plan.comparisons)
+    for place, comparison in enumerate(plan.comparisons, 1):
+        say(f"{place}/{number} {comparison.name}")
+        new: Anatomy | Race | Result
+        if plan.suite == "step":
+            new = dissect(comparison, plan.rounds)
+            found = replace(found, anatomies=(*found.anatomies, new))
+        elif plan.suite == "recipes":
+            new = race(comparison, plan.rounds)
+            found = replace(found, races=(*found.races, new))
+        else:
+            new = measure(comparison, plan.rounds)
+            found = replace(found, results=(*found.results, new))
+        say(f"    {new.verdict}")
+        yield found
+    if plan.workloads:
+        number, variables = len(plan.workloads), environment(Case("numba"))
+        for ratio in measure_ratios(plan.workloads, plan.rounds, variables):
+            found = replace(found, ratios=(*found.ratios, ratio))
+            said = ratio.spread or ratio.error
+            say(f"{len(found.ratios)}/{number} {ratio.name}: {said}")
+            yield found
+    if plan.suite in ("costs", "table"):
+        yield replace(found, costs=tuple(measure_costs(plan.rounds, say)))
+
+
+def _done(found: Report) -> int:
+    """Return how many comparisons a report has."""
+    kinds = found.results, found.anatomies, found.races, found.ratios
+    return sum(map(len, kinds))
+
+
+def _drawn(found: Report, picture: Path) -> Report:
+    """Draw what a report has to draw; return it, with a note where that fails."""
     try:
-        for number, comparison in enumerate(comparisons, 1):
-            say(f"{number}/{len(comparisons)} {comparison.name}")
-            if suite == "step":
-                anatomies.append(dissect(comparison, rounds))
-                say(f"    {anatomies[-1].verdict}")
-            elif suite == "recipes":
-                races.append(race(comparison, rounds))
-                say(f"    {races[-1].verdict}")
-            else:
-                results.append(measure(comparison, rounds))
-                say(f"    {results[-1].verdict}")
-            report()
-        if workloads:
-            for ratio in measure_ratios(workloads, rounds, environment(Case("numba"))):
-                ratios.append(ratio)
-                say(f"{len(ratios)}/{len(workloads)} {ratio.name}: {ratio.spread or ratio.error}")
-                report()
-        costs = measure_costs(rounds, say) if suite in ("costs", "table") else []
-    except KeyboardInterrupt:
-        done = len(results) + len(anatomies) + len(races) + len(ratios)
-        of = len(comparisons) + len(workloads)
-        notes.append(f"Interrupted after {done} of {of} comparisons.")
-        costs, interrupted = [], True
-    if "plot" in given and (anatomies or ratios):
-        try:
-            if anatomies:
-                draw(anatomies, given["plot"])
-            else:
-                draw_ratios(ratios, given["plot"])
-        except OSError as error:  # what was measured is not lost
-            notes.append(f"There is no picture: {error}.")
-    return report(*costs, interrupted=interrupted)
+        if found.anatomies:
+            draw(found.anatomies, picture)
+        elif found.ratios:
+            draw_ratios(found.ratios, picture)
+    except OSError as error:  # what was measured is not lost
+        return replace(found, notes=(*found.notes, f"There is no picture: {error}."))
+    return found
+
+
+def _writable(given: dict[str, Any]) -> Path | None:
+    """Return the file of ``--json``; one that can't be written is found out before the work."""
+    file: Path | None = given.get("json")
+    if file is not None:
+        file.touch()
+    return file
+
+
+def _write(found: Report, file: Path | None) -> Report:
+    """Note how busy the machine is now, and write a report to its file, if it has one."""
+    found = replace(found, environment=found.environment | {"load_at_end": load()})
+    if file is not None:
+        file.write_text(as_json(found))
+    return found
 
 
 def _compare(given: dict[str, Any], say: Callable[[str], None]) -> Report:
@@ -273,9 +307,7 @@ def _compare(given: dict[str, Any], say: Callable[[str], None]) -> Report:
             raise ValueError(f"--{name}: not with --compare")
     processes = checks.integer("--rounds", given.get("rounds", PROCESSES), minimum=LEAST_PROCESSES)
     comparisons = list(suite_comparisons(suite, (), options))
-    file = given.get("json")
-    if file is not None:
-        file.touch()
+    file = _writable(given)
     machine = describe_environment()
     with tempfile.TemporaryDirectory() as folder:
         old, new = (
@@ -290,16 +322,10 @@ def _compare(given: dict[str, Any], say: Callable[[str], None]) -> Report:
             say("first rounds, which compile")
             for number, changes in enumerate(measure_changes(comparisons, processes, old, new)):
                 say(f"{number}/{processes} processes a side")
-                found = replace(
-                    found,
-                    environment=machine | {"load_at_end": load()},
-                    changes=tuple(changes),
-                )
-                if file is not None:
-                    file.write_text(as_json(found))
+                found = _write(replace(found, changes=tuple(changes)), file)
         except KeyboardInterrupt:
             found = replace(found, notes=(*notes, "Interrupted before the end."), interrupted=True)
-    return found
+    return _write(found, file)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
