@@ -32,7 +32,6 @@ from fastnn.bench import (
 from fastnn.bench.cases import (
     LABELS,
     PEERS,
-    PRECISION_PEERS,
     VARIANTS,
     Case,
     Comparison,
@@ -75,6 +74,19 @@ def rounds(case: Case) -> list[float]:
         made.reset()
         results.append(made.judge(made.run()))
     return results
+
+
+def knowing(**work) -> list[str]:
+    """Return the contenders that have a form of this work."""
+    return [case.contender for case in against(EVERYONE, **work).cases]
+
+
+def needs(contender: str, monkeypatch) -> None:
+    """Skip the test without the library; a step of PyTorch's is as it is before it is compiled."""
+    of = next((peer for peer, names in PEERS.items() if contender in names), "numpy")
+    library = pytest.importorskip(of)
+    if contender == "torch.compile":  # which takes half a minute
+        monkeypatch.setattr(library, "compile", lambda function, **how: function)
 
 
 def test_flops_counted_by_hand():
@@ -172,11 +184,8 @@ def test_backends_agree_on_every_variant(variant):
 
 @pytest.mark.parametrize("contender", LABELS)
 @pytest.mark.parametrize("task", ["train", "fit", "predict", "row"])
-def test_every_contender_trains_alike_from_the_same_start(contender, task):
-    needed = next((peer for peer, names in PEERS.items() if contender in names), "numpy")
-    pytest.importorskip(needed)
-    if contender == "torch.compile":
-        pytest.skip("takes a compiler, and half a minute")
+def test_every_contender_trains_alike_from_the_same_start(contender, task, monkeypatch):
+    needs(contender, monkeypatch)
     case = replace(TINY, contender=contender, task=task, epochs=3)
     found = rounds(case)
     expected = rounds(replace(case, contender="numpy"))
@@ -184,21 +193,54 @@ def test_every_contender_trains_alike_from_the_same_start(contender, task):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "dropout"])
-def test_variants_of_peers_begin_anew_in_each_round(variant):
-    pytest.importorskip("torch")
-    case = replace(TINY, contender="torch", variant=variant)
+@pytest.mark.parametrize(
+    ("contender", "variant"),
+    [(name, of) for of in VARIANTS if of != "dropout" for name in knowing(variant=of)],
+)
+def test_variants_begin_anew_in_each_round(contender, variant, monkeypatch):
+    needs(contender, monkeypatch)
+    case = replace(TINY, contender=contender, variant=variant)
     first, second = rounds(case)
     assert first == second
     assert first == pytest.approx(rounds(replace(case, contender="numpy"))[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("contender", ["numba", *PRECISION_PEERS])
+def test_who_has_no_form_of_a_work_is_left_out():
+    everyone = ["numba", "numpy", *EVERYONE]
+    assert knowing(variant="momentum") == knowing(variant="adam") == everyone
+    without = [name for name in everyone if name != "sklearn"]
+    for work in ({"variant": "dropout"}, {"variant": "batch norm"}, {"task": "dense"}):
+        assert knowing(**work) == without
+    assert knowing(matmul_precision="bfloat16") == without
+
+
+def test_jax_drops_a_fifth_of_each_hidden_layer_and_draws_anew_in_each_step():
+    jax = pytest.importorskip("jax")
+    from fastnn.bench.in_jax import JaxScan
+
+    case = replace(TINY, contender="jax", variant="dropout", shape=(6, 50, 30, 3))
+    made = JaxScan(case, *samples.load_samples(case), samples.initial_parameters(case))
+    first, second = (made._masks(jax.random.fold_in(made.state.key, at), 400) for at in (0, 1))
+    assert [mask.shape for mask in first] == [(400, 50), (400, 30)]
+    for mask, another in zip(first, second, strict=True):
+        assert mask.mean() == pytest.approx(0.8, abs=0.02)
+        assert (mask == another).mean() == pytest.approx(0.8**2 + 0.2**2, abs=0.02)
+    key = jax.random.key_data(made.initial().key)
+    made.train()
+    assert not np.array_equal(key, jax.random.key_data(made.state.key))
+
+
+@pytest.mark.parametrize("contender", knowing(task="dense"))
+def test_every_contender_multiplies_alike(contender, monkeypatch):
+    needs(contender, monkeypatch)
+    (first, second) = rounds(replace(TINY, task="dense", contender=contender))
+    assert max(first, second) < 1e-6
+
+
+@pytest.mark.parametrize("contender", knowing(matmul_precision="bfloat16"))
 @pytest.mark.parametrize("task", ["train", "predict"])
-def test_contenders_multiply_in_bfloat16(contender, task):
-    pytest.importorskip({"torch.compile": "torch", "numba": "numpy"}.get(contender, contender))
-    if contender == "torch.compile":
-        pytest.skip("takes a compiler, and half a minute")
+def test_contenders_multiply_in_bfloat16(contender, task, monkeypatch):
+    needs(contender, monkeypatch)
     case = replace(TINY, contender=contender, task=task, matmul_precision="bfloat16")
     found, plain = rounds(case), rounds(replace(case, matmul_precision=None))
     reference = replace(case, contender="numpy")
@@ -350,14 +392,22 @@ def test_biases_that_stay_get_no_time():
     assert "dense layer 2" in measuring.disagreement(worker, reference)
 
 
-@pytest.mark.parametrize("contender", LABELS)
-@pytest.mark.parametrize("work", [{}, {"task": "fit"}, {"variant": "dropout"}, {"input": "table"}])
-def test_every_contender_takes_the_same_first_steps(contender, work):
-    pytest.importorskip(next((of for of, names in PEERS.items() if contender in names), "numpy"))
-    if contender == "torch.compile":
-        pytest.skip("takes a compiler, and half a minute")
-    if "variant" in work and contender in ("jax", "sklearn"):
-        pytest.skip("has no dropout")
+@pytest.mark.parametrize(
+    ("contender", "work"),
+    [
+        (contender, work)
+        for work in (
+            {},
+            {"task": "fit"},
+            {"input": "table"},
+            {"dtype": "float64"},
+            *({"variant": variant} for variant in VARIANTS),
+        )
+        for contender in knowing(**work)
+    ],
+)
+def test_every_contender_takes_the_same_first_steps(contender, work, monkeypatch):
+    needs(contender, monkeypatch)
     case = replace(TINY, **work)
     reference = of_four_steps("numpy", case)
     assert measuring.disagreement(of_four_steps(contender, case), reference) is None
@@ -375,10 +425,8 @@ def test_first_steps_are_taken_once_and_leave_no_trace():
 
 
 @pytest.mark.parametrize("contender", LABELS)
-def test_chunks_have_the_same_answers(contender):
-    pytest.importorskip(next((of for of, names in PEERS.items() if contender in names), "numpy"))
-    if contender == "torch.compile":
-        pytest.skip("takes a compiler, and half a minute")
+def test_chunks_have_the_same_answers(contender, monkeypatch):
+    needs(contender, monkeypatch)
     case = replace(TINY, contender=contender, task="predict")
     X, y = samples.load_samples(case)
     made = contenders.CONTENDERS[contender](case, X, y, samples.initial_parameters(case))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from fastnn.bench.cases import PEERS, PRECISION_PEERS, Comparison, against
+from fastnn.bench.cases import PEERS, Comparison, against
 from fastnn.bench.measuring import measure
 
 from .found import NUMPY, Edge, Found
@@ -83,6 +83,6 @@ EDGES = (
             }
             for shape, batch_size in ((NARROWER, 512), (WIDE, 512), (WIDE, 2_048))
         ),
-        PRECISION_PEERS,
+        ("torch", "torch.compile", "jax"),
     ),
 )

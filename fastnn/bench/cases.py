@@ -21,10 +21,6 @@ MATMUL_SIZE = 1024
 
 VARIANTS = ("momentum", "adam", "dropout", "batch norm")
 """What else is trained than plain SGD on dense layers with ReLU."""
-VARIANT_PEERS = ("torch",)
-"""Contenders that know them."""
-PRECISION_PEERS = ("torch", "torch.compile", "jax")
-"""Contenders that can multiply in bfloat16."""
 MOMENTUM = 0.9
 DROPPED = 0.2
 """Share of the hidden units that dropout drops."""
@@ -33,6 +29,16 @@ IMAGES = ("float", "uint8")
 """Inputs that are the images of a data set."""
 INPUTS = (*IMAGES, "table", "random")
 DATA_LABELS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+
+#: What contenders have no form of, by the field of a case that asks for it.
+LACKS: dict[str, dict[str, tuple[str, ...]]] = {
+    "sklearn": {
+        "variant": ("dropout", "batch norm"),
+        "matmul_precision": ("bfloat16",),
+        "task": ("dense",),
+        "input": ("uint8",),
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,12 @@ class Case:
     def is_peer(self) -> bool:
         """Whether the contender is another package."""
         return any(self.contender in contenders for contenders in PEERS.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the contender has a form of this work."""
+        lacks = LACKS.get(self.contender, {})
+        return not any(getattr(self, field) in values for field, values in lacks.items())
 
     @property
     def of_images(self) -> bool:
@@ -218,14 +230,13 @@ def against(contenders: Iterable[str], **work: Any) -> Comparison:
     """Compare the Numba backend with the NumPy backend and `contenders` on one piece of work.
 
     From raw pixels a peer enters in both of its forms, scaling each batch by itself and fed with
-    floats, since either may be the faster. scikit-learn has no form for raw pixels.
+    floats, since either may be the faster. A peer that has no form of the work is left out.
     """
     subject = Case("numba", **work)
     cases = [subject, replace(subject, contender="numpy")]
     for contender in contenders:
         case = replace(subject, contender=contender)
-        if case.input != "uint8" or contender != "sklearn":
-            cases.append(case)
+        cases.append(case)
         if case.input == "uint8":
             cases.append(replace(case, input="float"))
-    return Comparison(tuple(cases))
+    return Comparison(tuple(case for case in cases if case.is_known))

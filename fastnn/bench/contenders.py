@@ -10,7 +10,6 @@ import copy
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, cast
@@ -161,261 +160,12 @@ def in_chunks(classes: Callable[[Array], Array], X: Array, rows: int) -> Array:
     return np.concatenate([classes(X[at : at + rows]) for at in range(0, len(X), rows)])
 
 
-def torch_rounding(torch: Any, matmul_precision: str | None) -> Callable[[], Any]:
-    """Return what makes a block in which PyTorch multiplies numbers of a shorter dtype, if any."""
-    if matmul_precision is None:
-        return nullcontext
-    to = getattr(torch, matmul_precision)
-    return lambda: torch.autocast("cpu", dtype=to)
-
-
-class TorchEager:
-    """``torch.nn`` and ``torch.optim``, operation by operation.
-
-    Products in bfloat16 are those of ``torch.autocast``.
-    """
-
-    def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
-        import torch
-
-        torch.set_num_threads(case.threads)
-        self.torch, self.case = torch, case
-        self.rounding = torch_rounding(torch, case.matmul_precision)
-        self.dtype = getattr(torch, case.dtype)
-        self.X = torch.from_numpy(X)
-        targets = torch.from_numpy(y.astype(np.int64))
-        self.batches = list(
-            zip(self.X.split(case.batch_size), targets.split(case.batch_size), strict=True)
-        )
-        layers: list[Any] = []
-        for weights, biases in parameters:
-            if layers:
-                if case.variant == "batch norm":
-                    layers.append(torch.nn.BatchNorm1d(len(weights), dtype=self.dtype))
-                layers.append(torch.nn.ReLU())
-                if case.variant == "dropout":
-                    layers.append(torch.nn.Dropout(DROPPED))
-            linear = torch.nn.Linear(*weights.shape, dtype=self.dtype)
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(weights.T))
-                linear.bias.copy_(torch.from_numpy(biases))
-            layers.append(linear)
-        self.model = torch.nn.Sequential(*layers)
-        rate, learned = case.learning_rate, self.model.parameters()
-        # of the forms of each optimiser, the fused one is the fastest
-        if case.variant == "adam":
-            self.optimizer = torch.optim.Adam(learned, rate, fused=True)
-        else:
-            momentum = MOMENTUM if case.variant == "momentum" else 0.0
-            self.optimizer = torch.optim.SGD(learned, rate, momentum, fused=True)
-        self.initial = copy.deepcopy(self.model.state_dict())
-
-    def reset(self) -> None:
-        self.model.load_state_dict(self.initial)
-        self.optimizer.state.clear()
-
-    def logits(self, x: Any) -> Any:
-        with self.rounding():
-            return self.model(x if x.is_floating_point() else x.to(self.dtype) * (1 / 255))
-
-    def step(self, x: Any, y: Any) -> Any:
-        self.optimizer.zero_grad()
-        with self.rounding():
-            loss = self.torch.nn.functional.cross_entropy(self.logits(x), y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def train(self) -> float:
-        return float(self.torch.stack([self.step(x, y) for x, y in self.batches]).mean())
-
-    def fit(self) -> float:
-        for _ in range(self.case.epochs - 1):
-            for x, y in self.batches:
-                self.step(x, y)
-        return self.train()
-
-    def first_steps(self, count: int) -> Parameters:
-        self.reset()
-        for x, y in self.batches[:count]:
-            self.step(x, y)
-        linear = [layer for layer in self.model if isinstance(layer, self.torch.nn.Linear)]
-        return [(of.weight.detach().numpy().T, of.bias.detach().numpy()) for of in linear]
-
-    def predict(self, rows: int) -> Array:
-        with self.torch.inference_mode():
-            found = [self.logits(x).argmax(1) for x in self.X.split(rows)]
-            classes: Array = self.torch.cat(found).numpy()
-        return classes
-
-    def answer(self, row: Array) -> Array:
-        with self.torch.inference_mode():
-            classes: Array = self.logits(self.torch.from_numpy(row)).argmax(1).numpy()
-        return classes
-
-    def dense(self, X: Array) -> Callable[[], Array]:
-        x = self.torch.from_numpy(X)
-
-        def forward() -> Array:
-            with self.torch.inference_mode():
-                output: Array = self.model[0](x).numpy()
-            return output
-
-        return forward
-
-
-class TorchCompiled(TorchEager):
-    """The whole step, update included, as one function under ``torch.compile``.
-
-    Compiling the loss alone and leaving the optimizer eager is slower.
-    """
-
-    def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
-        super().__init__(case, X, y, parameters)
-        torch = self.torch
-        weights = {name: value.detach() for name, value in self.model.named_parameters()}
-
-        def mean_loss(weights: dict[str, Any], x: Any, y: Any) -> Any:
-            x = x if x.is_floating_point() else x.to(self.dtype) * (1 / 255)
-            with self.rounding():
-                return torch.nn.functional.cross_entropy(
-                    torch.func.functional_call(self.model, weights, (x,)), y
-                )
-
-        def step(weights: dict[str, Any], x: Any, y: Any) -> Any:
-            gradients, loss = torch.func.grad_and_value(mean_loss)(weights, x, y)
-            for name, value in weights.items():
-                value.sub_(gradients[name], alpha=case.learning_rate)
-            return loss
-
-        compiled = torch.compile(step)
-        self.step = lambda x, y: compiled(weights, x, y)  # type: ignore[method-assign]
-        # for each number of rows by itself, which is faster than for any number
-        self.logits = torch.compile(self.logits, dynamic=False)  # type: ignore[method-assign]
-
-    def train(self) -> float:
-        with self.torch.no_grad():
-            return super().train()
-
-    def fit(self) -> float:
-        with self.torch.no_grad():
-            return super().fit()
-
-    def first_steps(self, count: int) -> Parameters:
-        with self.torch.no_grad():
-            return super().first_steps(count)
-
-
-class JaxScan:
-    """The whole epoch as one ``lax.scan``: data on the device, parameters donated."""
-
-    def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
-        import jax
-        import jax.numpy as jnp
-
-        jax.config.update("jax_enable_x64", case.dtype == "float64")
-        # donated parameters are gone after a round, so each has its own
-        self.copied: Callable[[], Any] = lambda: [
-            (jnp.array(weights), jnp.array(biases)) for weights, biases in parameters
-        ]
-        self.reset()
-        product = jnp.matmul
-        if case.matmul_precision is not None:
-            product = _rounding_product(jax, jnp.dtype(case.matmul_precision))
-
-        def logits(parameters: Any, x: Any) -> Any:
-            if not jnp.issubdtype(x.dtype, jnp.floating):
-                x = x.astype(case.dtype) * (1 / 255)
-            for weights, biases in parameters[:-1]:
-                x = jax.nn.relu(product(x, weights) + biases)
-            weights, biases = parameters[-1]
-            return product(x, weights) + biases
-
-        def mean_loss(parameters: Any, x: Any, y: Any) -> Any:
-            log_probabilities = jax.nn.log_softmax(logits(parameters, x))
-            return -jnp.take_along_axis(log_probabilities, y[:, None], axis=1).mean()
-
-        def step(parameters: Any, batch: Any) -> Any:
-            loss, gradients = jax.value_and_grad(mean_loss)(parameters, *batch)
-            updated = jax.tree.map(lambda p, g: p - case.learning_rate * g, parameters, gradients)
-            return updated, loss
-
-        def epoch(parameters: Any, X: Any, y: Any) -> Any:
-            parameters, losses = jax.lax.scan(step, parameters, (X, y))
-            return parameters, losses.mean()
-
-        def epochs(parameters: Any, X: Any, y: Any) -> Any:
-            parameters, losses = jax.lax.scan(
-                lambda parameters, _: epoch(parameters, X, y), parameters, length=case.epochs
-            )
-            return parameters, losses[-1]
-
-        def classes(parameters: Any, X: Any) -> Any:
-            return logits(parameters, X).argmax(1)
-
-        def chunks(parameters: Any, X: Any, rows: int) -> Any:
-            if rows >= len(X):
-                return classes(parameters, X)
-            whole = len(X) // rows * rows
-            of_chunks = X[:whole].reshape(-1, rows, X.shape[1])
-            found = jax.lax.map(lambda x: classes(parameters, x), of_chunks).reshape(-1)
-            return jnp.concatenate([found, classes(parameters, X[whole:])])
-
-        self.epoch = jax.jit(epoch, donate_argnums=0)
-        self.epochs = jax.jit(epochs, donate_argnums=0)
-        self.classes = jax.jit(classes)
-        self.chunks = jax.jit(chunks, static_argnums=2)
-        self.X, self.y = jnp.asarray(X), jnp.asarray(y.astype(np.int32))
-        if case.trains:
-            self.X = self.X.reshape(-1, case.batch_size, case.shape[0])
-            self.y = self.y.reshape(-1, case.batch_size)
-
-    def reset(self) -> None:
-        self.parameters = self.copied()
-
-    def train(self) -> float:
-        self.parameters, loss = self.epoch(self.parameters, self.X, self.y)
-        return float(loss)
-
-    def fit(self) -> float:
-        self.parameters, loss = self.epochs(self.parameters, self.X, self.y)
-        return float(loss)
-
-    def first_steps(self, count: int) -> Parameters:
-        parameters, _ = self.epoch(self.copied(), self.X[:count], self.y[:count])
-        return [(np.asarray(weights), np.asarray(biases)) for weights, biases in parameters]
-
-    def predict(self, rows: int) -> Array:
-        return np.asarray(self.chunks(self.parameters, self.X, rows))
-
-    def answer(self, row: Array) -> Array:
-        return np.asarray(self.classes(self.parameters, row))
-
-
-def _rounding_product(jax: Any, rounded: Any) -> Any:
-    """Return X W, and its two gradients, as float32 sums of operands in a shorter dtype.
-
-    JAX by itself would round what comes back to float32 alone.
-    """
-
-    def product(x: Any, w: Any) -> Any:
-        x, w = x.astype(rounded), w.astype(rounded)
-        return jax.numpy.matmul(x, w, preferred_element_type=np.float32)
-
-    rounding = jax.custom_vjp(product)
-    rounding.defvjp(
-        lambda x, w: (product(x, w), (x, w)),
-        lambda kept, g: (product(g, kept[1].T), product(kept[0].T, g)),
-    )
-    return rounding
-
-
 class ScikitLearn:
-    """``MLPClassifier`` by plain SGD, one `partial_fit` an epoch, or a `fit` of them all.
+    """``MLPClassifier``, one `partial_fit` an epoch, or a `fit` of them all.
 
     It draws its parameters in its first `partial_fit`, so it is given one batch beforehand and
-    then the common parameters, with which `warm_start` has `fit` begin; without momentum nothing
-    else is left of what was before. Its own shuffling is off, and its own end of training.
+    then the common parameters, with which `warm_start` has `fit` begin. Its own shuffling is off,
+    and its own end of training.
     """
 
     def __init__(self, case: Case, X: Array, y: Array, parameters: Parameters) -> None:
@@ -424,12 +174,15 @@ class ScikitLearn:
         self.X, self.y, self.parameters = X, y, parameters
         self.model = MLPClassifier(
             case.shape[1:-1],
-            solver="sgd",
+            solver="adam" if case.variant == "adam" else "sgd",
             alpha=0,
             batch_size=case.batch_size,
             learning_rate_init=case.learning_rate,
             shuffle=False,
-            momentum=0,
+            momentum=MOMENTUM if case.variant == "momentum" else 0,
+            nesterovs_momentum=False,
+            # added to the root before Adam corrects that, so this is what others add at first
+            epsilon=1e-8 * np.sqrt(1 - 0.999),
             max_iter=case.epochs,
             n_iter_no_change=np.inf,
         )
@@ -444,6 +197,7 @@ class ScikitLearn:
         for layer, (weights, biases) in enumerate(self.parameters):
             self.model.coefs_[layer][:] = weights
             self.model.intercepts_[layer][:] = biases
+        vars(self.model).pop("_optimizer", None)  # the next training makes one
 
     def train(self) -> float:
         self.model.partial_fit(self.X, self.y)
@@ -467,12 +221,30 @@ class ScikitLearn:
         return classes
 
 
+def _torch_eager(case: Case, X: Array, y: Array, parameters: Parameters) -> Contender:
+    from fastnn.bench.in_torch import TorchEager
+
+    return TorchEager(case, X, y, parameters)
+
+
+def _torch_compiled(case: Case, X: Array, y: Array, parameters: Parameters) -> Contender:
+    from fastnn.bench.in_torch import TorchCompiled
+
+    return TorchCompiled(case, X, y, parameters)
+
+
+def _jax_scan(case: Case, X: Array, y: Array, parameters: Parameters) -> Contender:
+    from fastnn.bench.in_jax import JaxScan
+
+    return JaxScan(case, X, y, parameters)
+
+
 CONTENDERS: dict[str, Callable[[Case, Array, Array, Parameters], Contender]] = {
     "numba": FastNN,
     "numpy": FastNN,
-    "torch": TorchEager,
-    "torch.compile": TorchCompiled,
-    "jax": JaxScan,
+    "torch": _torch_eager,
+    "torch.compile": _torch_compiled,
+    "jax": _jax_scan,
     "sklearn": ScikitLearn,
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 import fastnn
 from fastnn import schedules
 from fastnn.bench.cases import Case
-from fastnn.bench.contenders import Round, torch_rounding
+from fastnn.bench.contenders import Round
 from fastnn.bench.samples import Array
 
 
@@ -183,9 +183,11 @@ class Torch:
     def __init__(self, threads: int, matmul_precision: str | None = None) -> None:
         import torch
 
+        from fastnn.bench.in_torch import rounding_to
+
         torch.set_num_threads(threads)
         self.torch = torch
-        self.rounding = torch_rounding(torch, matmul_precision)
+        self.rounding = rounding_to(matmul_precision)
         self.module: Any = None
 
     def reset(self, recipe: Recipe, data: Data, seed: int) -> None:

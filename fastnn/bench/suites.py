@@ -5,15 +5,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from fastnn.bench.cases import (
-    IMAGES,
-    PRECISION_PEERS,
-    VARIANT_PEERS,
-    VARIANTS,
-    Case,
-    Comparison,
-    against,
-)
+from fastnn.bench.cases import IMAGES, VARIANTS, Case, Comparison, against
 from fastnn.bench.recipes import PROGRAMS, RECIPES
 from fastnn.bench.samples import described
 
@@ -154,9 +146,8 @@ def _default(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Compa
 
 
 def _variants(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
-    known = [name for name in peers if name in VARIANT_PEERS]
     for variant in VARIANTS:
-        yield against(known, variant=variant, **_network(options))
+        yield against(peers, variant=variant, **_network(options))
 
 
 def _inputs(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
@@ -189,10 +180,9 @@ def _threads(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Compa
 
 def _bfloat16(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Comparison]:
     """Operands of all products rounded to bfloat16, and fastnn without that."""
-    known = [name for name in peers if name in PRECISION_PEERS]
     options = {"matmul_precision": "bfloat16", **options}
     for hidden, batch_size, form in ROUNDED:
-        rounded = against(known, **_sized(hidden, batch_size, {**options, "input": form})).cases
+        rounded = against(peers, **_sized(hidden, batch_size, {**options, "input": form})).cases
         yield Comparison((*rounded, replace(rounded[0], matmul_precision=None)))
 
 
@@ -251,7 +241,7 @@ def _table(peers: Sequence[str], options: Mapping[str, Any]) -> Iterator[Compari
     yield from _variants(peers, {})
     for batch_size, *units in DENSE_LAYERS:
         yield against(
-            [name for name in peers if name == "torch"],
+            peers,
             task="dense",
             shape=tuple(units),
             batch_size=batch_size,
