@@ -95,7 +95,7 @@ def steps(network: Network) -> list[Step]:
     """
     found: list[Step] = []
     for layer in network:
-        if layer not in layers.BUILT_IN:
+        if layer not in layers.BUILT_IN or layer._only_python:
             raise TypeError(f"can't write {layer!r} into a page: it is not one of fastnn's own")
         described = layer._describe(0)
         if described is None:

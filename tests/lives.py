@@ -23,7 +23,7 @@ import numpy as np
 import rounding
 
 import fastnn
-from fastnn import Network, losses, schedules
+from fastnn import Network, losses, optimizers, schedules
 
 FACTOR = 4.0
 """How many times as far as rounding at random may carry, the Numba backend may be off."""
@@ -83,7 +83,8 @@ def made(spec: Spec) -> Any:
     name, arguments, keywords = spec
     if name == "Sine":
         return fastnn.Activation(np.sin, np.cos)
-    kind = getattr(fastnn, name, None) or getattr(schedules, name)
+    known = (module for module in (fastnn, optimizers, schedules) if hasattr(module, name))
+    kind = getattr(next(known), name)
     keywords = {key: made(value) if _is_spec(value) else value for key, value in keywords.items()}
     if keywords.get("biases") == "some":
         keywords["biases"] = _some

@@ -22,6 +22,18 @@ ELEMENTWISE: tuple[tuple[str, tuple[tuple, ...]], ...] = (
     ("Rescaling", ((0.5,), (-1.25,), (1 / 255,), (0.0,))),
 )
 
+SHARES_OF_ADAM = {"beta1": (0.0, 0.9), "beta2": (0.9, 0.999), "epsilon": (1e-8, 1e-3)}
+
+OPTIMIZERS: tuple[tuple[str, dict[str, tuple]], ...] = (
+    ("SGD", {}),
+    ("SGD", {"momentum": (0.5, 0.9), "nesterov": (False, True)}),
+    ("RMSprop", {"rho": (0.0, 0.9), "epsilon": (1e-8, 1e-3)}),
+    ("Adam", SHARES_OF_ADAM),
+    ("EpsilonHatAdam", SHARES_OF_ADAM),
+    ("AdamW", {**SHARES_OF_ADAM, "weight_decay": (0.0, 0.1)}),
+)
+"""What each may be given beside a learning rate."""
+
 LOSSES = {
     "softmax_cross_entropy": ("ids", "ids", "small ids", "float ids"),
     "binary_cross_entropy": ("yes or no", "shares"),
@@ -94,6 +106,8 @@ def between(rng: np.random.Generator, width: int, own: bool) -> Spec:
         return "Dropout", (_one(rng, (0.0, 0.1, 0.5, 0.9)),), {"seed": int(rng.integers(1000))}
     if chance < 0.41:
         return "Sine", (), {}
+    if chance < 0.42:
+        return "Layer", (), {}
     name, constants = ELEMENTWISE[rng.integers(len(ELEMENTWISE))]
     return name, constants[rng.integers(len(constants))], {}
 
@@ -103,25 +117,19 @@ def optimizer(rng: np.random.Generator) -> Spec:
     rate = float(10 ** rng.uniform(-3.5, -0.5))
     keywords: dict[str, Any] = {"learning_rate": rate}
     if rng.random() < 0.15:
-        keywords["learning_rate"] = _one(
-            rng,
-            (
-                ("StepDecay", (rate, 0.5, 2), {}),
-                ("CosineDecay", (rate, 7), {}),
-                ("WarmUp", (rate, 3), {}),
-            ),
-        )
-    name = _one(rng, ("SGD", "momentum", "RMSprop", "Adam", "AdamW"))
-    if name == "momentum":
-        keywords |= {"momentum": _one(rng, (0.5, 0.9)), "nesterov": bool(rng.random() < 0.5)}
-    elif name == "RMSprop":
-        keywords |= {"rho": _one(rng, (0.0, 0.9)), "epsilon": _one(rng, (1e-8, 1e-3))}
-    elif name != "SGD":
-        keywords |= {"beta1": _one(rng, (0.0, 0.9)), "beta2": _one(rng, (0.9, 0.999))}
-        keywords |= {"epsilon": _one(rng, (1e-8, 1e-3))}
-        if name == "AdamW":
-            keywords |= {"weight_decay": _one(rng, (0.0, 0.1))}
-    return "SGD" if name == "momentum" else name, (), keywords
+        keywords["learning_rate"] = _one(rng, schedules_of(rate))
+    name, choices = OPTIMIZERS[rng.integers(len(OPTIMIZERS))]
+    return name, (), keywords | {key: _one(rng, values) for key, values in choices.items()}
+
+
+def schedules_of(rate: float) -> tuple[Spec, ...]:
+    """Return schedules that begin at a rate, or lead to it."""
+    return (
+        ("Constant", (rate,), {}),
+        ("StepDecay", (rate, 0.5, 2), {}),
+        ("CosineDecay", (rate, 7), {}),
+        ("WarmUp", (rate, 3), {}),
+    )
 
 
 def widths(plan: Plan) -> tuple[int, int]:

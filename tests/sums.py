@@ -208,6 +208,14 @@ def batch_norm_backward(module: Any, of: Operands) -> Found:
     yield found, exact, factor * magnitude + of.tiny
     yield dscale, of_scale, factor * rough_scale + of.tiny
     yield dshift, of_shift, n * of.u * abs(g).sum(0)
+    M, V = mean.astype(of.dtype), variance.astype(of.dtype)
+    m, v = longer(M, V)
+    root = np.sqrt(v + 1e-3)
+    of_scale = g * (x - m) / root
+    found = module.batch_norm_inference_backward(X, G, scale, M, V, 1e-3, dscale, dshift)
+    yield found, a * g / root, 7 * of.u * abs(a * g / root) + of.tiny
+    yield dscale, of_scale.sum(0), (n + 8) * of.u * abs(of_scale).sum(0) + of.tiny
+    yield dshift, of_shift, n * of.u * abs(g).sum(0)
 
 
 def _parameters(of: Operands) -> tuple[np.ndarray, np.ndarray]:
@@ -347,7 +355,8 @@ KERNELS = (
     Kernel(
         batch_norm_backward,
         "with q = (\\|x\\| + mean \\|x\\|) / σ: input (4 N + 28) u r (\\|g\\| + (Σ \\|g\\| + "
-        "q Σ \\|g\\| q) / N), scale (4 N + 28) u Σ \\|g\\| q, shift N u Σ \\|g\\|",
+        "q Σ \\|g\\| q) / N), scale (4 N + 28) u Σ \\|g\\| q, shift N u Σ \\|g\\|; in inference "
+        "input 7 u r \\|g\\|, scale (N + 8) u Σ \\|g (x - mean)\\| / σ, shift the same",
     ),
     Kernel(sgd, "u (\\|θ'\\| + 2 rate \\|g\\|)"),
     Kernel(

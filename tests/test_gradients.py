@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from elementwise import ROWS
+from lives import TARGETS
+from random_networks import LOSSES as TARGETS_OF
 
 import fastnn
 from fastnn import (
@@ -20,7 +22,9 @@ from fastnn import (
     SoftmaxCrossEntropy,
     Tanh,
     eval_numerical_gradient,
+    losses,
 )
+from fastnn.bench.trainings import LAYERS
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -41,10 +45,8 @@ def relative_error(derived, numeric) -> float:
     "make",
     [
         *[lambda row=row: type(row.layer)(*row.layer._numbers) for row in ROWS],
-        Layer,
+        *[lambda make=make: make(5) for make in LAYERS.values()],
         own_softplus,
-        lambda: Dropout(0.4, seed=1),
-        lambda: BatchNorm(5),
         lambda: Dense(5, 3, seed=1),
     ],
 )
@@ -101,10 +103,7 @@ STACKS = {
 }  # fmt: skip
 
 
-LOSSES = (
-    "softmax_cross_entropy", "smoothed", "binary_cross_entropy", "mse", "mse of rows", "own",
-    "half_squared_error", "poisson",
-)  # fmt: skip
+LOSSES = (*[kind.name for kind in losses.BUILT_IN], "smoothed", "mse of rows", "own")
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -114,12 +113,8 @@ def test_gradients_of_compositions(stack, loss, rng):
     if loss == "binary_cross_entropy" and isinstance(network[-1], Sigmoid):
         network.add(Tanh())
     X = rng.normal(size=(11, 4))
-    ids, rows = rng.integers(0, 3, 11), rng.normal(size=(11, 3))
-    y = rows if loss in ("mse of rows", "own") else ids
-    if loss == "poisson":
-        y = rows**2
-    if loss == "binary_cross_entropy":
-        y = (rows > 0).astype(int)
+    targets = {"smoothed": "ids", "mse of rows": "real", "own": "real"}.get(loss)
+    y = TARGETS[targets or TARGETS_OF[loss][0]](rng, 11, 3)
     if loss == "own":
         network.use(huber, huber_prime)
     elif loss == "smoothed":

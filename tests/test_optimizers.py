@@ -25,6 +25,7 @@ from fastnn import (
     eval_numerical_gradient,
     schedules,
 )
+from fastnn.optimizers import EpsilonHatAdam
 
 OPTIMIZERS = {
     "sgd": lambda: SGD(0.1),
@@ -32,6 +33,7 @@ OPTIMIZERS = {
     "nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
     "rmsprop": lambda: RMSprop(0.01, rho=0.8),
     "adam": lambda: Adam(0.01, beta2=0.99),
+    "epsilon hat": lambda: EpsilonHatAdam(0.01, beta1=0.8, beta2=0.99, epsilon=0.01),
     "adamw": lambda: AdamW(0.01, beta1=0.8, weight_decay=2.0),
     "scheduled": lambda: Adam(schedules.WarmUp(schedules.CosineDecay(0.02, 30, 0.001), 5)),
 }
@@ -64,6 +66,9 @@ class Plain:
             theta = (1 - rate * o.weight_decay) * theta
         self.first = o.beta1 * self.first + (1 - o.beta1) * g
         self.second = o.beta2 * self.second + (1 - o.beta2) * g**2
+        if isinstance(o, EpsilonHatAdam):
+            rate *= math.sqrt(1 - o.beta2**t) / (1 - o.beta1**t)
+            return theta - rate * self.first / (np.sqrt(self.second) + o.epsilon)
         m, s = self.first / (1 - o.beta1**t), self.second / (1 - o.beta2**t)
         return theta - rate * m / (np.sqrt(s) + o.epsilon)
 

@@ -22,6 +22,7 @@ from conftest import unaligned
 
 import fastnn
 from fastnn import initializers, schedules
+from fastnn.bench.trainings import LAYERS
 
 NAN, INF = float("nan"), float("inf")
 X, Y = np.linspace(-1, 1, 24).reshape(6, 4), np.array([0, 1, 2, 0, 1, 2])
@@ -172,7 +173,6 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         of_layer(lambda: fastnn.Dense(4, 3, seed=0), "backward"),
         {"input": X, "grad_output": REAL},
     ),
-    "BatchNorm.forward": (of_layer(lambda: fastnn.BatchNorm(4), "forward"), {"input": X}),
     "forward": (lambda **given: fastnn.forward(**given), {"network": [fastnn.Dense(4, 3)], "X": X}),
     "predict": (lambda **given: fastnn.predict(**given), {"network": [fastnn.Dense(4, 3)], "X": X}),
     "train": (
@@ -223,6 +223,19 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "initializers.uniform": (initializers.uniform, {"low": -1.0, "high": 1.0}),
 }
 
+WITHOUT_A_WIDTH = set()
+"""Methods of layers that take an input of any width."""
+
+BATCH = {"input": X}
+for _name, _of_width in LAYERS.items():
+    for _method, _given in (("forward", BATCH), ("backward", {**BATCH, "grad_output": X})):
+        if _name in ("Layer", "Dense"):  # the identity looks at nothing
+            continue
+        _make = functools.partial(_of_width, 4)
+        ENTRIES[f"{_name}.{_method}"] = of_layer(_make, _method), _given
+        if _make().input_units is None:
+            WITHOUT_A_WIDTH.add(f"{_name}.{_method}")
+
 NEEDED = {
     "Network.to_onnx": "onnx",
     "Network.to_sklearn": "sklearn",
@@ -244,6 +257,7 @@ NOTHING_TO_REFUSE = {
     *("History", "Evaluation", "DivergenceError"),  # what fastnn makes
     *("available_backends", "get_backend"),
     "Network.to_torch",
+    "initializers.checked",  # what refuses the others
     *("Network.explain", "Network.get_weights", "Network.count", "Network.index"),
 }
 
@@ -529,6 +543,8 @@ def arguments_of(entry: str) -> list[str]:
 def kind_of(entry: str, argument: str) -> str | None:
     """Return which kind of thing an argument is."""
     of = ARGUMENTS.get(f"{entry}.{argument}")
+    if argument == "input" and entry in WITHOUT_A_WIDTH:
+        of = "matrix"
     return of or ARGUMENTS.get(argument)
 
 
@@ -539,6 +555,11 @@ def test_every_public_name_is_here():
     names = set(fastnn.__all__)
     names |= {f"Network.{name}" for name in dir(fastnn.Network) if name[0] != "_"}
     names |= {f"schedules.{kind.__name__}" for kind in schedules.BUILT_IN}
+    names |= {
+        f"initializers.{name}"
+        for name, value in vars(initializers).items()
+        if inspect.isfunction(value) and name[0] != "_" and name not in initializers._BY_NAME
+    }
     properties = {name for name in names if name.startswith("Network.")}
     properties = {
         name

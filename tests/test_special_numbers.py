@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from elementwise import each_row
 
-from fastnn import optimizers
 from fastnn.backends import numpy_backend as reference
+from fastnn.bench.trainings import OPTIMIZERS
 
 INF, NAN = np.inf, np.nan
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -123,23 +123,13 @@ def test_rates_beyond_the_inverse_of_the_smallest_number(numba_backend, dtype):
     assert_alike(compiled, plain, dtype)
 
 
-OPTIMIZERS = {
-    "sgd": optimizers.SGD(0.1),
-    "momentum": optimizers.SGD(0.1, momentum=0.5),
-    "nesterov": optimizers.SGD(0.1, momentum=0.5, nesterov=True),
-    "rmsprop": optimizers.RMSprop(0.01),
-    "adam": optimizers.Adam(0.01),
-    "adamw": optimizers.AdamW(0.01, weight_decay=0.1),
-}
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(numba_backend, name, dtype):
     """Parameters and gradients of every kind beside each other, twice, so that state is too."""
     tiny = float(np.finfo(dtype).tiny)
     numbers = (*NUMBERS, tiny, -tiny, tiny / 4, float(np.finfo(dtype).smallest_subnormal), -1.0)
     P, G = np.array(list(itertools.product(numbers, numbers)), dtype).T.copy()
-    optimizer, results = OPTIMIZERS[name], []
+    optimizer, results = OPTIMIZERS[name](), []
     for module in (reference, numba_backend):
         parameters, state = P.copy(), [np.zeros_like(P) for _ in optimizer.state_names]
         for step in range(2):

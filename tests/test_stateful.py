@@ -22,40 +22,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from lives import KINDS, LAYOUTS, Counts, Data, Difference, Lives, Plan, Step, compare
-from random_networks import ELEMENTWISE, LOSSES
+from random_networks import ELEMENTWISE, LOSSES, OPTIMIZERS, schedules_of
 
 widths = st.integers(1, 40)
 rates = st.sampled_from([0.0, 1e-3, 0.03, 0.2])
-schedules = rates.flatmap(
-    lambda rate: st.sampled_from(
-        [
-            rate,
-            ("Constant", (rate,), {}),
-            ("StepDecay", (rate, 0.5, 2), {}),
-            ("CosineDecay", (rate, 7), {}),
-            ("WarmUp", (rate, 3), {}),
-        ]
-    )
-)
-shares = st.sampled_from([0.0, 0.5, 0.9])
-epsilons = st.sampled_from([1e-8, 1e-3])
+schedules = rates.flatmap(lambda rate: st.sampled_from([rate, *schedules_of(rate)]))
 
 
-def optimizer(name: str, **arguments: Any):
+def optimizer(name: str, choices: dict[str, tuple]):
     """Return a strategy for what makes an optimiser."""
+    arguments = {key: st.sampled_from(values) for key, values in choices.items()}
     return st.fixed_dictionaries({"learning_rate": schedules, **arguments}).map(
         lambda keywords: (name, (), keywords)
     )
 
 
-betas = {"beta1": shares, "beta2": shares, "epsilon": epsilons}
-optimizers = st.one_of(
-    optimizer("SGD"),
-    optimizer("SGD", momentum=st.sampled_from([0.5, 0.9]), nesterov=st.booleans()),
-    optimizer("RMSprop", rho=shares, epsilon=epsilons),
-    optimizer("Adam", **betas),
-    optimizer("AdamW", **betas, weight_decay=st.sampled_from([0.0, 0.1])),
-)
+optimizers = st.one_of([optimizer(name, choices) for name, choices in OPTIMIZERS])
 elementwise = st.sampled_from(
     [(name, constants, {}) for name, choices in ELEMENTWISE for constants in choices]
 )
