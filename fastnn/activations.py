@@ -222,12 +222,14 @@ class Activation(Layer):
     """
 
     _only_python = True
+    function = checks.Checked(checks.function)
+    derivative = checks.Checked(checks.function)
 
     def __init__(
         self, function: Callable[[Array], Array], derivative: Callable[[Array], Array]
     ) -> None:
-        self.function = checks.function("function", function)
-        self.derivative = checks.function("derivative", derivative)
+        self.function = function
+        self.derivative = derivative
 
     def _describe(self, start: int) -> NoReturn:
         raise TypeError(f"{self!r} is known to Python alone")

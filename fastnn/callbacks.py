@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 from collections.abc import Callable, Iterable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,28 @@ def _epoch(name: str, value: object, history: History) -> int:
     return epoch
 
 
+def _column(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected the name of a column, got {value!r}")
+    return value
+
+
+def _mode(name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in ("min", "max"):
+        raise ValueError(f"{name}: expected 'min' or 'max', got {value!r}")
+    return value
+
+
+def _factor(name: str, value: object) -> float:
+    factor = checks.real(name, value, minimum=0.0, below=1.0)
+    if factor == 0.0:
+        raise ValueError(f"{name}: expected a number above 0, got 0.0")
+    return factor
+
+
+_count = partial(checks.integer, minimum=1)
+
+
 class _Monitor(Callback):
     """What follows one column of the history.
 
@@ -120,14 +143,16 @@ class _Monitor(Callback):
         The epoch that gave it, counted from 1; 0 before the first.
     """
 
+    monitor = checks.Checked(_column)
+    min_delta = checks.Checked(partial(checks.real, minimum=0.0))
+    mode = checks.Checked(_mode)
+
     def __init__(self, monitor: str, min_delta: float, mode: str | None) -> None:
-        if not isinstance(monitor, str):
-            raise TypeError(f"monitor: expected the name of a column, got {monitor!r}")
-        if mode not in (None, "min", "max"):
-            raise ValueError(f"mode: expected 'min', 'max' or None, got {mode!r}")
         self.monitor = monitor
-        self.min_delta = checks.real("min_delta", min_delta, minimum=0.0)
-        self.mode = mode or ("max" if monitor.endswith("accuracy") else "min")
+        self.min_delta = min_delta
+        if mode is None:
+            mode = "max" if monitor.endswith("accuracy") else "min"
+        self.mode = mode
         self.best: float | None
         self.best_epoch: int
         self._forget()
@@ -211,6 +236,9 @@ class EarlyStopping(_Monitor):
     remembers stays as it was in the last epoch.
     """
 
+    patience = checks.Checked(_count)
+    restore_best = checks.Checked(checks.flag)
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -220,8 +248,8 @@ class EarlyStopping(_Monitor):
         mode: str | None = None,
         restore_best: bool = True,
     ) -> None:
-        self.patience = checks.integer("patience", patience, minimum=1)
-        self.restore_best = checks.flag("restore_best", restore_best)
+        self.patience = patience
+        self.restore_best = restore_best
         super().__init__(monitor, min_delta, mode)
 
     def _forget(self) -> None:
@@ -289,6 +317,10 @@ class ReduceOnPlateau(_Monitor):
         If an argument is of the wrong kind; in `fit`, if a learning rate is a schedule.
     """
 
+    factor = checks.Checked(_factor)
+    patience = checks.Checked(_count)
+    minimum = checks.Checked(partial(checks.real, minimum=0.0))
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -299,11 +331,9 @@ class ReduceOnPlateau(_Monitor):
         mode: str | None = None,
         minimum: float = 0.0,
     ) -> None:
-        self.factor = checks.real("factor", factor, minimum=0.0, below=1.0)
-        if self.factor == 0.0:
-            raise ValueError("factor: expected a number above 0, got 0.0")
-        self.patience = checks.integer("patience", patience, minimum=1)
-        self.minimum = checks.real("minimum", minimum, minimum=0.0)
+        self.factor = factor
+        self.patience = patience
+        self.minimum = minimum
         super().__init__(monitor, min_delta, mode)
 
     def _forget(self) -> None:
@@ -363,6 +393,9 @@ class Checkpoint(Callback):
         In `fit`, if the file can't be written.
     """
 
+    path = checks.Checked(checks.file_path)
+    every = checks.Checked(_count)
+
     def __init__(
         self,
         path: str | PathLike[str],
@@ -371,8 +404,8 @@ class Checkpoint(Callback):
         monitor: str | None = None,
         mode: str | None = None,
     ) -> None:
-        self.path = checks.file_path("path", path)
-        self.every = checks.integer("every", every, minimum=1)
+        self.path = path
+        self.every = every
         self._monitor = None if monitor is None else _Monitor(monitor, 0.0, mode)
         if monitor is None and mode is not None:
             raise ValueError(f"mode: expected None without monitor, got {mode!r}")
@@ -418,9 +451,12 @@ class CSVLogger(Callback):
         In `fit`, if the file can't be written.
     """
 
+    path = checks.Checked(lambda name, value: Path(checks.file_path(name, value)))
+    append = checks.Checked(checks.flag)
+
     def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
-        self.path = Path(checks.file_path("path", path))
-        self.append = checks.flag("append", append)
+        self.path = path
+        self.append = append
 
     def on_train_begin(self, network: Network, history: History) -> None:
         """Empty the file, or find out whether it has a first line."""

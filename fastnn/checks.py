@@ -11,7 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike, fspath
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Floating = npt.NDArray[np.floating[Any]]
 
+_Value = TypeVar("_Value")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _OBEYED = re.compile(
@@ -32,6 +33,37 @@ MOST_NUMBERS = 2**53
 """In an array: what no machine holds, but for which no count or address overflows."""
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Checked(Generic[_Value]):
+    """An attribute that is checked whenever it is set.
+
+    Parameters
+    ----------
+    check
+        Called with the name and the value; returns what is kept, or raises.
+    """
+
+    def __init__(self, check: Callable[[str, Any], _Value]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, thing: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, thing: object, owner: type) -> _Value: ...
+    def __get__(self, thing: object | None, owner: type) -> Self | _Value:
+        if thing is None:
+            return self
+        if self._name not in vars(thing):
+            raise AttributeError(f"{owner.__name__}: expected __init__ to set {self._name}")
+        value: _Value = vars(thing)[self._name]
+        return value
+
+    def __set__(self, thing: object, value: Any) -> None:
+        vars(thing)[self._name] = self._check(self._name, value)
 
 
 def integer(name: str, value: object, *, minimum: int, any_size: bool = False) -> int:

@@ -31,7 +31,7 @@ from fastnn.schedules import Rate
 Gradients = dict[str, Array]
 
 
-BUILT_IN: Registry[Layer] = Registry("_describe")
+BUILT_IN: Registry[Layer] = Registry("_describe", fixed=("input_units", "output_units"))
 """fastnn's own layers."""
 
 
@@ -49,7 +49,8 @@ class Layer:
     training : bool
         True while a network trains. `backward` belongs to the last forward pass.
     input_units, output_units : int or None
-        The widths that the layer demands and gives; None is "whatever comes".
+        The widths that the layer demands and gives; None is "whatever comes". Those of fastnn's own
+        layers are fixed.
     """
 
     training: bool = False
@@ -199,10 +200,13 @@ class ElementwiseConstant:
         return number
 
     def __set__(self, layer: Elementwise, value: float) -> None:
-        layer.__dict__[self.name] = checks.real(self.name, value)
+        set_so_far = {**layer.__dict__, self.name: checks.real(self.name, value)}
         # beside their names as the tuple that backends take: no call has to put it together
-        if all(name in layer.__dict__ for name in layer._constants):
-            layer._numbers = tuple([layer.__dict__[name] for name in layer._constants])
+        if all(name in set_so_far for name in layer._constants):
+            numbers = {name: set_so_far[name] for name in layer._constants}
+            layer._check_together(**numbers)
+            layer._numbers = tuple(numbers.values())
+        layer.__dict__[self.name] = set_so_far[self.name]
 
 
 class _NumbersOfClass:
@@ -264,6 +268,10 @@ class Elementwise(Layer):
         if "_function" in vars(cls):
             cls._operations = (cls._function,)
             cls._arguments = cls._constants
+
+    @classmethod
+    def _check_together(cls, **constants: float) -> None:
+        """Raise unless the constants go together; asked before one of them is set."""
 
     def forward(self, input: npt.ArrayLike) -> Array:
         """Return the function of each element; see `Layer.forward`."""

@@ -30,7 +30,7 @@ from fastnn.registry import Registry
 LossFunction = Callable[[Any, Any], Any]
 
 
-BUILT_IN: Registry[Loss] = Registry("name")
+BUILT_IN: Registry[Loss] = Registry("name", fixed=("name", "operations"))
 """fastnn's own losses."""
 
 
@@ -173,8 +173,12 @@ class SoftmaxCrossEntropy(Loss):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self._label_smoothing = _smoothing(label_smoothing)
+
+    @property
+    def operations(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What training asks of the backend; fixed."""
         kind = "smoothed" if self._label_smoothing else "softmax"
-        self.operations = (f"{kind}_cross_entropy", f"{kind}_cross_entropy_gradient")
+        return f"{kind}_cross_entropy", f"{kind}_cross_entropy_gradient"
 
     def targets(
         self, name: str, y: npt.ArrayLike, *, batch: int, outputs: int, dtype: np.dtype[Any]

@@ -12,7 +12,7 @@ from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Shape, zeros
 from fastnn.layers import BUILT_IN, USUAL_RATE, LiveView, ParametricLayer, cast
-from fastnn.optimizers import Optimizer
+from fastnn.optimizers import SMALLEST_EPSILON, Optimizer
 from fastnn.parameters import NamedVector
 from fastnn.schedules import Rate
 
@@ -37,7 +37,7 @@ class BatchNorm(ParametricLayer):
     momentum
         How much of the running statistics each batch leaves, from 0 to 1.
     epsilon
-        Added to the variance, positive.
+        Added to the variance, above 0 in float32 as well.
 
     Attributes
     ----------
@@ -49,8 +49,8 @@ class BatchNorm(ParametricLayer):
     Raises
     ------
     ValueError
-        If `units` or `epsilon` is not positive, `momentum` not from 0 to 1, or `learning_rate`
-        negative, infinite or NaN.
+        If `units` is not positive, `epsilon` below 1.2e-38, `momentum` not from 0 to 1, or
+        `learning_rate` negative, infinite or NaN.
     TypeError
         If `units` is not an integer, or another not a number.
 
@@ -117,10 +117,8 @@ class BatchNorm(ParametricLayer):
 
     @epsilon.setter
     def epsilon(self, value: float) -> None:
-        epsilon = checks.real("epsilon", value, minimum=0.0)
-        if epsilon == 0.0:
-            raise ValueError("epsilon: expected a positive number, got 0.0")
-        self._epsilon = epsilon
+        # a unit whose input is one number has no variance: 0 / √0 would be NaN
+        self._epsilon = checks.real("epsilon", value, minimum=SMALLEST_EPSILON)
 
     scale = LiveView("The factor of each unit, [units].")
     shift = LiveView("The addend of each unit, [units].")

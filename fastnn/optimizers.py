@@ -26,7 +26,7 @@ SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)
 """What never rounds to zero: 0 / (0 + epsilon) has to be 0 where a gradient has always been 0."""
 
 
-BUILT_IN: Registry[Optimizer] = Registry("_rule")
+BUILT_IN: Registry[Optimizer] = Registry("_rule", fixed=("state_names",))
 """fastnn's own optimisers."""
 
 
@@ -182,7 +182,11 @@ class SGD(Optimizer):
         self._nesterov = checks.flag("nesterov", nesterov)
         if self._nesterov and not self._momentum:
             raise ValueError("nesterov: expected False without momentum, got True")
-        self.state_names = ("velocity",) if self._momentum else ()
+
+    @property
+    def state_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """One name for each vector of state; fixed."""
+        return ("velocity",) if self._momentum else ()
 
     @property
     def momentum(self) -> float:

@@ -6,9 +6,10 @@ so may an object that has a method replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from types import FunctionType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -22,10 +23,14 @@ class Registry(Generic[T]):
         The attribute by which a class, or an object of it, tells compiled code what it is. What the
         base says is true of a user's class, which takes no compiled path, and so it is never
         inherited here.
+    fixed
+        Attributes that a class has for good, as compiled code counts on them: no object of it can
+        be given another one. Those of a user's subclass can.
     """
 
-    def __init__(self, description: str | None = None) -> None:
+    def __init__(self, description: str | None = None, fixed: Sequence[str] = ()) -> None:
         self._description = description
+        self._fixed = fixed
         self._classes: dict[str, type[T]] = {}
         self._methods: dict[type, set[str]] = {}
 
@@ -57,7 +62,14 @@ class Registry(Generic[T]):
         if self._classes.setdefault(kind.__name__, kind) is not kind:
             raise ValueError(f"{kind.__name__}: expected a name that no other class has")
         self._methods[kind] = {name for base in kind.__mro__ for name in _methods(base)}
+        for name in self._fixed:
+            if not inspect.isdatadescriptor(inspect.getattr_static(kind, name)):
+                setattr(kind, name, _Fixed(self, name, getattr(kind, name)))
         return kind
+
+    def has_class(self, kind: type) -> bool:
+        """Say whether this is exactly one of the classes."""
+        return kind in self._methods
 
     def __contains__(self, thing: object) -> bool:
         """Say whether `thing` is of exactly one of the classes, with no method replaced."""
@@ -69,6 +81,25 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         return self._classes[name]
+
+
+class _Fixed:
+    """What a registered class says of itself, and its objects with it."""
+
+    def __init__(self, registry: Registry[Any], name: str, value: object) -> None:
+        self._registry, self._name, self._value = registry, name, value
+
+    def __get__(self, thing: object, owner: type) -> object:
+        return self._value if thing is None else vars(thing).get(self._name, self._value)
+
+    def __set__(self, thing: object, value: object) -> None:
+        kind = type(thing)
+        if self._registry.has_class(kind):
+            raise AttributeError(
+                f"{self._name}: expected that of {kind.__name__}, {self._value!r}, which is fixed, "
+                f"got {value!r}"
+            )
+        vars(thing)[self._name] = value
 
 
 def _methods(kind: type) -> set[str]:

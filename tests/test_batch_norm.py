@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastnn import Adam, BatchNorm, Dense, Network, ReLU
+from fastnn.optimizers import SMALLEST_EPSILON
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -82,18 +83,31 @@ def test_a_last_batch_of_one_spoils_no_statistics(rows, batch_size, path, rng, d
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 32, 49, 100])
 @pytest.mark.parametrize("value", [12345.678, 1000.0, 0.1, -3e7, 1e-40, 1.7e38])
-def test_a_constant_column_gives_shift(value, rows, dtype):
-    layer = trained(BatchNorm(19, epsilon=1e-30))
+@pytest.mark.parametrize("epsilon", [1e-30, SMALLEST_EPSILON])
+def test_a_constant_column_gives_shift(value, rows, epsilon, dtype):
+    layer = trained(BatchNorm(19, epsilon=epsilon))
     layer.shift = np.arange(19)
     X = np.full((rows, 19), value, dtype)
     np.testing.assert_array_equal(layer.forward(X), np.tile(np.arange(19), (rows, 1)))
     if rows > 1:
-        dense, norm = Dense(1, 19, 0.0, weights="zeros"), BatchNorm(19, momentum=0)
+        dense = Dense(1, 19, 0.0, weights="zeros")
+        norm = BatchNorm(19, momentum=0, epsilon=epsilon)
         in_epoch = Network([dense, norm, Dense(19, 2)], dtype=dtype, seed=0)
         dense.biases = X[0]
         in_epoch.fit(np.zeros((rows, 1)), np.arange(rows) % 2, batch_size=rows)
         np.testing.assert_array_equal(norm.running_mean, X[0])
         np.testing.assert_array_equal(norm.running_variance, np.zeros(19))
+
+
+@pytest.mark.parametrize("epsilon", [1e-39, 1e-300])
+def test_no_epsilon_that_rounds_to_zero(epsilon):
+    """A column of one number would be 0 / 0 in float32."""
+    with pytest.raises(ValueError, match=r"epsilon: expected a finite number of at least 1\.17"):
+        BatchNorm(4, epsilon=epsilon)
+    layer = BatchNorm(4)
+    with pytest.raises(ValueError, match="epsilon: expected"):
+        layer.epsilon = epsilon
+    assert layer.epsilon == 1e-5
 
 
 def test_a_large_mean_loses_no_digits(rng, dtype):
@@ -204,7 +218,7 @@ def test_a_diverged_loss_is_reported(rng):
         ({"momentum": 1.5}, ValueError, "momentum: expected a number from 0 to 1, got 1.5"),
         ({"momentum": -0.5}, ValueError, "momentum: expected"),
         ({"momentum": "much"}, TypeError, "momentum: expected"),
-        ({"epsilon": 0}, ValueError, "epsilon: expected a positive number, got 0.0"),
+        ({"epsilon": 0}, ValueError, "epsilon: expected a finite number of at least 1.17549e-38"),
         ({"epsilon": np.nan}, ValueError, "epsilon: expected"),
     ],
 )

@@ -249,6 +249,35 @@ def test_files_hold_every_argument(kind):
 
 
 @each_kind
+def test_what_compiled_code_counts_on_is_fixed(kind):
+    """Were it set, the two paths would compute different things."""
+    of = next(value for value in made(kind).values())
+    thing = of(9) if kind in LAYER_KINDS else of
+    fixed = {"input_units", "output_units"} if kind in LAYER_KINDS else {"state_names"}
+    for name in {"name", "operations"} if kind in LOSS_KINDS else fixed:
+        before = getattr(thing, name)
+        for value in (3, ("a", "b", "c"), "mse"):
+            with pytest.raises(AttributeError, match=name):
+                setattr(thing, name, value)
+        assert getattr(thing, name) == before
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value"),
+    [(fastnn.ReLU, "output_units", 3), (optimizers.Adam, "state_names", ()),
+     (losses.MeanSquaredError, "name", "own")],
+)  # fmt: skip
+def test_a_subclass_of_a_users_can_set_it(base, name, value):
+    class Own(base):
+        def __init__(self):
+            super().__init__()
+            setattr(self, name, value)
+
+    assert getattr(Own(), name) == value
+    assert getattr(base(), name) == getattr(base, name) != value
+
+
+@each_kind
 def test_saved_and_loaded(kind, backend, tmp_path):
     """And refused by name where it can't be; a loaded one trains on with the same bits."""
     trained = network(**made(kind))

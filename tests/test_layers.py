@@ -164,6 +164,31 @@ class TestConstants:
             np.testing.assert_array_equal(layer.forward(X), slope * X)
             np.testing.assert_array_equal(layer.backward(X, X), slope * X)
 
+    def test_that_do_not_go_together(self):
+        """Two of them, each of which may be what it is set to."""
+
+        class Clip(fastnn.layers.Elementwise):
+            low = type(fastnn.LeakyReLU.slope)("The lower bound.")
+            high = type(fastnn.LeakyReLU.slope)("The upper bound.")
+
+            def __init__(self, low, high):
+                self.low, self.high = low, high
+
+            @classmethod
+            def _check_together(cls, low, high):
+                if low >= high:
+                    raise ValueError(f"low: expected a number below high, {high}, got {low}")
+
+        with pytest.raises(ValueError, match=r"low: expected a number below high, 1\.0, got 2\.0"):
+            Clip(2.0, 1.0)
+        layer = Clip(0.0, 1.0)
+        for name, value in (("low", 1.0), ("high", -1.0)):
+            with pytest.raises(ValueError, match="low: expected a number below high"):
+                setattr(layer, name, value)
+            assert (layer.low, layer.high) == layer._numbers == (0.0, 1.0)
+        layer.high = 0.5
+        assert layer._numbers == (0.0, 0.5)
+
     def test_that_are_not_set_are_missed(self):
         class Own(fastnn.LeakyReLU):
             def __init__(self):

@@ -607,6 +607,40 @@ def test_refused_by_name(entry, argument, tmp_path, monkeypatch):
     assert wrong == []
 
 
+MADE = {name: call(**good) for name, (call, good) in ENTRIES.items() if isinstance(call, type)}
+ATTRIBUTES = [
+    case
+    for case in CASES
+    if case[0] in MADE and hasattr(MADE[case[0]], case[1]) and kind_of(*case) != "initializer"
+]
+"""Arguments that are there as attributes afterwards; weights are made by a function, and arrays."""
+
+
+@pytest.mark.parametrize(("entry", "argument"), ATTRIBUTES)
+def test_what_is_set_later_is_refused_as_well(entry, argument, backend):
+    """By the same check, or as it is fixed; nothing has changed then."""
+    kind, good = ENTRIES[entry]
+    thing = kind(**good)
+    before = repr(getattr(thing, argument))
+    for value in BAD[kind_of(entry, argument) or ""]:
+        with pytest.raises((TypeError, ValueError, AttributeError)) as refused:
+            setattr(thing, argument, value)
+        said = str(refused.value)
+        if refused.type is AttributeError:
+            assert re.match(rf"(property|{argument}\b).*(has no setter|fixed)", said)
+        elif not isinstance(refused.value, AttributeError):  # a schedule is a frozen dataclass
+            assert re.match(rf"{argument}\b.*: expected", said)
+        assert repr(getattr(thing, argument)) == before
+
+
+def test_many_attributes_can_be_set():
+    assert {(entry, argument) for entry, argument in ATTRIBUTES if "Adam" not in entry} >= {
+        *(("Dropout", "p"), ("LeakyReLU", "slope"), ("BatchNorm", "epsilon"), ("Dense", "l2")),
+        *(("SGD", "learning_rate"), ("Network", "clip_norm"), ("Activation", "function")),
+        *(("EarlyStopping", "patience"), ("ReduceOnPlateau", "factor"), ("Checkpoint", "path")),
+    }
+
+
 OF_BOTH_PATHS = {
     *("Network.fit", "Network.fit_blocks", "Network.train_step", "Network.gradients"),
     *("Network.evaluate", "Network.__call__", "Network.predict", "Network.predict_proba"),

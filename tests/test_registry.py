@@ -16,6 +16,8 @@ def test_names_and_exact_classes():
     Twin.__name__ = "SGD"
     assert Twin(0.1) not in optimizers.BUILT_IN
     assert optimizers.BUILT_IN["SGD"] is optimizers.SGD
+    assert optimizers.BUILT_IN.has_class(optimizers.SGD)
+    assert not optimizers.BUILT_IN.has_class(Twin)
 
 
 def test_a_class_that_does_not_describe_itself_is_refused():
