@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,8 @@ if guards.CHECKED:
     pytest.skip("loops of the checked build are others", allow_module_level=True)
 
 from fastnn.backends.numba_backend.machine import VECTOR_BYTES, is_x86
+from fastnn.memory import aligned_zeros
+from fastnn.processors import cores
 
 if not is_x86():
     pytest.skip("instructions of x86 are counted", allow_module_level=True)
@@ -182,9 +185,52 @@ def test_probes_do_what_they_say():
     assert words[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "apart", "count"),
+    [
+        ("stores", VECTOR_BYTES, VECTOR_BYTES, 1),
+        ("apart_stores", VECTOR_BYTES, 3 * 64, 1),
+        ("half_stores", VECTOR_BYTES // 2, VECTOR_BYTES // 2, 1),
+        ("streamed_changes", 0, VECTOR_BYTES, 3),
+    ],
+)
+def test_probes_write_what_they_say(name, kept, apart, count):
+    """BLOCK pieces in a turn, so far apart; streamed ones go on where the turn before ended."""
+    place = aligned_zeros(2048, np.dtype(np.float32))
+    place[: kept // 4] = 7
+    probes.PROBES[name].entry(place.dtype)(0.0, place.ctypes.data, count)
+    written = np.zeros_like(place)
+    for i in range(probes.BLOCK * count):
+        size = kept or VECTOR_BYTES
+        written[i * apart // 4 : (i * apart + size) // 4] = 7 if kept else 1
+    np.testing.assert_array_equal(place, written)
+
+
+@pytest.mark.skipif(len(cores()) < 2, reason="two cores talk")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads can't be placed")
+def test_two_cores_change_a_message_by_turns(monkeypatch):
+    made = []
+
+    def zeros(size, dtype):
+        made.append(aligned_zeros(size, dtype))
+        return made[-1]
+
+    monkeypatch.setattr(probes, "aligned_zeros", zeros)
+    monkeypatch.setattr(probes, "TURNS", 5 * 64)
+    monkeypatch.setattr(probes, "REPEATS", 2)
+    before = os.sched_getaffinity(0)
+    assert probes.exchange(3) > 0
+    assert os.sched_getaffinity(0) == before
+    message = made[0][3 * probes.PLACE_BYTES // 4 :].reshape(3, -1)
+    # five turns, one before them that isn't timed, and both sides add one in each
+    np.testing.assert_array_equal(message[:, : VECTOR_BYTES // 4], 2 * (5 + 1))
+    assert not message[:, VECTOR_BYTES // 4 :].any()
+
+
 def test_probes_are_reported(monkeypatch):
     for name, value in {"TURNS": 64, "REPEATS": 1}.items():
         monkeypatch.setattr(probes, name, value)
     rows = cells(probes.report())
-    assert len(rows) == 11
-    assert all(re.fullmatch(r"-?[\d.]+", row[1]) for row in rows[2:])
+    assert len(rows) == (2 + 17) + (2 + 2) * (hasattr(os, "sched_setaffinity") and len(cores()) > 1)
+    # with so few turns a difference may be below zero
+    assert all(re.fullmatch(r"-?[\d.]+|ns|-+:?", row[1]) for row in rows[2:])

@@ -145,7 +145,7 @@ def clock(k: Kernel) -> Int:
     return k.clock()
 
 
-def _look_while(k: Kernel, waiting: Callable[[], Condition]) -> None:
+def look_while(k: Kernel, waiting: Callable[[], Condition]) -> None:
     """Write a loop that looks at signals while `waiting()`; later it offers the processor."""
     polls = k.variable(k.integer(0))
     with k.loop_while(waiting):
@@ -164,7 +164,7 @@ def wait(k: Kernel, signals: Address, members: Int, meeting: Int) -> None:
     """
     with k.loop(0, members) as other:
         signal = signals + ARRIVED + other * PLACE_BYTES
-        _look_while(k, lambda: k.load_shared(signal) < meeting)
+        look_while(k, lambda: k.load_shared(signal) < meeting)
 
 
 @microkernel
@@ -182,7 +182,7 @@ def wait_for_call(k: Kernel, signals: Address, member: Int, last: Int) -> Int:
     with k.loop_while(lambda: go_on() & (k.clock() < k.load_shared(signals + RETURN_AT))):
         k.sleep(1000)
     k.store_shared(1, signals + READY + member * PLACE_BYTES)
-    _look_while(k, lambda: k.load_shared(called).equals(last))
+    look_while(k, lambda: k.load_shared(called).equals(last))
     return k.load_shared(called)
 
 
@@ -192,7 +192,7 @@ def wait_until_ready(k: Kernel, signals: Address, members: Int, patience: Int) -
     stop = k.clock() + patience
     with k.loop(1, members) as other:
         signal = signals + READY + other * PLACE_BYTES
-        _look_while(k, lambda: k.load_shared(signal).equals(0) & (k.clock() < stop))
+        look_while(k, lambda: k.load_shared(signal).equals(0) & (k.clock() < stop))
 
 
 @jit_part
