@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import mmap
@@ -40,7 +41,6 @@ from fastnn.bench.cases import (
 from fastnn.bench.threads import THREAD_VARIABLES
 
 EVERYONE = [name for names in PEERS.values() for name in names]
-GRID_ENDS = ((1, "float"), (512, "random"))
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
 
 
@@ -341,27 +341,35 @@ def test_a_wrong_loss_gets_no_time():
 
 def of_four_steps(contender: str, case: Case) -> measuring.Worker:
     """Return a worker that has the right loss, and whatever its first steps come to."""
-    steps = contenders.CHECKED_STEPS * case.batch_size
-    worker = measuring.Worker(
-        replace(case, contender=contender, samples=min(case.samples, steps), threads=1)
-    )
+    worker = measuring.Worker(replace(few_steps(case), contender=contender))
     moved = contenders.prepare(worker.case).moved()
     worker.rounds = [{"result": 1.0, "moved": moved}]
     return worker
 
 
+def few_steps(case: Case) -> Case:
+    """Return what the first steps of a case depend on."""
+    steps = contenders.CHECKED_STEPS * case.batch_size
+    return replace(case, samples=min(case.samples, steps), threads=1, avx2=False)
+
+
 ROWS = {
-    found.name: found.cases[0]
-    for suite in ("variants", "bfloat16", "small", "threads", "grid", "commits")
+    few_steps(found.cases[0]): found.name
+    for suite in ("table", "grid", "bfloat16", "commits")  # the table has all other trainings
     for found in suites.suite_comparisons(suite, (), {})
     if found.cases[0].trains
-    # a batch of 512 moves parameters the least, and one of 1 the most; the largest takes too long
-    and (suite != "grid" or (found.cases[0].batch_size, found.cases[0].input) in GRID_ENDS)
-    and (found.cases[0].shape[1], found.cases[0].batch_size) != (2048, 512)
 }
 
 
-@pytest.mark.parametrize("case", ROWS.values(), ids=ROWS)
+@pytest.fixture(scope="module")
+def images_read_once():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(samples, "_load", functools.cache(samples._load))
+        yield
+
+
+@pytest.mark.usefixtures("images_read_once")
+@pytest.mark.parametrize("case", ROWS, ids=ROWS.values())
 def test_a_wrong_learning_rate_gets_no_time(case, monkeypatch):
     reference = of_four_steps("numpy", case)
     assert measuring.disagreement(of_four_steps("numba", case), reference) is None
@@ -374,9 +382,21 @@ def test_a_wrong_learning_rate_gets_no_time(case, monkeypatch):
         assert "the first steps move dense layer" in measuring.disagreement(worker, reference)
 
 
+def test_rates_are_planted_in_every_row():
+    shapes = {(case.shape, case.batch_size, case.input) for case in ROWS}
+    assert ((784, 2048, 2048, 10), 512, "random") in shapes
+    for hidden, batch_size, form in product(
+        suites.GRID_HIDDEN, suites.GRID_BATCH_SIZES, ("float", "random")
+    ):
+        assert ((784, *hidden, 10), batch_size, form) in shapes
+    for suite in ("default", "variants", "inputs", "small", "threads"):
+        for found in suites.suite_comparisons(suite, (), {}):
+            assert not found.cases[0].trains or few_steps(found.cases[0]) in ROWS
+
+
 def test_a_float32_product_stands_beside_a_rounded_reference():
     (case,) = [
-        case for name, case in ROWS.items() if "512-512-10, batch 512" in name and "bf" in name
+        case for case, name in ROWS.items() if "512-512-10, batch 512" in name and "bf" in name
     ]
     reference = of_four_steps("numpy", case)
     plain = of_four_steps("numba", replace(case, matmul_precision=None))
@@ -720,6 +740,26 @@ def test_the_mean_is_of_comparisons_that_all_peers_ran():
         "No comparison has a time of each peer: JAX lax.scan, PyTorch eager."
     ]
     assert report._won(found[3:]) == []
+
+
+def test_the_mean_counts_variants_that_all_peers_have():
+    found = [
+        report.Result(
+            of.name,
+            2,
+            tuple(
+                replace(outcome([9.0, 1.0 + case.is_peer, 1.0 + case.is_peer]), case=case)
+                for case in of.cases
+            ),
+            1.0,
+        )
+        for of in suites.suite_comparisons("variants", EVERYONE, {})
+    ]
+    (lines,) = report._won(found)
+    assert "all: faster than every peer in 2 of 2, 2.00 times" in lines
+    assert "2 comparisons without some left out" in lines
+    *_, dropout, batch_norm = (report._timed_peers(of) for of in found)
+    assert dropout == batch_norm == ["torch", "torch.compile", "jax"]
 
 
 @pytest.mark.parametrize(
