@@ -1,6 +1,6 @@
 """fastnn's estimators beside scikit-learn's own, at default settings.
 
-    python benchmarks/against_sklearn.py [--rounds 5] [--max-iter 10] [MNIST digits iris table]
+    python -m benchmarks.against_sklearn [--rounds 5] [--max-iter 10] [MNIST digits iris table]
 
 The two are fitted in turn, and a ratio is that of two neighbouring fits: how many times as long
 scikit-learn took. Both are given the same `random_state`, so that they take the same steps. The

@@ -284,4 +284,4 @@ def test_a_blas_that_was_told_to_be_on_another_processor_says_so(monkeypatch):
     assert "OPENBLAS_CORETYPE" not in (plain := machine.blas())
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert machine.blas() == f"{plain} told by OPENBLAS_CORETYPE to be on a Haswell"
-    assert machine.describe_environment()["blas"] == plain  # workers aren't told
+    assert machine.describe_environment()["blas"] == plain  # whoever measures isn't told

@@ -139,9 +139,6 @@ def test_the_table(monkeypatch):
         "2 float32", "3 in place", "9 sets of bits",
     ]  # fmt: skip
     assert said[-1] == "round 2 of 2"
-    for told in ("Haswell", ""):
-        monkeypatch.setenv("OPENBLAS_CORETYPE", told)
-        assert ("as on that processor" in table.as_markdown(lines, machine)) == bool(told)
 
 
 def test_the_command(tmp_path):

@@ -23,7 +23,7 @@ from fastnn.bench.measuring import environment
 from fastnn.bench.operations import OPERATIONS, Problem
 from fastnn.bench.processes import PROCESSES
 from fastnn.bench.ratios import Ratio
-from fastnn.bench.threads import THREAD_VARIABLES
+from fastnn.bench.threads import CHOSEN_KERNELS, THREAD_VARIABLES
 from fastnn.bench.trainings import LAYERS, TRAININGS
 
 SIZES = ["tiny", "small", "medium", "large"]
@@ -381,3 +381,33 @@ def test_the_command_draws_and_writes(monkeypatch, tmp_path):
     assert report.notes == (f"Interrupted after 3 of {len(asked)} comparisons.",)
     assert len(json.loads(file.read_text())["ratios"]) == 3
     assert picture.read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "benchmarks.conftest",
+        "benchmarks.against_sklearn",
+        *(f"benchmarks.{of}.__main__" for of in ("edges", "exercises", "figures", "ladder")),
+        "over_commits",  # as asv finds it
+    ],
+)
+def test_openblas_chooses_its_kernels_before_numpy_is_imported(module):
+    program = (
+        "import contextlib, importlib, os, sys\n"
+        "sys.path[:0] = sys.argv[2:]\n"
+        "sys.modules['numpy'] = None\n"
+        "with contextlib.suppress(ImportError):\n"
+        "    importlib.import_module(sys.argv[1])\n"
+        "print(*(name for name in os.environ if name.startswith('OPENBLAS')))\n"
+    )
+    told = dict.fromkeys(CHOSEN_KERNELS, "Prescott") | {"OPENBLAS_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", program, module, str(ROOT), str(ROOT / "benchmarks")],
+        env=os.environ | told,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert set(CHOSEN_KERNELS) == {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
+    assert run.stdout.split() == ["OPENBLAS_NUM_THREADS"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,8 +18,7 @@ from .table import Line, Machine
 
 def write(lines: Sequence[Line], machine: Machine, path: str | PathLike[str]) -> None:
     """Write what was found; the caches are three, in bytes, even where the system tells none."""
-    told = "OPENBLAS_CORETYPE"  # and NumPy multiplies as on that processor
-    environment = describe_environment() | {"caches": cache_bytes(), told: os.environ.get(told)}
+    environment = describe_environment() | {"caches": cache_bytes()}
     document = {
         "environment": environment,
         "machine": {"peaks": machine.peaks, "bandwidth": machine.bandwidth},

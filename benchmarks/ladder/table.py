@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -131,7 +130,6 @@ def as_markdown(lines: Sequence[Line], machine: Machine) -> str:
         "rung", "samples/s", "us a step", "GFLOP/s", "without zeros", "of the peak",
         "times the rung below (quartiles)", "kB a step",
     ]  # fmt: skip
-    told = os.environ.get("OPENBLAS_CORETYPE")
     levels = ", ".join(f"{of / 1e9:.0f}" for of in machine.bandwidth)
     return (
         f"{markdown_table(head, rows)}\n"
@@ -139,5 +137,4 @@ def as_markdown(lines: Sequence[Line], machine: Machine) -> str:
         f"{machine.peaks['float64']:.0f}; loads from three caches and memory: {levels} GB/s.\n"
         f"A step: {dense_operations() / 1e6:.2f} million operations, "
         f"{lines[0].without_zeros / 1e6:.2f} without zeros.\n"
-        + (f"OPENBLAS_CORETYPE={told}: NumPy multiplies as on that processor.\n" if told else "")
     )

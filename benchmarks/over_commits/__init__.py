@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import Any
 
 _CHECKOUT = Path(__file__).parents[2] / "fastnn"
-for _name in runpy.run_path(str(_CHECKOUT / "bench" / "threads.py"))["THREAD_VARIABLES"]:
-    os.environ[_name] = "1"  # before NumPy is imported
+_variables = runpy.run_path(str(_CHECKOUT / "bench" / "threads.py"))
+_variables["let_openblas_choose"]()  # before NumPy is imported
+for _name in _variables["THREAD_VARIABLES"]:
+    os.environ[_name] = "1"
 
 import fastnn  # noqa: E402
 

@@ -15,13 +15,10 @@ import numpy as np
 import fastnn
 from fastnn import backends, processors
 from fastnn.bench import trees
-from fastnn.bench.threads import THREAD_VARIABLES
+from fastnn.bench.threads import CHOSEN_KERNELS, THREAD_VARIABLES
 
 #: Of the fastnn that is measured: asv has this file measure that of another commit.
 ROOT = Path(fastnn.__file__).parents[1]
-
-#: What has OpenBLAS take other kernels, or other block sizes, than it would choose by itself.
-CHOSEN_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 PACKAGES = ("fastnn", "numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "scikit-learn")
 
