@@ -21,7 +21,7 @@ from fastnn.bench import WORKLOADS, command, machine, ratios, rounds, turns
 from fastnn.bench.cases import Case
 from fastnn.bench.measuring import environment
 from fastnn.bench.operations import OPERATIONS, Problem
-from fastnn.bench.processes import PROCESSES
+from fastnn.bench.processes import PROCESSES, Answer, Process
 from fastnn.bench.ratios import Ratio
 from fastnn.bench.threads import CHOSEN_KERNELS, THREAD_VARIABLES
 from fastnn.bench.trainings import LAYERS, TRAININGS
@@ -166,11 +166,33 @@ def test_pages_of_asv_name_what_they_show(faces):
     assert len(shown) == len(labels) + 4 + 3  # memory of four processes, results of three
 
 
-def test_what_asv_tracks_is_worse_where_it_is_more(faces):
-    epoch, step = faces.processes.epoch_of_MNIST(), faces.processes.first_step()
-    epoch.call, step.call = (lambda: 0.75), (lambda: 2.5)
-    assert epoch.track_result("whole", "float32", "numpy") == 0.25
-    assert step.track_result("whole", "float32", "numpy") == 2.5
+def test_a_sample_of_asv_is_many_calls_of_what_is_made_once(faces, monkeypatch):
+    timed = faces.operations.sgd_step()
+    timed.setup("tiny", "float32", "numpy")
+    timed.call, calls = (lambda: counted.append(1)), timed.calls
+    counted = []
+    timed.setup("tiny", "float32", "numpy")
+    timed.time_call("tiny", "float32", "numpy")
+    assert len(counted) == calls > 1
+    monkeypatch.setattr(faces.time, "perf_counter", lambda: 3.0 * calls)
+    assert timed.timer() == 3.0
+
+
+def test_what_asv_tracks_is_worse_where_it_is_more(faces, monkeypatch):
+    def tracked(kind, result: float) -> float:
+        monkeypatch.setattr(Process, "run", lambda *_, **__: Answer(result, None))
+        return kind().track_result("whole", "float32", "numpy")
+
+    assert tracked(faces.processes.epoch_of_MNIST, 0.75) == 0.25
+    assert tracked(faces.processes.first_step, 2.5) == 2.5
+
+
+def test_asv_tracks_no_wrong_result(faces, monkeypatch):
+    monkeypatch.setattr(
+        Process, "run", lambda row, backend, dtype: Answer(2.5 if dtype == "float64" else 3.5, None)
+    )
+    with pytest.raises(AssertionError):
+        faces.processes.first_step().track_result("whole", "float32", "numpy")
 
 
 def test_asv_keeps_results_by_what_is_computed(faces):

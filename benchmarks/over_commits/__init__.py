@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,24 +28,35 @@ if Path(fastnn.__file__).parent != _CHECKOUT:  # its own table is another one, o
     _package.__path__ = [str(_CHECKOUT / "bench")]
     sys.modules["fastnn.bench"] = fastnn.bench = _package
 
+from fastnn.bench.rounds import calls_of_a_round  # noqa: E402
 from fastnn.bench.workloads import WORKLOADS, Workload  # noqa: E402
 
 BACKENDS = fastnn.available_backends()
+SAMPLE_SECONDS = 0.01
+"""What a sample takes at least."""
 
 
 class Timed:
     """A workload by size and dtype, with a value for each backend.
 
-    It is made and checked in `setup`, so that compilation and errors stay out of the time.
+    It is made and checked in the first `setup` of a process, so that compilation and errors stay
+    out of the time. asv-runner calls `setup` before every call that it times, from 0.3 on, so that
+    a call of microseconds would be timed alone, in cold caches. A sample is therefore many calls,
+    by a clock that is as many times as slow.
     """
 
     param_names = ("size", "dtype", "backend")
+    number = 1
     workloads: dict[tuple[str, str], Workload]
 
     def setup(self, size: str, dtype: str, backend: str) -> None:
+        if hasattr(self, "call"):
+            return
         workload = self.workloads[size, dtype]
         workload.check(workload.outcome(backend))
         self.call = workload.setup(backend)
+        self.calls = calls_of_a_round(self.call, SAMPLE_SECONDS)
+        self.timer = lambda: time.perf_counter() / self.calls
 
 
 def asv_classes(*groups: str, base: type[Timed] = Timed) -> dict[str, type]:
@@ -80,7 +92,8 @@ def _version(workloads: list[Workload]) -> str:
 def _attributes(label: str, workloads: list[Workload]) -> dict[str, Any]:
     @named(label)
     def time_call(self: Timed, size: str, dtype: str, backend: str) -> None:
-        self.call()
+        for _ in range(self.calls):
+            self.call()
 
     sizes, dtypes = (dict.fromkeys(getattr(w, of) for w in workloads) for of in ("size", "dtype"))
     return {

@@ -6,8 +6,13 @@ from . import Timed, asv_classes, named
 
 
 class Process(Timed):
-    timeout = 600
-    number, repeat, warmup_time = 1, 3, 0
+    """A process in a sample; what it comes to is checked where it is tracked."""
+
+    repeat, warmup_time = 3, 0
+    calls = 1
+
+    def setup(self, size: str, dtype: str, backend: str) -> None:
+        self.call = self.workloads[size, dtype].setup(backend)
 
 
 def _tracked(label: str, what: str) -> dict[str, Any]:
@@ -24,7 +29,10 @@ def _tracked(label: str, what: str) -> dict[str, Any]:
 
     @named(f"{label}: {what}", unit=what)
     def track_result(self: Process, size: str, dtype: str, backend: str) -> float:
-        result = self.call()
+        workload = self.workloads[size, dtype]
+        outcome = workload.outcome(backend)
+        workload.check(outcome)
+        result = float(outcome[0])
         return 1 - result if right else result
 
     tracked = {"track_peak_memory": track_peak_memory}

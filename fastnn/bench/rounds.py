@@ -22,7 +22,7 @@ def in_turn(
     """
     if least is None:
         least = ROUND_SECONDS
-    numbers = {name: _calls_of_a_round(call, least) for name, call in calls.items()}
+    numbers = {name: calls_of_a_round(call, least) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, number in numbers.items():
@@ -30,7 +30,8 @@ def in_turn(
     return seconds
 
 
-def _calls_of_a_round(call: Call, least: float) -> int:
+def calls_of_a_round(call: Call, least: float) -> int:
+    """Return how many calls in a row take `least` seconds: a power of two."""
     number = 1
     while any(_seconds(call, number) < least for _ in range(LOOKS)):
         number *= 2
