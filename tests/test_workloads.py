@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from conftest import ROOT
 
 from fastnn import backends, bench, layers, losses, optimizers
 from fastnn.backends import numpy_backend
-from fastnn.bench import WORKLOADS, command, machine, ratios, rounds, turns
+from fastnn.bench import WORKLOADS, command, machine, picture, ratios, rounds, turns
 from fastnn.bench.cases import Case
 from fastnn.bench.measuring import environment
 from fastnn.bench.operations import OPERATIONS, Problem
@@ -394,15 +395,31 @@ def test_the_command_draws_and_writes(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "measure_ratios", measured)
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
-    picture, file = tmp_path / "ratios.svg", tmp_path / "ratios.json"
-    options = ["--suite", "trainings", "--dtype", "float32", "--plot", str(picture)]
+    drawn, file = tmp_path / "ratios.svg", tmp_path / "ratios.json"
+    options = ["--suite", "trainings", "--dtype", "float32", "--plot", str(drawn)]
     report = bench.run(parser.parse_args([*options, "--json", str(file)]))
     assert {w.group for w in asked} == {"layers", "optimizers", "losses", "prediction"}
     assert {w.dtype for w in asked} == {"float32"}
     assert report.ratios == FOUND
     assert report.notes == (f"Interrupted after 3 of {len(asked)} comparisons.",)
     assert len(json.loads(file.read_text())["ratios"]) == 3
-    assert picture.read_text().count("<svg") == 1
+    assert drawn.read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize(("most", "named"), [(60.0, {"2", "5"}), (60_000.0, set())])
+def test_numbers_between_powers_of_ten_are_named_where_there_is_room(monkeypatch, most, named):
+    pytest.importorskip("matplotlib")
+    figures = []
+    monkeypatch.setattr(picture.plotting, "write", lambda figure, path: figures.append(figure))
+    found = [
+        Ratio("layers", label, "tiny", "float32", {"numpy": (times,), "numba": (1.0,)})
+        for label, times in (("ReLU", 1.0), ("Tanh", most))
+    ]
+    picture.draw_ratios(found, Path("ratios.png"))
+    figures[0].canvas.draw()
+    shown = {label.get_text() for label in figures[0].axes[0].get_xticklabels()}
+    assert {"1", "10"} <= shown
+    assert shown & {"2", "5"} == named
 
 
 @pytest.mark.parametrize(

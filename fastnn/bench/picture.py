@@ -94,6 +94,9 @@ def _label(part: Part, total: float) -> str:
     return label if share is None else f"{label}; {share:.0%} of the limit"
 
 
+MOST_BETWEEN_POWERS = 1e4
+"""How far apart the ends of an axis may be to have room for 2 and 5 between the powers of ten."""
+
 SIZE_COLORS = {"tiny": "#9fc9e8", "small": "#5b9fd3", "medium": BLUE, "large": "#0b2f55"}
 
 
@@ -107,6 +110,8 @@ def draw_ratios(ratios: Sequence[Ratio], path: Path) -> None:
     OSError
         If the file can't be written.
     """
+    from matplotlib.ticker import LogLocator
+
     labels = list(dict.fromkeys((ratio.group, ratio.label) for ratio in ratios))
     dtypes = list(dict.fromkeys(ratio.dtype for ratio in ratios))
     inches = 3.0 + 4.5 * len(dtypes), 1.4 + 0.2 * len(labels)
@@ -123,7 +128,11 @@ def draw_ratios(ratios: Sequence[Ratio], path: Path) -> None:
             axes.hlines(places, [found.lower for _, found in dots],
                         [found.upper for _, found in dots], color=color, zorder=2)  # fmt: skip
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        left, right = axes.get_xlim()
+        if right / left < MOST_BETWEEN_POWERS:
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.tick_params(axis="x", labelsize=8)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.set_title(dtype, fontsize=9, color=GREY)
         axes.set_xlabel("NumPy's time over Numba's; right of the line Numba is faster", fontsize=8)
