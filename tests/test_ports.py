@@ -53,8 +53,11 @@ SYMBOL = (
 COMPILED = """
 import importlib, json, pkgutil, sys
 from llvmlite import binding, ir
+targets = json.loads(sys.argv[1])
+binding.get_process_triple = lambda: next(iter(targets))  # by which vectors and tiles are chosen
 import fastnn.backends.numba_backend as package
 from fastnn.backends.numba_backend import system
+from fastnn.backends.numba_backend.compiling.objects import optimized
 from fastnn.backends.numba_backend.jit import KernelOperation
 from fastnn.backends.numba_backend.language import DOUBLE, FLOAT
 from fastnn.backends.numba_backend.machine import MACHINE
@@ -80,16 +83,13 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         collect(value)
 
 found = {}
-for triple, (cpu, of_system, elements) in json.loads(sys.argv[1]).items():
+for triple, (cpu, of_system, elements) in targets.items():
     try:
         target = binding.Target.from_triple(triple)
     except RuntimeError:
         continue
     system.SYSTEM = system.SYSTEMS[of_system]
-    machine = target.create_target_machine(cpu=cpu, opt=2)
-    builder = binding.create_pass_builder(
-        machine, binding.create_pipeline_tuning_options(speed_level=2)
-    )
+    machine = target.create_target_machine(cpu=cpu, opt=3)
     found[triple] = {}
     for name in elements:
         module = ir.Module()
@@ -98,12 +98,12 @@ for triple, (cpu, of_system, elements) in json.loads(sys.argv[1]).items():
             if name == "double" and kernel.write.__module__.endswith(".bfloat16"):
                 continue  # of float32 alone
             kernel.define(module, FLOAT if name == "float" else DOUBLE)
-        parsed = binding.parse_assembly(str(module))
-        builder.getModulePassManager().run(parsed, builder)
+        parsed = optimized(binding.parse_assembly(str(module)), machine)
         found[triple][name] = machine.emit_assembly(parsed)
         if len(found) == 1:  # it can be assembled as well
             assert len(machine.emit_object(parsed)) > 10_000
-print(json.dumps([MACHINE.vector_bits, sorted(kernels), found]))
+sizes = MACHINE.vector_bits, MACHINE.vector_registers
+print(json.dumps([sizes, sorted(kernels), found]))
 """
 
 
@@ -111,14 +111,18 @@ print(json.dumps([MACHINE.vector_bits, sorted(kernels), found]))
 def everything():
     """Return the names of the kernels and, by target and dtype, the assembly of all of them."""
     environment = os.environ | {"FASTNN_VECTOR_BITS": "128", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, json.dumps(TARGETS)],
-        env=environment, text=True, capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    width, names, assembly = json.loads(done.stdout)
-    assert width == 128
-    assert len(names) > 60
+    assembly = {}
+    for triples, registers in (((LINUX_ARM, MACOS_ARM), 32), ((WINDOWS, LINUX_X86), 16)):
+        targets = {triple: TARGETS[triple] for triple in triples}
+        done = subprocess.run(
+            [sys.executable, "-c", COMPILED, json.dumps(targets)],
+            env=environment, text=True, capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        sizes, names, found = json.loads(done.stdout)
+        assert sizes == [128, registers]
+        assert len(names) > 60
+        assembly |= found
     return assembly
 
 
@@ -157,6 +161,36 @@ def test_vectors_are_those_of_the_processor(triple, everything):
         assert not re.search(r"%[yz]mm|vfmadd", everything[triple]["float"])
     else:
         assert "vfmadd" in product
+
+
+def loops(function: str) -> list[str]:
+    """Return the loops of one piece that multiply and add."""
+    pieces = re.split(r"^\.?(LBB\w+):", function, flags=re.M)[1:]
+    of = zip(pieces[::2], pieces[1::2], strict=True)
+    return [
+        text for label, text in of
+        if re.search(rf"\t\.?{label}$", text, re.M) and "fmla" in text
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("triple", [LINUX_ARM, MACOS_ARM], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("matmul.matmul", 24),
+        ("multiply_samples", 24),
+        ("multiply_samples_turned", 24),
+        ("sparse.scatter", 20),
+        ("sparse.gather", 26),
+        ("sparse.backward_by_unit", 18),
+    ],
+)
+def test_tiles_fill_the_registers_of_arm(triple, name, most, everything):
+    """And no loop of them reads or writes the stack, where what finds no register is kept."""
+    for of, text in everything[triple].items():
+        found = loops(body(text, f"{name}.f{32 if of == 'float' else 64}"))
+        assert max(loop.count("fmla") for loop in found) == most
+        assert not [loop for loop in found if "[sp" in loop]
 
 
 @pytest.mark.parametrize("triple", [LINUX_ARM, MACOS_ARM], indirect=True)

@@ -11,7 +11,7 @@ from . import INCHES
 LANES = 16
 LARGEST = 14, 6
 """Rows and vectors of the tiles that are compared."""
-WIDE, NARROW = (MACHINES[bits] for bits in (512, 256))
+WIDE, NARROW = MACHINES[512, 32], MACHINES[256, 16]
 
 
 def registers(rows: int, vectors: int) -> int:

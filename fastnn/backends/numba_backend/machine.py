@@ -23,6 +23,8 @@ class Machine:
 
     vector_bits: int
     """Width of a vector register."""
+    vector_registers: int
+    """How many of them there are."""
     tile_rows: int
     """Rows of the register tile of the dense product; a divisor of `memory.ROW_BLOCK`."""
     tile_columns: int
@@ -42,22 +44,29 @@ class Machine:
 
 
 MACHINES = {
-    machine.vector_bits: machine
+    (machine.vector_bits, machine.vector_registers): machine
     for machine in (
         Machine(
-            vector_bits=512, tile_rows=8, tile_columns=3, scatter_vectors=8, gather_vectors=14,
-            backward_vectors=13, block_inner=1024, block_columns=3,
+            vector_bits=512, vector_registers=32, tile_rows=8, tile_columns=3, scatter_vectors=8,
+            gather_vectors=14, backward_vectors=13, block_inner=1024, block_columns=3,
         ),
         Machine(
-            vector_bits=256, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
-            backward_vectors=5, block_inner=256, block_columns=24,
+            vector_bits=256, vector_registers=16, tile_rows=4, tile_columns=3, scatter_vectors=5,
+            gather_vectors=12, backward_vectors=5, block_inner=256, block_columns=24,
         ),
         Machine(
-            vector_bits=128, tile_rows=4, tile_columns=3, scatter_vectors=5, gather_vectors=12,
-            backward_vectors=5, block_inner=256, block_columns=48,
+            vector_bits=128, vector_registers=16, tile_rows=4, tile_columns=3, scatter_vectors=5,
+            gather_vectors=12, backward_vectors=5, block_inner=256, block_columns=48,
+        ),
+        # never timed: the largest for which LLVM keeps all of it in registers, whatever processor
+        # it schedules for. A row of 100 numbers is 25 vectors, so `gather` takes it in one go.
+        Machine(
+            vector_bits=128, vector_registers=32, tile_rows=8, tile_columns=3, scatter_vectors=10,
+            gather_vectors=26, backward_vectors=9, block_inner=256, block_columns=48,
         ),
     )
 }  # fmt: skip
+"""By width and number of registers: AVX-512, AVX2, SSE2 and NEON."""
 
 
 def numba_setting(name: str, usual: Any) -> Any:
@@ -125,21 +134,20 @@ def _widest_vectors() -> int:
 
 def _this_machine() -> Machine:
     """Choose by the CPU that code is for, or by FASTNN_VECTOR_BITS (narrower only)."""
-    widest = _widest_vectors()
+    bits = _widest_vectors()
     asked = os.environ.get("FASTNN_VECTOR_BITS", "").strip()
-    if not asked:
-        return MACHINES[widest]
-    if asked not in ("512", "256", "128"):
-        raise ValueError(f"FASTNN_VECTOR_BITS must be 512, 256 or 128, not {asked!r}")
-    return MACHINES[min(int(asked), widest)]
+    if asked:
+        if asked not in ("512", "256", "128"):
+            raise ValueError(f"FASTNN_VECTOR_BITS must be 512, 256 or 128, not {asked!r}")
+        bits = min(int(asked), bits)
+    # narrower vectors have 32 registers with AVX-512, too, but who asks for them wants the bits
+    # of a processor without it
+    return MACHINES[bits, 16 if is_x86() and bits < 512 else 32]
 
 
 MACHINE = _this_machine()
 
 VECTOR_BYTES = MACHINE.vector_bits // 8
-
-VECTOR_REGISTERS = 16 if is_x86() and MACHINE.vector_bits < 512 else 32
-"""How many there are at least."""
 
 CACHED_BYTES = cache_bytes()[0] * 15 // 16
 """What the kernels that skip zeros may keep in the first-level cache."""

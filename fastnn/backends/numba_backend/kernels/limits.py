@@ -11,9 +11,9 @@ from llvmlite import ir
 
 from ..jit import KernelOperation
 from ..language import Address, Int, Kernel, Real, Vector, pairwise_sum
-from ..machine import VECTOR_REGISTERS
+from ..machine import MACHINE
 
-SUMS = 16 if VECTOR_REGISTERS > 16 else 12
+SUMS = 16 if MACHINE.vector_registers > 16 else 12
 """Sums that don't wait for each other: as many as hide the latency of a multiply-add, of which two
 begin in a cycle and take five, or four and take four; and no more than there are registers for
 beside the factor."""
