@@ -20,7 +20,7 @@ import fastnn
 from fastnn import memory
 from fastnn.backends import load
 from fastnn.backends.description import Rule
-from fastnn.backends.numba_backend.epoch import step
+from fastnn.backends.numba_backend.epoch import records
 from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.kernels.bfloat16 import matmul_pairs, pack_pairs, update_pairs
@@ -481,7 +481,7 @@ def test_a_team_that_parts_and_comes_back_packs_anew(density):
             case.layers, batch_size=16, input_dtype=np.float32, density=density, bfloat16=True
         )
         first = program.training.layers[0]
-        assert first["update_by"] == (step.BY_UNIT if density < 0.2 else step.IN_PAIRS)
+        assert first["update_by"] == (records.BY_UNIT if density < 0.2 else records.IN_PAIRS)
         program._signals.settings.update(RESTLESS)
         for _ in range(3):
             program.prepare(
@@ -498,7 +498,7 @@ def test_which_first_layers_skip_zeros(batch_size, before):
     made = fastnn.Network(layers, backend="numba", matmul_precision="bfloat16", seed=0)
     X, _ = few_numbers(50)
     with made._programs.for_training(made, X, batch_size, False) as program:
-        skips = program.training.layers[-1]["update_by"] == step.BY_UNIT
+        skips = program.training.layers[-1]["update_by"] == records.BY_UNIT
     assert skips == (batch_size > 2 and not before)
     assert "a first layer that takes the input itself" in made.explain()
     assert "in batches of more than 2 samples" in made.explain()

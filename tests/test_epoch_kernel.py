@@ -24,7 +24,7 @@ from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.compiling import cache
 from fastnn.backends.numba_backend.epoch import table
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
-from fastnn.backends.numba_backend.epoch.step import (
+from fastnn.backends.numba_backend.epoch.records import (
     BY_COLUMNS,
     BY_ROWS,
     NO_GRADIENT,

@@ -13,7 +13,7 @@ import fastnn
 from fastnn import Adam, BatchNorm, Dense, Dropout, Network, ReLU, Sigmoid
 from fastnn.backends.numba_backend.compiling.joining import joined
 from fastnn.backends.numba_backend.epoch import laps as module
-from fastnn.backends.numba_backend.epoch import step
+from fastnn.backends.numba_backend.epoch import records, step
 from fastnn.backends.numba_backend.epoch.laps import PARTS
 from fastnn.backends.numba_backend.epoch.meetings import MOST_MEMBERS
 from fastnn.backends.numba_backend.epoch.program import Program
@@ -51,15 +51,15 @@ def expected(program: Program) -> set[tuple[int, str]]:
         if layer["mask_gradient"]:
             names.add("mask")
         by = layer["gradient_by"]
-        if by == step.WITH_UPDATE:
-            names |= {"backward", "turn"} if layer["update_by"] == step.BY_UNIT else {"backward"}
+        if by == records.WITH_UPDATE:
+            names |= {"backward", "turn"} if layer["update_by"] == records.BY_UNIT else {"backward"}
         else:
             names.add("update")
-            if by != step.NO_GRADIENT:
+            if by != records.NO_GRADIENT:
                 names.add("input gradient")
-            if by == step.BY_COLUMNS:
+            if by == records.BY_COLUMNS:
                 names.add("turn")
-            if by == step.BY_ROWS or (by == step.BY_COLUMNS and layer["mask_inputs"]):
+            if by == records.BY_ROWS or (by == records.BY_COLUMNS and layer["mask_inputs"]):
                 names.add("mask")
         if layer["move"]:
             names.add("optimizer")

@@ -9,7 +9,7 @@ from test_epoch_kernel import Case, aligned, call_gather, call_matmul, matrix
 
 from fastnn import memory
 from fastnn.backends.numba_backend.epoch import table
-from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, EVERY_NUMBER, WITH_UPDATE
+from fastnn.backends.numba_backend.epoch.records import BY_COLUMNS, EVERY_NUMBER, WITH_UPDATE
 from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.kernels import matmul, relu, rows, sparse
 from fastnn.backends.numba_backend.machine import MACHINE, MACHINES, lanes

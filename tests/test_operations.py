@@ -17,14 +17,15 @@ from numba.core.errors import TypingError
 from fastnn.backends import numba_backend
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.epoch import (
+    backward,
     clipping,
+    forward,
     in_pairs,
     losses,
     one_sample,
     optimizers,
     rounding,
     stages,
-    step,
 )
 from fastnn.backends.numba_backend.kernels import elementwise, matmul, rows
 from fastnn.backends.numba_backend.kernels.optimizers import RULES
@@ -51,28 +52,30 @@ CALLED = {
         stages.batch_norm_backward,
     ],
     ("epoch/stages.py", "move"): [optimizers.move, clipping.collect],
-    ("epoch/step.py", "move"): [optimizers.move, clipping.collect],
+    ("epoch/forward.py", "load_in_pairs"): [in_pairs.load_in_pairs],
+    ("epoch/forward.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
+    ("epoch/forward.py", "multiply_samples"): [matmul.MULTIPLY_SAMPLES],
+    ("epoch/forward.py", "round_inputs"): [rounding.round_inputs],
+    ("epoch/forward.py", "round_weights"): [rounding.round_weights],
+    ("epoch/forward.py", "update_and_multiply"): [one_sample.update_and_multiply],
+    ("epoch/backward.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
+    ("epoch/backward.py", "move"): [optimizers.move, clipping.collect],
+    ("epoch/backward.py", "multiply_samples_turned"): [matmul.MULTIPLY_SAMPLES_TURNED],
+    ("epoch/backward.py", "pack_weights"): [in_pairs.pack_weights],
+    ("epoch/backward.py", "round_gradient"): [rounding.round_gradient],
+    ("epoch/backward.py", "round_weights"): [rounding.round_weights],
     ("epoch/clipping.py", "move"): [optimizers.move],
+    ("epoch/step.py", "add_penalties"): [backward.add_penalties],
+    ("epoch/step.py", "backward_stages"): [stages.backward_stages],
     ("epoch/step.py", "clip"): [clipping.clip],
     ("epoch/step.py", "forward_stages"): [stages.forward_stages],
-    ("epoch/step.py", "backward_stages"): [stages.backward_stages],
+    ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
     ("epoch/step.py", "load_input"): [stages.load_input],
     ("epoch/step.py", "loss"): [
         operation for loss in losses.LOSSES.values() for operation in (loss.operation, loss.general)
     ],
-    ("epoch/step.py", "add_penalties"): [step.add_penalties],
-    ("epoch/step.py", "put_rows"): [step.put_rows],
+    ("epoch/step.py", "put_rows"): [forward.put_rows],
     ("epoch/step.py", "update_and_multiply"): [one_sample.update_and_multiply],
-    ("epoch/step.py", "multiply_samples"): [matmul.MULTIPLY_SAMPLES],
-    ("epoch/step.py", "multiply_samples_turned"): [matmul.MULTIPLY_SAMPLES_TURNED],
-    ("epoch/step.py", "multiply_in_pairs"): [in_pairs.multiply_in_pairs],
-    ("epoch/step.py", "input_gradient_in_pairs"): [in_pairs.input_gradient_in_pairs],
-    ("epoch/step.py", "gradient_in_pairs"): [in_pairs.gradient_in_pairs],
-    ("epoch/step.py", "load_in_pairs"): [in_pairs.load_in_pairs],
-    ("epoch/step.py", "pack_weights"): [in_pairs.pack_weights],
-    ("epoch/step.py", "round_inputs"): [rounding.round_inputs],
-    ("epoch/step.py", "round_weights"): [rounding.round_weights],
-    ("epoch/step.py", "round_gradient"): [rounding.round_gradient],
     ("epoch/in_pairs.py", "pack_weights"): [in_pairs.pack_weights],
 }
 """What lies at the addresses: by file, and by the name of the variable or field that holds one."""
@@ -107,7 +110,8 @@ def test_a_call_gives_as_many_arguments_as_there_are_parameters():
 
 def test_every_operation_is_called():
     known = {id(function) for functions in CALLED.values() for function in functions}
-    for module in (clipping, in_pairs, losses, one_sample, optimizers, rounding, stages, step):
+    operations = backward, clipping, forward, in_pairs, losses, one_sample, optimizers, rounding
+    for module in (*operations, stages):
         for name, value in vars(module).items():
             if isinstance(value, jit.Operation):
                 assert id(value) in known, name

@@ -34,7 +34,7 @@ from fastnn.cli import main
 if "numba" not in fastnn.available_backends():
     pytest.skip("the compiled epoch is Numba's", allow_module_level=True)
 
-from fastnn.backends.numba_backend.epoch.step import BY_COLUMNS, WITH_UPDATE
+from fastnn.backends.numba_backend.epoch.records import BY_COLUMNS, WITH_UPDATE
 from fastnn.backends.numba_backend.kernels.limits import BLOCK, SUMS
 from fastnn.backends.numba_backend.machine import MACHINE
 from fastnn.bench import counting, dissection, limits

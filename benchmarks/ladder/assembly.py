@@ -17,7 +17,7 @@ import numba
 from llvmlite import binding
 
 from fastnn.backends.numba_backend.compiling.objects import optimized, target_machine
-from fastnn.backends.numba_backend.epoch.step import tile_of
+from fastnn.backends.numba_backend.epoch.forward import tile_of
 from fastnn.backends.numba_backend.jit import kernel_text
 from fastnn.backends.numba_backend.kernels import loading, matmul, rows, sparse
 from fastnn.backends.numba_backend.language import FLOAT

@@ -1,7 +1,7 @@
 """The passes that rungs 9 and 10 have in common: calls of the package's kernels, and no loops but
 over tiles."""
 
-from fastnn.backends.numba_backend.epoch.step import tile_of
+from fastnn.backends.numba_backend.epoch.forward import tile_of
 from fastnn.backends.numba_backend.jit import jit_part
 from fastnn.backends.numba_backend.kernels.loading import load_nonzeros
 from fastnn.backends.numba_backend.kernels.relu import IDENTITY, RELU, TERM, activate

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from fastnn import memory
-from fastnn.backends.numba_backend.epoch.step import (
+from fastnn.backends.numba_backend.epoch.backward import leaves_transposed
+from fastnn.backends.numba_backend.epoch.records import (
     BY_COLUMNS,
     BY_ROWS,
     BY_SAMPLE,
@@ -29,7 +30,6 @@ from fastnn.backends.numba_backend.epoch.step import (
     NO_GRADIENT,
     ONE_SAMPLE,
     WITH_UPDATE,
-    leaves_transposed,
 )
 from fastnn.backends.numba_backend.machine import MACHINE, VECTOR_BYTES
 from fastnn.bench.anatomy import COUNTED, Counts

@@ -27,7 +27,8 @@ from . import losses
 from .blocks import FEW_SAMPLES, Structure, chunks_of, density_after
 from .laps import Laps
 from .meetings import MOST_MEMBERS, Signals
-from .step import TOTALS, entry_for
+from .records import TOTALS
+from .step import entry_for
 from .table import INPUT_CODES, WAITING_FROM, Table, sparse_below
 from .team import Team, note_end
 

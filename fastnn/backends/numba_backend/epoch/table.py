@@ -26,10 +26,19 @@ from ..kernels.optimizers import RULES
 from ..kernels.relu import IDENTITY, RELU, TERM
 from ..language import MATRIX
 from ..machine import CACHED_BYTES, MACHINE, PAGE_BYTES, VECTOR_BYTES, lanes
-from . import clipping, in_pairs, losses, one_sample, optimizers, rounding, stages
+from . import (
+    backward,
+    clipping,
+    forward,
+    in_pairs,
+    losses,
+    one_sample,
+    optimizers,
+    rounding,
+    stages,
+)
 from .blocks import FEW_SAMPLES, Block, Structure, density_after
-from .sharing import chunk_starts, share_out
-from .step import (
+from .records import (
     BY_COLUMNS,
     BY_PAIRS,
     BY_ROWS,
@@ -43,9 +52,8 @@ from .step import (
     ONE_SAMPLE,
     SHARED,
     WITH_UPDATE,
-    add_penalties,
-    put_rows,
 )
+from .sharing import chunk_starts, share_out
 
 INPUT_CODES = {
     np.dtype(np.uint8): UINT8,
@@ -214,7 +222,7 @@ class Table:
             if self.training:
                 shared["backward_stages"] = stages.backward_stages.address(self.dtype, stages.STAGE)
         if structure.sparse:
-            shared["put_rows"] = put_rows.address(self.dtype, SHARED)
+            shared["put_rows"] = forward.put_rows.address(self.dtype, SHARED)
             self._want(self.batch_size * int(shared["input_row_bytes"]), (shared, "dense_rows"))
 
     def _describe_input(self, units: int) -> None:
@@ -236,7 +244,7 @@ class Table:
         for name in ("labels", "predictions", "margins", "sums"):
             self._want(self.padded * 8, (shared, name))
         if self.layers["decay"].any():
-            shared["add_penalties"] = add_penalties.address(self.dtype, LAYER)
+            shared["add_penalties"] = backward.add_penalties.address(self.dtype, LAYER)
             self._want(8, (shared, "penalty"))
         compiled = losses.LOSSES[structure.loss]
         shared["smoothing"] = structure.label_smoothing
