@@ -58,9 +58,7 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        add_grid(axes)
         axes.legend(frameon=False)
         if label == "loss":
             axes.set_ylim(bottom=0)
@@ -71,6 +69,23 @@ def learning_curves(history: History, path: str | PathLike[str] | None, title: s
     if path is not None:
         write(figure, path)
     return figure
+
+
+def add_grid(axes: Any, lines: str = "both", without: tuple[str, ...] = ("top", "right")) -> None:
+    """Add thin lines behind all that is drawn, and take away sides of the frame.
+
+    Parameters
+    ----------
+    axes
+        Of matplotlib.
+    lines : {"both", "x", "y"}
+        From the ticks of which axis.
+    without : tuple of str
+        Sides of the frame.
+    """
+    axes.grid(axis=lines, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[[*without]].set_visible(False)
 
 
 def check_installed() -> None:

@@ -480,9 +480,7 @@ def draw(best_first: Sequence[Row], path: Path) -> None:
     by_epoch.set_ylabel(f"validation {measure}")
     by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (by_setting, by_epoch):
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plotting.add_grid(axes)
     plotting.write(figure, path)
 
 

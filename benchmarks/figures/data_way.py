@@ -176,6 +176,4 @@ def _draw_bars(axes, level) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.set_xlabel("kB that a pass reads or writes")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plotting.add_grid(axes, "x")

@@ -60,9 +60,7 @@ def draw():
         axes.set_yticks(range(sums), [f"sum {of + 1}" for of in range(sums)])
         axes.set_xlim(0, CYCLES)
         axes.set_xticks(range(0, CYCLES + 1, LATENCY))
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        plotting.add_grid(axes, "x", without=("top", "right", "left"))
         axes.tick_params(axis="y", length=0)
     panels[-1].set_xlabel(
         f"cycles; {PIPELINES} multiply-adds begin in a cycle,\na result is there after {LATENCY}",

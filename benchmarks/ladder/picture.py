@@ -68,7 +68,7 @@ def draw_ladder(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
     axes.set_xscale("log")
     axes.set_xlim(needed / machine.peak / 2e3, 12 * max(microseconds))
     axes.set_xlabel("µs a step, × as fast as the rung below;\ndashed: at one core's peak")
-    _finish(axes)
+    plotting.add_grid(axes)
 
 
 def draw_roofline(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
@@ -98,7 +98,7 @@ def draw_roofline(axes: Any, lines: Sequence[Line], machine: Machine) -> None:
         "operations over bytes, each operand once a pass;\nwithout zeros from rung 8 on"
     )
     axes.set_ylabel("GFLOP/s")
-    _finish(axes)
+    plotting.add_grid(axes)
 
 
 def _neighbours(lines: Sequence[Line], points: Sequence[tuple[float, float]]) -> dict:
@@ -113,9 +113,3 @@ def _neighbours(lines: Sequence[Line], points: Sequence[tuple[float, float]]) ->
     return {
         max(points[i] for i in group): [lines[i].rung.number for i in group] for group in groups
     }
-
-
-def _finish(axes: Any) -> None:
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -69,9 +69,7 @@ def draw_parts(axes: Any, parts: Sequence[Part], label: Callable[[Part], str]) -
     axes.set_ylim(len(parts) - 0.4, -0.6)
     axes.set_xlim(0, 1.22 * longest)
     axes.set_xlabel("microseconds")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plotting.add_grid(axes, "x")
 
 
 def limits_of(parts: Sequence[Part]) -> list[Any]:
@@ -136,9 +134,7 @@ def draw_ratios(ratios: Sequence[Ratio], path: Path) -> None:
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.set_title(dtype, fontsize=9, color=GREY)
         axes.set_xlabel("NumPy's time over Numba's; right of the line Numba is faster", fontsize=8)
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plotting.add_grid(axes)
     panels[0].set_yticks(range(len(labels)), [label for _, label in labels], fontsize=7.5)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False,
