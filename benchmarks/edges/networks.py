@@ -48,56 +48,63 @@ def _own_layer(hidden: int, batch_size: int, count: int) -> Task:
 
         return make
 
-    def numpy() -> Callable[[], float]:
-        layers = dense_layers(network())
-        return partial(by_hand.epoch, layers, X, y, batch_size, RATE, np.sin, np.cos)
+    def layers() -> by_hand.Layers:
+        return dense_layers(network())
 
-    def torch() -> Callable[[], float]:
-        import torch
-
-        first, second = (torch.nn.Linear(*W.shape) for W, _ in dense_layers(network()))
-        with torch.no_grad():
-            for linear, (W, b) in zip((first, second), dense_layers(network()), strict=True):
-                linear.weight.copy_(torch.from_numpy(W.T))
-                linear.bias.copy_(torch.from_numpy(b))
-        of_both = [*first.parameters(), *second.parameters()]
-        optimizer = torch.optim.SGD(of_both, RATE, fused=True)
-        targets = torch.from_numpy(y.astype(np.int64)).split(batch_size)
-        batches = list(zip(torch.from_numpy(X).split(batch_size), targets, strict=True))
-
-        def step(x: Any, y: Any) -> Any:
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(second(torch.sin(first(x))), y)
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        return lambda: float(torch.stack([step(*batch) for batch in batches]).mean())
-
-    def jax() -> Callable[[], float]:
-        import jax
-
-        state = dense_layers(network())
-        epoch = jax.jit(in_jax.training(X, y, batch_size, RATE, 1, "sin"))
-
-        def train() -> float:
-            nonlocal state
-            state, loss = epoch(state)
-            return float(loss)
-
-        return train
-
+    work = X, y, batch_size
     return Task(
         {
             "fastnn": fit("numba"),
-            BY_HAND: numpy,
+            BY_HAND: lambda: partial(by_hand.epoch, layers(), *work, RATE, np.sin, np.cos),
             NUMPY: fit("numpy"),
-            "PyTorch eager": torch,
-            JAX: jax,
+            "PyTorch eager": lambda: _sines_in_torch(layers(), *work),
+            JAX: lambda: _sines_in_jax(layers(), *work),
         },
         BY_HAND,
         tolerance=0.01,
     )
+
+
+def _sines_in_torch(
+    layers: by_hand.Layers, X: Array, y: Array, batch_size: int
+) -> Callable[[], float]:
+    """Return an epoch of two layers with a sine between them."""
+    import torch
+
+    first, second = (torch.nn.Linear(*W.shape) for W, _ in layers)
+    with torch.no_grad():
+        for linear, (W, b) in zip((first, second), layers, strict=True):
+            linear.weight.copy_(torch.from_numpy(W.T))
+            linear.bias.copy_(torch.from_numpy(b))
+    of_both = [*first.parameters(), *second.parameters()]
+    optimizer = torch.optim.SGD(of_both, RATE, fused=True)
+    targets = torch.from_numpy(y.astype(np.int64)).split(batch_size)
+    batches = list(zip(torch.from_numpy(X).split(batch_size), targets, strict=True))
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(second(torch.sin(first(x))), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return lambda: float(torch.stack([step(*batch) for batch in batches]).mean())
+
+
+def _sines_in_jax(
+    layers: by_hand.Layers, X: Array, y: Array, batch_size: int
+) -> Callable[[], float]:
+    """Return the same, which goes on from where it ended."""
+    import jax
+
+    epoch = jax.jit(in_jax.training(X, y, batch_size, RATE, 1, "sin"))
+
+    def train() -> float:
+        nonlocal layers
+        layers, loss = epoch(layers)
+        return float(loss)
+
+    return train
 
 
 def _many(number: int, units: tuple[int, ...], count: int, batch_size: int, epochs: int) -> Task:
