@@ -422,6 +422,7 @@ def test_biases_that_stay_get_no_time():
             {"input": "table"},
             {"dtype": "float64"},
             *({"variant": variant} for variant in VARIANTS),
+            {"variant": "adam", "dtype": "float64"},
         )
         for contender in knowing(**work)
     ],

@@ -211,7 +211,8 @@ def _rule(
         return with_momentum, list(velocities.values())
     if case.variant == "adam":
         means, squares = zeros(), zeros()
-        taken = torch.zeros((), dtype=getattr(torch, case.dtype))  # a number would be compiled in
+        # a number would be compiled in, and a float64 tensor without dimensions is always read as 0
+        taken = torch.zeros(1, dtype=getattr(torch, case.dtype))
 
         def by_adam(gradients: dict[str, Any]) -> None:
             taken.add_(1)
