@@ -32,9 +32,10 @@ from fastnn.loss_functions import (
 )
 from fastnn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from fastnn.many import fit_many
-from fastnn.network import Evaluation, Network
+from fastnn.network import Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from fastnn.scores import Evaluation
 from fastnn.training import History
 
 __version__ = "0.1.0"

@@ -151,7 +151,7 @@ class _Monitor(Callback):
         self.monitor = monitor
         self.min_delta = min_delta
         if mode is None:
-            mode = "max" if monitor.endswith("accuracy") else "min"
+            mode = "max" if monitor.endswith(("accuracy", "r2")) else "min"
         self.mode = mode
         self.best: float | None
         self.best_epoch: int
@@ -212,7 +212,7 @@ class EarlyStopping(_Monitor):
     min_delta
         What a value must be better by to count as better.
     mode : {"min", "max"}, optional
-        Which is better, less or more; by default more of an accuracy and less of all else.
+        Which is better, less or more; by default more of an accuracy or R² and less of all else.
     restore_best
         Give the network the weights of its best epoch back, at the end of the training.
 

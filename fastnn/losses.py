@@ -76,6 +76,10 @@ class Loss(ABC):
     def has_classes(self, targets: Array, outputs: int) -> bool:
         """Say whether targets are class ids, so that answers are right or wrong."""
 
+    def has_quantities(self, targets: Array, outputs: int) -> bool:
+        """Say whether targets are real numbers, one for each output, that answers come near to."""
+        return False
+
     @abstractmethod
     def total(
         self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
@@ -323,6 +327,9 @@ class MeanSquaredError(Loss):
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return targets.ndim == 1
 
+    def has_quantities(self, targets: Array, outputs: int) -> bool:
+        return targets.ndim == 2
+
     def total(
         self, backend: Backend, output: Array, targets: Array, weights: Array | None = None
     ) -> float:
@@ -397,6 +404,9 @@ class Poisson(Loss):
     def has_classes(self, targets: Array, outputs: int) -> bool:
         return False
 
+    def has_quantities(self, targets: Array, outputs: int) -> bool:
+        return True
+
     def answers(self, output: Array) -> Array:
         rates: Array = np.exp(output)
         return rates
@@ -441,6 +451,10 @@ class UserLoss(Loss):
             and outputs > 1
             and bool(((targets >= 0) & (targets < outputs)).all())
         )
+
+    def has_quantities(self, targets: Array, outputs: int) -> bool:
+        one_each = targets.shape[1:] == (outputs,) or (targets.ndim == 1 and outputs == 1)
+        return targets.dtype.kind == "f" and one_each
 
     def check_weights(self, name: str) -> None:
         raise TypeError(

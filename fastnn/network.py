@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from fastnn.interrupts import Held, heeded_later, uncut
 from fastnn.layers import Gradients, Layer, TrainingMode
 from fastnn.optimizers import Optimizer
 from fastnn.progress import Progress
+from fastnn.scores import Evaluation, RSquared
 from fastnn.sequential import Sequential
 
 if TYPE_CHECKING:
@@ -48,13 +49,6 @@ heard in between. They are whole groups, so that it changes no bit of the compil
 
 
 _NOTHING = nullcontext()
-
-
-class Evaluation(NamedTuple):
-    """Mean loss, and the share of right answers, None where targets are no classes."""
-
-    loss: float
-    accuracy: float | None
 
 
 class _InTraining:
@@ -352,12 +346,15 @@ class Network(Sequential):
     def evaluate(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
     ) -> Evaluation:
-        """Return the mean loss and the accuracy on `X` [n, input_units] with targets `y`.
+        """Return the mean loss, and accuracy or R², on `X` [n, input_units] with targets `y`.
 
         Accuracy is the share of samples whose answer is right, None where targets are no classes.
         Under binary cross-entropy a sample is right if the answers of all outputs are (the subset
         accuracy of scikit-learn); where targets are probabilities between 0 and 1 it is None. `use`
         says what targets may be, and `fit` what `sample_weight` is.
+
+        R², with the samples' weights, is there where targets are real numbers, one for each output,
+        under squared error, "poisson" and a loss of your own; None elsewhere.
 
         The layers' penalties are part of the loss, here and in training.
 
@@ -376,25 +373,27 @@ class Network(Sequential):
         weights = samples.weights(self, sample_weight, len(y))
         backend = backends.load(self._backend_name)
         classes = samples.has_classes(self, X, y)
+        r2 = RSquared() if samples.has_quantities(self, X, y) else None
         loss, correct, start, lost = 0.0, 0, 0, []
         with self._lock.reading(), self._quiet():
             for output in self._outputs(X):
                 rows = slice(start, start + len(output))
-                targets = y[rows]
-                total = self._loss.total(
-                    backend, output, targets, None if weights is None else weights[rows]
-                )
+                targets, shares = y[rows], None if weights is None else weights[rows]
+                total = self._loss.total(backend, output, targets, shares)
                 if math.isnan(total):
                     lost += hints.rows_with_nan(output, start)
                 loss += total
                 if classes:
                     correct += self._loss.right_answers(output, targets)
+                if r2 is not None:
+                    r2.add(targets, self._loss.answers(output), shares)
                 start += len(output)
             loss = float(loss / (len(y) if weights is None else weights.sum()))
             loss += propagation.penalty(self._layers)
         if lost and not self._fitting:  # a training warns of its losses itself
             hints.warn_of_nan(self._dtype, X, names, lost, data_alone=True)
-        return Evaluation(loss, correct / len(y) if classes else None)
+        accuracy = correct / len(y) if classes else None
+        return Evaluation(loss, accuracy, None if r2 is None else r2.value)
 
     # Training
 

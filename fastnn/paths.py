@@ -26,6 +26,7 @@ from fastnn.memory import SparseRows
 from fastnn.parameters import LayerParameters, NetworkParameters
 from fastnn.processors import usable_bytes
 from fastnn.propagation import Layered, step
+from fastnn.scores import Evaluation
 
 THREADS_VARIABLE = "FASTNN_NUM_THREADS"
 
@@ -68,7 +69,7 @@ class Trainable(Layered, Protocol):
 
     def evaluate(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
-    ) -> tuple[float, float | None]: ...
+    ) -> Evaluation: ...
 
 
 class Path(Protocol):

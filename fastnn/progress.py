@@ -330,9 +330,11 @@ def _parts(history: History, number: int, epochs: int) -> list[str]:
     """Return the parts of the line of an epoch, the most important ones first."""
     row = history[number - 1]
     parts = [f"epoch {number:{len(str(epochs))}}/{epochs}"]
-    for kind in ("loss", "accuracy"):
+    for kind in ("loss", "accuracy", "r2"):
         columns = {kind: kind, f"val_{kind}": "val", f"train_{kind}": "train"}
         found = [f"{label} {_number(row[name])}" for name, label in columns.items() if name in row]
+        if found and kind not in row:
+            found.insert(0, kind)
         if found:
             parts.append(" ".join(found))
     return [*parts, f"{_rounded(row['samples_per_second'])} samples/s"]
@@ -352,7 +354,7 @@ def _html_row(kind: str, cells: list[str]) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a loss or an accuracy in some six characters."""
+    """Return a loss, an accuracy or R² in some six characters."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
 
 

@@ -55,3 +55,8 @@ def output_units(network: Network, X: Array) -> int:
 def has_classes(network: Network, X: Array, targets: Array) -> bool:
     """Say whether an answer to these targets is right or wrong."""
     return network._loss.has_classes(targets, output_units(network, X))
+
+
+def has_quantities(network: Network, X: Array, targets: Array) -> bool:
+    """Say whether targets are real numbers, one for each output."""
+    return network._loss.has_quantities(targets, output_units(network, X))

@@ -13,11 +13,12 @@ from fastnn.checks import Array
 from fastnn.dropout import Dropout
 from fastnn.layers import Dense, Rescaling
 from fastnn.losses import Loss, SoftmaxCrossEntropy
-from fastnn.network import Evaluation, Network
+from fastnn.network import Network
 from fastnn.normalization import BatchNorm
 from fastnn.optimizers import BY_NAME as OPTIMIZERS
 from fastnn.optimizers import Optimizer
 from fastnn.schedules import Rate
+from fastnn.scores import Evaluation
 from fastnn.training import History
 
 PIXEL_SCALE = 1 / 255

@@ -27,8 +27,9 @@ from fastnn.callbacks import EarlyStopping
 from fastnn.divergence import DivergenceError
 from fastnn.locks import locked
 from fastnn.markdown import markdown_table
-from fastnn.network import Evaluation, Network
+from fastnn.network import Network
 from fastnn.plotting import BLUE, GREY, ORANGE
+from fastnn.scores import Evaluation
 from fastnn.settings import Setting, Task
 
 Record = dict[str, Any]

@@ -41,9 +41,10 @@ class History:
     loss, accuracy : list of float
         On the training data, running: each batch before its step. No accuracy where targets are
         no classes; nor is there one on other data.
-    val_loss, val_accuracy : list of float
-        On the validation data after each epoch; empty without such data.
-    train_loss, train_accuracy : list of float
+    val_loss, val_accuracy, val_r2 : list of float
+        On the validation data after each epoch; empty without such data. There is R² where targets
+        are real numbers, see `Evaluation`.
+    train_loss, train_accuracy, train_r2 : list of float
         On the training data after each epoch; empty unless asked for.
     seconds : list of float
         Time spent in training steps, without evaluations.
@@ -60,8 +61,10 @@ class History:
     accuracy: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     val_accuracy: list[float] = field(default_factory=list)
+    val_r2: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)
+    train_r2: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     samples_per_second: list[float] = field(default_factory=list)
     compile_seconds: float = 0.0
@@ -523,8 +526,12 @@ class Training:
 
     def _note(self, record: Mapping[str, Sequence[float]]) -> None:
         """Add columns to the history; should Ctrl-C come in between, `History.trim` evens them."""
+        before = len(self.history)
         for name, values in record.items():
-            getattr(self.history, name).extend(values)
+            column = getattr(self.history, name)
+            # Of a checkpoint that is older than the column.
+            column.extend([math.nan] * (before - len(column)))
+            column.extend(values)
 
     def _evaluations(self) -> dict[str, list[float]]:
         """Return the columns of the history that evaluations after an epoch fill."""
@@ -550,6 +557,6 @@ def _evaluated(
     network: Trainable, prefix: str, X: Array, y: Array, weights: Array | None = None
 ) -> dict[str, float]:
     """Return the columns of the history that an evaluation fills."""
-    loss, accuracy = network.evaluate(X, y, sample_weight=weights)
-    record = {f"{prefix}_loss": loss}
-    return record if accuracy is None else record | {f"{prefix}_accuracy": accuracy}
+    found = network.evaluate(X, y, sample_weight=weights)
+    columns = {"loss": found.loss, "accuracy": found.accuracy, "r2": found.r2}
+    return {f"{prefix}_{name}": value for name, value in columns.items() if value is not None}

@@ -14,7 +14,8 @@ import os
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ Spec = tuple[str, tuple, Mapping[str, Any]]
 Observed = dict[str, Any]
 
 
+@contextmanager
+def unwarned_of_optimizers() -> Iterator[None]:
+    """A block in which a network's optimiser may replace that of a layer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"layers\[\d+\]: .* is not used", UserWarning)
+        yield
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a network is before anything is done to it."""
@@ -67,15 +76,16 @@ class Plan:
         loss: Any = self.loss
         if self.label_smoothing:
             loss = losses.built({"name": loss, "label_smoothing": self.label_smoothing})
-        return Network(
-            [made(spec) for spec in self.layers],
-            loss=loss,
-            optimizer=None if self.optimizer is None else made(self.optimizer),
-            clip_norm=self.clip_norm,
-            backend=backend,
-            dtype=self.dtype,
-            seed=self.seed,
-        )
+        with unwarned_of_optimizers():
+            return Network(
+                [made(spec) for spec in self.layers],
+                loss=loss,
+                optimizer=None if self.optimizer is None else made(self.optimizer),
+                clip_norm=self.clip_norm,
+                backend=backend,
+                dtype=self.dtype,
+                seed=self.seed,
+            )
 
 
 def made(spec: Spec) -> Any:
@@ -345,7 +355,8 @@ class Life:
         return {}
 
     def add(self, spec: Spec) -> Observed:
-        self.network.add(made(spec))
+        with unwarned_of_optimizers():
+            self.network.add(made(spec))
         return {}
 
     def set_weights(self, factor: float) -> Observed:

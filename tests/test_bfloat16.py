@@ -81,7 +81,7 @@ def test_nan_stays_nan_and_denormals_become_zeros_of_their_sign():
 def network(backend="numpy", precision="bfloat16", units=(20, 17, 3), **options):
     rng, layers = np.random.default_rng(3), []
     for inputs, outputs in itertools.pairwise(units):
-        layers += [fastnn.Dense(inputs, outputs, 0.1, seed=rng), fastnn.ReLU()]
+        layers += [fastnn.Dense(inputs, outputs, seed=rng), fastnn.ReLU()]
     options = {"seed": 0, "backend": backend, "matmul_precision": precision, **options}
     return fastnn.Network(layers[:-1], **options)
 

@@ -8,6 +8,7 @@ from conftest import bits, perceptron
 
 import fastnn
 from fastnn import (
+    SGD,
     Adam,
     Dense,
     Network,
@@ -38,8 +39,8 @@ def samples(rng, n=120, inputs=5, outputs=3):
 
 
 def network(outputs=3, **options) -> Network:
-    rate = 0.3 / outputs  # as the loss is a sum over them
-    layers = [Dense(5, 7, rate, l2=0.01), ReLU(), Dense(7, outputs, rate)]
+    layers = [Dense(5, 7, l2=0.01), ReLU(), Dense(7, outputs)]
+    options = {"optimizer": SGD(0.3 / outputs), **options}  # as the loss is a sum over them
     return Network(layers, loss="binary_cross_entropy", seed=2, **options)
 
 

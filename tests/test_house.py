@@ -23,6 +23,7 @@ FLOORS = [
         "markdown",
         "processors",
         "registry",
+        "scores",
         "unpacking",
     },
     {"augmentation", "memory", "backends", "datasets", "initializers", "schedules"},

@@ -58,7 +58,9 @@ def samples(dtype="f4"):
 
 def trained(seed=0, rate=0.1, network=None, units=8, **options):
     X, y = samples()
-    new = perceptron(6, units, 3, backend="numba", learning_rate=rate, seed=seed, **(network or {}))
+    network = network or {}
+    learning = {} if "optimizer" in network else {"learning_rate": rate}
+    new = perceptron(6, units, 3, backend="numba", seed=seed, **learning, **network)
     new.fit(X, y, **{"epochs": 3, "batch_size": 8} | options)
     return bits(new)
 

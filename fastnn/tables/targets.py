@@ -12,10 +12,11 @@ import numpy.typing as npt
 from fastnn import checks, prediction
 from fastnn.checks import Array
 from fastnn.prediction import Answers
+from fastnn.scores import Evaluation, RSquared
 from fastnn.tables import cells
 
 if TYPE_CHECKING:
-    from fastnn.network import Evaluation, Network
+    from fastnn.network import Network
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,18 @@ class Quantity:
     def report(self, network: Network, X: Array, y: Array, test: Evaluation) -> list[str]:
         """Return lines on the loss and errors in the target's unit, and on what needs no network.
 
-        R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where ȳ is the mean of `y`, the rows that are tested.
+        R² of the answers is that of `test`, as it is the same in any unit.
         """
         y = self.decoded(y)
         p = self.decoded(network.predict(X)[:, 0])
+        baseline = RSquared()
+        unit = cells.unit_of(y, self.mean)
+        baseline.add(y / unit, np.full_like(y, self.mean) / unit)
         return [
             f"test loss {test.loss:.4f}",
-            f"test R² {_r_squared(y, p):.4f}, {_errors(y, p)}",
+            f"test R² {test.r2:.4f}, {_errors(y, p)}",
             f"baseline: the mean of the training rows, {self.mean:.6g}, has an R² of "
-            f"{_r_squared(y, self.mean):.4f}, {_errors(y, self.mean)}",
+            f"{baseline.value:.4f}, {_errors(y, self.mean)}",
         ]
 
     def predictions(self, network: Network, X: Array) -> Answers:
@@ -112,13 +116,6 @@ class Quantity:
     def __str__(self) -> str:
         name = checks.short(self.name)
         return f"{name}, a quantity of mean {self.mean:.6g} and deviation {self.deviation:.6g}"
-
-
-def _r_squared(y: Array, p: Array | float) -> float:
-    unit = cells.unit_of(y, p)
-    y, p = y / unit, p / unit
-    total = float(np.square(y - y.mean()).sum())
-    return 1 - float(np.square(y - p).sum()) / total if total > 0 else math.nan
 
 
 def _errors(y: Array, p: Array | float) -> str:
