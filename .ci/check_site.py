@@ -12,6 +12,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -89,8 +91,17 @@ def seen(site: Path) -> Iterator[str]:
     if browser is None or driver is None:
         print("There is no Chromium with its driver: pages are not looked at.")
         return
+    with ThreadPoolExecutor() as pool:
+        for wrong in pool.map(partial(seen_in, site, browser, driver), WINDOWS):
+            yield from wrong
+
+
+def seen_in(site: Path, browser: str, driver: str, name: str) -> list[str]:
+    """Return what is wrong with each page in one of `WINDOWS`."""
     from selenium import webdriver
 
+    width, height = WINDOWS[name]
+    found = []
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     with tempfile.TemporaryDirectory() as profile:
@@ -99,20 +110,19 @@ def seen(site: Path) -> Iterator[str]:
         service = webdriver.ChromeService(driver, log_output=os.devnull)
         window = webdriver.Chrome(options=options, service=service)
         try:
-            for name, (width, height) in WINDOWS.items():
-                size = {"width": width, "height": height, "deviceScaleFactor": 1}
-                size["mobile"] = width < 600
-                window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-                for path in sorted(site.rglob("*.html")):
-                    if "_static" in path.parts:
-                        continue
-                    window.get(path.as_uri())
-                    wrong = window.execute_async_script(FAULTS, width)
-                    wrong += [entry["message"] for entry in window.get_log("browser")]
-                    for what in wrong:
-                        yield f"{path.relative_to(site)}, {name}: {what}"
+            size = {"width": width, "height": height, "deviceScaleFactor": 1}
+            size["mobile"] = width < 600
+            window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            for path in sorted(site.rglob("*.html")):
+                if "_static" in path.parts:
+                    continue
+                window.get(path.as_uri())
+                wrong = window.execute_async_script(FAULTS, width)
+                wrong += [entry["message"] for entry in window.get_log("browser")]
+                found += [f"{path.relative_to(site)}, {name}: {what}" for what in wrong]
         finally:
             window.quit()
+    return found
 
 
 def main() -> int:

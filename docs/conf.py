@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 import fastnn
 
 HERE = Path(__file__).parent
@@ -99,3 +101,9 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "default_thumb_file": str(HERE / "_static" / "example.svg"),
 }
+
+
+def setup(app: Sphinx) -> None:
+    """Have pages read side by side by `sphinx -j 2`."""
+    # It copies files when all is done, but says nothing of it, and Sphinx takes that for a no.
+    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -12,6 +14,8 @@ from test_cli import ENVIRONMENT
 FOLDER = ROOT / "docs" / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [path.name for path in PATHS]
+EXECUTED = os.environ.get("FASTNN_EXECUTED_NOTEBOOKS")
+"""A folder for the notebooks with their outputs, for who needs these and would run them again."""
 
 ROW = re.compile(r"^\| (?:\[\d\]\((.+?)\) \| )?(.+?)((?: \| +[\d.e-]+){3}) \|$", re.M)
 
@@ -60,6 +64,9 @@ def test_runs_and_finds_what_the_index_says(path, monkeypatch):
     nbformat.validate(notebook)
     # each cell's own assertions are what may fail here
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    if EXECUTED is not None:
+        Path(EXECUTED).mkdir(exist_ok=True)
+        nbformat.write(notebook, Path(EXECUTED, path.name))
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     loud = [output.text for output in outputs if output.get("name") == "stderr"]
