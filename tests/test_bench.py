@@ -718,6 +718,42 @@ def test_report_as_json_and_markdown():
     assert "- tiny: jax: loss 3 in epoch 1" in text
 
 
+def test_time_that_processors_were_busy():
+    ours = replace(outcome([9.0, 2.0, 4.0]), cpu_seconds=(9.0, 1.0, 2.0))
+    theirs = replace(outcome([9.0, 4.0, 4.0], contender="torch"), cpu_seconds=(9.0, 5.0, 6.0))
+    figures_of = report.Result("tiny", 2, (ours, theirs), 1.0).figures
+    assert figures_of(ours)["processors"] == 3.0 / 6.0
+    assert figures_of(theirs)["processors"] == 11.0 / 8.0
+    assert figures_of(theirs)["time_ratio"] == (1.5, 1.25, 1.75)
+    assert figures_of(theirs)["cpu_ratio"] == (4.0, 3.5, 4.5)
+
+
+def test_what_a_row_costs_more_than_on_numpy():
+    ours, theirs = (
+        outcome([9.0, 0.64, 0.64], contender=name, task="row") for name in ("numba", "numpy")
+    )
+    slow = replace(theirs, seconds=(9.0, 1.28, 1.28))
+
+    def told(*pair):
+        return report._beside_numpy(report.Result("rows", 2, pair, 1.0))
+
+    assert told(ours, slow) == ["rows: 10000.0 us, 10000.0 us less than on the NumPy backend."]
+    assert told(replace(slow, case=ours.case), theirs) == [
+        "rows: 20000.0 us, 10000.0 us more than on the NumPy backend."
+    ]
+    assert told(ours, replace(slow, error="wrong")) == []
+
+
+@pytest.mark.parametrize(("suite", "batches"), [("grid", 32), ("threads", 16), ("bfloat16", 32)])
+def test_rounds_of_large_networks_have_fewer_samples(suite, batches):
+    for comparison in suites.suite_comparisons(suite, (), {}):
+        case = comparison.cases[0]
+        least = case.samples // case.batch_size <= batches
+        assert case.samples >= min(batches * case.batch_size, 50_000 // case.batch_size)
+        assert case.flops <= suites.GRID_FLOPS or least, comparison.name
+        assert case.samples <= max(25_600, batches * case.batch_size)
+
+
 def test_the_mean_is_of_comparisons_that_all_peers_ran():
     ours, slow = outcome([9.0, 1.0, 1.0]), outcome([9.0, 8.0, 8.0], contender="torch")
     fast = outcome([9.0, 2.0, 2.0], contender="jax")

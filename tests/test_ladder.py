@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
 
 from benchmarks.ladder import Rung, counting, rungs, table
 from benchmarks.ladder.climbing import BATCH_SIZE, WrongRungError, initial_layers, verify
+from fastnn.backends.numba_backend.machine import lanes
 
 RUNGS = rungs()
 
@@ -127,9 +128,16 @@ def test_the_table(monkeypatch):
     for name, value in {"TRAINED": 20, "COUNTED": 5}.items():
         monkeypatch.setattr(table, name, value)
     monkeypatch.setattr("benchmarks.ladder.climbing.SECONDS", 0.002)
+    looks = iter([
+        table.Machine({"float32": 2.0, "float64": 1.5}, (8.0, 4.0, 2.0, 1.0)),
+        table.Machine({"float32": 3.0, "float64": 1.0}, (7.0, 5.0, 2.0, 1.5)),
+    ])  # fmt: skip
+    monkeypatch.setattr(table, "measure_machine", lambda: next(looks))
     chosen = [RUNGS[i] for i in (1, 2, 8)]
     said = []
     lines, machine = table.climb(chosen, 2, said.append)
+    # what was reached once is no limit
+    assert machine == table.Machine({"float32": 3.0, "float64": 1.5}, (8.0, 5.0, 2.0, 1.5))
     assert [line.rung for line in lines] == chosen
     assert [line.ratio is None for line in lines] == [True, False, True]
     assert lines[0].without_zeros < counting.dense_operations()
@@ -139,6 +147,21 @@ def test_the_table(monkeypatch):
         "2 float32", "3 in place", "9 sets of bits",
     ]  # fmt: skip
     assert said[-1] == "round 2 of 2"
+
+
+def test_limits_are_those_of_this_machine(monkeypatch):
+    asked = []
+
+    def limits(dtype):
+        asked.append(dtype.name)
+        return SimpleNamespace(multiply_adds=1e9 * len(asked), bandwidth=(4.0, 3.0, 2.0, 1.0))
+
+    monkeypatch.setattr(table, "measure_limits", limits)
+    found = table.measure_machine()
+    # a multiply-add of a vector is two operations of each number
+    expected = {name: 2 * lanes(np.dtype(name).itemsize) * (i + 1) for i, name in enumerate(asked)}
+    assert found == table.Machine(expected, (4.0, 3.0, 2.0, 1.0))
+    assert set(asked) == {"float32", "float64"}
 
 
 def test_the_command(tmp_path):
