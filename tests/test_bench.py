@@ -412,6 +412,15 @@ def test_biases_that_stay_get_no_time():
     assert "dense layer 2" in measuring.disagreement(worker, reference)
 
 
+def test_a_batch_norm_that_stays_gets_no_time():
+    case = replace(TINY, contender="numpy", variant="batch norm")
+    reference, worker = of_four_steps("numpy", case), of_four_steps("numba", case)
+    assert [len(of) for of in reference.rounds[0]["moved"]] == [35, 24, 15, 10, 8]
+    assert measuring.disagreement(worker, reference) is None
+    worker.rounds[0]["moved"][4] = [0.9 * of for of in worker.rounds[0]["moved"][4]]
+    assert "batch norm 2 0.9 times" in measuring.disagreement(worker, reference)
+
+
 @pytest.mark.parametrize(
     ("contender", "work"),
     [

@@ -15,6 +15,8 @@ def training(
     import jax
     import jax.numpy as jnp
 
+    from fastnn.bench.in_jax import cross_entropy  # which imports JAX
+
     between = jnp.sin if function == "sin" else jax.nn.relu
     batches = (
         jnp.asarray(X).reshape(-1, batch_size, X.shape[1]),
@@ -23,10 +25,9 @@ def training(
 
     def mean_loss(layers: Any, x: Any, y: Any) -> Any:
         for W, b in layers[:-1]:
-            x = between(x @ W + b)
+            x = between(x @ W.T + b)
         W, b = layers[-1]
-        log_probabilities = jax.nn.log_softmax(x @ W + b)
-        return -jnp.take_along_axis(log_probabilities, y[:, None], axis=1).mean()
+        return cross_entropy(x @ W.T + b, y)
 
     def step(layers: Any, batch: Any) -> Any:
         loss, gradients = jax.value_and_grad(mean_loss)(layers, *batch)
@@ -36,8 +37,12 @@ def training(
         layers, losses = jax.lax.scan(step, layers, batches)
         return layers, losses.mean()
 
+    def transposed(layers: Any) -> Any:
+        """Between ``[in, out]`` and ``[out, in]``, by which XLA multiplies faster."""
+        return [(W.T, b) for W, b in layers]
+
     def train(layers: Any) -> Any:
-        layers, losses = jax.lax.scan(epoch, layers, length=epochs)
-        return layers, losses[-1]
+        layers, losses = jax.lax.scan(epoch, transposed(layers), length=epochs)
+        return transposed(layers), losses[-1]
 
     return train

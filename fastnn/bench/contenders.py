@@ -49,7 +49,10 @@ class Contender(Protocol):
         """Train all epochs of the case and return the mean loss of the last one."""
 
     def first_steps(self, count: int) -> Parameters:
-        """Take so many steps from the initial parameters and return what has become of them."""
+        """Take so many steps from the initial parameters and return what has become of them.
+
+        Weights and biases of each dense layer, then scale and shift of each batch norm.
+        """
 
     def predict(self, rows: int) -> Array:
         """Return the class id of every sample, so many rows a call."""
@@ -105,6 +108,7 @@ class FastNN:
             **rounding,
         )
         self.dense_layers = dense
+        self.norms = [layer for layer in layers if isinstance(layer, fastnn.BatchNorm)]
         for layer, (weights, biases) in zip(dense, self.parameters, strict=True):
             layer.weights, layer.biases = weights, biases
         self.initial = self.network.get_weights()
@@ -141,7 +145,10 @@ class FastNN:
             threads=case.threads,
             shuffle=False,
         )
-        return [(layer.weights, layer.biases) for layer in self.dense_layers]
+        return [
+            *((layer.weights, layer.biases) for layer in self.dense_layers),
+            *((layer.scale, layer.shift) for layer in self.norms),
+        ]
 
     def predict(self, rows: int) -> Array:
         return in_chunks(self.network.predict, self.X, rows)
@@ -290,7 +297,9 @@ def prepare(case: Case) -> Round:
                 plain = replace(case, variant="plain")
                 checked = CONTENDERS[case.contender](plain, X, y, parameters)
             steps = min(CHECKED_STEPS, case.samples // case.batch_size)
-            return _differences(checked.first_steps(steps), parameters)
+            norms = [(np.ones_like(of), np.zeros_like(of)) for _, of in parameters[:-1]]
+            before = [*parameters, *(norms if case.variant == "batch norm" else [])]
+            return _differences(checked.first_steps(steps), before)
 
         return Round(contender.reset, train, float, moved)
     if case.task == "step":

@@ -90,7 +90,9 @@ class JaxScan:
 
     def first_steps(self, count: int) -> Parameters:
         state, _ = self.epoch(self.initial(), self.X[:count], self.y[:count])
-        return [(np.asarray(weights).T, np.asarray(biases)) for weights, biases, *_ in state.layers]
+        pairs = [layer[:2] for layer in state.layers]
+        pairs += [layer[2:] for layer in state.layers if len(layer) > 2]
+        return [(np.asarray(first).T, np.asarray(second)) for first, second in pairs]
 
     def predict(self, rows: int) -> Array:
         return np.asarray(self.chunks(self.state.layers, self.X, rows))
@@ -133,7 +135,7 @@ class JaxScan:
 
         def mean_loss(layers: Any) -> Any:
             logits, seen = self._logits(layers, x, masks_key)
-            return _cross_entropy(logits, y), seen
+            return cross_entropy(logits, y), seen
 
         (loss, seen), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.layers)
         layers, memory = self.move(state.layers, gradients, state.memory)
@@ -162,7 +164,7 @@ class JaxScan:
         return jnp.concatenate([found, self._classes(layers, X[whole:])])
 
 
-def _cross_entropy(logits: Any, y: Any) -> Any:
+def cross_entropy(logits: Any, y: Any) -> Any:
     """Return the mean over a batch. A label is found by comparison, which no scatter comes of."""
     log_probabilities = jax.nn.log_softmax(logits)
     is_label = jnp.arange(logits.shape[1]) == y[:, None]

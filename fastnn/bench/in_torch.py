@@ -104,8 +104,12 @@ class TorchEager:
         self.reset()
         for x, y in self.batches[:count]:
             self.step(x, y)
-        linear = [layer for layer in self.model if isinstance(layer, torch.nn.Linear)]
-        return [(of.weight.detach().numpy().T, of.bias.detach().numpy()) for of in linear]
+        return [
+            (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
+            for kind in (torch.nn.Linear, torch.nn.BatchNorm1d)
+            for layer in self.model
+            if isinstance(layer, kind)
+        ]
 
     def predict(self, rows: int) -> Array:
         with torch.inference_mode():
@@ -211,8 +215,10 @@ def _rule(
         return with_momentum, list(velocities.values())
     if case.variant == "adam":
         means, squares = zeros(), zeros()
-        # a number would be compiled in, and a float64 tensor without dimensions is always read as 0
-        taken = torch.zeros(1, dtype=getattr(torch, case.dtype))
+        # a number would be compiled in; in float64 a tensor without dimensions is always read as 0,
+        # in float32 it is faster than one with
+        shape = [1] if case.dtype == "float64" else []
+        taken = torch.zeros(shape, dtype=getattr(torch, case.dtype))
 
         def by_adam(gradients: dict[str, Any]) -> None:
             taken.add_(1)

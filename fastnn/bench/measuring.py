@@ -205,8 +205,10 @@ def misled(worker: Worker, reference: Worker) -> str | None:
         way = found @ expected / length**2
         off = np.linalg.norm(found - expected) / length
         if not (abs(way - 1) <= along and off <= in_all):
+            dense = len(worker.case.shape) - 1
+            which = f"dense layer {number}" if number <= dense else f"batch norm {number - dense}"
             return (
-                f"the first steps move dense layer {number} {way:.3g} times as far as the NumPy "
+                f"the first steps move {which} {way:.3g} times as far as the NumPy "
                 f"backend's, and are off by {off:.2g} of its way"
             )
     return None
