@@ -183,6 +183,16 @@ def test_messages_name_the_libraries_of_the_extras():
         assert libraries.split() == wanted
 
 
+def test_all_is_every_extra_of_users_but_torch():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    (everything,) = project["optional-dependencies"]["all"]
+    assert re.fullmatch(rf"{project['name']}\[(.+)\]", everything)
+    wanted = set(everything.partition("[")[2].rstrip("]").split(","))
+    assert wanted == set(extras.LIBRARIES) - {"torch"}
+    listed = re.search(r"an extra brings them.*", PAGES["README.md"])[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(extras.LIBRARIES)
+
+
 def test_reference_has_every_public_name():
     listed = set(re.findall(r"^   (\w+)$", PAGES["docs/reference/index.md"], re.M))
     assert {
