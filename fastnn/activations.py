@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import numpy.typing as npt
 
-from fastnn import checks
+from fastnn import checks, habits
 from fastnn.backends.numpy_backend import SELU_ALPHA, SELU_SCALE
 from fastnn.checks import Array
 from fastnn.layers import (
@@ -92,6 +92,7 @@ class LeakyReLU(Elementwise):
     )
     slope = ElementwiseConstant("Of the line below 0.")
 
+    @habits.explained
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
 
@@ -124,6 +125,7 @@ class ELU(Elementwise):
     )
     alpha = ElementwiseConstant("Minus the limit for small x.")
 
+    @habits.explained
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastnn import checks
+from fastnn import checks, habits
 from fastnn.layers import ParametricLayer
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ class EarlyStopping(_Monitor):
     patience = checks.Checked(_count)
     restore_best = checks.Checked(checks.flag)
 
+    @habits.explained
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -321,6 +322,7 @@ class ReduceOnPlateau(_Monitor):
     patience = checks.Checked(_count)
     minimum = checks.Checked(partial(checks.real, minimum=0.0))
 
+    @habits.explained
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -396,6 +398,7 @@ class Checkpoint(Callback):
     path = checks.Checked(checks.file_path)
     every = checks.Checked(_count)
 
+    @habits.explained
     def __init__(
         self,
         path: str | PathLike[str],
@@ -454,6 +457,7 @@ class CSVLogger(Callback):
     path = checks.Checked(lambda name, value: Path(checks.file_path(name, value)))
     append = checks.Checked(checks.flag)
 
+    @habits.explained
     def __init__(self, path: str | PathLike[str], *, append: bool = False) -> None:
         self.path = path
         self.append = append

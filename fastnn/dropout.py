@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks
+from fastnn import checks, habits
 from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.layers import BUILT_IN, Layer, floating_pair
@@ -55,6 +55,7 @@ class Dropout(Layer):
     _progress = ("key", "step")
     _passes: int
 
+    @habits.explained
     def __init__(self, p: float, *, seed: int | np.random.Generator | None = None) -> None:
         self.p = p
         self._key = None if seed is None else _key(checks.generator("seed", seed))

@@ -9,6 +9,7 @@ and `grad_output` already divided by it, so gradients of parameters are sums.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import backends, checks, initializers, optimizers
+from fastnn import backends, checks, habits, initializers, optimizers
 from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Initializer, Shape
@@ -405,7 +406,7 @@ class ParametricLayer(Layer):
             warnings.warn(
                 f"learning_rate: expected none beside optimizer={optimizer!r}, which has a rate of "
                 f"its own, got {learning_rate!r}, which is not used",
-                stacklevel=3,
+                stacklevel=4,
             )
         self._chosen = given or optimizer is not None
         self._parameters = LayerParameters(
@@ -607,6 +608,7 @@ class Dense(ParametricLayer):
     _arguments = ("input_units", "output_units", "l2")
     _decaying = "weights"
 
+    @habits.explained
     def __init__(
         self,
         input_units: int,
@@ -728,19 +730,21 @@ def _refuse(third: object, unknown: dict[str, object]) -> None:
     if isinstance(third, str) and third.isalpha():
         unknown = {"activation": third}  # which has the third place elsewhere
     for name, value in unknown.items():
-        message = f"Dense: got an unexpected keyword argument {name!r}"
         if name == "activation":
-            message = (
+            raise TypeError(
                 f"activation: expected none, got {value!r}; an activation is a layer of its own, "
                 "as in Network([Dense(784, 100), ReLU(), Dense(100, 10)])"
             )
-        elif name in ("units", "in_features", "out_features", "input_dim", "input_shape"):
-            message += "; write Dense(input_units, output_units)"
+        if name in ("units", "in_features", "out_features", "input_dim", "input_shape"):
+            hint = "write Dense(input_units, output_units)"
         elif name in ("use_bias", "bias"):
-            message += "; every Dense layer has biases"
+            hint = "every Dense layer has biases"
         elif name.startswith(("kernel_", "bias_")):
-            message += "; weights=, biases= and l2= say how they begin and what holds them small"
-        raise TypeError(message)
+            hint = "weights=, biases= and l2= say how they begin and what holds them small"
+        else:
+            known = list(inspect.signature(Dense).parameters)[:-1]
+            hint = habits.instead(name, known)
+        raise TypeError(f"Dense: got an unexpected keyword argument {name!r}; {hint}")
 
 
 def keeps_width(layer: Layer) -> bool:

@@ -17,6 +17,7 @@ from fastnn import (
     checkpoints,
     checks,
     fitting,
+    habits,
     hints,
     losses,
     optimizers,
@@ -154,6 +155,7 @@ class Network(Sequential):
     themselves, nor is a network that is pickled. Different networks do not get in each other's way.
     """
 
+    @habits.explained
     def __init__(
         self,
         layers: Iterable[Layer] = (),
@@ -343,6 +345,7 @@ class Network(Sequential):
                 [self._loss.probabilities(backend, output) for output in self._outputs(X)]
             )
 
+    @habits.explained
     def evaluate(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
     ) -> Evaluation:
@@ -458,6 +461,7 @@ class Network(Sequential):
             loss, gradients = propagation.gradients(self, X, y, weights)
         return float(loss / (len(y) if weights is None else weights.sum())), gradients
 
+    @habits.explained
     def fit(
         self,
         X: npt.ArrayLike,
@@ -605,6 +609,7 @@ class Network(Sequential):
             resume=resume,
         ).run()
 
+    @habits.explained
     def fit_blocks(
         self,
         blocks: BlockSource,

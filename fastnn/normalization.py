@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import checks
+from fastnn import checks, habits
 from fastnn.backends import description
 from fastnn.checks import Array
 from fastnn.initializers import Shape, zeros
@@ -66,6 +66,7 @@ class BatchNorm(ParametricLayer):
     _arguments = ("units", "momentum", "epsilon")
     _statistics = ("running_mean", "running_variance")
 
+    @habits.explained
     def __init__(
         self,
         units: int,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastnn import checks, schedules
+from fastnn import checks, habits, schedules
 from fastnn.backends import Backend
 from fastnn.backends.description import Rule
 from fastnn.checks import Array
@@ -174,6 +174,7 @@ class SGD(Optimizer):
 
     _arguments = ("learning_rate", "momentum", "nesterov")
 
+    @habits.explained
     def __init__(
         self, learning_rate: Rate = 0.1, momentum: float = 0.0, nesterov: bool = False
     ) -> None:
@@ -253,6 +254,7 @@ class RMSprop(Optimizer):
     state_names = ("mean_square",)
     _arguments = ("learning_rate", "rho", "epsilon")
 
+    @habits.explained
     def __init__(
         self, learning_rate: Rate = 0.001, rho: float = 0.9, epsilon: float = 1e-8
     ) -> None:
@@ -320,6 +322,7 @@ class Adam(Optimizer):
     state_names = ("mean", "mean_square")
     _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "beta1", "beta2", "epsilon")
 
+    @habits.explained
     def __init__(
         self,
         learning_rate: Rate = 0.001,
@@ -449,6 +452,7 @@ class AdamW(Adam):
 
     _arguments = (*Adam._arguments, "weight_decay")
 
+    @habits.explained
     def __init__(
         self,
         learning_rate: Rate = 0.001,

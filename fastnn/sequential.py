@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import activations, backends, checks, hints, optimizers, paths
+from fastnn import activations, backends, checks, habits, hints, optimizers, paths
 from fastnn.checks import Array
 from fastnn.layers import Layer, ParametricLayer, keeps_width
 from fastnn.locks import ReadersWriterLock
@@ -68,6 +68,14 @@ class Sequential(Sequence[Layer]):
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    if not TYPE_CHECKING:  # which would take any attribute for one
+
+        def __getattr__(self, name: str) -> NoReturn:
+            kind = type(self)
+            hint = "" if name.startswith("_") else habits.of_network(name, dir(kind))
+            message = f"{kind.__name__!r} object has no attribute {name!r}{hint}"
+            raise AttributeError(message, name=name, obj=self)
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_parameters", "_programs", "_lock")

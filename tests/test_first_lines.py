@@ -98,12 +98,66 @@ def test_layers_elsewhere():
         ({"in_features": 4}, r"'in_features'; write Dense\(input_units, output_units\)"),
         ({"use_bias": False}, "'use_bias'; every Dense layer has biases"),
         ({"kernel_initializer": "he"}, "'kernel_initializer'; weights=, biases= and l2="),
-        ({"rate": 0.1}, "Dense: got an unexpected keyword argument 'rate'$"),
+        ({"rate": 0.1}, "Dense: got an unexpected keyword argument 'rate'; it takes input_units, "),
+        ({"lr": 0.1}, "Dense: got an unexpected keyword argument 'lr'; write learning_rate=..."),
     ],
 )
 def test_arguments_of_dense_elsewhere(arguments, message):
     with pytest.raises(TypeError, match=message):
         Dense(4, 5, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: network().fit(X, Y, verbose=1), r"^Network.fit: .* 'verbose'; write progress="),
+        (lambda: network().fit(X, Y, batchsize=8), "'batchsize'; did you mean batch_size="),
+        (lambda: network().fit(X, Y, lr=0.1), "'lr'; it takes X, y, epochs, batch_size, "),
+        (lambda: network().fit(X, Y, 10), "no argument behind X, y, got 3 .*; others .*: epochs="),
+        (lambda: network().fit(X), "^Network.fit: expected X, y, got no y$"),
+        (lambda: network().evaluate(X, Y, batch_size=8), "it takes X, y, sample_weight$"),
+        (lambda: network(metrics=["accuracy"]), "^Network: .* 'metrics'; it takes layers, loss, "),
+        (lambda: network(optimiser="adam"), "'optimiser'; write optimizer="),
+        (lambda: Network(Dense(4, 5), ReLU()), "no argument behind layers, got 2 .*: loss="),
+        (lambda: Dense(100), "^Dense: expected input_units, output_units, got no output_units$"),
+        (lambda: SGD(lr=0.1), "^SGD: .* 'lr'; write learning_rate="),
+        (lambda: Adam(eps=1e-8), "^Adam: .* 'eps'; write epsilon="),
+        (lambda: fastnn.AdamW(betas=1), "^AdamW: .* 'betas'; did you mean beta"),
+        (lambda: fastnn.Dropout(rate=0.5), "^Dropout: .* 'rate'; write p="),
+        (lambda: fastnn.BatchNorm(), "^BatchNorm: expected units, got no units$"),
+        (lambda: fastnn.LeakyReLU(negative_slope=0.1), "'negative_slope'; write slope="),
+        (lambda: fastnn.EarlyStopping(pateince=3), "^EarlyStopping: .*; did you mean patience="),
+    ],
+)
+def test_arguments_that_there_are_not(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_what_goes_wrong_inside_is_told_as_it_is():
+    def calls_wrongly(rng, shape):
+        return calls_wrongly()
+
+    with pytest.raises(TypeError, match=r"calls_wrongly\(\) missing 2 required"):
+        Network([Dense(4, 5, weights=calls_wrongly)])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("compile", r"'Network' object has no attribute 'compile'; write Network\(layers, loss="),
+        ("summary", r"; write print\(network\), and network.parameter_count"),
+        ("state_dict", r"; write network.get_weights\(\)"),
+        ("parameter_counts", r"; did you mean 'parameter_count'\?"),
+        ("cuda", "has no attribute 'cuda'$"),
+        ("_nothing", "has no attribute '_nothing'$"),
+    ],
+)
+def test_attributes_of_networks_elsewhere(name, message):
+    with pytest.raises(AttributeError, match=message) as error:
+        getattr(network(), name)
+    assert error.value.name == name
+    assert not hasattr(network(), name)
 
 
 def test_layers_and_a_call():

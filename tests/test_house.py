@@ -17,6 +17,7 @@ FLOORS = [
         "checks",
         "compilations",
         "guards",
+        "habits",
         "extras",
         "interrupts",
         "locks",
