@@ -28,7 +28,8 @@ class State(NamedTuple):
     ----------
     layers
         Weights and biases of each dense layer; with batch norm its scale and shift besides.
-        Weights are ``[out, in]``, which XLA multiplies by faster than by ``[in, out]``.
+        In training weights are ``[out, in]``, which XLA multiplies batches by faster than by
+        ``[in, out]``; of one row it is the other way round.
     memory
         What the optimiser remembers.
     running
@@ -50,9 +51,12 @@ class JaxScan:
         jax.config.update("jax_enable_x64", case.dtype == "float64")
         self.parameters = parameters
         self.case = case
-        self.product: Callable[[Any, Any], Any] = lambda x, weights: x @ weights.T
+        multiply: Callable[[Any, Any], Any] = jnp.matmul
         if case.matmul_precision is not None:
-            self.product = _rounding_product(jnp.dtype(case.matmul_precision))
+            multiply = _rounding_product(jnp.dtype(case.matmul_precision))
+        self.product = multiply
+        if case.trains:
+            self.product = lambda x, weights: multiply(x, weights.T)
         self.begin, self.move = _rule(case)
         self.reset()
         self.epoch = jax.jit(self._epoch, donate_argnums=0)
@@ -66,7 +70,10 @@ class JaxScan:
 
     def initial(self) -> State:
         """Return the state before the first step, in arrays of its own: donated ones are gone."""
-        layers = [[jnp.array(weights.T), jnp.array(biases)] for weights, biases in self.parameters]
+        layers = [
+            [jnp.array(weights.T if self.case.trains else weights), jnp.array(biases)]
+            for weights, biases in self.parameters
+        ]
         running = []
         if self.case.variant == "batch norm":
             for layer in layers[:-1]:
@@ -232,18 +239,19 @@ def _rule(case: Case) -> tuple[Callable[[Any], Any], Callable[[Any, Any, Any], t
 
 
 def _rounding_product(rounded: Any) -> Callable[[Any, Any], Any]:
-    """Return X W', and its two gradients, as float32 sums of operands in a shorter dtype.
+    """Return X W, and its two gradients, as float32 sums of operands in a shorter dtype.
 
     JAX by itself would round what comes back to float32 alone.
     """
 
-    def product(a: Any, b: Any) -> Any:
-        return jnp.matmul(a.astype(rounded), b.astype(rounded), preferred_element_type=np.float32)
+    def product(x: Any, w: Any) -> Any:
+        x, w = x.astype(rounded), w.astype(rounded)
+        return jnp.matmul(x, w, preferred_element_type=np.float32)
 
-    rounding = jax.custom_vjp(lambda x, w: product(x, w.T))
+    rounding = jax.custom_vjp(product)
     rounding.defvjp(
-        lambda x, w: (product(x, w.T), (x.astype(rounded), w.astype(rounded))),
-        lambda kept, g: (product(g, kept[1]), product(g.T, kept[0])),
+        lambda x, w: (product(x, w), (x, w)),
+        lambda kept, g: (product(g, kept[1].T), product(kept[0].T, g)),
     )
     multiply: Callable[[Any, Any], Any] = rounding
     return multiply
