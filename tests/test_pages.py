@@ -1,17 +1,14 @@
-"""Every block of code in the README and the pages runs as it stands, or is a command that is there.
+"""Every block of Python in the README and the pages runs as it stands.
 
 The Python of a page is one program: its blocks run one after another, in a folder of their own. A
-block with `>>>` is compared with the output below it. Commands of the shell are not run, as many
-take minutes; their programs, options, files and extras have to be there.
+block with `>>>` is compared with the output below it. `test_commands.py` runs blocks of shell.
 """
 
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import inspect
 import re
-import shlex
 import shutil
 import tomllib
 from pathlib import Path
@@ -22,7 +19,7 @@ from conftest import ROOT
 from test_datasets import arrays, write_emnist  # noqa: F401
 
 import fastnn
-from fastnn import cli, extras
+from fastnn import extras
 
 SOURCES = (*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("docs/**/*.md"))
 PAGES = {
@@ -30,12 +27,15 @@ PAGES = {
     for path in sorted(SOURCES)
     if "gallery" not in path.parts
 }
-NEEDED = {"README.md": "tqdm", "docs/data.md": "pandas", "docs/scikit-learn.md": "sklearn"}
-"""A library without which the Python of a page can't run."""
+NEEDED = {
+    "README.md": ["tqdm"],
+    "docs/data.md": ["pandas"],
+    "docs/scikit-learn.md": ["sklearn"],
+    "docs/sweeps.md": ["distributed", "sklearn"],
+}
+"""Libraries without which the Python of a page can't run."""
 APART = {"docs/interchange.md": "test_readme.py"}
 """Pages whose sections need a library each, and where they are run."""
-ELSEWHERE = ("asv", "cd", "dask", "export", "git", "mutmut", "mypy", "pre-commit", "ruff")
-"""Programs that are no part of fastnn."""
 INSIDE = {"checked", "is_known", "rate_at"}
 """Names of public modules that are of use to fastnn alone."""
 
@@ -64,6 +64,12 @@ def stage(tmp_path, monkeypatch, small_data, arrays):  # noqa: F811
     return {"docs/data.md": frame}
 
 
+def test_code_is_python_shell_or_shown():
+    """Python has no other name, by which it would not be run."""
+    kinds = {kind for text in PAGES.values() for kind in re.findall(r"^ *```(\w+)$", text, re.M)}
+    assert kinds == {"diff", "nasm", "python", "sh", "text"}
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page]])
 def test_python(page, stage, monkeypatch):
     if page in APART:
@@ -71,8 +77,8 @@ def test_python(page, stage, monkeypatch):
         return
     document = pytest.importorskip("sybil.document")
     markdown = pytest.importorskip("sybil.parsers.markdown")
-    if page in NEEDED:
-        pytest.importorskip(NEEDED[page])
+    for library in NEEDED.get(page, ()):
+        pytest.importorskip(library)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     parser = markdown.PythonCodeBlockParser(doctest_optionflags=flags)
     parsed = document.Document.parse(str(ROOT / page), parser)
@@ -82,89 +88,6 @@ def test_python(page, stage, monkeypatch):
     assert len(examples) == sum(len(re.findall("^ *>>> ", code, re.M)) or 1 for _, code in blocks)
     for example in examples:
         example.evaluate()
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if "```sh" in PAGES[page]])
-def test_shell(page):
-    faults = {line: fault for line in commands(PAGES[page]) if (fault := fault_of(line))}
-    assert not faults
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "fastnn train --hiden 100",
-        "fastnn dance",
-        "pip install '.[plots]'",
-        "pip install --upgrade 'fastnn[plot]'",
-        "pip install fastnn",
-        "python -m benchmarks.lader",
-        "pytest tests/test_absent.py",
-        "frobnicate",
-    ],
-)
-def test_wrong_commands_are_found(line):
-    assert fault_of(line)
-
-
-APART_FROM = re.compile(r"""(?:&&|\|)(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")
-"""What parts a command from the next, outside of quotes."""
-
-
-def commands(text: str) -> list[str]:
-    """Return the commands in the blocks of shell, without comments."""
-    found = []
-    for block in re.findall(r"^ *```sh\n(.*?)```", text, re.S | re.M):
-        for line in block.replace("\\\n", " ").splitlines():
-            code = re.sub(r"(^|\s)#.*", "", line)
-            found += [part for part in APART_FROM.split(code) if part.strip()]
-    return found
-
-
-def fault_of(line: str) -> str | None:
-    """Return what is wrong with a command, or None."""
-    words = shlex.split(line)
-    while re.fullmatch(r"\w+=.*", words[0]):
-        del words[0]
-    match Path(words[0]).name, words[1:]:
-        case "fastnn", arguments:
-            return refusal(arguments)
-        case "pip", ["install", *wanted]:
-            return absent_extra(wanted)
-        case "python" | "python3", ["-m", "build" | "pip" | "sphinx" | "venv", *_]:
-            return None
-        case "python" | "python3", ["-m", module, *_]:
-            return None if importlib.util.find_spec(module) else f"there is no module {module}"
-        case "python" | "python3" | "pytest", arguments:
-            files = [word.split("::")[0] for word in arguments if ".py" in word]
-            absent = [name for name in files if not (ROOT / name).exists()]
-            return f"there is no {absent[0]}" if absent else None
-        case name, _:
-            return None if name in ELSEWHERE else f"nobody knows {name}"
-
-
-def refusal(arguments: list[str]) -> str | None:
-    """Return what is wrong with the arguments of `fastnn`, or None."""
-    if "<" in arguments:
-        arguments = arguments[: arguments.index("<")]
-    try:
-        cli._parser().parse_args(arguments)
-    except SystemExit as stop:
-        return "it does not take these arguments" if stop.code else None
-    return None
-
-
-def absent_extra(wanted: list[str]) -> str | None:
-    """Return what is wrong with what `pip` is asked for, or None."""
-    if any(re.match("fastnn\\b", word) for word in wanted):
-        return "on the index, fastnn is another project"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for word in wanted:
-        if wished := re.fullmatch(r"\.\[(.+)\]", word):
-            absent = set(wished[1].split(",")) - set(project["optional-dependencies"])
-            if absent:
-                return f"there is no extra {absent}"
-    return None
 
 
 def test_nothing_installs_the_fastnn_of_the_index():
