@@ -45,6 +45,10 @@ class Evaluation(_Evaluation):
         return f"Evaluation(loss={self.loss!r}, accuracy={self.accuracy!r}, r2={self.r2!r})"
 
 
+BLOCK = 1 << 15
+"""Targets that are looked at at once: so many stay in the cache from one pass to the next."""
+
+
 class RSquared:
     """R², the share of the targets' variance that answers explain, added up over parts of the rows.
 
@@ -72,21 +76,29 @@ class RSquared:
 
     def add(self, targets: Array, answers: Array, weights: Array | None = None) -> None:
         """Take some more rows, [n] or [n, outputs], into account."""
-        y, p = (np.asarray(of, np.float64).reshape(len(of), -1) for of in (targets, answers))
-        v = np.ones((len(y), 1)) if weights is None else weights[:, np.newaxis]
+        y, p = (of.reshape(len(of), -1) for of in (targets, answers))
         self.rows += len(y)
-        weight = float(v.sum())
+        count = max(1, BLOCK // max(1, y.shape[1]))
+        with np.errstate(all="ignore"):  # what is no number stays none
+            for start in range(0, len(y), count):
+                rows = slice(start, start + count)
+                self._add(y[rows], p[rows], None if weights is None else weights[rows])
+
+    def _add(self, y: Array, p: Array, v: Array | None) -> None:
+        weight = float(len(y) if v is None else v.sum())
         if weight == 0.0:
             return
-        with np.errstate(all="ignore"):  # what is no number stays none
-            # From one of them, so that the mean of targets that are all the same is exact.
-            mean = y[0] + (v * (y - y[0])).sum(axis=0) / weight
-            self._variation += (v * np.square(y - mean)).sum(axis=0)
-            self._residual += (v * np.square(y - p)).sum(axis=0)
-            apart, total = mean - self._mean, self._weight + weight
-            self._variation += np.square(apart) * (self._weight * weight / total)
-            self._mean += apart * (weight / total)
-            self._weight = total
+        # From one of them, so that the mean of targets that are all the same is exact.
+        mean = self._mean if self._weight else y[0].astype(np.float64)
+        difference = np.subtract(y, mean, dtype=np.float64)
+        error = np.subtract(y, p, dtype=np.float64)
+        total = self._weight + weight
+        apart = (difference.sum(axis=0) if v is None else v @ difference) / weight
+        within = np.maximum(_squares(difference, v) - weight * np.square(apart), 0.0)
+        self._variation += within + np.square(apart) * (self._weight * weight / total)
+        self._residual += _squares(error, v)
+        self._mean = mean + apart * (weight / total)
+        self._weight = total
 
     @property
     def value(self) -> float:
@@ -98,3 +110,13 @@ class RSquared:
             explained = 1 - residual / variation
         constant = np.where(residual == 0, 1.0, np.where(residual > 0, 0.0, math.nan))
         return float(np.where(variation == 0, constant, explained).mean())
+
+
+def _squares(values: Array, weights: Array | None) -> Array:
+    """Return the sum of the squares of each column, each times the weight of its row.
+
+    The squares take the place of the values.
+    """
+    np.square(values, out=values)
+    total: Array = values.sum(axis=0) if weights is None else weights @ values
+    return total
