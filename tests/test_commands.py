@@ -239,11 +239,11 @@ def images(folder: Path, small_data: Path) -> None:
 
 
 def solutions(folder: Path, small_data: Path) -> None:
-    """The second exercise, solved where the stub is for whole vectors alone, and in a file."""
-    rows = "@njit\ndef row_forward(X, W, b, A):\n    A[:, :{0}] = (X @ W + b)[:, :{0}]\n"
+    """The second exercise, in a file; and where its stub is, without what fills no vector."""
+    rows = "def row_forward(X, W, b, A):\n    A[:, :{0}] = (X @ W + b)[:, :{0}]\n"
     with open(folder / "benchmarks/exercises/e2_row_kernel.py", "a") as stub:
-        stub.write("\n\n" + rows.format("len(b) // 16 * 16"))
-    (folder / "mine.py").write_text("from numba import njit\n\n\n" + rows.format("len(b)"))
+        stub.write("\n\n" + rows.format("len(b) // 16 * 16 or len(b)"))
+    (folder / "mine.py").write_text(rows.format("len(b)"))
 
 
 FILES = {
