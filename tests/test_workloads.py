@@ -188,6 +188,19 @@ def test_what_asv_tracks_is_worse_where_it_is_more(faces, monkeypatch):
     assert tracked(faces.processes.first_step, 2.5) == 2.5
 
 
+def test_kernels_are_there_when_asv_times_a_process(faces, monkeypatch):
+    def runs(kind) -> int:
+        done = []
+        monkeypatch.setattr(Process, "run", lambda *_, **__: done.append(1) or Answer(2.5, None))
+        started = kind()
+        started.setup("whole", "float32", "numba")
+        started.setup("whole", "float32", "numba")
+        return len(done)
+
+    assert runs(faces.processes.first_step) == 1
+    assert runs(faces.processes.first_step_nothing_cached) == 0
+
+
 def test_asv_tracks_no_wrong_result(faces, monkeypatch):
     monkeypatch.setattr(
         Process, "run", lambda row, backend, dtype: Answer(2.5 if dtype == "float64" else 3.5, None)
