@@ -111,6 +111,26 @@ def test_the_page_of_the_ladder_has_the_table_of(path, monkeypatch):
         assert line in said
 
 
+def test_pages_of_rungs_tell_of_the_same_run():
+    """Their own row, where NumPy multiplies as OpenBLAS chooses by itself, and those beside it."""
+    lines, machine, _ = results.read(LADDER)
+    of_run = [row_of(line) for line in table.as_markdown(lines, machine).splitlines()[2:]]
+    measured = {cells[0]: set(cells) for cells in of_run if cells}
+    for rung in rungs():
+        (page,) = (DOCS / "ladder").glob(f"{rung.number:02}-*.md")
+        name, told = f"{rung.number} {rung.name}", []
+        for first, *cells in filter(None, map(row_of, page.read_text("utf-8").splitlines())):
+            if (of := name if first == "its kernels for AVX-512" else first) in measured:
+                assert set(cells) <= measured[of], page.name
+                told.append(of)
+        assert name in told, page.name
+
+
+def row_of(line: str) -> list[str]:
+    """Return the cells of a line of a table; of another one, none."""
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
 @pytest.mark.parametrize("sums", [1, 3, 8, 11])
 def test_sums_wait_for_themselves(sums):
     turns = latency.schedule(sums, 40)
