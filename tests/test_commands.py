@@ -36,9 +36,26 @@ INSTEAD = {
     "fastnn train": "{} --epochs 1",
     "fastnn train --epochs # --checkpoint training.safetensors --resume": "{} --epochs 2",
     "fastnn sweep": "{} --seeds 2 --epochs 1",
-    # Measurements of many rounds. A stub that is not filled in is another end than success.
+    # Measurements: a round, of what `SHORTENED` leaves, beside nobody, as peers may be missing.
+    # Other ends than success are a stub that is not filled in, and noise that hides a ratio.
+    "fastnn bench": "{} --rounds 1 --peers ''",
+    "fastnn bench --suite operations": "{} --rounds 1",
+    "fastnn bench --suite trainings": "{} --rounds 1",
     "fastnn bench --suite step": "{} --rounds 1 --dtype float32",
+    "fastnn bench --compare": "{} --rounds 3 || [ $? -ne 2 ]",
+    "fastnn bench --beside": "cp laptop.json server.json && {}",
+    "pytest benchmarks": "{} --benchmark-max-time 0.01 --benchmark-min-rounds 1",
     "python -m benchmarks.exercises": "{} || [ $? = 1 ]",
+    # Tests that take long.
+    "pytest tests/test_elementwise.py -k": "{} --collect-only",
+    "pytest tests/test_stateful.py --hypothesis-profile=long": "{} --collect-only",
+    "python tests/checked_suite.py": "{} --bits 128 --collect-only tests/test_checks.py",
+    "python tests/fuzz_files.py": "{} --mutations 1",
+    "python tests/interrupt_storm.py": "{} 0.3",
+    "python tests/long_fuzz.py": "{} --networks 1",
+    "python tests/million_steps.py": "{} 20000",
+    "python tests/planted_bugs.py": "{} --list",
+    "python tests/ulps.py --exhaustive": "{} 'LeakyReLU(0.1)' --no-singles --doubles 8192",
     # A cluster on this machine, until the block ends.
     "dask scheduler": "{} --host 127.0.0.1 --port $PORT --no-dashboard & "
     "until : < /dev/tcp/127.0.0.1/$PORT; do kill -0 $!; sleep 0.1; done",
@@ -54,22 +71,47 @@ BY_ANOTHER = {
     "python -m benchmarks.edges": "test_edges.py",
     "python -m benchmarks.ladder": "test_ladder.py",
     "python -m benchmarks.ladder # --assembly": "test_ladder_assembly.py",
+    "python tests/kill_resume.py": "test_resume.py",
+    "python tests/kill_sweep.py": "test_sweep.py",
 }
 """Likewise: the test that runs it in its shortest form, which takes long enough once."""
 
 LEFT_OUT = {
+    "git clone": "the folder in which commands run is a clone",
+    "cd fastnn": "it is this folder",
     "python3 -m venv": ".venv stands for the environment of the tests; `.ci/run` makes new ones",
     "pip install": "`.ci/run` and the workflows install, from an index",
-    "pytest": "it is this suite",
+    "pytest": "it is this suite, or a part of it",
+    "ruff": "it needs the extra lint; `.ci/run` runs it",
+    "mypy": "it needs the extra lint; `.ci/run` runs it",
     "python -m build": "it installs hatchling from an index; `.ci/run` runs it",
+    "python -m sphinx": "it needs the extra docs; `.ci/run` runs it",
+    "python .ci/check_site.py": "it needs the site; `.ci/run` runs it",
+    "asv": "it installs each commit from an index; `test_workloads.py` runs what it would time",
+    "mutmut": "it takes hours, and is in no extra",
 }
 """Likewise: why nothing runs it."""
 
+SHORTENED = {
+    "fastnn/bench/suites.py": """
+import itertools
+_all = suite_comparisons
+def suite_comparisons(*arguments):
+    return itertools.islice(_all(*arguments), 1)
+COMMITS = COMMITS[-1:]
+""",
+    "fastnn/bench/workloads.py": """
+_KEPT = (
+    "operations-adam_step-small-float32", "operations-elementwise_forward leaky_relu-tiny-float32",
+    "optimizers-adam-tiny-float32", "processes-import-whole-float32",
+)
+WORKLOADS = tuple(workload for workload in WORKLOADS if workload.name in _KEPT)
+""",
+}
+"""What modules end with in the clone, so that a suite is its first comparison, or four rows."""
+
 TOO_LONG = {
-    "benchmarks/README.md": "minutes each; `test_workloads.py` runs what is timed",
     "docs/benchmarks.md": "minutes each; `test_bench.py` and `test_compare.py` run what is timed",
-    "docs/contributing.md": "parts of this suite and of `.ci/run`, and searches of hours",
-    "docs/trust.md": "a quarter of an hour each and more; `tests.yml` runs them at night",
 }
 """Pages of whose commands none is run, and why."""
 
@@ -156,7 +198,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory):
-    """A repository of what lies here, committed or not."""
+    """A repository of what lies here, committed or not, with some commits and what is shortened."""
     folder = tmp_path_factory.mktemp("repository")
     for name in TOP:
         if (ROOT / name).is_dir():
@@ -164,9 +206,13 @@ def repository(tmp_path_factory):
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
             shutil.copy(ROOT / name, folder)
+    for name, end in SHORTENED.items():
+        with open(folder / name, "a") as file:
+            file.write(end)
     git(folder, "init", "--initial-branch=main")
     git(folder, "add", "--all")
-    git(folder, "commit", "--message=all")
+    for number in range(12):
+        git(folder, "commit", "--allow-empty", f"--message=commit {number}")
     return folder
 
 
@@ -309,7 +355,8 @@ def test_tables_speak_of_commands_that_are_there():
     assert used - {None} == INSTEAD.keys() | BY_ANOTHER.keys() | LEFT_OUT.keys()
     assert len(INSTEAD | BY_ANOTHER | LEFT_OUT) == len(INSTEAD) + len(BY_ANOTHER) + len(LEFT_OUT)
     for command, test in BY_ANOTHER.items():
-        assert f'"{command.split()[2]}"' in (ROOT / "tests" / test).read_text()
+        name = re.search(r"benchmarks\.\w+|kill_\w+", command)[0]
+        assert name in (ROOT / "tests" / test).read_text()
     assert set(FILES) | set(SHOWN) <= set(RUN)
     assert set(TOO_LONG) <= set(WITH_COMMANDS)
 
