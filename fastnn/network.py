@@ -119,8 +119,9 @@ class Network(Sequential):
     matmul_precision : {"bfloat16"}, optional
         Where given, in float32: the operands of every matrix product of `Dense` layers, forward and
         backward, are rounded to bfloat16 before they are multiplied. Parameters, sums, gradients,
-        losses and optimisers stay in float32. With dense input a processor that has an instruction
-        for it (AVX512_BF16) trains 1.4 to 1.9 times as fast; others come to the same numbers.
+        losses and optimisers stay in float32. With dense input a Zen 5, whose instruction for it
+        (AVX512_BF16) is fast, trains 1.4 to 1.9 times as fast; an Emerald Rapids, whose is not, is
+        slower by it than in float32. All processors come to the same numbers.
         Where most of the input is zero, as of MNIST, float32 is faster, as it skips zeros.
     seed
         Of the network's one random generator, which draws initial parameters

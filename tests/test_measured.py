@@ -1,6 +1,7 @@
 """The tables of docs/measured.md and README.md are those of the runs in docs/measured/."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from fastnn.bench.cases import Case
 from fastnn.bench.costs import Cost
 from fastnn.bench.races import Race, Runner
 from fastnn.bench.recipes import RECIPES, Look
-from fastnn.bench.report import Outcome, Report, Result, as_markdown
+from fastnn.bench.report import Outcome, Report, Result, as_markdown, load_warning
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "measured.md").read_text("utf-8")
@@ -70,6 +71,9 @@ def test_the_page_has_the_tables_of_each_run(path):
     assert tables
     for table in tables:
         assert table in PAGE, f"docs/measured.md has not what {path.name} says"
+    date = of.environment["date"][:16].replace("T", " ")
+    assert f"`; fastnn {of.environment['commit']}, {date} UTC" in PAGE
+    assert (load_warning(of.environment) or "") in PAGE
     assert path.name in PAGE
 
 
@@ -84,3 +88,12 @@ def test_the_readme_has_rows_of_the_page():
 
 def cells(line):
     return [cell.strip() for cell in line.split("|")]
+
+
+def test_the_readme_counts_as_the_run_does():
+    of = report(ROOT / "docs" / "measured" / "table.json")
+    (counted,) = (part for part in as_markdown(of).split("\n\n") if part.startswith("- all: "))
+    won, among, mean = re.search(r"in (\d+) of (\d+), (\S+) times", counted).groups()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"Of the {among} comparisons that all four others can run" in readme
+    assert f"the fastest in {won}, {float(mean):.1f} times as fast" in readme
