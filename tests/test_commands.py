@@ -56,11 +56,6 @@ INSTEAD = {
     "python tests/million_steps.py": "{} 20000",
     "python tests/planted_bugs.py": "{} --list",
     "python tests/ulps.py --exhaustive": "{} 'LeakyReLU(0.1)' --no-singles --doubles 8192",
-    # A cluster on this machine, until the block ends.
-    "dask scheduler": "{} --host 127.0.0.1 --port $PORT --no-dashboard & "
-    "until : < /dev/tcp/127.0.0.1/$PORT; do kill -0 $!; sleep 0.1; done",
-    "dask worker": "dask worker tcp://127.0.0.1:$PORT --nthreads 1 --no-dashboard &",
-    "fastnn sweep --dask": "{} --dask tcp://127.0.0.1:$PORT --seeds 1 --epochs 1",
 }
 """What is run, by the words that a command begins with: {} is the command, # a number in it.
 
@@ -77,6 +72,8 @@ BY_ANOTHER = {
 """Likewise: the test that runs it in its shortest form, which takes long enough once."""
 
 LEFT_OUT = {
+    "dask": "a cluster on several machines",
+    "fastnn sweep --dask": "the same; `test_sweep.py` has one on this machine",
     "git clone": "the folder in which commands run is a clone",
     "cd fastnn": "it is this folder",
     "python3 -m venv": ".venv stands for the environment of the tests; `.ci/run` makes new ones",
