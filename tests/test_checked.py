@@ -433,11 +433,8 @@ def test_buffers_of_other_threads_come_meanwhile(monkeypatch):
 
 
 @posix
-@pytest.mark.parametrize("bits", [512, 256, 128])
-def test_kernels_checked_at_each_width(bits):
-    """In float32; in both dtypes and all other tests: `python tests/checked_suite.py`."""
-    if MACHINE.vector_bits < bits:
-        pytest.skip("no such vectors here")
+def test_kernels_checked():
+    """In float32; at other widths, in both dtypes, all tests: `python tests/checked_suite.py`."""
     files = [str(ROOT / "tests" / f"{name}.py") for name in FILES]
-    chosen = "not float64 and not TestChoice and not without_source_files"
-    run_again(files, bits, chosen, FASTNN_CHECKED="1")
+    chosen = "not TestChoice and not without_source_files"
+    run_again(files, MACHINE.vector_bits, chosen, FASTNN_CHECKED="1")
