@@ -1,9 +1,10 @@
-"""What is published: its version, what is in it, what an index shows; and the workflows."""
+"""What is published: its version, what is in it, what an index shows; and what CI does."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -153,6 +154,69 @@ class TestWorkflows:
         assert publish["needs"] == ["build", "install"] == list(workflow["jobs"])
         assert "secrets" not in (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
         assert all("permissions" not in job for job in workflow["jobs"].values())
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="it is needed")
+class TestBesideAnother:
+    """`begin` and `join` of `.ci/run`, with commands that take no time."""
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        """Return a function that runs commands by the functions of `.ci/run`."""
+        functions, found, _ = (ROOT / ".ci" / "run").read_text("utf-8").partition("\nreadme() {")
+        assert found
+        folder, temporary = tmp_path / "clone" / ".ci", tmp_path / "temporary"
+        folder.mkdir(parents=True)
+        temporary.mkdir()
+
+        def run(commands: str) -> tuple[int, list[str]]:
+            (folder / "run").write_text(functions + commands)
+            done = subprocess.run(
+                ["bash", folder / "run"], text=True, capture_output=True, check=False, timeout=60,
+                env=os.environ | {"TMPDIR": str(temporary)},
+            )  # fmt: skip
+            assert not list(temporary.iterdir())
+            return done.returncode, done.stdout.splitlines()
+
+        return run
+
+    def test_what_succeeds_is_said_at_its_end_and_all_goes_on(self, run):
+        status, said = run("""
+            first() { echo one; false || echo two >&2; }
+            second() { echo four; }
+            begin first; echo zero; join; echo three
+            begin second; join; echo five
+        """)
+        assert status == 0
+        assert said == ["zero", "one", "two", "three", "four", "five"]
+
+    def test_what_fails_ends_there_and_so_does_all(self, run):
+        status, said = run("""
+            fails() { echo one; (exit 7); echo never; }
+            begin fails; echo zero; join; echo never
+        """)
+        assert status == 7
+        assert said == ["zero", "one"]
+
+    def test_where_the_foreground_fails_what_ran_beside_it_is_ended_and_shown(self, run):
+        status, said = run("""
+            lasts() { echo one; touch "$work/begun"; sleep 600; echo never; }
+            begin lasts
+            until [[ -e "$work/begun" ]]; do sleep 0.01; done
+            echo zero; (exit 7); join; echo never
+        """)
+        assert status == 7
+        assert said == ["zero", "== what ran beside it, as far as it came", "one"]
+
+    def test_where_the_foreground_fails_after_the_other_both_are_shown(self, run):
+        status, said = run("""
+            fails() { echo one; (exit 5); echo never; }
+            begin fails
+            while kill -0 "$beside" 2>/dev/null; do sleep 0.01; done
+            echo zero; (exit 7); join; echo never
+        """)
+        assert status == 7
+        assert said == ["zero", "== what ran beside it, as far as it came", "one"]
 
 
 class TestRepository:
