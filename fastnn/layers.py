@@ -377,9 +377,9 @@ class LiveView:
         layer._parameters.assign(self.name, value)
 
 
-USUAL_RATE = float("0.1")
-"""The learning rate of a layer that is given none. No other object: so it is told from 0.1 that
-somebody has written, which a network's optimiser is not to replace without a word."""
+USUAL_RATE = 0.1
+"""The learning rate of a layer that is given none. One that is equal passes for none given: classes
+derived from these hand on a default of their own, which nobody has written."""
 
 
 class ParametricLayer(Layer):
@@ -401,7 +401,7 @@ class ParametricLayer(Layer):
         optimizer: Optimizer | str | None = None,
     ) -> None:
         own = SGD(learning_rate) if optimizer is None else optimizer
-        given = learning_rate is not USUAL_RATE
+        given = not (isinstance(learning_rate, float) and learning_rate == USUAL_RATE)
         if given and optimizer is not None:
             warnings.warn(
                 f"learning_rate: expected none beside optimizer={optimizer!r}, which has a rate of "
@@ -561,8 +561,8 @@ class Dense(ParametricLayer):
     learning_rate
         Short for `optimizer=SGD(learning_rate)`: a number or a schedule (see
         `fastnn.schedules`). Not used where there is an `optimizer`, nor in a network that has one:
-        `Network(optimizer=...)` replaces it, and warns. `network[0].learning_rate = 0.1` gives the
-        layer a rate of its own afterwards.
+        `Network(optimizer=...)` replaces it, and warns unless it is the default.
+        `network[0].learning_rate = 0.1` gives the layer a rate of its own afterwards.
     optimizer
         What moves the parameters, or its name, such as "adam"; `Network(optimizer=...)` replaces
         it, and warns.

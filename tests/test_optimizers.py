@@ -434,12 +434,12 @@ class TestOfANetwork:
         assert network[3].optimizer is other
 
     def test_warns_of_what_it_replaces(self):
-        told = r"^layers\[1\]: learning_rate=0.1 is not used \(likewise layers\[2\]\), as .* Adam\("
+        told = r"^layers\[1\]: learning_rate=0.2 is not used \(likewise layers\[2\]\), as .* Adam\("
         with pytest.warns(
-            UserWarning, match=told + r".*write network\[1\].learning_rate = 0.1"
+            UserWarning, match=told + r".*write network\[1\].learning_rate = 0.2"
         ) as w:
             network = Network(
-                [Dense(5, 5), Dense(5, 4, learning_rate=0.1), BatchNorm(4, 0.3)], optimizer=Adam()
+                [Dense(5, 5), Dense(5, 4, learning_rate=0.2), BatchNorm(4, 0.3)], optimizer=Adam()
             )
         assert [warning.filename for warning in w] == [__file__]
         assert network[1].optimizer is network[2].optimizer is network.optimizer
@@ -462,6 +462,24 @@ class TestOfANetwork:
         network.optimizer = Adam()  # in so many words
         Network([copy.deepcopy(network[0])], optimizer=SGD(0.2))
 
+    @pytest.mark.filterwarnings("error")
+    def test_says_nothing_of_the_usual_rate(self):
+        """A class of one's own hands on its default, which nobody has written."""
+
+        class Narrow(Dense):
+            def __init__(self, inputs, outputs, learning_rate=0.1, optimizer=None):
+                super().__init__(inputs, outputs, learning_rate, optimizer=optimizer)
+
+        network = Network([Narrow(5, 4), BatchNorm(4, float("0.1"))], optimizer="adam")
+        assert network[0].learning_rate == network[1].learning_rate == 0.001
+        assert Narrow(5, 4, optimizer="adam").learning_rate == 0.001
+        with pytest.warns(UserWarning, match=r"^layers\[2\]: learning_rate=0.2 is not used"):
+            network.add(Narrow(4, 4, 0.2))
+        layer = Dense(4, 4)
+        layer.learning_rate = 0.1  # in so many words
+        with pytest.warns(UserWarning, match=r"^layers\[3\]: learning_rate=0.1 is not used"):
+            network.add(layer)
+
     def test_rates_of_layers_beside_it(self, rng, tmp_path, backend):
         X, y = samples(rng)
         network = deep(Adam(0.01), backend=backend)
@@ -479,14 +497,14 @@ class TestOfANetwork:
 
     def test_a_rate_beside_an_optimizer_of_the_layer(self):
         told = (
-            r"^learning_rate: expected none beside optimizer='adam', .*, got 0.1, which is not used"
+            r"^learning_rate: expected none beside optimizer='adam', .*, got 0.2, which is not used"
         )
         with pytest.warns(UserWarning, match=told) as w:
-            layer = Dense(5, 4, 0.1, optimizer="adam")
+            layer = Dense(5, 4, 0.2, optimizer="adam")
         assert w[0].filename == __file__
         assert layer.learning_rate == 0.001
         with pytest.warns(UserWarning, match="^learning_rate: expected none beside"):
-            BatchNorm(4, 0.1, optimizer=Adam())
+            BatchNorm(4, 0.2, optimizer=Adam())
 
     def test_none_leaves_layers_theirs(self):
         network = Network([Dense(5, 4, 0.3), Dense(4, 3, optimizer=Adam())])
