@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,20 +23,43 @@ class Evaluation(_Evaluation):
     loss : float
     accuracy : float or None
         The share of right answers; None where targets are no classes.
-    r2 : float or None
-        R², as `sklearn.metrics.r2_score`: the share of the targets' variance that answers explain,
-        of several outputs the mean. None where targets are no real numbers, NaN of a single sample.
-        It is no part of the pair.
     """
 
-    r2: float | None = None
+    _r2: float | None = None
 
     def __new__(
         cls, loss: float, accuracy: float | None = None, r2: float | None = None
     ) -> Evaluation:
         evaluation = super().__new__(cls, loss, accuracy)
-        evaluation.r2 = r2
+        evaluation._r2 = r2
         return evaluation
+
+    @property
+    def r2(self) -> float | None:
+        """R², as `sklearn.metrics.r2_score`: the share of the targets' variance that is explained.
+
+        Of several outputs the mean. None where targets are no real numbers, NaN of a single sample.
+        It is no part of the pair, but of all else: `==`, `_asdict` and `_replace`.
+        """
+        return self._r2
+
+    def _asdict(self) -> dict[str, Any]:
+        return {**super()._asdict(), "r2": self.r2}
+
+    def _replace(self, **changes: Any) -> Evaluation:
+        return type(self)(**{**self._asdict(), **changes})
+
+    __replace__ = _replace  # of copy.replace
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Evaluation):
+            return (*self, self.r2) == (*other, other.r2)
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = _Evaluation.__hash__  # that of the pair, which may be equal
 
     def __getnewargs__(self) -> tuple[float, float | None, float | None]:
         return self.loss, self.accuracy, self.r2
@@ -85,11 +108,15 @@ class RSquared:
                 self._add(y[rows], p[rows], None if weights is None else weights[rows])
 
     def _add(self, y: Array, p: Array, v: Array | None) -> None:
+        if v is not None and not v.all():  # what does not count may be infinite or far away
+            counts = v != 0
+            y, p, v = y[counts], p[counts], v[counts]
         weight = float(len(y) if v is None else v.sum())
         if weight == 0.0:
             return
-        # From one of them, so that the mean of targets that are all the same is exact.
-        mean = self._mean if self._weight else y[0].astype(np.float64)
+        # From one of them, so that the mean of targets that are all the same is exact; from that
+        # which counts most, as one that is far away and hardly counts would cost all digits.
+        mean = self._mean if self._weight else y[0 if v is None else v.argmax()].astype(np.float64)
         difference = np.subtract(y, mean, dtype=np.float64)
         error = np.subtract(y, p, dtype=np.float64)
         total = self._weight + weight

@@ -61,6 +61,27 @@ class TestRSquared:
         assert found(y, y, parts=3) == 1.0
         assert found(y, y + 1e-9, parts=3) == 0.0
 
+    @pytest.mark.parametrize("sentinel", [-1e9, np.inf, np.nan])
+    @pytest.mark.parametrize("parts", [1, 3, 200])
+    @pytest.mark.parametrize("row", [0, 100])
+    def test_rows_of_weight_0_do_not_count(self, rng, row, parts, sentinel):
+        y = rng.normal(size=(200, 2))
+        p, weights = y + 0.1 * rng.normal(size=y.shape), rng.random(200)
+        weights[row] = 0
+        rest = weights > 0
+        expected = r_squared(y[rest], p[rest], weights[rest])
+        for spoilt in (y, p):
+            kept, spoilt[row] = spoilt[row].copy(), sentinel
+            np.testing.assert_allclose(found(y, p, weights, parts), expected, rtol=1e-12)
+            spoilt[row] = kept
+
+    def test_a_first_row_that_hardly_counts(self, rng):
+        y = rng.normal(size=200)
+        p, weights = y + 0.1 * rng.normal(size=200), np.ones(200)
+        y[0] = p[0] = -1e9
+        weights[0] = 1e-18
+        np.testing.assert_allclose(found(y, p, weights), r_squared(y, p, weights), rtol=1e-9)
+
     def test_what_has_none(self):
         assert math.isnan(RSquared().value)
         assert math.isnan(found(np.ones((1, 1)), np.ones((1, 1))))
@@ -128,6 +149,32 @@ class TestEvaluate:
         for twin in (pickle.loads(pickle.dumps(test)), copy.copy(test), copy.deepcopy(test)):
             assert (twin, twin.r2) == (test, 0.25)
         assert fastnn.Evaluation is Evaluation
+
+    def test_r2_is_kept_with_the_pair(self):
+        test = Evaluation(0.5, None, 0.25)
+        assert test._asdict() == {"loss": 0.5, "accuracy": None, "r2": 0.25}
+        changed = test._replace(loss=2.0)
+        assert (type(changed), tuple(changed), changed.r2) == (Evaluation, (2.0, None), 0.25)
+        assert test._replace(r2=0.75).r2 == 0.75
+        assert test.__replace__(accuracy=1.0) == Evaluation(0.5, 1.0, 0.25)
+        with pytest.raises(TypeError, match="lost"):
+            test._replace(lost=2.0)
+        with pytest.raises(AttributeError):
+            test.r2 = 0.75
+        assert test.r2 == 0.25
+
+    def test_equal_ones_have_equal_r2(self):
+        test, twin, other = (Evaluation(0.5, None, r2) for r2 in (0.25, 0.25, 0.75))
+        assert test == twin
+        assert not test != twin  # noqa: SIM202
+        assert test != other
+        assert not test == other  # noqa: SIM201
+        assert test == (0.5, None)
+        assert (0.5, None) == test  # noqa: SIM300
+        assert test != (0.5, 1.0)
+        assert test != "no pair"
+        assert len({test, twin, other}) == 2
+        assert hash(test) == hash((0.5, None))
 
 
 class TestFit:
