@@ -661,6 +661,25 @@ def test_an_interrupt_leaves_what_was_measured(monkeypatch, tmp_path):
     assert "Interrupted after 1 of 3 comparisons." in bench.as_markdown(found)
 
 
+@pytest.mark.parametrize("suite", ["costs", "table"])
+def test_an_interrupt_leaves_the_costs_that_were_measured(suite, monkeypatch, tmp_path):
+    def measured(rounds, progress):
+        yield costs.Cost("import", "ms", (1.0,) * rounds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        command, "measure", lambda *_: report.Result("x", 1, (outcome([1, 1]),), 1.0)
+    )
+    monkeypatch.setattr(command, "measure_costs", measured)
+    file = tmp_path / "report.json"
+    options = [] if suite == "costs" else ["--peers", ""]
+    found = bench.run(parse("--suite", suite, *options, "--rounds", "3", "--json", str(file)))
+    assert found.interrupted
+    assert found.costs == (costs.Cost("import", "ms", (1.0,) * 3),)
+    assert [cost["name"] for cost in json.loads(file.read_text())["costs"]] == ["import"]
+    assert found.notes[-1] == "Interrupted while costs were measured."
+
+
 def test_missing_peers_are_reported(monkeypatch, tmp_path):
     compared = []
 

@@ -80,7 +80,7 @@ def test_what_each_cost_is(programs):
 
 def test_what_is_cached_and_what_is_not(programs):
     """Later processes, and those whose memory counts, find what an earlier one has compiled."""
-    costs.measure_costs(5)
+    list(costs.measure_costs(5))
     firsts = [(threads, cached) for name, threads, cached in programs.ran if name == "first"]
     cold = costs.COLD_ROUNDS
     assert firsts[:cold] == [(1, False)] * cold
@@ -93,7 +93,7 @@ def test_what_is_cached_and_what_is_not(programs):
 
 def test_a_cost_that_fails_is_reported_and_the_others_go_on(programs):
     programs.failing = "validation"
-    found = costs.measure_costs(1)
+    found = list(costs.measure_costs(1))
     assert [(cost.name, cost.error) for cost in found if not cost.values] == [
         ("validation", "AssertionError: 1, not 2")
     ]

@@ -28,6 +28,8 @@ from fastnn.processors import usable
 OTHER_DATA = "fashion_mnist"
 #: Suites without peers.
 ALONE = ("costs", "step", *GROUPS)
+#: Suites that measure costs, after their comparisons.
+WITH_COSTS = ("costs", "table")
 #: Suites that draw.
 DRAWN = ("step", *GROUPS)
 #: Processes a side that ``--compare`` measures, unless told.
@@ -189,8 +191,11 @@ def run(arguments: Namespace, progress: Callable[[str], None] | None = None) -> 
         for found in _growing(begun, plan, say):
             _write(found, file)
     except KeyboardInterrupt:
-        of = len(plan.comparisons) + len(plan.workloads)
-        note = f"Interrupted after {_done(found)} of {of} comparisons."
+        done, of = _done(found), len(plan.comparisons) + len(plan.workloads)
+        where = f"after {done} of {of} comparisons"
+        if done == of and plan.suite in WITH_COSTS:
+            where = "while costs were measured"
+        note = f"Interrupted {where}."
         found = replace(found, notes=(*found.notes, note), interrupted=True)
     if "plot" in given:
         found = _drawn(found, given["plot"])
@@ -257,8 +262,10 @@ def _growing(found: Report, plan: _Plan, say: Callable[[str], None]) -> Iterator
             said = ratio.spread or ratio.error
             say(f"{len(found.ratios)}/{number} {ratio.name}: {said}")
             yield found
-    if plan.suite in ("costs", "table"):
-        yield replace(found, costs=tuple(measure_costs(plan.rounds, say)))
+    if plan.suite in WITH_COSTS:
+        for cost in measure_costs(plan.rounds, say):
+            found = replace(found, costs=(*found.costs, cost))
+            yield found
 
 
 def _done(found: Report) -> int:

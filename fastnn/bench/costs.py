@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,11 @@ class Cost:
     error: str | None = None
 
 
-def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None) -> list[Cost]:
-    """Measure all costs, in so many rounds; what compiles everything in fewer.
+def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None) -> Iterator[Cost]:
+    """Measure all costs, in so many rounds; what compiles everything in fewer. Yield each.
 
     Where there is one processor alone, no team is measured.
     """
-    found: list[Cost] = []
     with tempfile.TemporaryDirectory() as cache:
         parts: dict[str, Callable[[], list[Cost]]] = {
             "import": lambda: _import(rounds),
@@ -158,10 +157,10 @@ def measure_costs(rounds: int = 7, progress: Callable[[str], None] | None = None
             if progress is not None:
                 progress(name)
             try:
-                found += measure()
+                measured = measure()
             except RuntimeError as error:
-                found.append(Cost(name, "", (), str(error)))
-    return found
+                measured = [Cost(name, "", (), str(error))]
+            yield from measured
 
 
 def _import(rounds: int) -> list[Cost]:
