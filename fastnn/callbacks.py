@@ -116,9 +116,9 @@ def _column(name: str, value: object) -> str:
     return value
 
 
-def _mode(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in ("min", "max"):
-        raise ValueError(f"{name}: expected 'min' or 'max', got {value!r}")
+def _mode(name: str, value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or value not in ("min", "max")):
+        raise ValueError(f"{name}: expected 'min', 'max' or None, got {value!r}")
     return value
 
 
@@ -145,17 +145,25 @@ class _Monitor(Callback):
 
     monitor = checks.Checked(_column)
     min_delta = checks.Checked(partial(checks.real, minimum=0.0))
-    mode = checks.Checked(_mode)
 
     def __init__(self, monitor: str, min_delta: float, mode: str | None) -> None:
         self.monitor = monitor
         self.min_delta = min_delta
-        if mode is None:
-            mode = "max" if monitor.endswith(("accuracy", "r2")) else "min"
         self.mode = mode
         self.best: float | None
         self.best_epoch: int
         self._forget()
+
+    @property
+    def mode(self) -> str:
+        """Which is better, less or more: "min" or "max". Set to None, it goes by the column."""
+        if self._mode is None:
+            return "max" if self.monitor.endswith(("accuracy", "r2")) else "min"
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: str | None) -> None:
+        self._mode = _mode("mode", value)
 
     def on_train_begin(self, network: Network, history: History) -> None:
         self._forget()

@@ -144,6 +144,28 @@ class TestEarlyStopping:
         history = network().fit(*blobs, epochs=6, validation_data=blobs, callbacks=callbacks)
         assert (len(history), stopping.best_epoch) == (epochs, best_epoch)
 
+    def test_another_column_is_followed_its_own_way(self, blobs):
+        stopping = EarlyStopping("val_loss", mode="min")
+        assert stopping.mode == "min"
+        stopping.monitor, stopping.mode = "val_accuracy", None
+        assert stopping.mode == "max"
+        callbacks = [Scripted("val_accuracy", [0.5, 0.75, 0.25]), stopping]
+        network().fit(*blobs, epochs=3, validation_data=blobs, callbacks=callbacks)
+        assert (stopping.best, stopping.best_epoch) == (0.75, 2)
+        stopping.monitor = "val_loss"
+        assert stopping.mode == "min"
+        callbacks[0] = Scripted("val_loss", [3.0, 1.0, 2.0])
+        network().fit(*blobs, epochs=3, validation_data=blobs, callbacks=callbacks)
+        assert (stopping.best, stopping.best_epoch) == (1.0, 2)
+        stopping.mode = "max"
+        stopping.monitor = "loss"  # what is given stays
+        assert stopping.mode == "max"
+        stopping.monitor = "val_loss"
+        network().fit(*blobs, epochs=3, validation_data=blobs, callbacks=callbacks)
+        assert (stopping.best, stopping.best_epoch) == (3.0, 1)
+        with pytest.raises(ValueError, match=r"^mode: expected 'min', 'max' or None, got 'up'"):
+            stopping.mode = "up"
+
     def test_weights_stay_where_they_are_not_to_be_restored(self, blobs):
         net, weights = network(), []
         callbacks = [
