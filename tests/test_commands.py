@@ -3,8 +3,8 @@
 A block of shell is one program of bash, and the blocks of a page run one after another in a clone
 of the repository, which has the files that the page takes for the reader's own (`FILES`). `INSTEAD`
 has what is run in place of a command, mostly the same with a few options more; `BY_ANOTHER` names
-the test that runs it; `LEFT_OUT` says why none does, and `TOO_LONG` why none of a page is run. All
-else runs as it stands. Programs, options, files and extras have to be there in any case.
+the test that runs it, and `LEFT_OUT` says why none does. All else runs as it stands. Programs,
+options, files and extras have to be there in any case.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ Of several rows the longest counts.
 """
 
 BY_ANOTHER = {
+    "fastnn bench --compare HEAD~10 HEAD": "test_compare.py",
+    "fastnn bench --compare HEAD~1 HEAD": "test_compare.py",
     "python -m benchmarks.edges": "test_edges.py",
     "python -m benchmarks.ladder": "test_ladder.py",
     "python -m benchmarks.ladder # --assembly": "test_ladder_assembly.py",
@@ -107,11 +109,6 @@ WORKLOADS = tuple(workload for workload in WORKLOADS if workload.name in _KEPT)
 """,
 }
 """What modules end with in the clone, so that a suite is its first comparison, or four rows."""
-
-TOO_LONG = {
-    "docs/benchmarks.md": "minutes each; `test_bench.py` and `test_compare.py` run what is timed",
-}
-"""Pages of whose commands none is run, and why."""
 
 SHOWN = ("docs/data.md", "docs/exercises.md", "docs/sweeps.md")
 """Pages with output, whose lines have to come in this order, up to their numbers."""
@@ -173,7 +170,7 @@ def programs(page: str) -> list[str]:
 
     A measurement or test that stood on this page or on one before it is not run again.
     """
-    seen = {bare(command) for name in RUN if name < page for command in commands(name)}
+    seen = {bare(command) for name in WITH_COMMANDS if name < page for command in commands(name)}
     found = []
     for block in blocks(page):
         lines = []
@@ -190,7 +187,6 @@ def programs(page: str) -> list[str]:
 
 
 WITH_COMMANDS = [page for page in PAGES if blocks(page)]
-RUN = [page for page in WITH_COMMANDS if page not in TOO_LONG]
 
 
 # ------------------------------------------------------------------------------ where they are run
@@ -319,7 +315,7 @@ def shape(line: str) -> str:
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages are written for Linux's shell")
 @pytest.mark.skipif(guards.CHECKED, reason="the checked build has other tests")
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("git")), reason="they are needed")
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands(page, clone, small_data):
     for library in ("numba", "matplotlib", "pandas", "PIL", "sklearn", "distributed"):
         pytest.importorskip(library)
@@ -358,14 +354,13 @@ def test_the_longest_row_counts(command, runs):
 
 
 def test_tables_speak_of_commands_that_are_there():
-    used = {row(command) for page in RUN for command in commands(page)}
+    used = {row(command) for page in WITH_COMMANDS for command in commands(page)}
     assert used - {None} == INSTEAD.keys() | BY_ANOTHER.keys() | LEFT_OUT.keys()
     assert len(INSTEAD | BY_ANOTHER | LEFT_OUT) == len(INSTEAD) + len(BY_ANOTHER) + len(LEFT_OUT)
     for command, test in BY_ANOTHER.items():
         name = re.search(r"benchmarks\.\w+|kill_\w+", command)[0]
         assert name in (ROOT / "tests" / test).read_text()
-    assert set(FILES) | set(SHOWN) <= set(RUN)
-    assert set(TOO_LONG) <= set(WITH_COMMANDS)
+    assert set(FILES) | set(SHOWN) <= set(WITH_COMMANDS)
 
 
 # ----------------------------------------------------------------- what is seen without running
