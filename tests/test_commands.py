@@ -358,7 +358,7 @@ def test_tables_speak_of_commands_that_are_there():
     assert used - {None} == INSTEAD.keys() | BY_ANOTHER.keys() | LEFT_OUT.keys()
     assert len(INSTEAD | BY_ANOTHER | LEFT_OUT) == len(INSTEAD) + len(BY_ANOTHER) + len(LEFT_OUT)
     for command, test in BY_ANOTHER.items():
-        name = re.search(r"benchmarks\.\w+|kill_\w+", command)[0]
+        name = re.search(r"benchmarks\.\w+|kill_\w+|--compare", command)[0]
         assert name in (ROOT / "tests" / test).read_text()
     assert set(FILES) | set(SHOWN) <= set(WITH_COMMANDS)
 

@@ -239,7 +239,7 @@ def test_data_that_do_not_suit_one_are_refused_before_any_training(samples):
 
 
 def test_the_page(capsys):
-    (block,) = blocks("docs/sweeps.md")
+    block, _ = blocks("docs/sweeps.md")  # the other one is a cluster
     exec(block, {})
     accuracies = eval(capsys.readouterr().out)
     assert len(accuracies) == 4
