@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -46,8 +45,6 @@ OF_NETWORKS = {
 
 def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Have a call with arguments that a function does not take say which it takes; a decorator."""
-    signature = inspect.signature(function)
-    called = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
@@ -56,9 +53,10 @@ def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
         except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise  # by something inside
-            reason = _misfit(signature, len(arguments), options)
+            reason = _misfit(inspect.signature(function), len(arguments), options)
             if reason is None:
                 raise
+            called = function.__qualname__.removesuffix(".__init__")
             raise TypeError(f"{called}: {reason}") from None
 
     return call
@@ -89,14 +87,20 @@ def instead(name: str, known: Iterable[str]) -> str:
     names = list(known)
     if ARGUMENTS.get(name) in names:
         return f"write {ARGUMENTS[name]}=..."
-    near = difflib.get_close_matches(name, names, n=1, cutoff=LIKE)
-    return f"did you mean {near[0]}=...?" if near else f"it takes {', '.join(names)}"
+    near = _nearest(name, names)
+    return f"did you mean {near}=...?" if near else f"it takes {', '.join(names)}"
 
 
 def of_network(name: str, known: Iterable[str]) -> str:
     """Return how a message goes on that a network has no such attribute."""
     if name in OF_NETWORKS:
         return f"; write {OF_NETWORKS[name]}"
-    public = [other for other in known if not other.startswith("_")]
-    near = difflib.get_close_matches(name, public, n=1, cutoff=LIKE)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = _nearest(name, [other for other in known if not other.startswith("_")])
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """Return the name that is meant, if one is like it."""
+    import difflib  # for a message alone
+
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=LIKE)), None)
