@@ -175,39 +175,27 @@ class Layer:
         """Undo the forward passes since `_changed_by_forward` returned `before`."""
 
 
-class ElementwiseConstant:
+class ElementwiseConstant(checks.Checked[float]):
     """A number that the function of an `Elementwise` layer takes; checked when it is set."""
 
     def __init__(self, what: str) -> None:
+        super().__init__(checks.real)
         self.__doc__ = what
 
     def __set_name__(self, owner: type[Elementwise], name: str) -> None:
-        self.name = name
+        super().__set_name__(owner, name)
         if name not in owner._constants:
             owner._constants = (*owner._constants, name)
 
-    @overload
-    def __get__(self, layer: None, owner: type[Elementwise]) -> ElementwiseConstant: ...
-    @overload
-    def __get__(self, layer: Elementwise, owner: type[Elementwise]) -> float: ...
-    def __get__(
-        self, layer: Elementwise | None, owner: type[Elementwise]
-    ) -> ElementwiseConstant | float:
-        if layer is None:
-            return self
-        if self.name not in layer.__dict__:
-            raise AttributeError(f"{owner.__name__}: expected __init__ to set {self.name}")
-        number: float = layer.__dict__[self.name]
-        return number
-
-    def __set__(self, layer: Elementwise, value: float) -> None:
-        set_so_far = {**layer.__dict__, self.name: checks.real(self.name, value)}
+    def __set__(self, layer: Any, value: Any) -> None:
+        number = self._check(self._name, value)
+        set_so_far = {**layer.__dict__, self._name: number}
         # beside their names as the tuple that backends take: no call has to put it together
         if all(name in set_so_far for name in layer._constants):
             numbers = {name: set_so_far[name] for name in layer._constants}
             layer._check_together(**numbers)
             layer._numbers = tuple(numbers.values())
-        layer.__dict__[self.name] = set_so_far[self.name]
+        layer.__dict__[self._name] = number
 
 
 class _NumbersOfClass:
