@@ -22,6 +22,8 @@ MATMUL_SIZE = 1024
 VARIANTS = ("momentum", "adam", "dropout", "batch norm")
 """What else is trained than plain SGD on dense layers with ReLU."""
 MOMENTUM = 0.9
+BETA1, BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+"""Of Adam, as every library here has them unless told."""
 DROPPED = 0.2
 """Share of the hidden units that dropout drops."""
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from fastnn.bench.cases import DROPPED, MATMUL_SIZE, MOMENTUM, Case
+from fastnn.bench.cases import ADAM_EPSILON, BETA2, DROPPED, MATMUL_SIZE, MOMENTUM, Case
 from fastnn.bench.samples import (
     SEED,
     Array,
@@ -189,7 +189,7 @@ class ScikitLearn:
             momentum=MOMENTUM if case.variant == "momentum" else 0,
             nesterovs_momentum=False,
             # added to the root before Adam corrects that, so this is what others add at first
-            epsilon=1e-8 * np.sqrt(1 - 0.999),
+            epsilon=ADAM_EPSILON * np.sqrt(1 - BETA2),
             max_iter=case.epochs,
             n_iter_no_change=np.inf,
         )

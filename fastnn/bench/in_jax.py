@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastnn.bench.cases import DROPPED, MOMENTUM, Case
+from fastnn.bench.cases import ADAM_EPSILON, BETA1, BETA2, DROPPED, MOMENTUM, Case
 from fastnn.bench.samples import SEED, Array, Parameters
 
-#: Of Adam and of batch norm, as every library here has them unless told.
-BETA1, BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+#: Of batch norm, as every library here has them unless told.
 KEPT, EPSILON = 0.9, 1e-5
 
 #: A mask of dropout is drawn as numbers of 16 bits: a unit stays where its number is below this.

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastnn.bench.cases import DROPPED, MOMENTUM, Case
+from fastnn.bench.cases import ADAM_EPSILON, BETA1, BETA2, DROPPED, MOMENTUM, Case
 from fastnn.bench.samples import Array, Parameters
-
-#: Of Adam, as `torch.optim.Adam` has them.
-BETA1, BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 #: How ``torch.compile`` has functions called: through C++, in place of Python.
 COMPILING = {"cpp_wrapper": True}
