@@ -218,10 +218,10 @@ def sum_bound(terms: int, magnitude: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def perceptron(*units: int, **options) -> fastnn.Network:
     """Return a network of dense layers with ReLU between them."""
-    learning = {name: options.pop(name) for name in ("learning_rate",) if name in options}
+    rate = options.pop("learning_rate", 0.1)
     network = fastnn.Network(**options)
     for i, (inputs, outputs) in enumerate(pairwise(units)):
         if i:
             network.add(fastnn.ReLU())
-        network.add(fastnn.Dense(inputs, outputs, **learning))
+        network.add(fastnn.Dense(inputs, outputs, rate))
     return network

@@ -44,6 +44,22 @@ EVERYONE = [name for names in PEERS.values() for name in names]
 TINY = Case("numba", shape=(6, 5, 4, 3), batch_size=4, samples=64, input="random")
 
 
+class Absent(measuring.Worker):
+    """A worker that has no process; what a test wants to know of its rounds, a class of its own."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def send(self, case):
+        pass
+
+    def receive(self):
+        return {}
+
+
 def write_idx(directory, images, labels):
     """Write a data set in the format of MNIST, with the same examples for training and test."""
     for subset in ("train", "t10k"):
@@ -295,16 +311,7 @@ def test_a_peer_draws_what_dropout_drops_by_itself():
 def test_turns_are_taken_in_another_order_in_each_round(monkeypatch):
     taken = []
 
-    class Noting(measuring.Worker):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exception):
-            pass
-
-        def receive(self):
-            pass
-
+    class Noting(Absent):
         def run_round(self):
             taken.append(self.case.contender)
             numbers = {"seconds": len(taken), "cpu_seconds": 1.0, "result": 1.0}

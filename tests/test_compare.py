@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from test_bench import Absent
 
 import fastnn
 from fastnn import bench, cli
@@ -304,19 +305,7 @@ def test_who_fails_or_has_another_loss_is_not_measured(tmp_path, planted, error)
 def test_rounds_go_forwards_and_backwards(monkeypatch):
     order = []
 
-    class Noted(measuring.Worker):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exception):
-            pass
-
-        def send(self, case):
-            pass
-
-        def receive(self):
-            return {}
-
+    class Noted(Absent):
         def run_round(self):
             order.append(self.root.name)
             self.rounds.append({"seconds": 1.0, "result": 1.0})

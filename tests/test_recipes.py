@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_bench import parse
+from test_bench import Absent, parse
 
 from fastnn import bench
 from fastnn.bench import command, machine, measuring, recipes, suites
@@ -148,16 +148,7 @@ def test_a_race_of_one():
 def test_who_runs_first_changes_from_seed_to_seed(monkeypatch):
     ran = []
 
-    class Noting(measuring.Worker):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exception):
-            pass
-
-        def receive(self):
-            pass
-
+    class Noting(Absent):
         def run_round(self):
             ran.append(self.case.contender)
             self.rounds.append({"result": [(len(ran), 0.5)]})
