@@ -90,13 +90,19 @@ def assert_same(a, b):
 
 
 def one_by_one(network, steps, *, weights=None):
-    """Return what the network is before the first step and after each, and the losses."""
+    """Return what the network is before the first step and after each, and the losses.
+
+    After each step of an epoch, as after a fit that ends with it: a fit of the last batch alone,
+    which is short, may take its gradient by another kernel, and round otherwise.
+    """
     losses, found = [], [state(network)]
     while len(losses) < steps:
         order = network._rng.permutation(len(X))
-        for start in range(0, len(X), SIZE):
-            rows = order[start : start + SIZE]
+        before = network
+        for stop in range(SIZE, len(X) + SIZE, SIZE):
+            rows = order[:stop]
             of = None if weights is None else weights[rows]
+            network = copy.deepcopy(before)
             network.fit(
                 X[rows], LABELS[rows], batch_size=SIZE, shuffle=False, sample_weight=of,
                 on_divergence="ignore",
