@@ -92,17 +92,19 @@ def assert_same(a, b):
 def one_by_one(network, steps, *, weights=None):
     """Return what the network is before the first step and after each, and the losses.
 
-    After each step of an epoch, as after a fit that ends with it: a fit of the last batch alone,
-    which is short, may take its gradient by another kernel, and round otherwise.
+    The short batch that ends an epoch has the one before it in its fit: alone, it might take its
+    gradient by another kernel, which rounds otherwise.
     """
     losses, found = [], [state(network)]
     while len(losses) < steps:
-        order = network._rng.permutation(len(X))
-        before = network
+        order, before = network._rng.permutation(len(X)), network
         for stop in range(SIZE, len(X) + SIZE, SIZE):
-            rows = order[:stop]
+            start = stop - SIZE
+            if stop > len(X):
+                network, start = before, start - SIZE
+            before = copy.deepcopy(network)
+            rows = order[start:stop]
             of = None if weights is None else weights[rows]
-            network = copy.deepcopy(before)
             network.fit(
                 X[rows], LABELS[rows], batch_size=SIZE, shuffle=False, sample_weight=of,
                 on_divergence="ignore",
