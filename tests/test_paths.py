@@ -530,7 +530,8 @@ def _epochs_by_repeated(network, X, y, epochs, batch, factor, threads=None, weig
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("factor", [0.0, 2.5])
 @pytest.mark.parametrize("clip_norm", [None, 0.2])
-def test_a_call_repeated(factor, dropout, optimizer, rate, clip_norm, rng):
+def test_a_call_repeated(factor, dropout, optimizer, rate, clip_norm, rng, monkeypatch):
+    monkeypatch.setattr(paths, "STEPS_AHEAD", 50)
     X, y = samples(rng, 35, np.float64, 0.5)
     epochs = 2 * paths.STEPS_AHEAD // 4 + 3  # past the steps whose rates are made at once
 
