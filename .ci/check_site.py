@@ -1,8 +1,8 @@
 """Look at a built site as its readers will: `python .ci/check_site.py SITE`.
 
 Every link within it must lead to a file, and its anchor be there. In Chromium, where there is one,
-each page is opened on a desk and on a phone: nothing is wrong on the console, pictures are there,
-formulas are set, and no page is wider than the window.
+each page is opened on a phone, whose window then grows to that of a desk: nothing is wrong on the
+console, pictures are there, formulas are set, and no page is wider than the window.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WINDOWS = {"desk": (1280, 900), "phone": (390, 844)}
+WINDOWS = {"phone": (390, 844), "desk": (1280, 900)}
 FAULTS = """
 const [width, done] = arguments;
 const formulas = [...document.querySelectorAll(".math")];
@@ -28,12 +28,19 @@ const formulasAreSet = async () => {
   while (!window.MathJax?.startup?.promise) await new Promise(turn => setTimeout(turn, 20));
   await MathJax.startup.promise;
 };
+const windowHasItsSize = async () => {
+  const size = matchMedia(`(width: ${width}px)`);  // a page that sets another is found too wide
+  for (let turns = 50; turns && !size.matches; turns--)
+    await new Promise(turn => setTimeout(turn, 20));
+  await new Promise(requestAnimationFrame);  // the page has heard of it
+};
 const wrong = [];
 const picture = async image => {
   image.loading = "eager";  // those far below are not asked for by themselves
   await image.decode().catch(() => wrong.push(`no picture ${image.src}`));
 };
-Promise.all([formulasAreSet(), ...[...document.images].map(picture)]).then(() => {
+const pictures = [...document.images].map(picture);
+Promise.all([windowHasItsSize(), formulasAreSet(), ...pictures]).then(() => {
   for (const formula of formulas)
     if (!formula.querySelector("mjx-container")) wrong.push(`not set: ${formula.textContent}`);
   for (const error of document.querySelectorAll("mjx-merror"))
@@ -91,17 +98,19 @@ def seen(site: Path) -> Iterator[str]:
     if browser is None or driver is None:
         print("There is no Chromium with its driver: pages are not looked at.")
         return
+    pages = sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)
     with ThreadPoolExecutor() as pool:
-        for wrong in pool.map(partial(seen_in, site, browser, driver), WINDOWS):
+        for wrong in pool.map(partial(seen_of, site, browser, driver), (pages[::2], pages[1::2])):
             yield from wrong
 
 
-def seen_in(site: Path, browser: str, driver: str, name: str) -> list[str]:
-    """Return what is wrong with each page in one of `WINDOWS`."""
+def seen_of(site: Path, browser: str, driver: str, pages: list[Path]) -> list[str]:
+    """Return what is wrong with some pages, in a browser of their own."""
     from selenium import webdriver
 
-    width, height = WINDOWS[name]
-    found = []
+    found: list[str] = []
+    if not pages:
+        return found
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     with tempfile.TemporaryDirectory() as profile:
@@ -110,16 +119,16 @@ def seen_in(site: Path, browser: str, driver: str, name: str) -> list[str]:
         service = webdriver.ChromeService(driver, log_output=os.devnull)
         window = webdriver.Chrome(options=options, service=service)
         try:
-            size = {"width": width, "height": height, "deviceScaleFactor": 1}
-            size["mobile"] = width < 600
-            window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            for path in sorted(site.rglob("*.html")):
-                if "_static" in path.parts:
-                    continue
-                window.get(path.as_uri())
-                wrong = window.execute_async_script(FAULTS, width)
-                wrong += [entry["message"] for entry in window.get_log("browser")]
-                found += [f"{path.relative_to(site)}, {name}: {what}" for what in wrong]
+            for path in pages:
+                for name, (width, height) in WINDOWS.items():
+                    size = {"width": width, "height": height, "deviceScaleFactor": 1}
+                    size["mobile"] = width < 600
+                    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+                    if name == "phone":
+                        window.get(path.as_uri())
+                    wrong = window.execute_async_script(FAULTS, width)
+                    wrong += [entry["message"] for entry in window.get_log("browser")]
+                    found += [f"{path.relative_to(site)}, {name}: {what}" for what in wrong]
         finally:
             window.quit()
     return found

@@ -49,26 +49,48 @@ def test_links_that_lead_nowhere(check, site, link):
     assert fault == f"index.html: nothing at {link}"
 
 
+SEEN = {
+    "a picture": ('<img src="pixel.svg">', {}),
+    "no picture": ('<img src="gone.svg">', {"phone": "no picture", "desk": "no picture"}),
+    "a picture far below": (f'{FAR_BELOW}<img src="pixel.svg" loading="lazy">', {}),
+    "none far below": (
+        f'{FAR_BELOW}<img src="gone.svg" loading="lazy">',
+        {"phone": "no picture", "desk": "no picture"},
+    ),
+    "wide": ('<div style="width: 380px">wide</div>', {}),
+    "wider than a phone": (
+        '<div style="width: 800px">wider than a phone</div>',
+        {"phone": "pixels wide: <div"},
+    ),
+    "wider than a desk": (
+        "<style>@media (min-width: 1000px) {div {width: 1500px}}</style><div>wider</div>",
+        {"desk": "pixels wide: <div"},
+    ),
+    "a formula": (f'{MATHJAX}<span class="math"><mjx-container></mjx-container></span>', {}),
+    "no formula": (
+        f'{MATHJAX}<span class="math">x^2</span>',
+        {"phone": "not set: x^2", "desk": "not set: x^2"},
+    ),
+    "an error": ("<script>throw new Error('of mine')</script>", {"phone": "of mine"}),
+    "an error of a desk": (
+        "<script>onresize = () => {if (innerWidth > 1000) throw new Error('of mine')}</script>",
+        {"desk": "of mine"},
+    ),
+}
+"""What pages hold, and what is found of them in each window."""
+
+
 @pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="there is no chromium, or no chromedriver")
-@pytest.mark.parametrize(
-    ("content", "fault"),
-    [
-        ('<img src="pixel.svg">', None),
-        ('<img src="gone.svg">', "no picture"),
-        (f'{FAR_BELOW}<img src="pixel.svg" loading="lazy">', None),
-        (f'{FAR_BELOW}<img src="gone.svg" loading="lazy">', "no picture"),
-        ('<div style="width: 380px">wide</div>', None),
-        ('<div style="width: 800px">wider than a phone</div>', "wide: <div"),
-        (f'{MATHJAX}<span class="math"><mjx-container></mjx-container></span>', None),
-        (f'{MATHJAX}<span class="math">x^2</span>', "not set: x^2"),
-        ("<script>throw new Error('of mine')</script>", "of mine"),
-    ],
-)
-def test_what_a_reader_sees(check, site, content, fault):
+def test_what_a_reader_sees(check, tmp_path):
+    """Of all pages at once, as starting a browser takes longer than any of them."""
     pytest.importorskip("selenium")
-    faults = [*check.seen(site(content))]
-    if fault is None:
-        assert faults == []
-    else:
-        assert any(fault in found for found in faults)
-        assert all(found.startswith("index.html, ") for found in faults)
+    (tmp_path / "pixel.svg").write_text(PIXEL)
+    for name, (content, _) in SEEN.items():
+        (tmp_path / f"{name}.html").write_text(PAGE.format(content))
+    faults = [*check.seen(tmp_path)]
+    for name, (_, expected) in SEEN.items():
+        for window in ("phone", "desk"):
+            start = f"{name}.html, {window}: "
+            found = [fault for fault in faults if fault.startswith(start)]
+            assert bool(found) == (window in expected), (start, found)
+            assert not found or any(expected[window] in fault for fault in found), found
