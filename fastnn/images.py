@@ -307,12 +307,16 @@ def _paper(grey: Array) -> Array:
     frame = np.zeros(grey.shape, bool)
     frame[[0, -1]] = frame[:, [0, -1]] = True
     surface = np.full(grey.shape, np.median(grey[frame]))
-    for among, degree in ((frame, 3), (frame, 3), (frame, 3), *[(np.ones_like(frame), 6)] * 6):
-        error = np.abs(grey - surface)
-        # 3 deviations of Gaussian noise, by the median, which ink does not move far; and rounding
-        near = among & (error <= 3 * 1.4826 * np.median(error[among]) + 1 / 255)
-        factors = np.linalg.lstsq(terms[near, :degree], grey[near], rcond=None)[0]
-        surface = terms[..., :degree] @ factors
+    for among, degree, times in ((frame, 3, 3), (np.ones_like(frame), 6, 6)):
+        fitted = None
+        for _ in range(times):
+            error = np.abs(grey - surface)
+            # 3 deviations of Gaussian noise, by the median, which ink does not move far; rounding
+            near = among & (error <= 3 * 1.4826 * np.median(error[among]) + 1 / 255)
+            if fitted is not None and np.array_equal(near, fitted):
+                break  # the surface is the one through these already
+            factors = np.linalg.lstsq(terms[near, :degree], grey[near], rcond=None)[0]
+            surface, fitted = terms[..., :degree] @ factors, near
     return surface
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from conftest import perceptron
 from drawing import as_file, drawn
 
 import fastnn
-from fastnn import tables
+from fastnn import backends, tables
 from fastnn.cli import main
 from fastnn.images import read as read_picture
 
@@ -31,7 +33,8 @@ COMMAND = [sys.executable, "-m", "fastnn"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fastnn.__file__).parent.parent)}
 
 
-def run(*arguments, **options) -> subprocess.CompletedProcess:
+def run_alone(*arguments, **options) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
     environment = ENVIRONMENT | options.pop("env", {})
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
@@ -41,6 +44,28 @@ def run(*arguments, **options) -> subprocess.CompletedProcess:
         cwd=options.pop("cwd", tempfile.gettempdir()),
         **options,
     )
+
+
+def run(*arguments, env=(), cwd=None, input="") -> subprocess.CompletedProcess:
+    """Run the command here, as it would run alone."""
+    command = list(map(str, arguments))
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        warnings.simplefilter("default")
+        patched.chdir(cwd or tempfile.gettempdir())
+        patched.setattr(sys, "stdin", io.StringIO(input))
+        for name, value in dict(env).items():
+            patched.setenv(name, value)
+        try:
+            status = main(command)
+        except SystemExit as end:  # of argparse
+            status = end.code
+    return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
 
 
 def test_train_and_evaluate(tmp_path, small_data, backend):
@@ -148,7 +173,7 @@ def test_show_and_page(tmp_path, reader, small_data):
     assert (done.returncode, done.stdout) == (0, "page in page.html\n"), done.stderr
     assert "model: 784-100-50-10" in (tmp_path / "page.html").read_text()
     fastnn.Network([fastnn.Dense(64, 10)]).save(tmp_path / "small")
-    for command in (("show", "small"), ("page", "small", "small.html")):
+    for command in (("show", "small", "--data", small_data), ("page", "small", "small.html")):
         done = run(*command, cwd=tmp_path)
         assert done.returncode == 2
         assert "fastnn: error: expected" in done.stderr
@@ -443,11 +468,12 @@ def test_without_standard_output(small_data, tmp_path):
     assert model.is_file()
 
 
-def test_unknown_backend_in_the_environment():
-    done = run("train", env={"FASTNN_BACKEND": "cuda"})
+def test_unknown_backend_in_the_environment(monkeypatch):
+    done = run_alone("train", env={"FASTNN_BACKEND": "cuda"})
     assert done.returncode == 2
     assert "FASTNN_BACKEND: expected one of 'numba', 'numpy', got 'cuda'" in done.stderr
-    assert run("--help", env={"FASTNN_BACKEND": "cuda"}).returncode == 0
+    monkeypatch.setattr(backends, "_environment", "cuda")
+    assert run("--help").returncode == 0
 
 
 def test_the_script_that_an_installation_makes():
@@ -459,14 +485,14 @@ def test_the_script_that_an_installation_makes():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
-def test_the_progress_bar_fits_a_terminal():
+def test_the_progress_bar_fits_a_terminal(small_data):
     import fcntl
     import pty
     import termios
 
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    arguments = ["train", "--epochs", "1", "--hidden", "512", "512"]
+    arguments = ["train", "--epochs", "1", "--hidden", "512", "512", "--data", str(small_data)]
     done = subprocess.run([*COMMAND, *arguments], stderr=terminal, env=ENVIRONMENT, check=True)
     os.close(terminal)
     shown = b""
