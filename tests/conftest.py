@@ -25,6 +25,22 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 for name in ("FASTNN_BACKEND", "FASTNN_DATA", "FASTNN_NUM_THREADS"):
     os.environ.pop(name, None)
 
+
+POISON = 0x7F
+"""What is in memory that nobody has written yet: as numbers they are above 1e38."""
+
+
+def poison_memory() -> bool:
+    """Have glibc fill what malloc hands out; return whether there is a glibc."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    m_perturb = -6
+    return hasattr(libc, "mallopt") and libc.mallopt(m_perturb, POISON ^ 0xFF) == 1
+
+
+POISONED = poison_memory()
+
 import fastnn  # noqa: E402
 from fastnn import backends, paths  # noqa: E402
 
@@ -189,21 +205,6 @@ def python(program: str, *arguments: str, **variables: str) -> subprocess.Comple
         [sys.executable, "-c", program, *arguments], cwd=os.sep, text=True, capture_output=True,
         timeout=300, env=os.environ | {"PYTHONPATH": paths} | variables,
     )  # fmt: skip
-
-
-def run_again(files: list[str], bits: int, chosen: str = "", **variables: str) -> None:
-    """Run tests in another process, which is told how wide its vectors are.
-
-    Those that are of float64 alone are left out: with vectors of 256 bits it has as many numbers in
-    one as float32 with 128. All are run at each width by the job `vectors` of every night.
-    """
-    if "FASTNN_VECTOR_BITS" in os.environ:
-        pytest.skip("this is that other process")
-    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits), **variables}
-    chosen = f"({chosen}) and not float64" if chosen else "not float64"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *files]
-    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def sum_bound(terms: int, magnitude: np.ndarray, dtype: np.dtype) -> np.ndarray:

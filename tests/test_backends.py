@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import BATCHES, ROOT, SHAPES, at_the_end_of_memory, run_again, sum_bound
+from conftest import BATCHES, ROOT, SHAPES, at_the_end_of_memory, sum_bound
 
 import fastnn
 from fastnn import backends
 from fastnn.backends import numpy_backend as reference
 from fastnn.backends.numpy_backend import ELEMENTWISE
 from fastnn.memory import Layout
+
+pytestmark = [pytest.mark.every_width, pytest.mark.checked_build]
 
 
 def operations(module) -> dict[str, inspect.Signature]:
@@ -508,12 +510,7 @@ def test_sgd_step_with_memory_in_common(numba_backend, rng, dtype):
         np.testing.assert_allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-6)
 
 
-@pytest.mark.parametrize("bits", [512, 256, 128])
-def test_other_widths_of_vectors_and_poisoned_memory(bits):
-    # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
-    run_again([__file__], bits, "not TestChoice", MALLOC_PERTURB_="128")
-
-
+@pytest.mark.once
 class TestChoice:
     def test_default_is_numba(self):
         code = "import fastnn; print(fastnn.get_backend())"
@@ -589,6 +586,7 @@ WITHOUT_NUMBA = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", WITHOUT_NUMBA)
 def test_numpy_stands_in_where_numba_compiles_nothing(how, tmp_path):
     """Before, `jit.py` ended in an AttributeError. There is one warning, which says why."""
@@ -630,6 +628,7 @@ print(*[str(warning.message) for warning in caught], sep="\\n")
     assert f"nothing: {reason}" in done.stdout
 
 
+@pytest.mark.once
 def test_without_source_files_numba_joins_the_parts_of_functions(tmp_path):
     """By its own inlining, which takes longer, as there is no text to write them into."""
     shutil.copytree(

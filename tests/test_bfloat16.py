@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import bits, run_again
+from conftest import bits
 from test_epoch_kernel import Case
 from test_threads import RESTLESS
 
@@ -256,6 +256,8 @@ def triples(kind, count, rng):
     return a, b, c.astype(np.uint32)
 
 
+@pytest.mark.every_width
+@pytest.mark.without_fma
 @pytest.mark.parametrize("kind", ["moderate", "any bits", "special", "underflow", "overflow"])
 def test_emulation_and_instruction_give_the_same_bits(kind, rng):
     count = 1 << 16
@@ -276,6 +278,7 @@ def test_emulation_and_instruction_give_the_same_bits(kind, rng):
         assert (to_bits(c) == emulated).all()
 
 
+@pytest.mark.every_width
 def test_kernels_round_as_numpy_does(rng):
     """All upper halves, each with lower halves that decide, and any bits."""
     lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
@@ -293,6 +296,7 @@ def test_kernels_round_as_numpy_does(rng):
         assert (out[row + 1].view(np.uint16) == two.swapaxes(1, 2).ravel()).all()
 
 
+@pytest.mark.every_width
 @pytest.mark.parametrize(("count", "vectors"), [(1, 1), (2, 2), (7, 3), (16, 4)])
 def test_packing(count, vectors, rng):
     columns = vectors * lanes(4)
@@ -316,6 +320,8 @@ def test_packing(count, vectors, rng):
     assert (to_bits(pairs) == to_bits(before[1])).all()
 
 
+@pytest.mark.every_width
+@pytest.mark.without_fma
 @pytest.mark.parametrize(
     ("count", "inner", "vectors"), [(1, 1, 1), (8, 20, 3), (13, 40, 5), (3, 1030, 2)]
 )
@@ -420,6 +426,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
+@pytest.mark.every_width
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("samples", [1, 13, 33])
 def test_a_step_of_the_compiled_epoch_is_that_of_numpy(name, samples):
@@ -457,6 +464,7 @@ def test_every_optimizer(optimizer, clip_norm):
         assert np.linalg.norm(one - other) <= 2e-2 * np.linalg.norm(other) + 1e-7
 
 
+@pytest.mark.every_width
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_bit_depends_on_the_number_of_threads(name):
     results = []
@@ -588,6 +596,7 @@ def test_rounded_weights_of_a_first_layer_that_skips_zeros_follow_them(optimizer
     )
 
 
+@pytest.mark.every_width
 @pytest.mark.parametrize("density", [0.1, 1.0])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.1])
 def test_weights_are_copied_once_a_step(clip_norm, density):
@@ -642,6 +651,7 @@ def test_weights_that_a_user_sets_are_those_that_predict():
     np.testing.assert_allclose(made(X), other(X), rtol=0, atol=0.02)
 
 
+@pytest.mark.every_width
 def test_layers_one_by_one_take_the_same_steps():
     X, y = data(64)
     made, other = network("numba"), network("numba")
@@ -659,14 +669,3 @@ def test_numbers_that_no_batch_has_do_not_matter():
     output = made(X)
     assert np.isfinite(np.delete(output, 3, axis=0)).all()
     assert not np.isfinite(output[3]).all()
-
-
-@pytest.mark.parametrize("width", [256, 128])
-def test_kernels_with_narrower_vectors(width):
-    run_again(
-        [__file__], width, "kernels_round or emulation or packing or machine or threads or step"
-    )
-
-
-def test_a_processor_without_a_fused_multiply_add():
-    run_again([__file__], 128, "order_that_no_machine or emulation", NUMBA_CPU_NAME="generic")

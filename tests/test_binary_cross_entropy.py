@@ -44,6 +44,7 @@ def network(outputs=3, **options) -> Network:
     return Network(layers, loss="binary_cross_entropy", seed=2, **options)
 
 
+@pytest.mark.every_width
 class TestFunctions:
     @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (16, 16), (33, 17), (5, 130)], ids=str)
     def test_values(self, backend, rng, shape, dtype):

@@ -1,6 +1,7 @@
 """The checked build: what it finds, and that the ordinary build has nothing of it.
 
-What it finds is tested in a process of its own, under FASTNN_CHECKED=1.
+What it finds is tested in a process of its own, under FASTNN_CHECKED=1: by
+`test_other_processors.py`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import ROOT, perceptron, python, run_again
+from conftest import perceptron, python
 from llvmlite import ir
 
 import fastnn
 from fastnn import backends, guards, memory
 from fastnn.backends import description
 from fastnn.backends.numba_backend.checked import Range, joined, watched
+from fastnn.backends.numba_backend.epoch import meetings
 from fastnn.backends.numba_backend.epoch.program import Program
 from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.language import DOUBLE, FLOAT, Address, Int, Kernel, Matrix, Real
@@ -26,6 +28,7 @@ from fastnn.backends.numba_backend.layerwise import arrays
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 from fastnn.backends.numba_backend.microkernel import Microkernel, matrix_at, microkernel
 
+pytestmark = pytest.mark.checked_build
 posix = pytest.mark.skipif(sys.platform == "win32", reason="protects pages by mprotect")
 checked = pytest.mark.skipif(not guards.CHECKED, reason="finds nothing in the ordinary build")
 FLOAT32 = np.dtype(np.float32)
@@ -396,9 +399,16 @@ class TestEpoch:
         prepare(threads=2)()
         messages = program._teams[2]._messages._messages
         messages["columns"][1, 0, 1, 0] += 8 * LANES
-        # long enough for the second member to come
+
+        def run():
+            # a second for each step: the caller waits for the second member
+            slow = {meetings.ALONE_TIME: 1 << 40, meetings.ALONE_STEPS: 1 << 10}
+            for _ in range(100):  # until it comes in time
+                program._signals.settings.update(slow)
+                prepare(threads=2)()
+
         with pytest.raises(guards.OutOfBoundsError, match=r"transfer\S*: a .*(box|gradient)"):
-            prepare(100_000, threads=2)()
+            run()
 
 
 @checked
@@ -410,10 +420,6 @@ def test_layers_and_what_they_are_given():
     entry = backend._dropout[FLOAT32]
     with pytest.raises(guards.OutOfBoundsError, match=r"random_words.*store.* target .* of words"):
         entry(1.0, 4, id(x), id(output), id(words), 1, 0, 2**31)
-
-
-FILES = ("test_checked", "test_epoch_stages", "test_backends")
-"""Those that have all kernels of both paths run, at sizes that are no multiples of a vector."""
 
 
 def test_buffers_of_other_threads_come_meanwhile(monkeypatch):
@@ -430,11 +436,3 @@ def test_buffers_of_other_threads_come_meanwhile(monkeypatch):
     monkeypatch.setattr(guards, "_regions", regions)
     guards.check_guards()
     assert regions.looks == 2
-
-
-@posix
-def test_kernels_checked():
-    """In float32; at other widths, in both dtypes, all tests: `python tests/checked_suite.py`."""
-    files = [str(ROOT / "tests" / f"{name}.py") for name in FILES]
-    chosen = "not TestChoice and not without_source_files"
-    run_again(files, MACHINE.vector_bits, chosen, FASTNN_CHECKED="1")

@@ -6,11 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import at_the_end_of_memory, perceptron, run_again, unaligned
+from conftest import at_the_end_of_memory, perceptron, unaligned
 
 from fastnn.backends.numba_backend.kernels.columns import copying
 from fastnn.backends.numba_backend.layerwise import columns
 from fastnn.backends.numba_backend.machine import lanes
+
+pytestmark = pytest.mark.every_width
 
 FLOATS = ["float32", "float64"]
 NUMBERS = [f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)] + FLOATS
@@ -143,8 +145,3 @@ def test_training_and_prediction(rng, dtype, monkeypatch):
         if samples is X:
             monkeypatch.setattr(columns, "np", WithoutNumPysCopy())
     assert found[0] == found[1]
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    run_again([__file__], bits)

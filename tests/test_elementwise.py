@@ -18,6 +18,8 @@ from fastnn.backends import numpy_backend as reference
 from fastnn.backends.numba_backend.kernels.activations import FORMULAS
 from fastnn.layers import Elementwise
 
+pytestmark = pytest.mark.every_width
+
 UNITS = (1, 5, 16, 17, 33, 64, 129, 300)
 """Less than a vector, whole ones, groups of them, and one more than each."""
 
@@ -96,6 +98,7 @@ def test_what_a_class_says_of_other_libraries(row):
         assert names - called - named - {"x"} == (known if text else set())
 
 
+@pytest.mark.without_fma
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 0.3, 3.0, 30.0, 1000.0])
 @of_each_row
 def test_values(numba_backend, rng, row, size, dtype):
@@ -109,6 +112,7 @@ def test_values(numba_backend, rng, row, size, dtype):
         assert (np.abs(output - exact) <= bound).all()
 
 
+@pytest.mark.without_fma
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 0.3, 3.0, 30.0, 1000.0])
 @of_each_row
 def test_derivatives(numba_backend, rng, row, size, dtype):
@@ -168,6 +172,7 @@ def test_special_values(backend, row, rows, dtype):
     assert np.isnan(row.layer.forward(np.full((rows, 5), np.nan, dtype))).all()
 
 
+@pytest.mark.without_fma
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_derivatives_from_outputs(numba_backend, rng, batch, units, dtype):

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, at_the_end_of_memory, run_again
+from conftest import ROOT, at_the_end_of_memory
 from numba.core.errors import TypingError
 
 from fastnn import guards, memory
@@ -39,6 +39,8 @@ from fastnn.backends.numba_backend.language import Address, Int, Kernel, Matrix,
 from fastnn.backends.numba_backend.machine import MACHINE, lanes
 from fastnn.backends.numba_backend.microkernel import microkernel
 from fastnn.locks import locked
+
+pytestmark = pytest.mark.every_width
 
 RATE = 0.1
 SIZES = [
@@ -552,6 +554,7 @@ def double(x):
     return 2 * x
 
 
+@pytest.mark.once
 def test_what_is_cached_needs_no_compiler(tmp_path):
     program = """
 import sys
@@ -578,6 +581,7 @@ for dtype in sys.argv[1:]:
     assert output("float32", "float64").startswith(cached)
 
 
+@pytest.mark.once
 def test_a_change_in_any_room_compiles_anew(tmp_path):
     """Numba alone would see a change in a kernel's own file only."""
     package = tmp_path / "fastnn"
@@ -600,6 +604,7 @@ def test_a_change_in_any_room_compiles_anew(tmp_path):
     assert len(seen) == 1 + len(files)
 
 
+@pytest.mark.once
 def test_a_damaged_kernel_file_costs_time_only(tmp_path):
     """Kernels with machine code of their own lie in object files, which begin with a digest."""
     program = "import fastnn, numpy\nprint(fastnn.ELU().forward(numpy.zeros((1, 1))))\n"
@@ -633,6 +638,7 @@ def test_a_damaged_kernel_file_costs_time_only(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file locks are of POSIX")
+@pytest.mark.once
 def test_processes_that_start_together_compile_once(tmp_path):
     """And one that is killed while it compiles keeps nobody waiting."""
     program = """
@@ -673,6 +679,7 @@ print(one[0, 0], compiled)
     assert sorted(printed) == ["1.0 0\n", "1.0 0\n", "compiled\n1.0 1\n"]
 
 
+@pytest.mark.once
 def test_a_turn_that_is_not_given_back_is_waited_for_once(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(cache, "places", lambda: [tmp_path])
@@ -691,6 +698,7 @@ def nobody_has_the_turn(folder):
         return locked(file.fileno())
 
 
+@pytest.mark.once
 def test_what_can_not_be_compiled_gives_its_turn_back(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "places", lambda: [tmp_path])
     with pytest.raises(TypingError):
@@ -981,13 +989,6 @@ def test_samples_and_the_sets_of_their_nonzeros(dtype, kind, units, ordered):
     found = np.unpackbits(np.ascontiguousarray(sets).view(np.uint8), axis=1, bitorder="little")
     np.testing.assert_array_equal(found[:, :units], taken != 0)
     assert not found[:, units:].any()
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    if MACHINE.vector_bits <= bits:
-        pytest.skip("nothing narrower to ask for")
-    run_again([__file__], bits)
 
 
 @pytest.mark.parametrize("strides", ["negative", "zero", "gaps"])

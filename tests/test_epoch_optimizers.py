@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import run_again, sum_bound
+from conftest import sum_bound
 
 from fastnn import memory
 from fastnn.backends import description
@@ -17,6 +17,8 @@ from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.jit import call, jit
 from fastnn.backends.numba_backend.kernels import optimizers as kernel_rules
 from fastnn.backends.numba_backend.machine import MACHINE
+
+pytestmark = pytest.mark.every_width
 
 SHRINKING = description.Rule("adam", beta1=0.8, beta2=0.9, epsilon=0.1)
 """AdamW with a decay of 1: it is told apart by the rates."""
@@ -484,10 +486,3 @@ def test_no_compilation_for_another_rule():
     compiled = run_batches.variants
     Training((30, 20, 4), [RULES["momentum"], RULES["adam"]], [0.1]).run()
     assert run_batches.variants == compiled
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    if MACHINE.vector_bits <= bits:
-        pytest.skip("nothing narrower to ask for")
-    run_again([__file__], bits)

@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import run_again
 from elementwise import BY_NAME
 
 from fastnn import guards, memory
@@ -16,7 +15,9 @@ from fastnn.backends.numba_backend.compiling import cache
 from fastnn.backends.numba_backend.epoch import blocks, stages
 from fastnn.backends.numba_backend.epoch.program import Program, why_not
 from fastnn.backends.numba_backend.jit import call, jit
-from fastnn.backends.numba_backend.machine import MACHINE, lanes
+from fastnn.backends.numba_backend.machine import lanes
+
+pytestmark = [pytest.mark.every_width, pytest.mark.checked_build]
 
 RATE = 0.1
 KEY = 2**63 + 12345
@@ -315,6 +316,7 @@ def test_any_samples_as_a_block(batch_size, input_dtype, dtype):
     Case(*spec, batch_size=batch_size, input_dtype=input_dtype, dtype=dtype).check()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("pair", list(itertools.product(PAIRED, PAIRED)), ids="-".join)
 def test_pairs_of_stages(pair, dtype):
@@ -558,10 +560,3 @@ def test_density_behind_stages():
         assert blocks.density_after(block, 0.1) == expected
     _, found = blocks.split([half, dense])
     assert blocks.density_after(found[0], 0.4) == 0.2
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    if MACHINE.vector_bits <= bits:
-        pytest.skip("nothing narrower to ask for")
-    run_again([__file__], bits, "not pairs")

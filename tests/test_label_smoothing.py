@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from conftest import bits, perceptron, run_again
+from conftest import bits, perceptron
 
 import fastnn
 from fastnn import (
@@ -22,7 +20,6 @@ from fastnn import (
     paths,
 )
 from fastnn.backends import load
-from fastnn.backends.numba_backend.machine import MACHINE
 
 INF, NAN = np.inf, np.nan
 
@@ -37,6 +34,7 @@ def exact(logits, labels, smoothing):
     return -(targets * logs).sum(axis=1), np.exp(logs) - targets
 
 
+@pytest.mark.every_width
 class TestFunctions:
     @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (16, 16), (33, 17), (5, 130)], ids=str)
     @pytest.mark.parametrize("smoothing", [0.1, 0.75])
@@ -274,11 +272,3 @@ def test_losses_as_arguments():
         net.use(MeanSquaredError(), fastnn.mse_prime)
     net.use(SoftmaxCrossEntropy(0.1))
     assert net.loss == "softmax_cross_entropy"
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    if MACHINE.vector_bits <= bits:
-        pytest.skip("nothing narrower to ask for")
-    binary = str(Path(__file__).with_name("test_binary_cross_entropy.py"))
-    run_again([__file__, binary], bits, "Functions")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 
 import numpy as np
 import pytest
-from conftest import BATCHES, ROOT, at_the_end_of_memory, run_again, sum_bound
+from conftest import BATCHES, at_the_end_of_memory, sum_bound
 
 from fastnn.backends import numpy_backend as reference
+
+pytestmark = pytest.mark.every_width
 
 UNITS = (1, 5, 16, 17, 33, 64, 129, 300)
 """Less than a vector, whole ones, groups of them, and one more than each."""
@@ -268,22 +269,6 @@ def test_what_does_not_fit_never_reaches_a_kernel(numba_backend, dtype):
             call()
     # a second array of another dtype is cast, as for the other operations
     np.testing.assert_array_equal(backend.elementwise_backward("tanh", X, X.astype(other)), 0)
-
-
-@pytest.mark.parametrize("bits", [512, 256, 128])
-def test_other_widths_of_vectors_and_poisoned_memory(bits):
-    # glibc fills what malloc hands out with 0x7f, which makes numbers above 1e38
-    files = [__file__, str(ROOT / "tests" / "test_elementwise.py")]
-    run_again(files, bits, MALLOC_PERTURB_="128")
-
-
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
-def test_a_processor_without_fused_multiply_add():
-    """Products whose rounding errors count are as exact there."""
-    files = [str(ROOT / "tests" / "test_elementwise.py")]
-    features = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
-    machine = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": features}
-    run_again(files, 128, "test_values or test_derivatives", **machine)
 
 
 def test_no_columns_are_refused(numba_backend, dtype):

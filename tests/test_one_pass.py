@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import run_again, sum_bound
+from conftest import sum_bound
 from test_epoch_kernel import Case, aligned, call_gather, call_matmul, matrix
 
 from fastnn import memory
@@ -13,6 +13,8 @@ from fastnn.backends.numba_backend.epoch.records import BY_COLUMNS, EVERY_NUMBER
 from fastnn.backends.numba_backend.jit import jit
 from fastnn.backends.numba_backend.kernels import matmul, relu, rows, sparse
 from fastnn.backends.numba_backend.machine import MACHINE, MACHINES, lanes
+
+pytestmark = pytest.mark.every_width
 
 ALPHA = -0.25
 """What A^T G is multiplied by."""
@@ -246,8 +248,3 @@ def test_sums_of_columns(vectors, count, dtype, rng):
     source, target = aligned(G, dtype), aligned(b, dtype)
     call_column_sums(dtype.type(ALPHA), matrix(source, count, width), target.ctypes.data)
     assert (target[0, :width] == b + ALPHA * G.sum(axis=0)).all()
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    run_again([__file__], bits)

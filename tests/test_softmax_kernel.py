@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import run_again
 from test_epoch_kernel import aligned, matrix
 
 from fastnn import SGD, Dense, Network
 from fastnn.backends.numba_backend import jit
 from fastnn.backends.numba_backend.kernels.softmax import softmax_cross_entropy
-from fastnn.backends.numba_backend.machine import MACHINE, lanes
+from fastnn.backends.numba_backend.machine import lanes
+
+pytestmark = pytest.mark.every_width
 
 SCALE = 0.25
 UNITS = [1, 2, 3, 8, 10, 16, 17, 33, 100]
@@ -96,10 +97,3 @@ def test_losses_of_many_samples(rng, batch_size, dtype):
         history = network.fit(X, y, epochs=2, batch_size=batch_size, shuffle=False)
         losses.append(history.loss)
     np.testing.assert_allclose(losses[1], losses[0], rtol=100 * np.finfo(dtype).eps)
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_narrower_vectors(bits):
-    if MACHINE.vector_bits <= bits:
-        pytest.skip("nothing narrower to ask for")
-    run_again([__file__], bits)

@@ -6,15 +6,12 @@ of all exponents, and those places.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 
 import mpmath
 import numpy as np
 import pytest
 import ulps
-from conftest import run_again
 from llvmlite import binding
 
 long_enough = pytest.mark.skipif(
@@ -28,6 +25,8 @@ of_each_function = pytest.mark.parametrize("name", ulps.functions())
 @pytest.mark.parametrize(
     "dtype", [np.float32, pytest.param(np.float64, marks=long_enough)], ids=["float32", "float64"]
 )
+@pytest.mark.every_width
+@pytest.mark.without_fma
 @of_each_function
 def test_errors(name, dtype):
     function, dtype = ulps.functions()[name], np.dtype(dtype)
@@ -146,30 +145,9 @@ def test_the_page_has_the_bounds():
     assert ulps.page(text) == text
 
 
-def bits_of_results() -> str:
-    """A digest of what the kernels give for a sample."""
-    whole = hashlib.sha256()
-    for function in ulps.functions().values():
-        for dtype in (np.float32, np.float64) if "numba" in function.by else ():
-            x = ulps.inside(function, ulps.sample(np.dtype(dtype), 16))
-            whole.update(function.by["numba"](x).tobytes())
-    return whole.hexdigest()
-
-
+@pytest.mark.every_width
 def test_bits_of_other_widths():
     expected = os.environ.get("FASTNN_TEST_BITS")
     if expected is None:
         pytest.skip("told of no other width")
-    assert bits_of_results() == expected
-
-
-@pytest.mark.parametrize("bits", [256, 128])
-def test_other_widths_of_vectors(bits):
-    run_again([__file__], bits, "test_errors or test_bits", FASTNN_TEST_BITS=bits_of_results())
-
-
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
-def test_a_processor_without_fused_multiply_add():
-    features = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
-    machine = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": features}
-    run_again([__file__], 128, "test_errors", **machine)
+    assert ulps.bits_of_results() == expected
