@@ -33,9 +33,10 @@ UNITS = 8.0
 """What it may be off in any case, in units in the last place of the largest number of an array, and
 of the smallest number that is not subnormal, as kernels' exponentials end there."""
 
-FIRST_TRIES, MOST_TRIES = 2, 400
-"""How many networks round at random, at first, and where a difference may be a matter of chance: a
-number beside a kink, or beside another of which the larger one is the answer.
+KEPT_TRIES, MOST_TRIES = 2, 400
+"""How many networks that round at random are kept for the next step, and how many there may be, as
+a difference may be a matter of chance: a number beside a kink, or beside another of which the
+larger one is the answer.
 
 A division by almost nothing spreads results as 1 / x does: half of the networks end within 7 of the
 middle, one in ten beyond 40, one in fifty beyond 400. Of such tails n networks don't know the end.
@@ -402,7 +403,7 @@ class Counts:
         few = sum(digits < 2 for digits in self.digits)
         return (
             f"{self.networks} networks, {self.steps} steps, {self.numbers} numbers compared; "
-            f"{self.tried_again} steps needed more than {FIRST_TRIES} tries, {few} networks ended "
+            f"{self.tried_again} steps needed more than {KEPT_TRIES} tries, {few} networks ended "
             f"with less than 2 digits; steps by kind: {dict(sorted(self.actions.items()))}; "
             f"refused: {sum(self.refused.values())}"
         )
@@ -425,24 +426,26 @@ class Lives:
         self.steps: list[Step] = []
         self.reference = Life(plan, "numpy", folder)
         self.subject = Life(plan, "numba", folder)
-        self.tries: list[Life] = []
+        self.tries: list[tuple[Life, int]] = []
+        """Networks that round at random, and how many of the steps each has done."""
         self.digits = 15.0
         counts.networks += 1
 
-    def _try_again(self) -> list[Observed]:
-        """Let one more network that rounds at random live; return what it has seen last."""
-        life = Life(self.plan, "rounding", self.folder)
-        life.manner = rounding.manner(len(self.tries))
-        found: list[Observed] = [{}]
-        for step in self.steps:
-            found = [self._rounded(life, step)]
-        self.tries.append(life)
-        return found
+    def _tried(self, number: int) -> Observed:
+        """Let a network that rounds at random live up to now; return what it has seen last.
 
-    def _rounded(self, life: Life, step: Step) -> Observed:
-        """Do something with a network that rounds in its own manner."""
+        None lives before it is needed: most networks agree without.
+        """
+        if number == len(self.tries):
+            life = Life(self.plan, "rounding", self.folder)
+            life.manner = rounding.manner(number)
+            self.tries.append((life, 0))
+        life, lived = self.tries[number]
         self.rounding.manner = life.manner
-        return life.do(step)
+        for step in self.steps[lived:]:
+            found = life.do(step)
+        self.tries[number] = life, len(self.steps)
+        return found
 
     def do(self, step: Step) -> bool:
         """Do something on all backends; raise a `Difference` if they part.
@@ -453,19 +456,17 @@ class Lives:
         counts.steps += 1
         counts.actions[step.action] = counts.actions.get(step.action, 0) + 1
         expected, found = self.reference.do(step), self.subject.do(step)
-        seen = [self._rounded(life, step) for life in self.tries]
         self.steps.append(step)
         if "raised" in expected:
             key = f"{step.action}: {expected['raised']}"
             counts.refused[key] = counts.refused.get(key, 0) + 1
+        seen: list[Observed] = []
         problems = self._problems(expected, found, seen)
-        # None lives beside these two before it is needed: most networks agree without.
-        while problems and len(self.tries) < MOST_TRIES:
-            seen += self._try_again()
-            if len(self.tries) >= FIRST_TRIES:
-                problems = self._problems(expected, found, seen)
-        counts.tried_again += len(self.tries) > FIRST_TRIES
-        del self.tries[FIRST_TRIES:]
+        while problems and len(seen) < MOST_TRIES:
+            seen.append(self._tried(len(seen)))
+            problems = self._problems(expected, found, seen)
+        counts.tried_again += len(seen) > KEPT_TRIES
+        del self.tries[KEPT_TRIES:]
         if problems:
             raise Difference(f"{'; '.join(problems)}\n{self.plan!r}\nsteps = {self.steps!r}")
         return not diverges(expected) and all(

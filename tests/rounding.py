@@ -117,24 +117,19 @@ class Rounding:
         if self.manner.once:
             return array
         # in place, as this is most of what a network that rounds at random takes
-        factors = self._drawn(array)
-        factors *= AMPLITUDE * EPSILON[array.itemsize]
+        factors = self._drawn(array, AMPLITUDE * EPSILON[array.itemsize])
         factors += 1
         factors *= array
         return factors.astype(array.dtype, copy=False)
 
-    def _drawn(self, array):
-        """Return a random number between -1 and 1 for each of an array, the same for equal ones."""
+    def _drawn(self, array, amplitude=1.0):
+        """Return for each number of an array a random one of this size at most, equal for equal."""
         words = array.view(f"u{array.itemsize}").astype(np.uint64)
-        words ^= self.manner.rng.integers(2**64, dtype=np.uint64)
+        words ^= np.uint64(self.manner.rng.bit_generator.random_raw())
         words *= MIXING[0]  # as the finaliser of MurmurHash3 does, by A. Appleby
         words ^= words >> np.uint64(33)
         words *= MIXING[1]
-        words >>= np.uint64(11)
-        drawn = words.astype(np.float64)
-        drawn *= 2.0**-52
-        drawn -= 1
-        return drawn
+        return words.view(np.int64) * (amplitude * 2.0**-63)
 
     def rounded(self, found, dtype):
         """Return what was computed in longer numbers, in `dtype`."""
