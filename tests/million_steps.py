@@ -63,7 +63,7 @@ def by_fit(units: tuple[int, int, int], batch: int, threads: int) -> Callable[[i
     y = rng.integers(0, units[2], len(X))
 
     def take(steps: int) -> None:
-        for _ in range(steps // CALL):
+        for _ in range(-(-steps // CALL)):
             network.fit(X, y, batch_size=batch, threads=threads, progress=False)
 
     return take
@@ -94,7 +94,7 @@ def watched(steps: int) -> Iterator[tuple[str, int, Held]]:
     """Take steps in each way; yield what is held after each tenth of them."""
     for name, (make, share) in WAYS.items():
         take = make()
-        part = max(steps // share // 10, CALL)
+        part = steps // share // 10
         for number in range(1, 11):
             take(part)
             yield name, number * part, Held.now()

@@ -8,7 +8,7 @@ gone through, with few steps and members.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -146,25 +146,41 @@ def run(programs: list[Program], acquire: bool = True, release: bool = True) -> 
         {word[1]: place for place, word in enumerate(program) if word[0] == "label"}
         for program in programs
     ]
+
+    def taken(state: Any, thread: int) -> Iterator[tuple[Any, dict]]:
+        """Yield what may be after the next instruction of a thread."""
+        threads, lists = state
+        for new, changed in following(
+            threads[thread], lists, programs[thread], labels[thread], thread, len(programs),
+            acquire, release,
+        ):  # fmt: skip
+            yield (*threads[:thread], new, *threads[thread + 1 :]), changed
+
+    def next_of(state: Any, thread: int) -> str:
+        """Return what a thread does next."""
+        place, program = state[0][thread][0], programs[thread]
+        return program[place][0] if place < len(program) else "nothing"
+
+    def settled(state: tuple[Any, dict]) -> Any:
+        """Take what touches no signal: it commutes with all that others do, unless it races."""
+        for thread in range(len(programs)):
+            while next_of(state, thread) not in ("load", "store", "nothing"):
+                (state,) = taken(state, thread)
+        threads, lists = state
+        return threads, tuple(sorted(lists.items()))
+
     nothing: tuple[Any, ...] = ()
-    start = tuple((0, nothing, nothing) for _ in programs), nothing
+    start = settled((tuple((0, nothing, nothing) for _ in programs), {}))
     before: dict[Any, list[Any]] = {start: []}
     waiting, ends = [start], []
     while waiting:
         state = waiting.pop()
-        threads, memory = state
-        running = [t for t, program in enumerate(programs) if threads[t][0] < len(program)]
+        running = [t for t in range(len(programs)) if next_of(state, t) != "nothing"]
         if not running:
             ends.append(state)
-        # what touches no signal commutes with all that others do, unless it races
-        private = [t for t in running if programs[t][threads[t][0]][0] not in ("load", "store")]
-        for thread in private[:1] or running:
-            for new, lists in following(
-                threads[thread], dict(memory), programs[thread], labels[thread], thread,
-                len(programs), acquire, release,
-            ):  # fmt: skip
-                changed = (*threads[:thread], new, *threads[thread + 1 :])
-                then = changed, tuple(sorted(lists.items()))
+        for thread in running:
+            for changed in taken((state[0], dict(state[1])), thread):
+                then = settled(changed)
                 if then not in before:
                     before[then] = []
                     waiting.append(then)

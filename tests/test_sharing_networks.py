@@ -122,14 +122,14 @@ def test_fit_and_predict_at_once(backend, samples, threads):
     """Both paths of prediction, few rows and many, while batches of training go on."""
     X, y = samples
     expected = many_kinds(backend, 2)
-    expected.fit(X, y, epochs=20, batch_size=8)
+    expected.fit(X, y, epochs=6, batch_size=8)
     network = many_kinds(backend, 2)
     network.predict(X)
     done = threading.Event()
 
     def fit():
         try:
-            network.fit(X, y, epochs=20, batch_size=8, threads=threads)
+            network.fit(X, y, epochs=6, batch_size=8, threads=threads)
         finally:
             done.set()
 
