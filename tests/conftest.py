@@ -9,6 +9,8 @@ import os
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +45,7 @@ POISONED = poison_memory()
 
 import fastnn  # noqa: E402
 from fastnn import backends, paths  # noqa: E402
+from fastnn.locks import locked  # noqa: E402
 
 # A test has programs of its own: it may change what they are made by.
 paths.IDLE_BYTES = 0
@@ -98,6 +101,26 @@ def digits():
     """A few hundred digits: X_train, y_train, X_val, y_val."""
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
     return X[:2000], y[:2000], X_val[:500], y_val[:500]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """A function that returns a text by its name, which one process of a run makes for all."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def text(name: str, make: Callable[[], str]) -> str:
+        path = folder / name
+        with path.with_suffix(".lock").open("ab") as lock:
+            while not locked(lock.fileno()):
+                time.sleep(0.1)
+            if not path.exists():
+                path.write_text(made := make())
+                return made
+        return path.read_text()
+
+    return text
 
 
 @pytest.fixture(scope="session")

@@ -65,12 +65,11 @@ def test_the_ordinary_build_has_nothing_of_it():
     kernels = all_kernels()
     assert len(kernels) > 80
     for kernel in kernels:
-        for element in (FLOAT, DOUBLE):
-            text = written(kernel, element)
-            assert text == written(kernel, element, checked=False)
-            assert "fastnn_" not in text
-            accesses = any(f" {word} " in text for word in ("inttoptr",))
-            assert ("fastnn_report" in written(kernel, element, checked=True)) == accesses
+        text = written(kernel, FLOAT)
+        assert "fastnn_" not in text
+        assert "fastnn_" not in written(kernel, DOUBLE)
+        accesses = " inttoptr " in text
+        assert ("fastnn_report" in written(kernel, FLOAT, checked=True)) == accesses
 
 
 # ------------------------------------------------------- what a kernel of the language does

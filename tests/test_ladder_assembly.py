@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import os
 import re
 import subprocess
@@ -27,19 +27,51 @@ if not is_x86():
 
 sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
 
-from benchmarks.ladder import assembly, probes
+from benchmarks.ladder import __main__, assembly, probes
 
 CPU = "znver5"
 """For which the pages' loops are compiled: that of their table of times."""
 PAGES = sorted((ROOT / "docs" / "ladder").glob("[01][0-9]-*.md"))
 
 
-@functools.cache
-def told(number: int) -> str:
-    command = [sys.executable, "-m", "benchmarks.ladder", str(number), "--assembly", "--cpu", CPU]
-    done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
+ALL = """
+import contextlib, io, json, sys
+from benchmarks.ladder.__main__ import main
+from benchmarks.ladder.assembly import FIRST, LAST
+told = {}
+for number in range(FIRST, LAST + 1):
+    sys.argv[1:] = str(number), "--assembly"
+    with contextlib.redirect_stdout(io.StringIO()) as told[number]:
+        assert main() == 0
+print(json.dumps({number: text.getvalue() for number, text in told.items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(made_once):
+    """What the command tells of each rung, all of them compiled by one process."""
+    found = json.loads(made_once("assembly of rungs", compiled))
+    return {int(number): text for number, text in found.items()}
+
+
+def compiled() -> str:
+    """Return what the command prints, in the environment that it would start itself in."""
+    environment = {**__main__.ONE_THREAD, "NUMBA_CPU_NAME": CPU, "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", ALL], text=True, capture_output=True, cwd=ROOT,
+        env=os.environ | environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_for_another_processor_it_starts_itself_anew(monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "call", lambda *command, env: started.append(env) or 7)
+    monkeypatch.setattr(sys, "argv", ["ladder", "9", "--assembly", "--cpu", CPU])
+    assert __main__.main() == 7
+    wanted = {**__main__.ONE_THREAD, "NUMBA_CPU_NAME": CPU, "NUMBA_CPU_FEATURES": ""}
+    assert wanted.items() <= started[0].items()
 
 
 def cells(text: str) -> list[list[str]]:
@@ -108,11 +140,11 @@ def test_a_loop_is_found_and_counted():
     assert loop.integer == 5  # lea, test, inc, inc, cmp
 
 
-def test_kernels_have_a_loop_for_each_width_of_the_network():
+def test_kernels_have_a_loop_for_each_width_of_the_network(told):
     """With vectors of 512 bits rows are 7, 13 and 1 of them."""
     found = {
         (name.split()[0], products, broadcasts)
-        for name, _, products, _, broadcasts, *_ in cells(told(9)) + cells(told(10))
+        for name, _, products, _, broadcasts, *_ in cells(told[9]) + cells(told[10])
     }
     assert found >= {
         ("gather", "7 x 16", "1"), ("gather", "13 x 16", "1"), ("gather", "1 x 16", "1"),
@@ -129,19 +161,19 @@ def test_what_is_not_compiled_is_refused():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_page_shows_what_the_tool_finds(page):
+def test_the_page_shows_what_the_tool_finds(page, told):
     """The lines of its table, and the instructions of its excerpts, in their order."""
     text = page.read_text()
     stated = re.search(r"^LLVM [\d.]+ for .*$", text, re.MULTILINE)
     if stated is None:
         pytest.skip("it shows no assembly")
-    output = told(int(page.name[:2]))
+    output = told[int(page.name[:2])]
     if not output.startswith(stated[0]):
         pytest.skip(f"the page is of {stated[0]}, this is {output.splitlines()[0]}")
     head, *lines = cells(text[stated.end() :])
     assert head == assembly.HEAD
     if page.name.startswith("10"):  # it has the kernels of the rung below as well
-        output += "\n" + told(9)
+        output += "\n" + told[9]
     found = cells(output)
     wanted = [line for line in lines if len(line) == len(head)]
     assert len(wanted) > 1
