@@ -230,6 +230,11 @@ def python(program: str, *arguments: str, **variables: str) -> subprocess.Comple
     )  # fmt: skip
 
 
+def once(*values):
+    """Return parameters that are left out where tests run again: `test_other_processors.py`."""
+    return [pytest.param(value, marks=pytest.mark.once) for value in values]
+
+
 def sum_bound(terms: int, magnitude: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return how far a sum of `terms` rounded products may be off.
 

@@ -241,6 +241,7 @@ def test_stretches_are_joined_where_they_overlap():
 # ----------------------------------------------------------------------------- memory
 
 
+@pytest.mark.once
 @posix
 def test_memory_ends_where_a_page_does():
     program = """

@@ -84,6 +84,7 @@ def test_an_activation_stands_in_few_files():
     }
 
 
+@pytest.mark.once
 @of_each_row
 def test_what_a_class_says_of_other_libraries(row):
     known = set(row.layer._constants)
@@ -227,6 +228,7 @@ def test_nothing_is_read_beyond_the_end(numba_backend, rng, row, dtype):
         numba_backend.elementwise_backward(name, X, G, *constants)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("other", [np.int32, np.float16, ">f4", ">f8"])
 @of_each_row
 def test_other_dtypes_are_refused(numba_backend, row, other):
@@ -236,6 +238,7 @@ def test_other_dtypes_are_refused(numba_backend, row, other):
         )
 
 
+@pytest.mark.once
 @of_each_row
 def test_values_of_pytorch(backend, rng, row, dtype):
     torch = pytest.importorskip("torch")
@@ -298,6 +301,7 @@ def test_threads_give_the_same_bits(rng, row, dtype):
     assert len(results) == 1
 
 
+@pytest.mark.once
 @of_each_row
 def test_saved_and_loaded(rng, row, tmp_path):
     network = network_of(row, dtype=np.float64)
