@@ -33,6 +33,7 @@ LIFE = 1.0
 class Counts:
     """What happened."""
 
+    seeds: int = SEEDS
     kills: int = 0
     sweeps: int = 0
     printed: int = 0
@@ -42,7 +43,7 @@ class Counts:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills in {self.sweeps} sweeps of {len(HIDDEN) * SEEDS} trainings: "
+            f"{self.kills} kills in {self.sweeps} sweeps of {len(HIDDEN) * self.seeds} trainings: "
             f"{self.printed} results printed, {self.lost} of them lost, {self.unreadable} files "
             f"unreadable, {self.different} ends that differ"
         )
@@ -68,14 +69,14 @@ def results(path: Path) -> dict[tuple[int, int], dict]:
     return found
 
 
-def kill(tries: int, seed: int = 0) -> Counts:
+def kill(tries: int, seed: int = 0, seeds: int = SEEDS) -> Counts:
     """Kill so many times; return what happened."""
-    chance, counts = random.Random(seed), Counts()
+    chance, counts = random.Random(seed), Counts(seeds)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_digits(folder)
         whole = folder / "whole.jsonl"
-        _live(_command(folder, whole), None)
+        _live(_command(folder, whole, seeds), None)
         expected = results(whole)
         while counts.kills < tries:
             counts.sweeps += 1
@@ -84,7 +85,7 @@ def kill(tries: int, seed: int = 0) -> Counts:
             # Where the last try comes in the midst, that sweep goes on to its end.
             while not complete:
                 life = chance.uniform(0, LIFE) if counts.kills < tries else None
-                printed, killed = _live(_command(folder, out), life)
+                printed, killed = _live(_command(folder, out, seeds), life)
                 complete = not killed
                 counts.kills += killed
                 counts.printed += len(printed)
@@ -97,11 +98,11 @@ def kill(tries: int, seed: int = 0) -> Counts:
     return counts
 
 
-def _command(folder: Path, out: Path) -> list[str]:
+def _command(folder: Path, out: Path, seeds: int) -> list[str]:
     command = [sys.executable, "-m", "fastnn", "sweep", "--data", str(folder), "--out", str(out)]
     for units in HIDDEN:
         command += ["--hidden", str(units)]
-    return [*command, "--seeds", str(SEEDS), "--epochs", "30", "--workers", "2"]
+    return [*command, "--seeds", str(seeds), "--epochs", "30", "--workers", "2"]
 
 
 def _live(command: list[str], life: float | None) -> tuple[set[tuple[int, int]], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from itertools import product
@@ -15,8 +16,13 @@ LINE = 4
 ORDERS = ("ijk", "ikj", "jik", "jki", "kij", "kji")
 
 
-def misses(side: int, order: str, lines: int, blocks: dict[str, int]) -> list[int]:
-    """Return the misses of A, B and C in a cache whose least recently used line goes first."""
+def misses(
+    side: int, order: str, lines: int, blocks: dict[str, int], most: float = math.inf
+) -> list[int]:
+    """Return the misses of A, B and C in a cache whose least recently used line goes first.
+
+    Where they are more than `most`, not all of them are counted.
+    """
     held: OrderedDict[tuple[int, int, int], None] = OrderedDict()
     found = [0, 0, 0]
     starts = [range(0, side, blocks[name]) for name in order]
@@ -25,6 +31,8 @@ def misses(side: int, order: str, lines: int, blocks: dict[str, int]) -> list[in
             range(start, min(start + blocks[name], side))
             for start, name in zip(block, order, strict=True)
         ]
+        if sum(found) > most:
+            break
         for values in product(*ranges):
             at = dict(zip(order, values, strict=True))
             for matrix, (row, column) in enumerate(("ik", "kj", "ij")):
@@ -85,9 +93,10 @@ def test_misses_are_those_of_a_cache_that_drops_the_least_recently_used(opened):
 
 def test_no_order_beats_the_bounds(opened):
     limits = opened.execute_script("return arguments[0].map(bounds)", CASES)
-    for case, limit in zip(CASES, limits, strict=True):
+    found = opened.execute_script("return arguments[0].map(simulate)", CASES)
+    for case, limit, counts in zip(CASES, limits, found, strict=True):
         assert limit["once"] == 3 * case["side"] ** 2 / LINE <= limit["best"]
-        assert sum(misses(**case)) >= limit["best"]
+        assert sum(counts) >= limit["best"]
     # a cache that holds everything misses each line once
     assert sum(misses(8, "jki", 64, {"i": 8, "k": 8, "j": 8})) == 3 * 8**2 / LINE
 
@@ -167,6 +176,7 @@ def test_the_page_tells_what_is_counted():
         assert f"{sum(found):,}" == said, (order, sizes, lines)
     sides = product((2, 4, 8, 16), repeat=3)
     every = (
-        misses(16, of, 16, dict(zip("ikj", b, strict=True))) for of, b in product(ORDERS, sides)
+        misses(16, of, 16, dict(zip("ikj", b, strict=True)), most=448)
+        for of, b in product(ORDERS, sides)
     )
     assert min(map(sum, every)) == 448

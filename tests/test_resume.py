@@ -702,8 +702,8 @@ def test_the_command(tmp_path, small_data):
 
 
 def test_kills():
-    counts = kill_resume.kill(4, seed=1)
-    assert counts.kills == 4
+    counts = kill_resume.kill(2, seed=1)
+    assert counts.kills == 2
     assert (counts.lost, counts.unreadable, counts.different) == (0, 0, 0), str(counts)
 
 

@@ -73,7 +73,7 @@ def test_worst_mistakes():
     assert sheet.worst_mistakes(labels, p, 2).tolist() == [4, 0]
 
 
-@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize(("backend", "scaled"), [("numba", True), ("numpy", False)])
 def test_sheet(some_images, backend, scaled, tmp_path):
     pytest.importorskip("matplotlib")
     X, y = some_images
@@ -83,10 +83,10 @@ def test_sheet(some_images, backend, scaled, tmp_path):
     network = fastnn.Network(layers, seed=0, backend=backend)
     rows = X.reshape(-1, 784) / np.float32(255) if scaled else X.reshape(-1, 784)
     network.fit(rows[:150], y[:150], epochs=5)
-    figure = sheet.draw(network, X, y, tmp_path / "sheet.png", "my model")
+    figure = sheet.draw(network, X, y, tmp_path / "sheet.png", "m.safetensors")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     shown = texts(figure)
-    assert f"my model: {network.evaluate(rows, y).accuracy:.2%} of 300 images right" in shown
+    assert f"m.safetensors: {network.evaluate(rows, y).accuracy:.2%} of 300 images right" in shown
     for heading in ("Confusion", "Classes", "Worst mistakes", "Weights of the first layer"):
         assert heading in shown
     probabilities = network.predict_proba(rows)
@@ -109,11 +109,10 @@ def test_sheet(some_images, backend, scaled, tmp_path):
     assert len(drawn) == sheet.UNITS
     for picture, unit in zip(drawn, sorted(strongest), strict=True):
         np.testing.assert_array_equal(picture.ravel(), weights[:, unit])
+    assert_nothing_overlaps_and_nothing_is_cut_off(figure)
 
 
-def test_nothing_overlaps_and_nothing_is_cut_off(some_images):
-    pytest.importorskip("matplotlib")
-    figure = sheet.draw(perceptron(784, 100, 10, seed=0), *some_images, None, "m.safetensors")
+def assert_nothing_overlaps_and_nothing_is_cut_off(figure) -> None:
     figure.canvas.draw()
     page = figure.bbox
     boxes = [axes.get_tightbbox() for axes in figure.axes]
