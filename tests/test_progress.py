@@ -326,7 +326,7 @@ except KeyboardInterrupt:
         code = """
 net = network()
 net.optimizer = fastnn.SGD(1e30)
-net.fit(np.tile(X, (40, 1)), np.tile(Y, 40), batch_size=1, progress=True, on_divergence="warn")
+net.fit(np.tile(X, (10, 1)), np.tile(Y, 10), batch_size=1, progress=True, on_divergence="warn")
 """
         shown = in_a_terminal(code)[1]
         (warning,) = [line for line in shown if "RuntimeWarning" in line]
