@@ -13,7 +13,7 @@ Too large an alpha makes it worse at both.
 ::
 
     python examples/regularization.py             five seeds, 50 epochs
-    python examples/regularization.py --quick     one seed, three alphas, 30 epochs
+    python examples/regularization.py --quick     one seed, three alphas, 20 epochs
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def draw(rows: dict, path: str) -> None:
 def main() -> None:
     """Train with every alpha from every seed, on other digits for each seed."""
     options = parse_options(__doc__, seeds=5)
-    epochs = 30 if options.quick else 50
+    epochs = 20 if options.quick else 50
     alphas = [0, 0.001, 0.03] if options.quick else [0, 0.0003, 0.001, 0.003, 0.01, 0.03]
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
     rows = {alpha: [] for alpha in alphas}

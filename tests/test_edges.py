@@ -240,9 +240,14 @@ def test_the_command_runs(tmp_path):
     (edge,) = document["edges"]
     assert [row["work"] for row in edge["found"]] == list(EDGES["lines"].works)
     assert edge["found"][0]["ratios"]["normal equations"][0] > 0
-    wrong = subprocess.run([*command[:3], "dance"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert "no edge dance" in wrong.stderr
+
+
+def test_a_name_that_is_no_edge_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["edges", "dance"])
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 2
+    assert "no edge dance" in capsys.readouterr().err
 
 
 def rows_of(text: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks are not in the package
 
 from numba import njit
 
-from benchmarks.exercises import racing
+from benchmarks.exercises import __main__, racing
 from benchmarks.exercises.checking import fault_of
 from benchmarks.exercises.tasks import EXERCISES
 from benchmarks.ladder import r06_row_kernels
@@ -293,11 +292,23 @@ def test_the_command_takes_a_file(tmp_path):
     assert wrong.returncode == 1
     assert "wrong on the shape 1 x 1 x 1: A[0, 0] is" in wrong.stdout
     assert "times the speed" not in wrong.stdout
-    refused = run(5, "--file", mine)
-    assert refused.returncode == 2
-    assert "has no function of this exercise" in refused.stderr
-    assert "there is no exercise 6" in run(6).stderr
-    assert "there is no" in run(1, "--file", Path("absent.py")).stderr
+
+
+def test_what_is_not_there_is_refused(tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def row_forward(X, W, b, A):\n    A[:] = X @ W + b\n")
+    for name, value in __main__.ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    for arguments, said in (
+        (["5", "--file", str(mine)], "has no function of this exercise"),
+        (["6"], "there is no exercise 6"),
+        (["1", "--file", "absent.py"], "there is no absent.py"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["exercises", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            __main__.main()
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=TITLES)
