@@ -109,9 +109,10 @@ def counted_as_expected(cycles: np.ndarray, parts: set[tuple[int, str]]) -> bool
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_laps_change_no_bit(name, rng):
-    """In float32: one text counts them for both dtypes, and to compile it again takes long."""
-    (units, options, density, batch_size), dtype = NETWORKS[name], np.float32
+def test_laps_change_no_bit(name, dtype, rng):
+    units, options, density, batch_size = NETWORKS[name]
+    if "matmul_precision" in options and dtype != np.float32:
+        pytest.skip("bfloat16 is rounded from float32")
     X, y = samples(units, density, dtype, rng)
     plain, nothing, _ = trained(network(units, dtype, **options), X, y, batch_size, False)
     counted, (cycles,), parts = trained(network(units, dtype, **options), X, y, batch_size, True)
