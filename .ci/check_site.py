@@ -2,7 +2,8 @@
 
 Every link within it must lead to a file, and its anchor be there. In Chromium, where there is one,
 each page is opened on a phone, whose window then grows to that of a desk: nothing is wrong on the
-console, pictures are there, formulas are set, and no page is wider than the window.
+console, pictures are there, formulas are set, and no page is wider than the window. What a page
+does once, when it is loaded, it does on the phone.
 """
 
 from __future__ import annotations
@@ -120,11 +121,11 @@ def seen_of(site: Path, browser: str, driver: str, pages: list[Path]) -> list[st
         window = webdriver.Chrome(options=options, service=service)
         try:
             for path in pages:
-                for name, (width, height) in WINDOWS.items():
+                for number, (name, (width, height)) in enumerate(WINDOWS.items()):
                     size = {"width": width, "height": height, "deviceScaleFactor": 1}
                     size["mobile"] = width < 600
                     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-                    if name == "phone":
+                    if number == 0:
                         window.get(path.as_uri())
                     wrong = window.execute_async_script(FAULTS, width)
                     wrong += [entry["message"] for entry in window.get_log("browser")]

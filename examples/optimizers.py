@@ -108,8 +108,8 @@ def main() -> None:
     kinds = ["sigmoid"] if options.quick else list(NETWORKS)
     grid = {name: rates[2:4] if options.quick else rates for name, rates in RATES.items()}
     X, y, X_val, y_val, _, _ = fastnn.load_dataset(flatten=True)
-    shown = 2000 if options.quick else len(X_val)
-    data = (X[:SAMPLES], y[:SAMPLES], X_val[:shown], y_val[:shown])
+    validated = 2000 if options.quick else len(X_val)
+    data = (X[:SAMPLES], y[:SAMPLES], X_val[:validated], y_val[:validated])
     choices = [(kind, name, rate) for kind in kinds for name in grid for rate in grid[name]]
     tuning = {choice: final_loss(train(data, *choice, TUNING_SEED)) for choice in each(choices)}
     best = {

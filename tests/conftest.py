@@ -104,10 +104,10 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory):
+def made_once(tmp_path_factory, request):
     """A function that returns a text by its name, which one process of a run makes for all."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if hasattr(request.config, "workerinput"):  # of xdist
         folder = folder.parent
 
     def text(name: str, make: Callable[[], str]) -> str:

@@ -56,28 +56,34 @@ def network_of(*units: int, **options) -> fastnn.Network:
     return fastnn.Network(layers, optimizer=fastnn.Adam(), seed=0, backend="numba", **options)
 
 
-def by_fit(units: tuple[int, int, int], batch: int, threads: int) -> Callable[[int], None]:
-    """Return a function that takes steps in the compiled epoch."""
+def by_fit(units: tuple[int, int, int], batch: int, threads: int) -> Callable[[int], int]:
+    """Return a function that takes at least so many steps in the compiled epoch, and says how many.
+
+    A call takes `CALL` of them.
+    """
     rng, network = np.random.default_rng(0), network_of(*units, clip_norm=1.0)
     X = rng.standard_normal((CALL * batch, units[0]), np.float32)
     y = rng.integers(0, units[2], len(X))
 
-    def take(steps: int) -> None:
-        for _ in range(-(-steps // CALL)):
+    def take(steps: int) -> int:
+        calls = -(-steps // CALL)
+        for _ in range(calls):
             network.fit(X, y, batch_size=batch, threads=threads, progress=False)
+        return calls * CALL
 
     return take
 
 
-def by_layers() -> Callable[[int], None]:
-    """Return a function that takes steps by `train_step`, and predicts."""
+def by_layers() -> Callable[[int], int]:
+    """Return a function that takes steps by `train_step`, and predicts; it says how many."""
     rng, network = np.random.default_rng(0), network_of(6, 5, 3)
     X, y = rng.standard_normal((7, 6), np.float32), rng.integers(0, 3, 7)
 
-    def take(steps: int) -> None:
+    def take(steps: int) -> int:
         for _ in range(steps):
             network.train_step(X, y)
             network.predict(X)
+        return steps
 
     return take
 
@@ -93,11 +99,10 @@ WAYS = {
 def watched(steps: int) -> Iterator[tuple[str, int, Held]]:
     """Take steps in each way; yield what is held after each tenth of them."""
     for name, (make, share) in WAYS.items():
-        take = make()
-        part = steps // share // 10
-        for number in range(1, 11):
-            take(part)
-            yield name, number * part, Held.now()
+        take, taken = make(), 0
+        for _ in range(10):
+            taken += take(max(steps // share // 10, 1))
+            yield name, taken, Held.now()
 
 
 def main() -> int:

@@ -46,7 +46,7 @@ def run_alone(*arguments, **options) -> subprocess.CompletedProcess:
     )
 
 
-def run(*arguments, env=(), cwd=None, input="") -> subprocess.CompletedProcess:
+def run(*arguments, env=None, cwd=None, input="") -> subprocess.CompletedProcess:
     """Run the command here, as it would run alone."""
     command = list(map(str, arguments))
     output, errors = io.StringIO(), io.StringIO()
@@ -59,7 +59,7 @@ def run(*arguments, env=(), cwd=None, input="") -> subprocess.CompletedProcess:
         warnings.simplefilter("default")
         patched.chdir(cwd or tempfile.gettempdir())
         patched.setattr(sys, "stdin", io.StringIO(input))
-        for name, value in dict(env).items():
+        for name, value in (env or {}).items():
             patched.setenv(name, value)
         try:
             status = main(command)

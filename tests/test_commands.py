@@ -37,11 +37,12 @@ INSTEAD = {
     "fastnn train --epochs # --checkpoint training.safetensors --resume": "{} --epochs 2",
     "fastnn sweep": "{} --seeds 2 --epochs 1",
     # Measurements: a round, of what `SHORTENED` leaves, beside nobody, as peers may be missing.
-    # Another end than success is a stub that is not filled in.
+    # Other ends than success are a stub that is not filled in, and noise that hides a ratio.
     "fastnn bench": "{} --rounds 1 --peers ''",
     "fastnn bench --suite operations": "{} --rounds 1",
     "fastnn bench --suite trainings": "{} --rounds 1",
     "fastnn bench --suite step": "{} --rounds 1 --dtype float32",
+    "fastnn bench --compare HEAD~1 HEAD": "{} --rounds 3 || [ $? -ne 2 ]",
     "fastnn bench --beside": "cp laptop.json server.json && {}",
     "pytest benchmarks": "{} --benchmark-max-time 0.01 --benchmark-min-rounds 1",
     "python -m benchmarks.exercises": "{} || [ $? = 1 ]",

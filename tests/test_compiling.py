@@ -323,7 +323,7 @@ print(hashlib.sha256(network._parameters.vector.tobytes() + b"".join(alone)).hex
 def test_the_ordinary_way_computes_the_same(tmp_path):
     """Where something private of Numba's is not there: a compiled epoch, and layers alone.
 
-    What is compiled here is that of all tests.
+    What this Numba compiles comes from the cache of all tests.
     """
     cache = {"here": {}, "moved": {"NUMBA_CACHE_DIR": str(tmp_path)}}
     printed = {

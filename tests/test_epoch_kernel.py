@@ -579,8 +579,9 @@ print(jit.jit(lambda x: x + 1)(1), "numba" in sys.modules)
         )
 
     network = fastnn.Network([fastnn.Dense(3, 2)], backend="numba", seed=0)
-    loss = network.fit(np.eye(3), [0, 1, 0]).loss  # compiled now, if it was not yet
+    loss = network.fit(np.eye(3), [0, 1, 0]).loss
     expected = f"{loss} {network.predict_proba(np.eye(3))}\n"
+    assert output().startswith(expected)  # compiled by now, if it was not yet
     assert output() == f"{expected}False\n2 True\n"
 
 

@@ -67,11 +67,14 @@ def compiled() -> str:
 
 def test_for_another_processor_it_starts_itself_anew(monkeypatch):
     started = []
-    monkeypatch.setattr(subprocess, "call", lambda *command, env: started.append(env) or 7)
+    monkeypatch.setattr(subprocess, "call", lambda *call, env: started.append((*call, env)) or 7)
     monkeypatch.setattr(sys, "argv", ["ladder", "9", "--assembly", "--cpu", CPU])
     assert __main__.main() == 7
     wanted = {**__main__.ONE_THREAD, "NUMBA_CPU_NAME": CPU, "NUMBA_CPU_FEATURES": ""}
-    assert wanted.items() <= started[0].items()
+    [(command, environment)] = started
+    module = [sys.executable, "-m", "benchmarks.ladder"]
+    assert command == [*module, "9", "--assembly", "--cpu", CPU]
+    assert wanted.items() <= environment.items()
 
 
 def cells(text: str) -> list[list[str]]:

@@ -59,7 +59,7 @@ def test_all_of(marker, told):
         told = told | {"FASTNN_TEST_BITS": ulps.bits_of_results()}
     files = [
         file
-        for file in (ROOT / "tests").glob("test_*.py")
+        for file in sorted((ROOT / "tests").glob("test_*.py"))
         if f"mark.{marker}" in file.read_text("utf-8")
     ]
     assert files

@@ -94,3 +94,5 @@ def test_what_a_reader_sees(check, tmp_path):
             found = [fault for fault in faults if fault.startswith(start)]
             assert bool(found) == (window in expected), (start, found)
             assert not found or any(expected[window] in fault for fault in found), found
+            faults = [fault for fault in faults if fault not in found]
+    assert faults == []
