@@ -144,9 +144,14 @@ def commands(page: str) -> list[str]:
     return [part for line in lines for part in APART.split(line)[::2]]
 
 
+def unplaced(command: str) -> str:
+    """Return a command without the folder of its program."""
+    return re.sub(r"^((?:\w+=\S+ )*)\.venv[\w-]*/bin/", r"\1", command)
+
+
 def bare(command: str) -> str:
-    """Return a command without variables before it, and without the folder of its program."""
-    return re.sub(r"^(\w+=\S+ )*(\.venv[\w-]*/bin/)?", "", command)
+    """Return a command without that folder, and without variables before it."""
+    return re.sub(r"^(\w+=\S+ )*", "", unplaced(command))
 
 
 def row(command: str) -> str | None:
@@ -168,16 +173,18 @@ def programs(page: str) -> list[str]:
 
     A measurement or test that stood on this page or on one before it is not run again.
     """
-    seen = {bare(command) for name in WITH_COMMANDS if name < page for command in commands(name)}
+    before = [name for name in WITH_COMMANDS if name < page]
+    seen = {unplaced(command) for name in before for command in commands(name)}
     found = []
     for block in blocks(page):
         lines = []
         for line in block:
             parts = []
             for command in APART.split(line)[::2]:
-                again = bare(command) in seen and not re.match(r"fastnn (?!bench)", bare(command))
+                each_time = re.match(r"fastnn (?!bench)", bare(command))
+                again = unplaced(command) in seen and not each_time
                 runs = None if again else in_place_of(command)
-                seen.add(bare(command))
+                seen.add(unplaced(command))
                 parts.append(runs or ":")
             lines.append(" && ".join(parts))
         found.append("\n".join(lines))
