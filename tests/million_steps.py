@@ -90,7 +90,7 @@ def by_layers() -> Callable[[int], int]:
 
 WAYS = {
     "compiled epoch": (lambda: by_fit((6, 5, 3), 2, 1), 1),
-    "compiled epoch, two threads": (lambda: by_fit((150, 120, 3), 4, 2), 1),
+    "compiled epoch, two threads": (lambda: by_fit((150, 120, 3), 4, 2), 4),
     "train_step and predict": (by_layers, 10),
 }
 """What takes the steps, and the share of them that it takes."""
