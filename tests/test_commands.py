@@ -42,7 +42,7 @@ INSTEAD = {
     "fastnn bench --suite operations": "{} --rounds 1",
     "fastnn bench --suite trainings": "{} --rounds 1",
     "fastnn bench --suite step": "{} --rounds 1 --dtype float32",
-    "fastnn bench --compare HEAD~1 HEAD": "{} --rounds 3 || [ $? -ne 2 ]",
+    "fastnn bench --compare HEAD~1 HEAD": "{} --rounds 3 --batch-size 64 || [ $? -ne 2 ]",
     "fastnn bench --beside": "cp laptop.json server.json && {}",
     "pytest benchmarks": "{} --benchmark-max-time 0.01 --benchmark-min-rounds 1",
     "python -m benchmarks.exercises": "{} || [ $? = 1 ]",
