@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import gzip
 import mmap
 import os
@@ -69,6 +70,13 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 settings.load_profile("default of fastnn")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected, which stays to the end, out of each collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
 
 BATCHES = (1, 7, 16, 33)
 """One sample, odd, a whole number of vectors, and one more than that."""
