@@ -111,6 +111,20 @@ def digits():
     return X[:2000], y[:2000], X_val[:500], y_val[:500]
 
 
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """Return a function that returns what a command says of arguments that it refuses."""
+
+    def said(main: Callable[[], object], *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return said
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory, request):
     """A function that returns a text by its name, which one process of a run makes for all."""

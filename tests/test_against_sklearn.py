@@ -58,12 +58,8 @@ def test_a_first_fit_is_one_of_a_new_process(script):
         (["--max-iter", "0"], "--max-iter: expected 1 or more, got 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(script, arguments, said, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["against_sklearn.py", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        script.main()
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+def test_what_cannot_be_compared_is_refused(script, arguments, said, refusal):
+    assert said in refusal(script.main, *arguments)
 
 
 def test_a_table_has_what_was_asked_for(script, monkeypatch, capsys):

@@ -242,12 +242,8 @@ def test_the_command_runs(tmp_path):
     assert edge["found"][0]["ratios"]["normal equations"][0] > 0
 
 
-def test_a_name_that_is_no_edge_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["edges", "dance"])
-    with pytest.raises(SystemExit) as ended:
-        __main__.main()
-    assert ended.value.code == 2
-    assert "no edge dance" in capsys.readouterr().err
+def test_a_name_that_is_no_edge_is_refused(refusal):
+    assert "no edge dance" in refusal(__main__.main, "dance")
 
 
 def rows_of(text: str) -> list[str]:

@@ -294,21 +294,15 @@ def test_the_command_takes_a_file(tmp_path):
     assert "times the speed" not in wrong.stdout
 
 
-def test_what_is_not_there_is_refused(tmp_path, monkeypatch, capsys):
+def test_what_is_not_there_is_refused(tmp_path, monkeypatch, refusal):
     mine = tmp_path / "mine.py"
     mine.write_text("def row_forward(X, W, b, A):\n    A[:] = X @ W + b\n")
     for name, value in __main__.ONE_THREAD.items():
         monkeypatch.setenv(name, value)
-    for arguments, said in (
-        (["5", "--file", str(mine)], "has no function of this exercise"),
-        (["6"], "there is no exercise 6"),
-        (["1", "--file", "absent.py"], "there is no absent.py"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["exercises", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            __main__.main()
-        assert ended.value.code == 2
-        assert said in capsys.readouterr().err
+    main = __main__.main
+    assert "has no function of this exercise" in refusal(main, 5, "--file", mine)
+    assert "there is no exercise 6" in refusal(main, 6)
+    assert "there is no absent.py" in refusal(main, 1, "--file", "absent.py")
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=TITLES)

@@ -84,12 +84,8 @@ def test_pages_show_what_is_there_and_leave_nothing_out():
     assert pictures == {name.rpartition("/")[2] for _, name in shown}
 
 
-def test_a_name_that_is_none_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["figures", "ladders"])
-    with pytest.raises(SystemExit) as ended:
-        __main__.main()
-    assert ended.value.code == 2
-    assert "got ladders" in capsys.readouterr().err
+def test_a_name_that_is_none_is_refused(refusal):
+    assert "got ladders" in refusal(__main__.main, "ladders")
 
 
 def test_results_are_kept(tmp_path):

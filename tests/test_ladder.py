@@ -182,10 +182,7 @@ def test_the_command(tmp_path):
         (["3", "--rounds", "0"], "--rounds: expected 1 or more, got 0"),
     ],
 )
-def test_what_cannot_be_climbed_is_refused(arguments, said, monkeypatch, capsys):
+def test_what_cannot_be_climbed_is_refused(arguments, said, monkeypatch, refusal):
     for name, value in __main__.ONE_THREAD.items():  # or it starts Python anew
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["ladder", *arguments])
-    with pytest.raises(SystemExit, match="2"):
-        __main__.main()
-    assert said in capsys.readouterr().err
+    assert said in refusal(__main__.main, *arguments)

@@ -34,6 +34,9 @@ CPU = "znver5"
 PAGES = sorted((ROOT / "docs" / "ladder").glob("[01][0-9]-*.md"))
 
 
+ENVIRONMENT = {**__main__.ONE_THREAD, "NUMBA_CPU_NAME": CPU, "NUMBA_CPU_FEATURES": ""}
+"""In which the command starts itself anew for that processor."""
+
 ALL = """
 import contextlib, io, json, sys
 from benchmarks.ladder.__main__ import main
@@ -56,10 +59,9 @@ def told(made_once):
 
 def compiled() -> str:
     """Return what the command prints, in the environment that it would start itself in."""
-    environment = {**__main__.ONE_THREAD, "NUMBA_CPU_NAME": CPU, "NUMBA_CPU_FEATURES": ""}
     done = subprocess.run(
         [sys.executable, "-c", ALL], text=True, capture_output=True, cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -70,11 +72,10 @@ def test_for_another_processor_it_starts_itself_anew(monkeypatch):
     monkeypatch.setattr(subprocess, "call", lambda *call, env: started.append((*call, env)) or 7)
     monkeypatch.setattr(sys, "argv", ["ladder", "9", "--assembly", "--cpu", CPU])
     assert __main__.main() == 7
-    wanted = {**__main__.ONE_THREAD, "NUMBA_CPU_NAME": CPU, "NUMBA_CPU_FEATURES": ""}
     [(command, environment)] = started
     module = [sys.executable, "-m", "benchmarks.ladder"]
     assert command == [*module, "9", "--assembly", "--cpu", CPU]
-    assert wanted.items() <= environment.items()
+    assert ENVIRONMENT.items() <= environment.items()
 
 
 def cells(text: str) -> list[list[str]]:
