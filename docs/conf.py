@@ -92,6 +92,9 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"^common\.py$",
     "reset_argv": "gallery_pictures.quick_form",
     "image_scrapers": ("gallery_pictures.scrape",),
+    "reset_modules": ("matplotlib", "gallery_pictures.be_strict"),
+    "reset_modules_order": "both",
+    "parallel": True,  # as many as `sphinx -j` says, by the joblib that scikit-learn brings
     "min_reported_time": 1e9,
     "download_all_examples": False,
     "notebook_extensions": set(),  # a script's page in a notebook would be one cell

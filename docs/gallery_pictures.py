@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sphinx_gallery.scrapers import figure_rst
 
-PICTURE = Path(tempfile.gettempdir()) / "fastnn-gallery.png"
+PICTURE = Path(tempfile.gettempdir()) / f"fastnn-gallery-{os.getpid()}.png"
+"""Of the one example that this process runs at a time."""
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 ORDER = re.findall(r"^\| `(\w+\.py)` \|", README, re.M)
+strictness = ExitStack()
 
 
 def place(name: str) -> tuple[int, str]:
@@ -23,6 +28,15 @@ def place(name: str) -> tuple[int, str]:
 def quick_form(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
     """Return the arguments of an example: its quick form."""
     return ["--quick", "--output", str(PICTURE)]
+
+
+def be_strict(gallery_conf: dict[str, Any], example: str | None, when: str) -> None:
+    """Have an example end with its first warning, as in the tests."""
+    strictness.close()
+    if when == "before" and example:
+        strictness.enter_context(warnings.catch_warnings())
+        for category in (RuntimeWarning, UserWarning):
+            warnings.simplefilter("error", category)
 
 
 def scrape(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:

@@ -74,12 +74,12 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def conclude(claims: Mapping[str, bool]) -> None:
-    """Say of each claim whether the figures above bear it out; exit with 1 if one fails."""
+    """Say of each claim whether the figures above bear it out; end with those that fail."""
     print()
     for claim, holds in claims.items():
         print(f"[{'x' if holds else ' '}] {claim}")
-    if not all(claims.values()):
-        sys.exit(1)
+    if failing := [claim for claim, holds in claims.items() if not holds]:
+        sys.exit(f"The figures don't bear out: {'; '.join(failing)}")
 
 
 def new_figure(width: float, height: float) -> Figure:
