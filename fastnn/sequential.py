@@ -72,10 +72,19 @@ class Sequential(Sequence[Layer]):
     if not TYPE_CHECKING:  # which would take any attribute for one
 
         def __getattr__(self, name: str) -> NoReturn:
-            kind = type(self)
-            hint = "" if name.startswith("_") else habits.of_network(name, dir(kind))
-            message = f"{kind.__name__!r} object has no attribute {name!r}{hint}"
-            raise AttributeError(message, name=name, obj=self)
+            raise self._no_attribute(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            # Notes of a user's own are welcome, but what means something elsewhere would be lost.
+            if name in habits.OF_NETWORKS and not hasattr(type(self), name):
+                raise self._no_attribute(name)
+            super().__setattr__(name, value)
+
+    def _no_attribute(self, name: str) -> AttributeError:
+        kind = type(self)
+        hint = "" if name.startswith("_") else habits.of_network(name, dir(kind))
+        message = f"{kind.__name__!r} object has no attribute {name!r}{hint}"
+        return AttributeError(message, name=name, obj=self)
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_parameters", "_programs", "_lock")

@@ -160,6 +160,26 @@ def test_attributes_of_networks_elsewhere(name, message):
     assert not hasattr(network(), name)
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "lr", "weights"])
+def test_what_would_have_no_effect_is_not_set(name):
+    net = network()
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; write network\.") as error:
+        setattr(net, name, 0.01)
+    assert error.value.name == name
+    assert name not in vars(net)
+    net.note = "a user's own"
+    assert fastnn.Network.__copy__(net).note == net.note
+
+
+def test_a_class_of_ones_own_may_have_what_networks_have_not():
+    class Rated(Network):
+        learning_rate = 0.1
+
+    net = Rated([Dense(4, 3)])
+    net.learning_rate = 0.2
+    assert net.learning_rate == 0.2
+
+
 def test_layers_and_a_call():
     net = network()
     assert net.layers == tuple(net)
