@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import gzip
+import itertools
 import mmap
 import os
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +252,21 @@ def python(program: str, *arguments: str, **variables: str) -> subprocess.Comple
     )  # fmt: skip
 
 
+def in_pairs(**axes: Iterable) -> tuple[str, list[tuple]]:
+    """Return arguments of `parametrize`: few cases, in which any two values of two axes meet.
+
+    What a mistake depends on is a value or two; of more, most combinations say nothing new.
+    """
+    everything = list(itertools.product(*axes.values()))
+    pairs = [set(itertools.combinations(enumerate(case), 2)) for case in everything]
+    cases, missing = [], set().union(*pairs)
+    while missing:
+        best = max(range(len(pairs)), key=lambda at: len(pairs[at] & missing))
+        missing -= pairs[best]
+        cases.append(everything[best])
+    return ", ".join(axes), cases
+
+
 def once(*values):
     """Return parameters that are left out where tests run again: `test_other_processors.py`."""
     return [pytest.param(value, marks=pytest.mark.once) for value in values]
@@ -271,7 +286,7 @@ def perceptron(*units: int, **options) -> fastnn.Network:
     """Return a network of dense layers with ReLU between them."""
     rate = options.pop("learning_rate", 0.1)
     network = fastnn.Network(**options)
-    for i, (inputs, outputs) in enumerate(pairwise(units)):
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(units)):
         if i:
             network.add(fastnn.ReLU())
         network.add(fastnn.Dense(inputs, outputs, rate))

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import in_pairs, perceptron
 from test_epoch_kernel import CACHED_BYTES, Case
 from test_epoch_stages import MIXED, D
 from test_epoch_stages import Case as StagesCase
@@ -42,6 +42,8 @@ RESTLESS = {
 }  # fmt: skip
 """Members believe that the caller is faster alone: they part after every step, and come back."""
 
+SETTINGS = {"patient": {}, "restless": RESTLESS}
+
 SIZES = [
     (784, 100, 200, 10),
     (784, 800, 800, 10),  # large enough for four, and to share dense input by outputs
@@ -65,7 +67,13 @@ def _of_members(program, threads):
     return program._team(members).tables[1:] if members > 1 else []
 
 
+def teams_of(program):
+    """The numbers of threads of which each has another team, of up to four."""
+    return sorted({program.members(threads) for threads in (1, 2, 4)})
+
+
 def result(case: Case, threads: int, density: float = 0.3, settings=None, value: str = "00"):
+    case.parameters[:] = case.initial
     program = case.program(density)
     for table in [program.training, *_of_members(program, threads)]:
         table.fill(value)
@@ -76,70 +84,96 @@ def result(case: Case, threads: int, density: float = 0.3, settings=None, value:
     return case.parameters.tobytes(), *totals
 
 
-@pytest.mark.parametrize("settings", [{}, RESTLESS], ids=["patient", "restless"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("density", [0.2, 1.0])
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 32, 100])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.fixture
+def together(monkeypatch):
+    """The caller waits until others are awake, so that few steps are enough to share some."""
+    monkeypatch.setattr(meetings.Signals, "patience", lambda signals: 50_000_000)
+
+
+@pytest.mark.usefixtures("together")
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    *in_pairs(
+        sizes=SIZES, batch_size=(3, 7, 32, 100), density=(0.2, 1.0), dtype=("float32", "float64")
+    ),
+    ids=str,
+)
 def test_same_bits(sizes, batch_size, density, dtype, settings):
+    input_dtype = np.float32 if batch_size == 7 else np.uint8
+    steps = 4 if settings == "patient" else 12
+    case = Case(sizes, batch_size, min(steps * batch_size - 1, 150), dtype, input_dtype, density)
     results = []
-    for threads in (1, 2, 3, 4):
-        input_dtype = np.float32 if batch_size == 7 else np.uint8
-        case = Case(sizes, batch_size, min(10 * batch_size, 150), dtype, input_dtype, density)
+    for threads in teams_of(case.program()):
         # what lay in the workspace before doesn't matter either
         value = guards.FILLS[threads % 3]
-        results.append(result(case, threads, density, settings, value))
+        results.append(result(case, threads, density, SETTINGS[settings], value))
+    assert len(results) > 1
     assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("cached_bytes", CACHED_BYTES)
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_a_team_is_a_power_of_two():
+    large, small = (Case(sizes, 32, 1).program() for sizes in (SIZES[1], SIZES[0]))
+    assert [large.members(threads) for threads in range(1, 9)] == [1, 2, 2, 4, 4, 4, 4, 4]
+    assert [small.members(threads) for threads in range(1, 9)] == [1, 2, 2, 2, 2, 2, 2, 2]
+    for batch_size, members in ((blocks.FEW_SAMPLES, 1), (blocks.FEW_SAMPLES + 1, 4)):
+        assert Case(SIZES[1], batch_size, 1).program().members(4) == members
+
+
+@pytest.mark.usefixtures("together")
+@pytest.mark.parametrize(
+    *in_pairs(sizes=SIZES, cached_bytes=CACHED_BYTES, dtype=("float32", "float64")), ids=str
+)
 def test_same_bits_whatever_the_first_level_cache_holds(sizes, cached_bytes, dtype, monkeypatch):
     monkeypatch.setattr(epoch_table, "CACHED_BYTES", cached_bytes)
-    results = []
-    for threads in (1, 2, 4):
-        case = Case(sizes, 32, 100, dtype, np.uint8, 0.2)
-        results.append(result(case, threads, 0.2, value=guards.FILLS[threads % 3]))
+    case = Case(sizes, 32, 40, dtype, np.uint8, 0.2)
+    results = [
+        result(case, threads, 0.2, value=guards.FILLS[threads % 3])
+        for threads in teams_of(case.program())
+    ]
     assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("settings", [{}, RESTLESS], ids=["patient", "restless"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("together")
 @pytest.mark.parametrize(
-    ("rule", "l2", "clip_norm"),
-    [("sgd", 0.0, 0.0), ("sgd", 0.01, 0.0), ("adam", 0.01, 0.0), ("adam", 0.01, 0.1)],
-)
-@pytest.mark.parametrize("batch_size", [1, 3, 40])
-@pytest.mark.parametrize("spec", STAGED.values(), ids=STAGED)
-def test_same_bits_with_stages_and_rules(
-    spec, batch_size, rule, l2, clip_norm, dtype, settings
-):  # fmt: skip
-    results = []
-    for threads in (1, 2, 4):
-        case = StagesCase(
-            *spec, loss="mse", batch_size=batch_size, samples=4 * batch_size - 1,
-            dtype=dtype, real_targets=True,
-        )  # fmt: skip
-        kind = description.Rule(rule, 0.9, 0.999, 1e-8)
-        layers = [
-            replace(layer, rule=kind, l2=l2) if isinstance(layer, description.Dense)
-            else replace(layer, rule=kind) if isinstance(layer, description.BatchNorm)
-            else layer
-            for layer in case.layers
-        ]  # fmt: skip
-        program = Program(
-            layers, "mse", batch_size, dtype, case.samples.dtype, 0.4, clip_norm=clip_norm
+    *in_pairs(
+        spec=STAGED, batch_size=(3, 40), dtype=("float32", "float64"), settings=SETTINGS,
+        trained=[("sgd", 0.0, 0.0), ("sgd", 0.01, 0.0), ("adam", 0.01, 0.0), ("adam", 0.01, 0.1)],
+    ),
+    ids=str,
+)  # fmt: skip
+def test_same_bits_with_stages_and_rules(spec, batch_size, dtype, settings, trained):
+    rule, l2, clip_norm = trained
+    case = StagesCase(
+        *STAGED[spec], loss="mse", batch_size=batch_size, samples=4 * batch_size - 1,
+        dtype=dtype, real_targets=True,
+    )  # fmt: skip
+    kind = description.Rule(rule, 0.9, 0.999, 1e-8)
+    layers = [
+        replace(layer, rule=kind, l2=l2) if isinstance(layer, description.Dense)
+        else replace(layer, rule=kind) if isinstance(layer, description.BatchNorm)
+        else layer
+        for layer in case.layers
+    ]  # fmt: skip
+
+    def new_program():
+        return Program(
+            layers, "mse", batch_size, case.dtype, case.samples.dtype, 0.4, clip_norm=clip_norm
         )
-        assert program._structure.chunks > 1 or batch_size <= blocks.FEW_SAMPLES
-        program._signals.settings.update(settings)
+
+    results = []
+    for threads in teams_of(new_program()):
+        case.parameters[:] = case.initial
+        program = new_program()
+        program._signals.settings.update(SETTINGS[settings])
         states = [memory.aligned_zeros(case.parameters.size, case.dtype) for _ in range(2)]
         totals = program.prepare(
             case.samples, case.targets, case.order, case.parameters,
             np.tile([0.01, 0.01, 0.01, 2.0], (4, len(program._structure.learned), 1)), states,
-            dropout_steps=case.steps, threads=threads,
+            dropout_steps=case.steps.copy(), threads=threads,
         )()  # fmt: skip
         vectors = (case.parameters, *states)
         results.append((*(vector.tobytes() for vector in vectors), *totals))
+    assert len(results) > 1
     assert len(set(results)) == 1
     assert np.isfinite(totals[0])
 
