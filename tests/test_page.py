@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import itertools
 import json
 import math
 import os
@@ -95,19 +96,17 @@ def draw(browser, digit: int, kind: str = "mouse") -> None:
 
 
 def array(browser, expression: str) -> np.ndarray:
-    """Return an array of the page as float64, by way of its shortest decimal form."""
-    return np.array(browser.execute_script(f"return Array.from({expression})"), np.float64)
+    """Return an array of the page as float64; as text, which a driver is slow to hand over."""
+    script = f"""
+        const bytes = new Uint8Array(Float64Array.from({expression}).buffer);
+        return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));"""
+    return np.frombuffer(base64.b64decode(browser.execute_script(script)), "<f8")
 
 
 def probabilities(browser, X: np.ndarray) -> np.ndarray:
     """Return what the page computes for pixels from 0 to 1."""
     script = "return arguments[0].map((x) => Array.from(softmax(forward(model, x).at(-1))))"
     return np.array(browser.execute_script(script, X.tolist()))
-
-
-def digits(count: int) -> np.ndarray:
-    X, *_ = fastnn.load_dataset(flatten=True)
-    return X[:count]
 
 
 SAMPLES = {
@@ -127,10 +126,16 @@ IN_A_PAGE = [
 ]
 """All but those for which the page has no formula, as functions in Python."""
 
+PREDICTIONS = itertools.cycle([("numba", np.float32), ("numpy", np.float64)])
+"""One for each layer: the page has the same numbers of both."""
 
-@pytest.mark.parametrize(("backend", "dtype"), [("numba", np.float32), ("numpy", np.float64)])
-@pytest.mark.parametrize("kind", IN_A_PAGE, ids=lambda kind: kind.__name__)
-def test_every_layer_is_computed_as_in_prediction(kind, opened, backend, dtype, rng):
+
+@pytest.mark.parametrize(
+    ("kind", "backend", "dtype"),
+    [(kind, *next(PREDICTIONS)) for kind in IN_A_PAGE],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_every_layer_is_computed_as_in_prediction(kind, opened, backend, dtype, rng, digits):
     def sample():
         layer = copy.deepcopy(SAMPLES[kind.__name__]())
         assert type(layer) is kind
@@ -147,14 +152,14 @@ def test_every_layer_is_computed_as_in_prediction(kind, opened, backend, dtype, 
             layer.running_mean, layer.running_variance = rng.uniform(0.1, 3, (2, 12))
     first.biases, last.biases = rng.normal(size=12), rng.normal(size=10)
     last.weights = 2 * rng.normal(size=(12, 10))
-    X = np.concatenate([digits(6), rng.uniform(size=(1, 784)), np.zeros((1, 784))])
+    X = np.concatenate([digits[0][:6], rng.uniform(size=(1, 784)), np.zeros((1, 784))])
     expected = network.predict_proba(X.astype(dtype))
     assert np.ptp(expected) > 0.3
     browser = opened(network)
     np.testing.assert_allclose(probabilities(browser, X), expected, rtol=0, atol=1e-5)
 
 
-def test_activations_are_those_of_forward(opened):
+def test_activations_are_those_of_forward(opened, digits):
     network = fastnn.Network(
         [
             fastnn.Rescaling(1 / 255),
@@ -168,8 +173,8 @@ def test_activations_are_those_of_forward(opened):
         ],
         seed=1,
     )
-    X, y, *_ = fastnn.load_dataset(flatten=True, dtype=np.uint8)
-    network.fit(X[:3000], y[:3000], epochs=2)
+    X, y, _, _ = digits
+    network.fit(np.rint(255 * X).astype(np.uint8), y, epochs=3)
     browser = opened(network)
     draw(browser, 5)
     stages = browser.execute_script(
@@ -211,9 +216,9 @@ def test_a_layer_without_a_step_is_refused(tmp_path, monkeypatch):
     ("width", "kind", "which"),
     [
         (1280, "mouse", range(10)),
-        (1280, "touch", (4, 7)),
-        (390, "mouse", (4, 7)),
-        (390, "touch", (2, 4, 7)),
+        (1280, "touch", (4,)),
+        (390, "mouse", (4,)),
+        (390, "touch", (4, 7)),
     ],
 )
 def test_drawn_digits(opened, reader, width, kind, which, tmp_path):
@@ -222,6 +227,8 @@ def test_drawn_digits(opened, reader, width, kind, which, tmp_path):
     from selenium.webdriver.common.by import By
 
     browser = opened(reader, width)
+    said = "document.querySelectorAll('#bars li span:last-child')"
+    bars = f"return Array.from({said}, (bar) => bar.innerText)"
     for digit in which:
         draw(browser, digit, kind)
         ink = array(browser, "ink()").reshape(PAD, PAD)
@@ -236,8 +243,7 @@ def test_drawn_digits(opened, reader, width, kind, which, tmp_path):
             browser.find_element(By.ID, "verdict").text.split()
             == f"{digit} is the most likely".split()
         )
-        bars = browser.find_elements(By.CSS_SELECTOR, "#bars li span:last-child")
-        assert [float(bar.text.rstrip(" %")) for bar in bars] == pytest.approx(
+        assert [float(bar.rstrip(" %")) for bar in browser.execute_script(bars)] == pytest.approx(
             100 * expected, abs=0.06
         )
         # what one sees on the pad, saved and read as any picture is
@@ -246,9 +252,9 @@ def test_drawn_digits(opened, reader, width, kind, which, tmp_path):
         visible.save(tmp_path / "drawn.png")
         assert reader.predict(images.read(tmp_path / "drawn.png").reshape(1, -1))[0] == digit
         browser.find_element(By.ID, "clear").click()
-        assert not array(browser, "ink()").any()
+        assert not browser.execute_script("return ink().some((amount) => amount > 0)")
         assert browser.find_element(By.ID, "verdict").text == "Nothing is drawn yet."
-        assert {bar.text for bar in bars} == {"-"}
+        assert set(browser.execute_script(bars)) == {"-"}
 
 
 def test_keyboard_and_fit(opened, reader):
@@ -258,8 +264,8 @@ def test_keyboard_and_fit(opened, reader):
     for width in (1280, 700, 390, 320):
         browser = opened(reader, width)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-        draw(browser, 2)
-        assert not browser.find_element(By.ID, "hint").is_displayed()
+    draw(browser, 2)
+    assert not browser.find_element(By.ID, "hint").is_displayed()
     keys = ActionChains(browser)
     keys.send_keys(Keys.TAB).send_keys(Keys.SPACE).perform()
     assert browser.switch_to.active_element.get_attribute("id") == "clear"
