@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import perceptron
+from conftest import in_pairs, perceptron
 
 import fastnn
 from fastnn.progress import Notebook
@@ -42,13 +42,19 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("lengths", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("batch_size", [1, 10, 32])
-def test_unshuffled_steps_are_those_of_fit(samples, backend, dtype, lengths, batch_size):
-    fitted, streamed = (perceptron(WIDTH, 20, CLASSES, seed=0, dtype=dtype) for _ in range(2))
+@pytest.mark.parametrize(
+    *in_pairs(
+        name=fastnn.available_backends(), dtype=("float32", "float64"), lengths=CUTS,
+        batch_size=(1, 10, 32),
+    )
+)  # fmt: skip
+def test_unshuffled_steps_are_those_of_fit(samples, name, dtype, lengths, batch_size):
+    fitted, streamed = (
+        perceptron(WIDTH, 20, CLASSES, seed=0, dtype=dtype, backend=name) for _ in range(2)
+    )
     options = {"epochs": 3, "batch_size": batch_size, "shuffle": False}
     expected = fitted.fit(*samples, **options)
-    history = streamed.fit_blocks(cut(*samples, lengths), **options)
+    history = streamed.fit_blocks(cut(*samples, CUTS[lengths]), **options)
     for ours, theirs in zip(streamed.get_weights(), fitted.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert history.loss == expected.loss

@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import bits, perceptron
+from conftest import bits, in_pairs, perceptron
 
 import fastnn
 from fastnn import (
@@ -92,9 +92,11 @@ OPTIMIZERS = {
 
 
 class TestNetworks:
-    @pytest.mark.parametrize("stack", STACKS)
-    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-    @pytest.mark.parametrize("batch", [1, 7, 32, 100])
+    @pytest.mark.parametrize(
+        *in_pairs(
+            stack=STACKS, optimizer=OPTIMIZERS, batch=(1, 7, 32, 100), dtype=("float32", "float64")
+        )
+    )
     def test_the_paths_agree(self, rng, monkeypatch, dtype, stack, optimizer, batch):
         X, y = samples(rng)
         networks = [

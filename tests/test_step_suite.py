@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import in_pairs
 
 import fastnn
 from fastnn import bench
@@ -58,18 +59,22 @@ def work(case: Case) -> list[tuple[int, str, Work]]:
         return Counted(program.training.shared[0], program.layers_of(members)).parts()
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 8, 32, 70, 128])
-@pytest.mark.parametrize("kind", ["random", "float"])
-@pytest.mark.parametrize("hidden", [(32,), (100, 200), (65, 40)])
+@pytest.mark.parametrize(
+    *in_pairs(
+        batch_size=(1, 2, 8, 32, 70, 128), kind=("random", "float"),
+        hidden=((32,), (100, 200), (65, 40)), dtype=("float32", "float64"),
+    ),
+    ids=str,
+)  # fmt: skip
 def test_all_products_of_a_step_are_counted(batch_size, kind, hidden, dtype):
     case = Case(
         "numba", task="step", shape=(784, *hidden, 10), batch_size=batch_size, samples=128,
-        dtype=dtype.name, input=kind,
+        dtype=dtype, input=kind,
     )  # fmt: skip
     found = work(case)
     assert 2 * sum(of.dense for *_, of in found) == case.flops / (case.samples // batch_size)
     # a kernel multiplies whole vectors: at least what is not zero, at most all and what pads it
-    lanes = MACHINE.vector_bits // 8 // dtype.itemsize
+    lanes = MACHINE.vector_bits // 8 // np.dtype(dtype).itemsize
     for layer, name, of in found:
         assert 0 <= of.nonzero <= of.dense
         assert of.multiply_adds * lanes >= of.nonzero, (layer, name)
