@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import re
 import warnings
@@ -124,6 +125,20 @@ def first_bad(found, losses):
     raise AssertionError("it has not diverged")
 
 
+@functools.cache
+def expected(backend, kind, optimizer="sgd", dtype="float32", weighted=False):
+    """Return which step is wrong first where rates jump at 25, how many are kept, and the state."""
+    network = made(kind, OPTIMIZERS[optimizer](jump_of(dtype)), dtype=dtype, backend=backend)
+    found, losses = one_by_one(network, 33, weights=WEIGHTS if weighted else None)
+    step, good = first_bad(found, losses)
+    assert step in (26, 27)
+    return step, good, found[good]
+
+
+def jump_of(dtype):
+    return Jump(25, 1e30 if dtype == "float32" else 1e300)
+
+
 def diverged(network, *data, **options):
     """Return the error of a fit, after which the network is of use."""
     with pytest.raises(DivergenceError) as caught:
@@ -139,18 +154,12 @@ def diverged(network, *data, **options):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_step_and_the_parameters_before_it(kind, optimizer, dtype, pause):
-    def make():
-        rate = Jump(25, 1e30 if dtype == "float32" else 1e300)
-        return made(kind, OPTIMIZERS[optimizer](rate), dtype=dtype)
-
-    found, losses = one_by_one(make(), 44)
-    step, good = first_bad(found, losses)
-    assert step in (26, 27)
-    network = make()
+def test_the_step_and_the_parameters_before_it(kind, optimizer, dtype, pause, backend):
+    step, good, before = expected(backend, kind, optimizer, dtype)
+    network = made(kind, OPTIMIZERS[optimizer](jump_of(dtype)), dtype=dtype)
     error = diverged(network)
     assert (error.epoch, error.step, error.steps_kept) == (3, step, good)
-    assert_same(state(network), found[good])
+    assert_same(state(network), before)
     assert network.history.samples_seen == good // 11 * len(X) + good % 11 * SIZE
     assert error.learning_rate == network[0].optimizer.rate(good)
     assert str(error).startswith(f"epoch 3, step {step}: ")
@@ -175,19 +184,17 @@ def test_the_step_and_the_parameters_before_it(kind, optimizer, dtype, pause):
     ids=" ".join,
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_however_it_is_trained(kind, options, pause, tmp_path):
+def test_however_it_is_trained(kind, options, pause, tmp_path, backend):
     if "checkpoint_every" in options:
         options = options | {"checkpoint": tmp_path / "file"}
         rate = LATE
     else:
         rate = Jump(25)
-    weights = options.get("sample_weight")
-    found, losses = one_by_one(made(kind, SGD(rate)), 55, weights=weights)
-    step, good = first_bad(found, losses)
+    step, good, before = expected(backend, kind, weighted="sample_weight" in options)
     network = made(kind, SGD(rate))
     error = diverged(network, **options)
     assert (error.step, error.steps_kept) == (step, good)
-    assert_same(state(network), found[good])
+    assert_same(state(network), before)
 
 
 @pytest.mark.parametrize("rows", [7, 20, 50, 210])
