@@ -20,7 +20,7 @@ import fuzz_files
 import fastnn
 from fastnn import cli, images, tables
 
-MUTATIONS = 100
+MUTATIONS = 50
 """Of each format. `python tests/fuzz_files.py` takes more."""
 
 

@@ -11,7 +11,7 @@ from random_networks import STEPS
 
 pytestmark = pytest.mark.usefixtures("programs_handed_on")
 
-SEED, NETWORKS, PARTS = 2026, 600, 4
+SEED, NETWORKS, PARTS = 2026, 240, 4
 
 
 @pytest.mark.parametrize("part", range(PARTS))
