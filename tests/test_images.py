@@ -44,7 +44,7 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize(("number", "kind"), enumerate(PICTURES))
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(PICTURES)))
 def test_drawn_digits_are_read(number, kind, reader, rng):
     """They lie where MNIST has them, and a network takes them for what they are."""
     digits = range(number % 2, 10, 2)
