@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import in_pairs
 
 import fastnn
 from fastnn import SGD, Dense, Dropout, LeakyReLU, Network, ReLU, Rescaling
@@ -50,9 +51,10 @@ def exact(
     )
 
 
-@pytest.mark.parametrize("l2", [0.0, 2.0**-6])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    *in_pairs(sizes=SIZES, optimizer=OPTIMIZERS, l2=(0.0, 2.0**-6), dtype=("float32", "float64")),
+    ids=str,
+)
 @pytest.mark.filterwarnings("ignore")
 def test_one_step(sizes, optimizer, l2, dtype):
     """A step by either path, which is as much as so few bits are exact for."""
