@@ -62,8 +62,7 @@ def test_memory_of_a_call_does_not_depend_on_its_steps(threads):
 
     # the least of several, as members may leave and come back, where others want the processor
     few = min(peak(20) for _ in range(3))
-    many = min(peak(2000) for _ in range(8))
-    assert many < few + 1000  # half a byte a step
+    assert any(peak(2000) < few + 1000 for _ in range(8))  # half a byte a step
 
 
 @pytest.mark.skipif(
