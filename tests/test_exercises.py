@@ -31,11 +31,6 @@ TITLES = [of.file for of in EXERCISES]
 FOLDER = ROOT / "benchmarks" / "exercises"
 
 
-def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "benchmarks.exercises", *map(str, arguments)]
-    return subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
-
-
 # ----------------------------------------------------------------------------------- solutions
 
 
@@ -270,28 +265,36 @@ def test_stubs_state_their_task(exercise):
 
 
 def test_the_command_names_stubs_that_are_not_filled_in():
-    done = run()
+    command = [sys.executable, "-m", "benchmarks.exercises"]
+    done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
     assert done.returncode == 1, done.stderr
     for exercise in EXERCISES:
         where = FOLDER / f"{exercise.file}.py"
         assert f"not filled in: write {exercise.function} in {where}" in done.stdout
 
 
-def test_the_command_takes_a_file(tmp_path):
+def test_the_command_takes_a_file(tmp_path, monkeypatch, capsys):
     mine = tmp_path / "mine.py"
     mine.write_text(
         "def row_forward(X, W, b, A):\n    A[:] = X @ W + b\n"
         "def sparse_forward(X, W, b, A):\n    A[:] = X @ W\n"
     )
-    right = run(2, "--file", mine)
-    assert "right on 7 shapes" in right.stdout, right.stderr
-    assert re.search(
-        r"\d \(.*\) times the speed of rung 6's forward on 32 x 784 x 112", right.stdout
-    )
-    wrong = run(4, "--file", mine)
-    assert wrong.returncode == 1
-    assert "wrong on the shape 1 x 1 x 1: A[0, 0] is" in wrong.stdout
-    assert "times the speed" not in wrong.stdout
+    for name, value in __main__.ONE_THREAD.items():  # or it would start itself anew
+        monkeypatch.setenv(name, value)
+    for name, value in {"ROUND_SECONDS": 1e-4, "ROUNDS": 3, "TRIES": 1}.items():
+        monkeypatch.setattr(racing, name, value)
+
+    def said(number: int) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["exercises", str(number), "--file", str(mine)])
+        return __main__.main(), capsys.readouterr().out
+
+    _, right = said(2)
+    assert "right on 7 shapes" in right
+    assert re.search(r"\d \(.*\) times the speed of rung 6's forward on 32 x 784 x 112", right)
+    status, wrong = said(4)
+    assert status == 1
+    assert "wrong on the shape 1 x 1 x 1: A[0, 0] is" in wrong
+    assert "times the speed" not in wrong
 
 
 def test_what_is_not_there_is_refused(tmp_path, monkeypatch, refusal):
