@@ -96,6 +96,7 @@ class TestFunctions:
                 found = np.isnan(grad_binary_crossentropy_with_logits(z, t))
                 assert found.sum() == found[1, column] == 1
 
+    @pytest.mark.once  # float64 alone
     def test_gradient_by_finite_differences(self, backend, rng):
         logits, targets = rng.normal(size=(2, 12, 7))
         targets = 1 / (1 + np.exp(-targets))

@@ -85,6 +85,7 @@ class TestFunctions:
                 with pytest.raises(ValueError, match="fit together"):
                     operation(z, wrong.copy(), 0.2)
 
+    @pytest.mark.once  # float64 alone
     def test_gradient_by_finite_differences(self, backend, rng):
         logits, labels = rng.normal(size=(12, 7)), rng.integers(0, 7, 12)
         operations = load(backend)
