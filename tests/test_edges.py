@@ -232,14 +232,14 @@ def test_the_layer_of_the_page_has_the_right_gradient():
 
 def test_the_command_runs(tmp_path):
     file = tmp_path / "edges.json"
-    command = [sys.executable, "-m", "benchmarks.edges", "lines", "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks.edges", "steps", "--rounds", "1"]
     done = subprocess.run([*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     document = json.loads(file.read_text())
     assert document["environment"]["versions"]["numpy"] == np.__version__
     (edge,) = document["edges"]
-    assert [row["work"] for row in edge["found"]] == list(EDGES["lines"].works)
-    assert edge["found"][0]["ratios"]["normal equations"][0] > 0
+    assert [row["work"] for row in edge["found"]] == list(EDGES["steps"].works)
+    assert edge["found"][0]["ratios"][small.BY_HAND][0] > 0
 
 
 def test_a_name_that_is_no_edge_is_refused(refusal):
