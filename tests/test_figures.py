@@ -109,6 +109,17 @@ def test_the_page_of_the_ladder_has_the_table_of(path, monkeypatch):
         assert line in said
 
 
+def test_the_page_of_the_ladder_speaks_of_the_third_machine_as_measured():
+    lines, *_ = results.read(LADDER.with_name("ladder-ice-lake.json"))
+    said = (DOCS / "ladder" / "index.md").read_text("utf-8")
+    said += (DOCS / "ladder" / "11-whole-epoch.md").read_text("utf-8")
+    for number in (7, 11, 12):
+        ratio = lines[number - 1].ratio
+        assert f"{ratio.median:.2f} times" in said
+        assert f"({ratio.lower:.2f}-{ratio.upper:.2f})" in said
+    assert f"{1e6 * lines[10].seconds:.0f} us" in said
+
+
 def test_pages_of_rungs_tell_of_the_same_run():
     """Their own row, where NumPy multiplies as OpenBLAS chooses by itself, and those beside it."""
     lines, machine, _ = results.read(LADDER)
