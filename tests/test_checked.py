@@ -6,7 +6,6 @@ What it finds is tested in a process of its own, under FASTNN_CHECKED=1: by
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import perceptron, python
+from kernels import all_kernels
 from llvmlite import ir
 
 import fastnn
@@ -57,25 +57,10 @@ def written(kernel: Microkernel, element: ir.Type, **how: bool) -> ir.Module:
     return module
 
 
-def all_kernels() -> list[Microkernel]:
-    """Every kernel of the backend."""
-    backends.load("numba")
-    backends.epoch_module("numba")
-    gc.unfreeze()  # what is frozen, as by conftest.py, is not among the objects
-    kernels = [thing for thing in gc.get_objects() if type(thing) is Microkernel]
-    gc.freeze()
-    # those of arrays.py read the objects of NumPy, which nobody allows a kernel to touch
-    return [
-        kernel
-        for kernel in kernels
-        if kernel.write.__module__.startswith("fastnn.")
-        and kernel.write.__module__ != arrays.__name__
-    ]
-
-
 @pytest.mark.skipif(guards.CHECKED, reason="this is the checked build")
 def test_the_ordinary_build_has_nothing_of_it():
-    kernels = all_kernels()
+    # those of arrays.py read the objects of NumPy, which nobody allows a kernel to touch
+    kernels = [of for of in all_kernels() if of.write.__module__ != arrays.__name__]
     assert len(kernels) > 80
     for kernel in kernels:
         ordinary = written(kernel, FLOAT)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import python
 from llvmlite import binding, ir
 
 from fastnn.backends.numba_backend import machine, system
@@ -61,36 +61,19 @@ SYMBOL = (
 """Where assembly names what it calls, or puts its address in a register."""
 
 COMPILED = """
-import importlib, json, pkgutil, sys
+import json, sys
 from llvmlite import binding, ir
 targets, of_double = map(json.loads, sys.argv[1:])
 binding.get_process_triple = lambda: next(iter(targets))  # by which vectors and tiles are chosen
-import fastnn.backends.numba_backend as package
+from kernels import all_kernels
 from fastnn.backends.numba_backend import system
 from fastnn.backends.numba_backend.compiling.objects import optimized
-from fastnn.backends.numba_backend.jit import KernelOperation
 from fastnn.backends.numba_backend.language import DOUBLE, FLOAT
 from fastnn.backends.numba_backend.machine import MACHINE
-from fastnn.backends.numba_backend.microkernel import Microkernel
 
 binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
-kernels = {}
-
-def collect(value):
-    if isinstance(value, KernelOperation):
-        kernels[value._kernel.name(FLOAT)] = value._kernel
-    elif isinstance(value, Microkernel):
-        kernels[value.name(FLOAT)] = value
-    elif isinstance(value, dict):
-        for item in value.values():
-            collect(item)
-    elif isinstance(value, tuple) and hasattr(value, "kernel"):
-        collect(value.kernel)
-
-for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    for value in list(vars(importlib.import_module(module.name)).values()):
-        collect(value)
+kernels = {kernel.name(FLOAT): kernel for kernel in all_kernels()}
 
 found = {}
 for triple, (cpu, of_system, elements) in targets.items():
@@ -134,11 +117,7 @@ def everything(made_once):
 def compiled(triples: tuple[str, ...]) -> str:
     """Return what a process prints that compiles all kernels for some targets."""
     targets, of_double = {of: TARGETS[of] for of in triples}, [f"{name}.f32" for name in TILES]
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, json.dumps(targets), json.dumps(of_double)],
-        env=os.environ | {"FASTNN_VECTOR_BITS": "128", "PYTHONPATH": str(ROOT)},
-        text=True, capture_output=True,
-    )  # fmt: skip
+    done = python(COMPILED, json.dumps(targets), json.dumps(of_double), FASTNN_VECTOR_BITS="128")
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
