@@ -33,6 +33,7 @@ def quick_form(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> lis
 def be_strict(gallery_conf: dict[str, Any], example: str | None, when: str) -> None:
     """Have an example end with its first warning, as in the tests."""
     strictness.close()
+    PICTURE.unlink(missing_ok=True)  # of one that failed, in a process of the same number
     if when == "before" and example:
         strictness.enter_context(warnings.catch_warnings())
         for category in (RuntimeWarning, UserWarning):
@@ -40,9 +41,9 @@ def be_strict(gallery_conf: dict[str, Any], example: str | None, when: str) -> N
 
 
 def scrape(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
-    """Return the reST that shows what an example has drawn, if it has drawn since."""
+    """Return the reST that shows what an example has drawn; fail, as the tests do, if nothing."""
     if not PICTURE.exists():
-        return ""
+        raise FileNotFoundError(f"{block_vars['src_file']} has drawn nothing")
     path = next(block_vars["image_path_iterator"])
     shutil.move(PICTURE, path)
     return figure_rst([path], gallery_conf["src_dir"])
