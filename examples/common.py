@@ -79,7 +79,8 @@ def conclude(claims: Mapping[str, bool]) -> None:
     for claim, holds in claims.items():
         print(f"[{'x' if holds else ' '}] {claim}")
     if failing := [claim for claim, holds in claims.items() if not holds]:
-        sys.exit(f"The figures don't bear out: {'; '.join(failing)}")
+        name = Path(sys.argv[0]).name
+        sys.exit(f"{name}: the figures don't bear out: {'; '.join(failing)}")
 
 
 def new_figure(width: float, height: float) -> Figure:

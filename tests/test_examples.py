@@ -81,11 +81,12 @@ def test_speedrun(tmp_path):
     assert int(reached[1]) >= 1
 
 
-def test_a_claim_that_fails(example, capsys):
+def test_a_claim_that_fails(example, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr(sys, "argv", ["examples/xor.py"])
     with pytest.raises(SystemExit) as ended:
         example("common").conclude({"holds": True, "does not": False})
-    assert ended.value.code == "The figures don't bear out: does not"
+    assert ended.value.code == "xor.py: the figures don't bear out: does not"
     assert capsys.readouterr().out.split("\n")[1:3] == ["[x] holds", "[ ] does not"]
 
 
