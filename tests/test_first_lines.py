@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -168,7 +170,7 @@ def test_what_would_have_no_effect_is_not_set(name):
     assert error.value.name == name
     assert name not in vars(net)
     net.note = "a user's own"
-    assert fastnn.Network.__copy__(net).note == net.note
+    assert copy.copy(net).note == net.note
 
 
 def test_a_class_of_ones_own_may_have_what_networks_have_not():
