@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
 
 import fastnn
-from fastnn import SGD, Adam, Dense, Network, ReLU, RMSprop, normalize, standardize
+from fastnn import SGD, Adam, Dense, Network, ReLU, RMSprop, habits, normalize, standardize
 
 X = np.random.default_rng(0).normal(size=(30, 4))
 Y = np.arange(30) % 3
@@ -171,6 +172,16 @@ def test_what_would_have_no_effect_is_not_set(name):
     assert name not in vars(net)
     net.note = "a user's own"
     assert copy.copy(net).note == net.note
+
+
+@pytest.mark.parametrize("optimizer", [None, SGD(0.1)])
+def test_what_is_to_be_written_for_a_learning_rate_has_an_effect(optimizer):
+    net = network(optimizer=optimizer)
+    of_network, of_layer = re.findall(r"network\S*learning_rate", habits.OF_NETWORKS["lr"])
+    exec(f"{of_network if optimizer else of_layer} = 0.0", {"network": net})
+    before = net[0].weights.copy()
+    net.fit(X, Y)
+    np.testing.assert_array_equal(net[0].weights, before)
 
 
 def test_a_class_of_ones_own_may_have_what_networks_have_not():
