@@ -92,7 +92,7 @@ for triple, (cpu, of_system, elements) in targets.items():
                 kernel.define(module, FLOAT if name == "float" else DOUBLE)
         parsed = optimized(binding.parse_assembly(str(module)), machine)
         found[triple][name] = machine.emit_assembly(parsed)
-        if len(found) == 1 and name == elements[-1]:  # it can be assembled as well
+        if len(found) == 1 and name == "float":  # all kernels can be assembled as well
             assert len(machine.emit_object(parsed)) > 10_000
 sizes = MACHINE.vector_bits, MACHINE.vector_registers
 print(json.dumps([sizes, sorted(kernels), found]))
