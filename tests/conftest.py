@@ -258,6 +258,7 @@ def in_pairs(**axes: Iterable) -> tuple[str, list[tuple]]:
     What a mistake depends on is a value or two; of more, most combinations say nothing new.
     """
     everything = list(itertools.product(*axes.values()))
+    assert len(axes) > 1  # one alone has no pairs, and would be no case
     pairs = [set(itertools.combinations(enumerate(case), 2)) for case in everything]
     cases, missing = [], set().union(*pairs)
     while missing:
