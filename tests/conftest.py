@@ -190,6 +190,15 @@ def met(numba_backend, monkeypatch):
     return numbers
 
 
+@pytest.fixture
+def together(numba_backend, monkeypatch):
+    """The caller waits until others are awake, so that few steps are enough to share some."""
+    from fastnn.backends.numba_backend.epoch import meetings
+
+    milliseconds = 50
+    monkeypatch.setattr(meetings.Signals, "patience", lambda signals: milliseconds * 1_000_000)
+
+
 @pytest.fixture(params=["contiguous", "strided", "reversed", "unaligned", "fortran"])
 def arrange(request):
     """Return a function that lays an array out as a user might have it."""
@@ -255,7 +264,8 @@ def python(program: str, *arguments: str, **variables: str) -> subprocess.Comple
 def in_pairs(**axes: Iterable) -> tuple[str, list[tuple]]:
     """Return arguments of `parametrize`: few cases, in which any two values of two axes meet.
 
-    What a mistake depends on is a value or two; of more, most combinations say nothing new.
+    What a mistake depends on is a value or two; of more, most combinations say nothing new. Where
+    tests run again, as `test_other_processors.py` does, dtype is no axis: it has float32 alone.
     """
     everything = list(itertools.product(*axes.values()))
     assert len(axes) > 1  # one alone has no pairs, and would be no case

@@ -163,7 +163,8 @@ class TestBits:
         assert len(whole.history) == 2
 
     @pytest.mark.parametrize("optimizer", optimizers.BY_NAME)
-    def test_threads_that_share_a_step(self, file, checkpoints, rng, dtype, optimizer):
+    @pytest.mark.usefixtures("together")
+    def test_threads_that_share_a_step(self, file, checkpoints, rng, dtype, optimizer, met):
         if meetings.MOST_MEMBERS == 1:
             pytest.skip("no teams on this system")
         y = rng.integers(0, 10, 70)
@@ -181,6 +182,7 @@ class TestBits:
         # and what two threads began goes on with one
         file.write_bytes(checkpoints[3])
         assert_same(whole, fastnn.resume(file, X, y, threads=1))
+        assert any(met)
 
     def test_dtypes_and_batches_of_one(self, backend, dtype, file, checkpoints, blobs):
         X, y = blobs[0][:7], blobs[1][:7]

@@ -84,12 +84,6 @@ def result(case: Case, threads: int, density: float = 0.3, settings=None, value:
     return case.parameters.tobytes(), *totals
 
 
-@pytest.fixture
-def together(monkeypatch):
-    """The caller waits until others are awake, so that few steps are enough to share some."""
-    monkeypatch.setattr(meetings.Signals, "patience", lambda signals: 50_000_000)
-
-
 @pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(
@@ -538,6 +532,20 @@ def test_an_interrupt_that_takes_the_ring_of_a_member_with_it(monkeypatch):
         caller.join(20)
     assert raised
     assert not caller.is_alive()
+
+
+def test_members_hear_the_end():
+    signals = meetings.Signals().new()
+    heard = []
+
+    def function(member):
+        until = time.monotonic() + 10
+        while member and not heard and time.monotonic() < until:
+            if signals[meetings.CALLED // 8] == meetings.END:
+                heard.append(member)
+
+    team_threads._pool.run(function, 2, signals)
+    assert heard == [1]
 
 
 def test_an_exception_of_another_member_is_raised_here():

@@ -311,7 +311,7 @@ def multiply(
 
 
 @jit_part
-def finish_forward(one, shared, layer, parameters, count, padded):
+def finish_forward(one, shared, layer, parameters, count):
     """A = activation(sum of the terms + b), own columns of it."""
     first, columns = layer.first_column, layer.stop_column - layer.first_column
     activate(
@@ -319,4 +319,3 @@ def finish_forward(one, shared, layer, parameters, count, padded):
         parameters + layer.biases + first * shared.itemsize, layer.activation,
         submatrix(layer.outputs, 0, first, count, columns),
     )  # fmt: skip
-    clear(one, submatrix(layer.outputs, count, first, padded - count, columns))

@@ -195,7 +195,7 @@ def run_batches(
                 if team is not None and members > 1:
                     wait(signals, members, meeting)
                     lap(laps, layer, MEETING)
-                finish_forward(one, shared, layer, parameters, count, padded)
+                finish_forward(one, shared, layer, parameters, count)
                 lap(laps, layer, ACTIVATION)
             if layer.first_stage != layer.stop_stage and layer.first_column != layer.stop_column:
                 call(
