@@ -44,6 +44,9 @@ OF_NETWORKS = {
 }
 """What to write for methods and attributes that networks have elsewhere."""
 
+SET_ELSEWHERE = ("learning_rate", "lr", "optimiser", "parameters", "weights")
+"""Attributes that are set elsewhere, or misspelt, and that nothing here would read."""
+
 
 def explained(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Have a call with arguments that a function does not take say which it takes; a decorator."""

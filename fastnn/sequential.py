@@ -75,8 +75,8 @@ class Sequential(Sequence[Layer]):
             raise self._no_attribute(name)
 
         def __setattr__(self, name: str, value: object) -> None:
-            # Notes of a user's own are welcome, but what means something elsewhere would be lost.
-            if name in habits.OF_NETWORKS and not hasattr(type(self), name):
+            # Notes of a user's own are welcome; what nothing here would read is none.
+            if name in habits.SET_ELSEWHERE and not hasattr(type(self), name):
                 raise self._no_attribute(name)
             super().__setattr__(name, value)
 

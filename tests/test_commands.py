@@ -37,7 +37,8 @@ INSTEAD = {
     "fastnn train --epochs # --checkpoint training.safetensors --resume": "{} --epochs 2",
     "fastnn sweep": "{} --seeds 2 --epochs 1",
     # Measurements: a round, of what `SHORTENED` leaves, beside nobody, as peers may be missing.
-    # Other ends than success are a stub that is not filled in, and noise that hides a ratio.
+    # Other ends than success are a stub that is not filled in, and noise that hides a ratio, of
+    # which the file has the bounds all the same.
     "fastnn bench": "{} --rounds 1 --peers ''",
     "fastnn bench --suite operations": "{} --rounds 1",
     "fastnn bench --suite trainings": "{} --rounds 1",
@@ -117,10 +118,12 @@ WORKLOADS = tuple(workload for workload in WORKLOADS if workload.name in _KEPT)
 }
 """What modules define last in the clone: a suite is one comparison of few samples, or four rows.
 
-And what is timed is timed once, or nearly; commits have the kernels of all other commands.
+And what is timed is timed once, or nearly. The commits that `--compare` takes have no folders of
+their own for kernels, as those of all other commands are theirs as well.
 """
 
 AS_A_PROGRAM = 'if __name__ == "__main__":\n'
+"""What follows this is run when all is defined."""
 
 SHOWN = ("docs/data.md", "docs/exercises.md", "docs/sweeps.md")
 """Pages with output, whose lines have to come in this order, up to their numbers."""

@@ -76,6 +76,14 @@ def test_quick_form(name, tmp_path):
     assert len(picture) > 5000
 
 
+@pytest.mark.parametrize("name", PICTURED)
+def test_says_what_it_shows(name):
+    """Seen without running, as the site would not miss it."""
+    text = (EXAMPLES / name).read_text("utf-8")
+    assert re.search(r"^    conclude\(", text, re.M)
+    assert re.search(r"^ +print(_table)?\(", text, re.M)
+
+
 def test_speedrun(tmp_path):
     reached = re.search(r"^\| fastnn \| (\d) of 2 \|", run("speedrun.py", tmp_path), re.M)
     assert int(reached[1]) >= 1

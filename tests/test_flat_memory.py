@@ -62,7 +62,10 @@ def test_memory_of_a_call_does_not_depend_on_its_steps(threads):
 
     # the least of several, as members may leave and come back, where others want the processor
     few = min(peak(20) for _ in range(3))
-    assert any(peak(2000) < few + 1000 for _ in range(8))  # half a byte a step
+    many: list[int] = []
+    while len(many) < 8 and (not many or many[-1] >= few + 1000):  # half a byte a step
+        many.append(peak(2000))
+    assert min(many) < few + 1000
 
 
 @pytest.mark.skipif(
