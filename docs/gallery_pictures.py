@@ -31,7 +31,7 @@ def quick_form(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> lis
 
 
 def be_strict(gallery_conf: dict[str, Any], example: str | None, when: str) -> None:
-    """Have an example end with its first warning, as in the tests."""
+    """Have an example begin without a picture, and end with its first warning, as in the tests."""
     strictness.close()
     PICTURE.unlink(missing_ok=True)  # of one that failed, in a process of the same number
     if when == "before" and example:
